@@ -1,0 +1,136 @@
+"""The answer: one pure function from facts, token and time to a decision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Literal
+
+from smarter_auth_mw.domain import Binding, Bindings, Principal, Protection, Resource
+from smarter_auth_mw.tokens import Token, same_digest
+
+Require = Literal["bound", "active"]
+
+
+class Reason(StrEnum):
+    """Why a request is denied: for the audit log and for ``check``, never for the one who asked."""
+
+    MISSING_CREDENTIALS = "missing_credentials"
+    UNKNOWN_TOKEN = "unknown_token"
+    INACTIVE = "inactive"
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+    INACTIVE_OWNER = "inactive_owner"
+    FOREIGN_ACCOUNT = "foreign_account"
+    MALFORMED_CREDENTIALS = "malformed_credentials"
+    NOT_CANONICAL = "not_canonical"
+    AMBIGUOUS = "ambiguous"
+    NOT_FOUND = "not_found"
+    THROTTLED = "throttled"
+    UNAVAILABLE = "unavailable"
+
+    @property
+    def status(self) -> int:
+        """The HTTP status of the rejection."""
+        return STATUS.get(self, 401)
+
+
+STATUS = {
+    Reason.MALFORMED_CREDENTIALS: 400,
+    Reason.NOT_CANONICAL: 400,
+    Reason.AMBIGUOUS: 400,
+    Reason.NOT_FOUND: 404,
+    Reason.THROTTLED: 429,
+    Reason.UNAVAILABLE: 503,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The token opens the resource; ``outer_user`` is whom an outer middleware had put in ``scope["user"]``."""
+
+    resource: Resource
+    principal: Principal
+    outer_user: Any = None
+
+    @property
+    def key_id(self) -> str:
+        return self.principal.key_id
+
+
+@dataclass(frozen=True, slots=True)
+class Anonymous:
+    """The resource is open: pass, whatever credentials came along."""
+
+    resource: Resource
+    outer_user: Any = None
+    principal: None = None
+    key_id: None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """The request is refused. ``detail`` explains to operators and never reaches the client."""
+
+    reason: Reason
+    resource: Resource | None = None
+    key_id: str | None = None
+    detail: str = ""
+
+
+Decision = Grant | Anonymous | Denial
+
+
+def is_protected(bindings: Bindings, *, always: bool = False, require: Require = "bound") -> bool:
+    """Whether the resource asks for a token.
+
+    Under ``require="active"`` a resource that a binding closed opens again when every one of its keys was deactivated,
+    as on the platform; a revoked or expired key among them, or no binding at all, keeps it closed.
+    """
+    if always or bindings.protection is Protection.DECLARED:
+        return True
+    if require == "active" and bindings.bindings and all(map(_was_only_deactivated, bindings.bindings)):
+        return False
+    return bindings.protection is not Protection.OPEN or bool(bindings.bindings)
+
+
+def decide(
+    bindings: Bindings,
+    token: Token | None,
+    now_s: float,
+    *,
+    always: bool = False,
+    require: Require = "bound",
+) -> Decision:
+    """Decide a request for ``bindings.resource`` at ``now_s`` (Unix time)."""
+    if not is_protected(bindings, always=always, require=require):
+        return Anonymous(bindings.resource)
+    if token is None:
+        return Denial(Reason.MISSING_CREDENTIALS, bindings.resource)
+    denial = Denial(Reason.UNKNOWN_TOKEN, bindings.resource)
+    for binding in bindings.by_digest.get(token.digest, ()):
+        if not same_digest(binding.digest, token.digest):
+            continue
+        reason = _objection(binding, bindings, now_s)
+        if reason is None:
+            return Grant(bindings.resource, Principal(binding.key_id, binding.key_name, binding.account))
+        denial = Denial(reason, bindings.resource, binding.key_id)
+    return denial
+
+
+def _objection(binding: Binding, bindings: Bindings, now_s: float) -> Reason | None:
+    if binding.is_revoked:
+        return Reason.REVOKED
+    if binding.expires_at_s < now_s:  # exactly now is still valid: knox compares with a strict <
+        return Reason.EXPIRED
+    if not binding.is_active:
+        return Reason.INACTIVE
+    if not binding.owner_is_active:
+        return Reason.INACTIVE_OWNER
+    if binding.account != bindings.account:
+        return Reason.FOREIGN_ACCOUNT
+    return None
+
+
+def _was_only_deactivated(binding: Binding) -> bool:
+    return not binding.is_active and not binding.is_revoked

@@ -1,0 +1,200 @@
+"""The nouns: resources, keys, bindings, principals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal, NamedTuple
+from uuid import UUID
+
+from starlette.authentication import BaseUser
+
+AliasForm = Literal["name", "label", "domain"]
+OnError = Literal["stale", "deny"]
+
+
+class Resource(NamedTuple):
+    """What is protected: ``kind`` and canonical ``ref``, written ``kind:ref``."""
+
+    kind: str
+    ref: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.ref}"
+
+    @property
+    def lookup(self) -> str:
+        """Under which it is looked up and cached: slugs that differ only in ``-`` and ``_`` share it."""
+        return f"{self.kind}:{self.ref.replace('_', '-')}"
+
+
+class Alias(NamedTuple):
+    """A name, a host label or a custom domain that stands for a resource; the directory says for which."""
+
+    kind: str
+    form: AliasForm
+    value: str
+    account: str | None = None
+
+    def __str__(self) -> str:
+        within = f"@{self.account}" if self.account else ""
+        return f"{self.kind}:{self.form}={self.value}{within}"
+
+    @property
+    def lookup(self) -> str:
+        return f"{self.kind}:{self.form}:{self.account or ''}:{self.value.replace('_', '-')}"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a route names, as far as the request alone can tell.
+
+    ``account`` is the pattern's ``{account}``, which must turn out to be the resource's own; ``always`` marks a route
+    that is protected without any binding; ``exact`` one whose application compares references byte for byte.
+    """
+
+    names: Resource | Alias
+    account: str | None = None
+    always: bool = False
+    exact: bool = False
+    lookup: str = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "lookup", self.names.lookup)
+
+
+class Protection(StrEnum):
+    """The latch: ``open``, closed by a first binding, or declared protected by an operator."""
+
+    OPEN = "open"
+    BOUND = "bound"
+    DECLARED = "declared"
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """One token of one key that is bound to the resource, with all that decides whether it opens it.
+
+    ``digest`` holds 64 bytes, or none where the platform wrote an empty one; ``expires_at_s`` is Unix time, the earlier
+    one of the key's expiry and the token's (infinity: never).
+    """
+
+    key_id: str
+    key_name: str
+    account: str
+    digest: bytes
+    token_key: str
+    is_active: bool = True
+    is_revoked: bool = False
+    owner_is_active: bool = True
+    expires_at_s: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Bindings:
+    """All bindings of one resource, and its latch: the facts that a decision is made of.
+
+    An unknown resource has ``account`` None, is open and has no bindings. ``resource`` is the registered spelling.
+    """
+
+    resource: Resource
+    account: str | None = None
+    protection: Protection = Protection.OPEN
+    on_error: OnError = "stale"
+    bindings: tuple[Binding, ...] = ()
+    by_digest: Mapping[bytes, tuple[Binding, ...]] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        index: dict[bytes, tuple[Binding, ...]] = {}
+        for binding in self.bindings:
+            if binding.digest:
+                index[binding.digest] = (*index.get(binding.digest, ()), binding)
+        object.__setattr__(self, "by_digest", index)
+
+
+class Principal(BaseUser):
+    """Who stands behind an accepted key: Starlette's ``BaseUser``, told by the key and its account."""
+
+    __slots__ = ("account", "key_id", "key_name")
+
+    def __init__(self, key_id: str, key_name: str, account: str) -> None:
+        self.key_id = key_id
+        self.key_name = key_name
+        self.account = account
+
+    @property
+    def is_authenticated(self) -> bool:
+        return True
+
+    @property
+    def display_name(self) -> str:
+        return self.key_name
+
+    @property
+    def identity(self) -> str:
+        return self.key_id
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Principal) and (self.key_id, self.account) == (other.key_id, other.account)
+
+    def __hash__(self) -> int:
+        return hash((self.key_id, self.account))
+
+    def __repr__(self) -> str:
+        return f"Principal(key_id={self.key_id!r}, key_name={self.key_name!r}, account={self.account!r})"
+
+
+class KeyState(StrEnum):
+    """What a key is worth now; the first that applies, in this order."""
+
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+    INACTIVE = "inactive"
+    ACTIVE = "active"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An API key as people administer it; its tokens are known by their digests alone."""
+
+    key_id: UUID
+    account: str
+    name: str
+    description: str
+    is_active: bool
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+    last_used_at: datetime | None = None
+    token_keys: tuple[str, ...] = ()
+    bindings: tuple[Resource, ...] = ()
+
+    def state(self, now: datetime) -> KeyState:
+        if self.revoked_at is not None:
+            return KeyState.REVOKED
+        if self.expires_at is not None and self.expires_at < now:
+            return KeyState.EXPIRED
+        return KeyState.ACTIVE if self.is_active else KeyState.INACTIVE
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredResource:
+    """A resource as people administer it, with the keys that are bound to it."""
+
+    resource: Resource
+    account: str
+    name: str | None
+    domain: str | None
+    protection: Protection
+    on_error: OnError
+    created_at: datetime
+    updated_at: datetime
+    keys: tuple[Key, ...] = ()
+
+    @property
+    def is_protected(self) -> bool:
+        return self.protection is not Protection.OPEN or bool(self.keys)

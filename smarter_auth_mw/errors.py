@@ -1,0 +1,103 @@
+"""What can go wrong, in one hierarchy: the docstring of an error is its message, its data are attributes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+
+class SmarterAuthError(Exception):
+    """Something went wrong in smarter_auth_mw."""
+
+    code: ClassVar[str] = "error"
+    """Stable, for programs: stands in the command line's JSON."""
+    exit_code: ClassVar[int] = 1
+    """1 refused or not found, 2 wrong usage, 3 something could not be reached."""
+    default_hint: ClassVar[str] = ""
+
+    def __init__(self, message: str | None = None, *, hint: str | None = None, **data: Any) -> None:
+        super().__init__(message or (type(self).__doc__ or "").strip())
+        self.hint = self.default_hint if hint is None else hint
+        for name, value in data.items():
+            setattr(self, name, value)
+
+    @property
+    def message(self) -> str:
+        return str(self.args[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """One mistake in the configuration: which variable, what it holds (secrets masked), and the rule it breaks."""
+
+    variable: str
+    value: str
+    rule: str
+
+    def __str__(self) -> str:
+        return f"{self.variable}={self.value!r}: {self.rule}" if self.value else f"{self.variable}: {self.rule}"
+
+
+class ConfigurationError(SmarterAuthError):
+    """The configuration has mistakes."""
+
+    code = "configuration"
+    exit_code = 2
+
+    def __init__(self, mistakes: list[Mistake] | tuple[Mistake, ...], *, hint: str | None = None) -> None:
+        self.mistakes = tuple(mistakes)
+        count = "one mistake" if len(self.mistakes) == 1 else f"{len(self.mistakes)} mistakes"
+        lines = "\n".join(f"  {mistake}" for mistake in self.mistakes)
+        super().__init__(f"The configuration has {count}:\n{lines}", hint=hint)
+
+
+class UsageError(SmarterAuthError):
+    """The command or call was given something that it cannot take."""
+
+    code = "usage"
+    exit_code = 2
+
+
+class InvalidReferenceError(UsageError):
+    """The reference is not written in its one canonical spelling."""
+
+    code = "invalid_reference"
+
+
+class UnknownKindError(UsageError):
+    """No route names this kind of resource."""
+
+    code = "unknown_kind"
+
+
+class NotFoundError(SmarterAuthError):
+    """There is no such thing."""
+
+    code = "not_found"
+
+
+class RefusedError(SmarterAuthError):
+    """The change was refused, and nothing was changed."""
+
+    code = "refused"
+
+
+class ConflictError(RefusedError):
+    """It exists already."""
+
+    code = "conflict"
+
+
+class UnavailableError(SmarterAuthError):
+    """Something that is needed could not be reached."""
+
+    code = "unavailable"
+    exit_code = 3
+
+
+class SchemaError(UnavailableError):
+    """The database's schema is not the one that this release works on."""
+
+    code = "schema"
+    exit_code = 1
+    default_hint = "Run: smarter-auth db migrate"
