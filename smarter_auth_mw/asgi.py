@@ -1,0 +1,120 @@
+"""The ASGI shell: scope in, decision out, and then one of two endings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.authentication import AuthCredentials, UnauthenticatedUser
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant
+from smarter_auth_mw.domain import Target
+from smarter_auth_mw.http_auth import Credentials
+from smarter_auth_mw.settings import Settings
+from smarter_auth_mw.wiring import Wiring
+
+POLICY_VIOLATION = 1008
+"""RFC 6455 §7.4.1: what a WebSocket is closed with when it is refused."""
+
+
+class SmarterAuthMiddleware:
+    """Lets a request for a protected resource pass only with a valid token that is bound to it.
+
+    Pure ASGI middleware, for ``app.add_middleware(SmarterAuthMiddleware)`` or ``SmarterAuthMiddleware(app)``. Without
+    ``settings`` it is configured by ``SMARTER_AUTH_*`` in the environment. It never raises for a mistake there:
+    ``lifespan.startup.failed`` reports it, and where no lifespan comes, what may be a resource answers 503.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings | None = None) -> None:
+        self.app = app
+        self._wiring = Wiring(app, settings)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._other(scope, receive, send)
+            return
+        target = self._wiring.resolve(scope)
+        if target is None:
+            await self.app(scope, receive, send)
+            return
+        credentials = self._wiring.credentials(scope["headers"])
+        decision = await self._decide(target, credentials)
+        if isinstance(decision, Denial):
+            await self._reject(decision, scope, send)
+            return
+        if scope["type"] == "websocket":
+            receive = self._deciding_again(target, credentials, receive, send)
+        await self.app(_admitted(scope, decision), receive, send)
+
+    async def _decide(self, target: Target | Denial, credentials: Credentials) -> Decision:
+        if isinstance(target, Denial):
+            return target
+        authenticator = self._wiring.authenticator()
+        decision = None if authenticator is None else authenticator.warm(target, credentials)
+        return decision or await self._wiring.authenticate(target, credentials)
+
+    async def _reject(self, denial: Denial, scope: Scope, send: Send) -> None:
+        rejection = self._wiring.rejections[denial]
+        prefix = ""
+        if scope["type"] == "websocket":
+            if "websocket.http.response" not in scope.get("extensions", {}):
+                await send({"type": "websocket.close", "code": POLICY_VIOLATION})
+                return
+            prefix = "websocket."
+        await send(
+            {
+                "type": f"{prefix}http.response.start",
+                "status": rejection.status,
+                "headers": list(rejection.headers),
+            }
+        )
+        await send({"type": f"{prefix}http.response.body", "body": rejection.body})
+
+    def _deciding_again(
+        self, target: Target | Denial, credentials: Credentials, receive: Receive, send: Send
+    ) -> Receive:
+        """A ``receive`` that hands on a message only while the decision still holds."""
+
+        async def receive_decided() -> Message:
+            message = await receive()
+            if message["type"] != "websocket.receive":
+                return message
+            if isinstance(await self._decide(target, credentials), Denial):
+                await send({"type": "websocket.close", "code": POLICY_VIOLATION})
+                return {"type": "websocket.disconnect", "code": POLICY_VIOLATION}
+            return message
+
+        return receive_decided
+
+    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            raise RuntimeError(f"Refused: the ASGI scope type {scope['type']!r} is not known to smarter_auth_mw.")
+        message = await receive()
+        if self._wiring.mistakes:
+            await send({"type": "lifespan.startup.failed", "message": str(self._wiring.mistakes)})
+            return
+        await self._wiring.open()
+        waiting: list[Message] = [message]
+
+        async def receive_again() -> Message:
+            return waiting.pop() if waiting else await receive()
+
+        try:
+            await self.app(scope, receive_again, send)
+        finally:
+            await self._wiring.close()
+
+
+def _admitted(scope: Scope, decision: Grant | Anonymous) -> Scope:
+    """A copy of the scope that tells the app who is there; the caller's own stays as it is."""
+    outer_user = scope.get("user")
+    told: dict[str, Any] = {"smarter_auth": decision}
+    if isinstance(decision, Grant):
+        if outer_user is not None:
+            told["smarter_auth"] = Grant(decision.resource, decision.principal, outer_user)
+        told["user"], told["auth"] = decision.principal, AuthCredentials(["authenticated"])
+    elif outer_user is None:
+        told["user"], told["auth"] = UnauthenticatedUser(), AuthCredentials()
+    else:
+        told["smarter_auth"] = Anonymous(decision.resource, outer_user)
+    return {**scope, **told}

@@ -1,0 +1,62 @@
+"""The read side: from what a route names and the credentials that came along to a decision."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from smarter_auth_mw.cache import Cache
+from smarter_auth_mw.decision import Decision, Denial, Reason, Require, decide
+from smarter_auth_mw.domain import Bindings, Resource, Target
+from smarter_auth_mw.errors import SmarterAuthError
+from smarter_auth_mw.http_auth import Credentials, Malformed
+
+
+class WallClock:
+    """Unix time that does not step back: an expired token stays expired when somebody sets the clock."""
+
+    def __init__(self) -> None:
+        self._offset_s = time.time() - time.monotonic()
+
+    def __call__(self) -> float:
+        return max(time.time(), time.monotonic() + self._offset_s)
+
+
+class Authenticator:
+    """Decides requests for resources, from the cache where it can."""
+
+    def __init__(self, cache: Cache, require: Require = "bound", clock: Callable[[], float] | None = None) -> None:
+        self._cache = cache
+        self._require = require
+        self._clock = clock or WallClock()
+
+    def warm(self, target: Target, credentials: Credentials) -> Decision | None:
+        """The decision if the facts are at hand: no waiting, no I/O."""
+        bindings = self._cache.peek(target)
+        return None if bindings is None else self._decide(bindings, target, credentials)
+
+    async def authenticate(self, target: Target, credentials: Credentials) -> Decision:
+        """The decision; unavailable, never anonymous, where the facts cannot be known."""
+        try:
+            bindings = self._cache.peek(target) or await self._cache.get(target)
+        except SmarterAuthError as error:
+            return Denial(Reason.UNAVAILABLE, _resource(target), detail=error.message)
+        return self._decide(bindings, target, credentials)
+
+    def _decide(self, bindings: Bindings, target: Target, credentials: Credentials) -> Decision:
+        if bindings.account is not None:
+            if isinstance(target.names, Resource) and bindings.resource.ref != target.names.ref:
+                if not target.exact:
+                    return Denial(Reason.NOT_CANONICAL, bindings.resource, detail=f"registered as {bindings.resource}")
+                bindings = Bindings(target.names)  # The app compares exactly: this is another one, and unknown.
+            elif target.account is not None and target.account != bindings.account:
+                return Denial(Reason.NOT_FOUND, bindings.resource, detail=f"not in account {target.account}")
+        token = None if isinstance(credentials, Malformed) else credentials
+        decision = decide(bindings, token, self._clock(), always=target.always, require=self._require)
+        if isinstance(credentials, Malformed) and isinstance(decision, Denial):
+            return Denial(Reason.MALFORMED_CREDENTIALS, bindings.resource, detail=credentials.detail)
+        return decision
+
+
+def _resource(target: Target) -> Resource | None:
+    return target.names if isinstance(target.names, Resource) else None

@@ -1,0 +1,145 @@
+"""What was heard to change, and whether something read from the database is older than that: without any clock."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+EVERYTHING = "*"
+"""The source that stands for all others: a truncated table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """PostgreSQL's ``pg_snapshot``: which transactions a statement could see.
+
+    All below ``xmin`` have ended and are seen, none from ``xmax`` on is, nor is any of ``in_progress`` between them.
+    """
+
+    xmin: int
+    xmax: int
+    in_progress: frozenset[int] = frozenset()
+
+    @staticmethod
+    @lru_cache(maxsize=1024)  # Fills of one moment share their snapshot.
+    def parse(text: str) -> Snapshot:
+        """Read ``xmin:xmax:xip,…`` as PostgreSQL writes it; a ValueError where it is not that."""
+        xmin, xmax, in_progress = text.split(":")
+        return Snapshot(
+            int(xmin), int(xmax), frozenset(map(int, in_progress.split(","))) if in_progress else frozenset()
+        )
+
+    def sees(self, tx: int) -> bool:
+        return tx < self.xmin or (tx < self.xmax and tx not in self.in_progress)
+
+    def saw_all_of(self, other: Snapshot) -> bool:
+        """Whether everything that the other snapshot saw is seen by this one."""
+        if self.xmin >= other.xmax:
+            return True
+        return self.xmax >= other.xmax and all(tx >= other.xmax or tx in other.in_progress for tx in self.in_progress)
+
+    def __str__(self) -> str:
+        return f"{self.xmin}:{self.xmax}:{','.join(map(str, sorted(self.in_progress)))}"
+
+
+class Reading:
+    """One read of the database: the snapshot it was made in and the sources that what it found depends on.
+
+    ``begun`` is ``Changes.heard`` when its statement was sent to the primary; a reading of somebody else's has 0.
+    """
+
+    __slots__ = ("begun", "checked", "snapshot", "sources")
+
+    def __init__(self, snapshot: Snapshot, sources: frozenset[str], begun: int = 0) -> None:
+        self.snapshot = snapshot
+        self.sources = sources
+        self.begun = begun
+        self.checked = -1
+        """Up to which change it was found to be current; -1: never looked at."""
+
+
+class Changes:
+    """The changes heard since the floor, and the floor: a snapshot which every reading must have seen all of.
+
+    Hearing is idempotent and its order does not matter. A change counts against a reading that depends on its source,
+    does not see its transaction, and did not begin after it was last heard: what begins later on the primary sees every
+    transaction whose notification is out, so that a forged notification costs one reading and no more.
+    """
+
+    def __init__(self) -> None:
+        self.heard = 0
+        """Counts up with every change heard and every new floor."""
+        self.floor: Snapshot | None = None
+        self.forged = 0
+        self._log: OrderedDict[tuple[str, int], int] = OrderedDict()
+        self._by_source: dict[str, dict[int, int]] = {}
+        self._unproven: dict[tuple[str, int], int] = {}
+
+    def __len__(self) -> int:
+        return len(self._log)
+
+    def hear(self, source: str, tx: int, *, is_proven: bool = False) -> None:
+        """Take note of a change: from a heartbeat, which proves it, or from a notification, which anyone may send.
+
+        One heard again counts from now on: the first time may have been a forgery ahead of the real commit, and a
+        reading that began in between was excused from it.
+        """
+        self.heard += 1
+        self._log[source, tx] = self.heard
+        self._log.move_to_end((source, tx))
+        self._by_source.setdefault(source, {})[tx] = self.heard
+        if not is_proven:
+            self._unproven[source, tx] = self.heard
+
+    def prove(self, snapshot: Snapshot, begun: int) -> None:
+        """Drop what a heartbeat sent at ``begun`` shows to be forged: a transaction that has not even begun."""
+        for (source, tx), number in list(self._unproven.items()):
+            if number > begun:
+                continue
+            del self._unproven[source, tx]
+            if tx >= snapshot.xmax:
+                self.forged += 1
+                self._forget(source, tx)
+
+    def raise_floor(self, floor: Snapshot) -> None:
+        """Ask every reading to have seen all that ``floor`` saw, and forget the changes that it saw.
+
+        With the newest snapshot this is a flush; with one older than any entry's life it only forgets.
+        """
+        self.floor = floor
+        self.heard += 1
+        for source, tx in [change for change in self._log if floor.sees(change[1])]:
+            self._forget(source, tx)
+
+    def is_current(self, reading: Reading) -> bool:
+        """Whether no change heard counts against the reading; looks only at what was heard since it was last asked."""
+        if reading.checked == self.heard:
+            return True
+        if self.floor is not None and not reading.snapshot.saw_all_of(self.floor):
+            return False
+        if not all(map(reading.snapshot.sees, self._since(reading))):
+            return False
+        reading.checked = self.heard
+        return True
+
+    def _since(self, reading: Reading) -> Iterator[int]:
+        """The transactions that the reading was not yet held against, by whichever is the shorter way."""
+        after = max(reading.checked, reading.begun)
+        if self.heard - after > len(reading.sources):
+            for source in (EVERYTHING, *reading.sources):
+                yield from (tx for tx, number in self._by_source.get(source, {}).items() if number > after)
+            return
+        for (source, tx), number in reversed(self._log.items()):
+            if number <= after:
+                return
+            if source in reading.sources or source == EVERYTHING:
+                yield tx
+
+    def _forget(self, source: str, tx: int) -> None:
+        self._log.pop((source, tx), None)
+        transactions = self._by_source.get(source, {})
+        transactions.pop(tx, None)
+        if not transactions:
+            self._by_source.pop(source, None)

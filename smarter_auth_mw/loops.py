@@ -1,0 +1,92 @@
+"""Connections belong to an event loop: one task a loop opens them, holds them, and closes them when the loop ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Generic, TypeVar
+from weakref import WeakKeyDictionary
+
+T = TypeVar("T")
+
+
+class PerLoop(Generic[T]):
+    """What ``opening()`` opens, once for each event loop that asks.
+
+    The owner task parks inside the context manager, so that its closing half runs in the same task, on the same loop,
+    also when nobody ever says goodbye: ``asyncio.run`` and its kin cancel what is left when they end. An opening that
+    failed is forgotten, and the next call tries again. A forked child starts with nothing.
+    """
+
+    def __init__(self, opening: Callable[[], AbstractAsyncContextManager[T]]) -> None:
+        self._opening = opening
+        self._owners: WeakKeyDictionary[asyncio.AbstractEventLoop, _Owner[T]] = WeakKeyDictionary()
+        self._pid = os.getpid()
+        self._last: _Owner[T] | None = None
+
+    def ready(self) -> T | None:
+        """What is open on the running loop, or None: no waiting."""
+        last, loop = self._last, asyncio.get_running_loop()
+        if last is None or last.loop is not loop or last.is_over:  # A loop runs in one process only: no need to ask for its id here.
+            last = self._last = self._find(loop)
+        return None if last is None else last.parts
+
+    async def get(self) -> T:
+        """What is open on the running loop, opened if need be; raises what the opening raised."""
+        loop = asyncio.get_running_loop()
+        owner = self._find(loop)
+        if owner is None or owner.is_over:
+            owner = self._owners[loop] = _Owner(loop, self._opening, self._owners)
+        return await asyncio.shield(owner.opened)  # A caller who goes away does not close the door for the others.
+
+    async def close(self) -> None:
+        """Close what is open on the running loop, and wait until it is closed."""
+        owner = self._find(asyncio.get_running_loop())
+        if owner is not None:
+            owner.dismiss()
+            await asyncio.wait([owner.task])
+
+    def _find(self, loop: asyncio.AbstractEventLoop) -> _Owner[T] | None:
+        if self._pid != os.getpid():
+            self._owners, self._pid = WeakKeyDictionary(), os.getpid()
+        return self._owners.get(loop)
+
+
+class _Owner(Generic[T]):
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        opening: Callable[[], AbstractAsyncContextManager[T]],
+        owners: WeakKeyDictionary[asyncio.AbstractEventLoop, _Owner[T]],
+    ) -> None:
+        self.loop = loop
+        self.parts: T | None = None
+        self.is_over = False
+        self.opened: asyncio.Future[T] = loop.create_future()
+        self.opened.add_done_callback(lambda opened: opened.cancelled() or opened.exception())
+        self._owners = owners
+        self._dismissed = asyncio.Event()
+        # Its own context: the parts outlive the request that happened to come first.
+        self.task = loop.create_task(self._own(opening), context=contextvars.Context())
+
+    def dismiss(self) -> None:
+        self.parts, self.is_over = None, True
+        self._dismissed.set()
+
+    async def _own(self, opening: Callable[[], AbstractAsyncContextManager[T]]) -> None:
+        try:
+            async with opening() as parts:
+                self.parts = parts
+                self.opened.set_result(parts)
+                await self._dismissed.wait()
+        except BaseException as error:
+            if self.opened.done():
+                raise
+            self.opened.set_exception(error) if isinstance(error, Exception) else self.opened.cancel()
+        finally:
+            self.parts, self.is_over = None, True
+            if self._owners.get(self.loop) is self:
+                del self._owners[self.loop]

@@ -1,0 +1,113 @@
+"""The first tier: an aiocache backend in the process, bounded, and read without awaiting."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from aiocache.base import BaseCache
+
+
+class BoundedMemoryCache(BaseCache):  # type: ignore[misc]
+    """Keeps the most recently used values, bounded by their number and by their weight in all.
+
+    aiocache's own memory backend knows no bound, and its deadlines are timers of one event loop that die with it; here
+    a deadline is compared when the value is read. ``peek`` and ``put`` are ``get`` and ``set`` for who cannot wait.
+    """
+
+    NAME = "bounded-memory"
+
+    def __init__(
+        self,
+        max_entries: int,
+        max_weight: int | None = None,
+        weigh: Callable[[Any], int] = lambda _: 1,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(timeout=0)
+        self.weight = 0
+        self.evictions = 0
+        self._max_entries = max_entries
+        self._max_weight = max_weight or max_entries
+        self._weigh = weigh
+        self._clock = clock
+        self._values: OrderedDict[str, tuple[Any, float | None]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def peek(self, key: str) -> Any:
+        """The value, now its most recently used one, or None."""
+        found = self._values.get(key)
+        if found is None:
+            return None
+        value, deadline = found
+        if deadline is not None and deadline <= self._clock():
+            self.drop(key)
+            return None
+        self._values.move_to_end(key)
+        return value
+
+    def put(self, key: str, value: Any, ttl_s: float | None = None) -> None:
+        """Keep the value; what was used least recently makes room. One that is too heavy by itself is not kept."""
+        self.drop(key)
+        weight = self._weigh(value)
+        if weight > self._max_weight:
+            return
+        self._values[key] = (value, None if ttl_s is None else self._clock() + ttl_s)
+        self.weight += weight
+        while len(self._values) > self._max_entries or self.weight > self._max_weight:
+            self.drop(next(iter(self._values)))
+            self.evictions += 1
+
+    def drop(self, key: str) -> int:
+        """Forget the value; how many there were."""
+        found = self._values.pop(key, None)
+        if found is None:
+            return 0
+        self.weight -= self._weigh(found[0])
+        return 1
+
+    def empty(self) -> None:
+        self._values.clear()
+        self.weight = 0
+
+    async def _get(self, key: str, encoding: str = "", _conn: Any = None) -> Any:  # noqa: ARG002
+        return self.peek(key)
+
+    _gets = _get
+
+    async def _multi_get(self, keys: Iterable[str], encoding: str = "", _conn: Any = None) -> list[Any]:  # noqa: ARG002
+        return [self.peek(key) for key in keys]
+
+    async def _set(
+        self, key: str, value: Any, ttl: float | None = None, _cas_token: Any = None, _conn: Any = None
+    ) -> bool:
+        if _cas_token is not None and _cas_token != self.peek(key):
+            return False
+        self.put(key, value, ttl)
+        return True
+
+    async def _multi_set(self, pairs: Iterable[tuple[str, Any]], ttl: float | None = None, _conn: Any = None) -> bool:
+        for key, value in pairs:
+            self.put(key, value, ttl)
+        return True
+
+    async def _add(self, key: str, value: Any, ttl: float | None = None, _conn: Any = None) -> bool:
+        if self.peek(key) is not None:
+            raise ValueError(f"Key {key} already exists, use .set to update the value")
+        self.put(key, value, ttl)
+        return True
+
+    async def _exists(self, key: str, _conn: Any = None) -> bool:
+        return self.peek(key) is not None
+
+    async def _delete(self, key: str, _conn: Any = None) -> int:
+        return self.drop(key)
+
+    async def _clear(self, namespace: str | None = None, _conn: Any = None) -> bool:
+        for key in [key for key in self._values if key.startswith(namespace or "")]:
+            self.drop(key)
+        return True

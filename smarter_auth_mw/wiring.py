@@ -1,0 +1,125 @@
+"""The one place that assembles concrete parts: settings in, something that answers requests out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from anyio import to_thread
+
+from smarter_auth_mw import embedded
+from smarter_auth_mw.authenticator import Authenticator
+from smarter_auth_mw.cache import Cache, Limits
+from smarter_auth_mw.changes import Changes
+from smarter_auth_mw.decision import Decision, Denial, Reason
+from smarter_auth_mw.domain import Target
+from smarter_auth_mw.errors import ConfigurationError, Mistake, SmarterAuthError
+from smarter_auth_mw.http_auth import Credentials, Extractor, Headers, Rejections
+from smarter_auth_mw.loops import PerLoop
+from smarter_auth_mw.routing import Routes, mounts_of
+from smarter_auth_mw.settings import WAYS, Settings
+from smarter_auth_mw.store import Store, open_pool
+
+logger = logging.getLogger("smarter_auth_mw")
+
+
+@asynccontextmanager
+async def open_store(settings: Settings, role: str = "runtime") -> AsyncIterator[Store]:
+    """The store of the settings' database; the bundled server runs for as long as this is open.
+
+    ``role`` counts for the bundled database alone: ``owner`` migrates it, ``runtime`` works with it. Raises
+    ``UnavailableError`` or ``SchemaError``.
+    """
+    async with database_url(settings, role) as url:
+        async with open_pool(
+            url,
+            pool_min=settings.pool_min,
+            pool_max=settings.pool_max,
+            query_timeout_s=settings.query_timeout_s,
+            statement_cache_size=settings.statement_cache_size,
+        ) as pool:
+            yield Store(pool)
+
+
+@asynccontextmanager
+async def database_url(settings: Settings, role: str = "runtime") -> AsyncIterator[str]:
+    """The URL of the settings' database as asyncpg takes it, starting the bundled server where that is meant."""
+    url = settings.database_url.get_secret_value()
+    if not embedded.is_embedded(url):
+        yield url
+        return
+    cluster = await to_thread.run_sync(embedded.Cluster.start, embedded.directory_of(url))
+    try:
+        yield cluster.url(role)
+    finally:
+        await to_thread.run_sync(cluster.stop)
+
+
+class Wiring:
+    """Everything that a shell needs, made from the settings; it keeps their mistakes and never raises for them."""
+
+    def __init__(self, app: Any, settings: Settings | None = None) -> None:
+        self.settings: Settings | None = settings
+        self.routes: Routes | None = None
+        self.mistakes: ConfigurationError | None = None
+        try:
+            self.settings = settings or Settings()
+            self.routes = compile_routes(self.settings, app)
+        except ConfigurationError as error:
+            self.mistakes = error
+            logger.error("%s", error)
+        ways = self.settings.credentials if self.settings else WAYS
+        self.credentials = Extractor(ways)
+        self.rejections = Rejections(
+            ways,
+            self.settings.realm if self.settings else "smarter",
+            self.settings.error_format if self.settings else "problem",
+        )
+        self._parts = PerLoop(self._opened)
+        self.authenticator = self._parts.ready
+
+    def resolve(self, scope: Mapping[str, Any]) -> Target | Denial | None:
+        """What the request names; None only where it surely names no resource."""
+        if self.routes is None:
+            return Denial(Reason.UNAVAILABLE, detail="the routes have mistakes")
+        return self.routes.resolve(scope)
+
+    async def authenticate(self, target: Target, credentials: Credentials) -> Decision:
+        """The decision of the running loop's authenticator, whose connections are opened if need be."""
+        try:
+            authenticator = await self._parts.get()
+        except SmarterAuthError as error:
+            self._report(error)
+            return Denial(Reason.UNAVAILABLE, detail=error.message)
+        return await authenticator.authenticate(target, credentials)
+
+    async def open(self) -> None:
+        """Open the running loop's connections; a database that is down is reported, and tried again by requests."""
+        try:
+            await self._parts.get()
+        except SmarterAuthError as error:
+            self._report(error)
+
+    async def close(self) -> None:
+        """Close the running loop's connections."""
+        await self._parts.close()
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[Authenticator]:
+        if self.mistakes is not None or self.settings is None:
+            raise self.mistakes or UnavailableError()
+        async with open_store(self.settings) as store:
+            cache = Cache(store, limits(self.settings), Changes())
+            yield Authenticator(cache, self.settings.require)
+
+
+def compile_routes(settings: RouteSettings, app: Any = None) -> Routes:
+    """The routes of the settings, with the mounts that the app itself tells of."""
+    return Routes.parse(settings.routes, mounts=(*settings.mounts, *mounts_of(app)))
+
+
+def limits(settings: Settings) -> Limits:
+    """What the cache may keep, and for how long."""
+    return Limits(**{field.name: getattr(settings, field.name) for field in fields(Limits)})
