@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from aiocache.base import BaseCache
+from aiocache.serializers import NullSerializer
 
 
 class BoundedMemoryCache(BaseCache):  # type: ignore[misc]
@@ -26,7 +27,7 @@ class BoundedMemoryCache(BaseCache):  # type: ignore[misc]
         weigh: Callable[[Any], int] = lambda _: 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(timeout=0)
+        super().__init__(serializer=NullSerializer(), timeout=0)
         self.weight = 0
         self.evictions = 0
         self._max_entries = max_entries

@@ -198,6 +198,9 @@ class DatabaseSettings(Settings):
 
     required: ClassVar[tuple[str, ...]] = ("database_url",)
 
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**values)
+
 
 def _scheme(url: SecretStr) -> str:
     return urlsplit(url.get_secret_value()).scheme

@@ -66,10 +66,12 @@ class Wiring:
         self.mistakes: ConfigurationError | None = None
         try:
             self.settings = settings or Settings()
-            self.routes = compile_routes(self.settings, app)
         except ConfigurationError as error:
-            self.mistakes = error
-            logger.error("%s", error)
+            self._note(error)
+        try:
+            self.routes = compile_routes(self.settings or RouteSettings(), app)
+        except ConfigurationError as error:
+            self._note(error)
         ways = self.settings.credentials if self.settings else WAYS
         self.credentials = Extractor(ways)
         self.rejections = Rejections(
@@ -79,6 +81,11 @@ class Wiring:
         )
         self._parts = PerLoop(self._opened)
         self.authenticator = self._parts.ready
+
+    def _note(self, error: ConfigurationError) -> None:
+        known = self.mistakes.mistakes if self.mistakes else ()
+        self.mistakes = ConfigurationError((*known, *(new for new in error.mistakes if new not in known)))
+        logger.error("%s", error)
 
     def resolve(self, scope: Mapping[str, Any]) -> Target | Denial | None:
         """What the request names; None only where it surely names no resource."""

@@ -1,0 +1,129 @@
+"""The decision table, a row a test: what was never bound is open, everything in doubt is closed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant, Reason, Require, decide, is_protected
+from smarter_auth_mw.domain import Binding, Bindings, Protection, Resource
+from smarter_auth_mw.tokens import Token, mint
+
+BOT = Resource("bot", "42")
+NOW_S = 1_800_000_000.0
+TOKEN, OTHER = mint(), mint()
+
+
+def binding(token: Token = TOKEN, **changes: Any) -> Binding:
+    bound = Binding("key-1", "laptop", "default", token.digest, token.token_key)
+    return replace(bound, **changes)
+
+
+def bindings(*bound: Binding, protection: Protection = Protection.BOUND) -> Bindings:
+    return Bindings(BOT, "default", protection, "stale", bound)
+
+
+UNKNOWN = Bindings(BOT)
+OPEN = bindings(protection=Protection.OPEN)
+GOOD = bindings(binding())
+
+TABLE: list[tuple[str, Bindings, Token | None, str]] = [
+    ("an unknown resource is open", UNKNOWN, None, "anonymous"),
+    ("an unknown resource ignores a token", UNKNOWN, OTHER, "anonymous"),
+    ("an open resource is open", OPEN, None, "anonymous"),
+    ("an open resource ignores a bad token", OPEN, OTHER, "anonymous"),
+    ("a protected resource asks for credentials", GOOD, None, "missing_credentials"),
+    ("a bound, active, unexpired token is granted", GOOD, TOKEN, "grant"),
+    ("an unknown token is denied", GOOD, OTHER, "unknown_token"),
+    ("an inactive key is denied", bindings(binding(is_active=False)), TOKEN, "inactive"),
+    ("a revoked key is denied", bindings(binding(is_revoked=True)), TOKEN, "revoked"),
+    ("an expired key is denied", bindings(binding(expires_at_s=NOW_S - 0.001)), TOKEN, "expired"),
+    ("expiry exactly now is still valid", bindings(binding(expires_at_s=NOW_S)), TOKEN, "grant"),
+    ("a key that never expires is granted", bindings(binding(expires_at_s=math.inf)), TOKEN, "grant"),
+    ("an inactive owner is denied", bindings(binding(owner_is_active=False)), TOKEN, "inactive_owner"),
+    ("a foreign account is denied", bindings(binding(account="acme")), TOKEN, "foreign_account"),
+    ("all inactive is still protected", bindings(binding(is_active=False)), None, "missing_credentials"),
+    ("all revoked is still protected", bindings(binding(is_revoked=True)), None, "missing_credentials"),
+    ("all expired is still protected", bindings(binding(expires_at_s=0)), None, "missing_credentials"),
+    ("a latch without bindings is protected", bindings(), None, "missing_credentials"),
+    ("a latch without bindings grants nobody", bindings(), TOKEN, "unknown_token"),
+    ("a declared one without bindings is protected", bindings(protection=Protection.DECLARED), TOKEN, "unknown_token"),
+    ("a binding protects where the latch is lost", bindings(binding(), protection=Protection.OPEN), None,
+     "missing_credentials"),
+    ("duplicate bindings change nothing", bindings(binding(), binding()), TOKEN, "grant"),
+    ("one of two keys inactive: the other opens", bindings(binding(OTHER, is_active=False), binding()), TOKEN, "grant"),
+    ("one of two keys inactive: it does not", bindings(binding(OTHER, is_active=False), binding()), OTHER, "inactive"),
+    ("the same token twice, once inactive: granted", bindings(binding(is_active=False), binding()), TOKEN, "grant"),
+    ("an empty digest protects", bindings(binding(digest=b"")), None, "missing_credentials"),
+    ("an empty digest never matches", bindings(binding(digest=b"")), Token(b""), "unknown_token"),
+    ("the digest is no token", GOOD, Token(TOKEN.digest.hex().encode()), "unknown_token"),
+    ("the token_key is no token", GOOD, Token(TOKEN.token_key.encode()), "unknown_token"),
+    ("the same head is not the same token", GOOD, Token(TOKEN.token_key.encode() + b"0" * 49), "unknown_token"),
+]  # fmt: skip
+
+
+def name_of(decision: Decision) -> str:
+    if isinstance(decision, Denial):
+        return decision.reason.value
+    return type(decision).__name__.lower()
+
+
+@pytest.mark.parametrize(("bound", "token", "expected"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
+def test_decision_table(bound: Bindings, token: Token | None, expected: str) -> None:
+    assert name_of(decide(bound, token, NOW_S)) == expected
+
+
+def test_a_declared_route_is_protected_without_any_binding() -> None:
+    assert decide(UNKNOWN, None, NOW_S, always=True) == Denial(Reason.MISSING_CREDENTIALS, BOT)
+    assert decide(UNKNOWN, TOKEN, NOW_S, always=True) == Denial(Reason.UNKNOWN_TOKEN, BOT)
+
+
+def test_a_grant_tells_who_it_is() -> None:
+    granted = decide(GOOD, TOKEN, NOW_S)
+    assert isinstance(granted, Grant)
+    assert granted.resource == BOT
+    assert granted.key_id == granted.principal.identity == "key-1"
+    assert granted.principal.is_authenticated
+    assert granted.principal.display_name == "laptop"
+    assert granted.principal.account == "default"
+
+
+def test_an_anonymous_decision_has_nobody() -> None:
+    passed = decide(OPEN, TOKEN, NOW_S)
+    assert isinstance(passed, Anonymous)
+    assert (passed.resource, passed.principal, passed.key_id) == (BOT, None, None)
+
+
+@pytest.mark.parametrize(
+    ("bound", "require", "always", "expected"),
+    [
+        (bindings(binding(is_active=False)), "active", False, False),
+        (bindings(binding(is_active=False)), "bound", False, True),
+        (bindings(binding(is_active=False), binding(OTHER)), "active", False, True),
+        (bindings(binding(is_active=False, is_revoked=True)), "active", False, True),
+        (bindings(binding(is_revoked=True)), "active", False, True),
+        (bindings(binding(expires_at_s=0)), "active", False, True),
+        (bindings(), "active", False, True),
+        (bindings(binding(is_active=False), protection=Protection.DECLARED), "active", False, True),
+        (bindings(binding(is_active=False)), "active", True, True),
+        (UNKNOWN, "active", False, False),
+    ],
+)
+def test_only_deactivating_the_last_key_opens_and_only_where_that_is_asked_for(
+    bound: Bindings, require: Require, always: bool, expected: bool
+) -> None:
+    assert is_protected(bound, always=always, require=require) is expected
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_every_reason_has_a_status(reason: Reason) -> None:
+    assert reason.status in {400, 401, 404, 429, 503}
+
+
+def test_what_is_wrong_with_a_token_does_not_show_in_the_status() -> None:
+    about_tokens = {"unknown_token", "inactive", "revoked", "expired", "inactive_owner", "foreign_account"}
+    assert {Reason(reason).status for reason in about_tokens} == {401}
+    assert Reason.UNAVAILABLE.status == 503
