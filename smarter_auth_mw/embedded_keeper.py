@@ -1,0 +1,297 @@
+"""One PostgreSQL server in one directory: its locks, its start, its stop, and the process that keeps it.
+
+Three files are locked with `flock`, which the kernel gives back whatever becomes of a process:
+
+* `users.lock`, shared by every process that uses the server; whoever gets it exclusively may stop the server.
+* `server.lock`, inherited by the postmaster and all its children: while it is held, some process of the server is
+  left. (A pid in a file cannot say so: pids are used again, soonest in a restarted container.)
+* `keeper.lock`, held by the keeper: the detached process that stops a server whose users are gone, and restarts one
+  that died before. A keeper that was killed is replaced by the next `Cluster.start`; `Cluster.stop` does without it.
+
+The keeper runs this file by its path (`python -I -S embedded_keeper.py SERVER`), whatever the user's import path is,
+so this module knows nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+PORT = 5432
+START_S = 60.0
+"""How long a start may take, recovery after a crash included."""
+_TICK_S = 0.02
+_KEEPER_TICK_S = 0.25
+_LONGEST_PAUSE_S = 30.0
+"""Between two attempts to restart a server that does not start."""
+_LOG_BYTES = 10_000_000
+_TAIL_LINES = 8
+_ENVIRONMENT = {"LC_ALL": "C", "PATH": "/usr/bin:/bin"}
+"""All that the server's programs see: neither PG* variables nor the secrets of whoever starts them."""
+_STOPPING = (("INT", 30.0), ("QUIT", 10.0), ("KILL", 10.0))
+"""PostgreSQL's fast shutdown, its immediate one, then the kernel's; each with the seconds it is given."""
+
+
+class ServerError(Exception):
+    """A program of the server failed; `tail` holds the last lines that it wrote to the log."""
+
+    def __init__(self, message: str, tail: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.message = message
+        self.tail = tuple(tail)
+
+
+def attempts(seconds: float) -> Iterator[None]:
+    """Yield at once, then again and again until the time is over."""
+    deadline = time.monotonic() + seconds
+    yield
+    while time.monotonic() < deadline:
+        time.sleep(_TICK_S)
+        yield
+
+
+def try_lock(path: Path, how: int = fcntl.LOCK_EX) -> int | None:
+    """Lock the file and return its descriptor, or None where another process holds it.
+
+    The lock ends when the last copy of the descriptor is closed, never by LOCK_UN: a process forked without exec
+    shares it, and counts as a holder of its own until it ends or closes its copy. An exec closes it.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def lock(path: Path, how: int, seconds: float) -> int:
+    """Lock the file, waiting for others; raise ServerError when they take too long."""
+    for _ in attempts(seconds):
+        if (descriptor := try_lock(path, how)) is not None:
+            return descriptor
+    raise ServerError(f"{path} is still locked by another process after {seconds:.0f} s")
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where a server lives, and whose it is; `uid` and `gid` only where root runs it as somebody else."""
+
+    directory: str
+    socket_directory: str
+    programs: str
+    uid: int | None = None
+    gid: int | None = None
+
+    @property
+    def home(self) -> Path:
+        return Path(self.directory)
+
+    @property
+    def data(self) -> Path:
+        return self.home / "data"
+
+    @property
+    def log(self) -> Path:
+        return self.home / "server.log"
+
+    @property
+    def users_lock(self) -> Path:
+        return self.home / "users.lock"
+
+    @property
+    def server_lock(self) -> Path:
+        return self.home / "server.lock"
+
+    @property
+    def keeper_lock(self) -> Path:
+        return self.home / "keeper.lock"
+
+    def program(self, name: str) -> str:
+        return str(Path(self.programs) / name)
+
+    def open_log(self) -> BinaryIO:
+        """For appending, at its end; what the programs inherit appends too."""
+        return os.fdopen(os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "ab")
+
+    def run(self, *command: str, text: str = "", inherit: Sequence[int] = ()) -> None:
+        """Run a program as the server's user, its output to the log; raise ServerError when it fails."""
+        with self.open_log() as log:
+            written = log.tell()
+            done = subprocess.run(  # noqa: S603
+                command,
+                input=text.encode(),
+                stdout=log,
+                stderr=log,
+                env=_ENVIRONMENT,
+                cwd="/",
+                umask=0o077,
+                user=self.uid,
+                group=self.gid,
+                extra_groups=None if self.uid is None else [],
+                start_new_session=True,  # Ctrl-C in a terminal is for the user's process, not for the server
+                pass_fds=inherit,
+                check=False,
+            )
+        if done.returncode:
+            raise ServerError(f"{Path(command[0]).name} failed", self.tail(written))
+
+    def tail(self, start: int) -> list[str]:
+        """The last lines of the log, from this byte on."""
+        with self.log.open("rb") as log:
+            log.seek(start)
+            return log.read().decode(errors="replace").splitlines()[-_TAIL_LINES:]
+
+    def start(self, held: int) -> None:
+        """Start the postmaster and wait until it answers; `held`, the server's lock, passes into its hands.
+
+        Raises ServerError.
+        """
+        try:
+            written = self.log.stat().st_size if self.log.exists() else 0
+            # Nobody holds the lock, so no process of an earlier server is left, whatever this file says.
+            (self.data / "postmaster.pid").unlink(missing_ok=True)
+            postmaster = (self.program("postgres"), "-D", self.directory)
+            self.run("/bin/sh", "-c", '"$0" "$@" &', *postmaster, inherit=(held,))
+        finally:
+            os.close(held)
+        self._await(written)
+
+    def _await(self, written: int) -> None:
+        for _ in attempts(START_S):
+            if self.is_ready():
+                return
+            if (descriptor := try_lock(self.server_lock)) is not None:
+                os.close(descriptor)
+                raise ServerError("PostgreSQL did not start", self.tail(written))
+        raise ServerError(f"PostgreSQL is not ready after {START_S:.0f} s", self.tail(written))
+
+    def is_ready(self) -> bool:
+        """Whether it accepts connections: by its own word, and by a connection."""
+        with suppress(OSError), socket.socket(socket.AF_UNIX) as client:
+            if self._pid_file()[7:8] == ["ready"]:
+                client.connect(f"{self.socket_directory}/.s.PGSQL.{PORT}")
+                return True
+        return False
+
+    def _pid_file(self) -> list[str]:
+        try:
+            return [line.strip() for line in (self.data / "postmaster.pid").read_text().splitlines()]
+        except FileNotFoundError:
+            return []
+
+    def stop(self) -> None:
+        """Stop the server, wait until its last process is gone, and leave nothing behind; raise ServerError."""
+        if not any(self._is_gone_after(signal, patience_s) for signal, patience_s in _STOPPING):
+            raise ServerError("PostgreSQL does not stop")
+        with suppress(OSError):
+            Path(self.socket_directory).rmdir()
+
+    def _is_gone_after(self, signal: str, patience_s: float) -> bool:
+        signalled = None
+        for _ in attempts(patience_s):
+            if (descriptor := try_lock(self.server_lock)) is not None:
+                os.close(descriptor)
+                return True
+            pid = next(iter(self._pid_file()), None)
+            if pid != signalled:
+                self._signal(signal, pid)
+                signalled = pid
+        return False
+
+    def _signal(self, signal: str, pid: str | None) -> None:
+        # With the server's own rights: a pid that stands in its file is not to be believed with root's.
+        with suppress(ServerError):
+            self.run("/bin/sh", "-c", 'kill -s "$0" "$1"', signal, str(pid))
+
+    def stop_if_unused(self) -> bool:
+        """Stop the server where no process uses it; say whether that was so."""
+        if (users := try_lock(self.users_lock)) is None:
+            return False
+        try:
+            self.stop()
+        finally:
+            os.close(users)
+        return True
+
+
+def spawn(server: Server, python: str) -> None:
+    """Start the keeper of this server, unless there is one; raise ServerError."""
+    if (keeper := try_lock(server.keeper_lock)) is None:
+        return
+    with server.open_log() as log:
+        written = log.tell()
+        try:
+            done = subprocess.run(  # noqa: S603
+                [python, "-I", "-S", __file__, json.dumps(asdict(server)), str(keeper)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=_ENVIRONMENT | {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ},
+                cwd="/",
+                start_new_session=True,
+                pass_fds=(keeper,),
+                check=False,
+            )
+        finally:
+            os.close(keeper)
+    if done.returncode:
+        raise ServerError("the keeper of PostgreSQL did not start", server.tail(written))
+
+
+def keep(server: Server, keeper: int) -> None:
+    """Stop the server when its last user is gone, start it again when it dies before; then return."""
+    pause_s = due = 0.0
+    while (users := try_lock(server.users_lock)) is None:
+        time.sleep(_KEEPER_TICK_S)
+        if time.monotonic() >= due:
+            pause_s = 0.0 if _revive(server) else min(2 * pause_s + _KEEPER_TICK_S, _LONGEST_PAUSE_S)
+            due = time.monotonic() + pause_s
+        _rotate(server.log)
+    server.stop()
+    os.close(keeper)  # before the users' lock: who gets that next must not find a keeper that is about to leave
+    os.close(users)
+
+
+def _revive(server: Server) -> bool:
+    if not server.data.exists() or (held := try_lock(server.server_lock)) is None:
+        return True
+    try:
+        server.start(held)
+    except ServerError as error:
+        print(f"keeper: {error.message}", file=sys.stderr, flush=True)  # noqa: T201
+        return False
+    return True
+
+
+def _rotate(log: Path) -> None:
+    # The postmaster has the file open for appending, so it is emptied in its place, not renamed.
+    if log.stat().st_size > _LOG_BYTES:
+        shutil.copyfile(log, log.with_suffix(".log.1"))
+        os.truncate(log, 0)
+
+
+def main() -> None:
+    """Become the keeper: detached, so that the process that was started ends at once."""
+    server, keeper = Server(**json.loads(sys.argv[1])), int(sys.argv[2])
+    os.set_inheritable(keeper, False)
+    if os.fork() == 0:
+        keep(server, keeper)
+
+
+if __name__ == "__main__":
+    main()
