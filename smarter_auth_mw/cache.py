@@ -109,9 +109,9 @@ class Cache:
         raise UnavailableError(f"{target.names} changes faster than it can be read.")
 
     async def _read(self, target: Target) -> Entry:
-        begun, read_at_s = self._changes.heard, self._clock()
+        begun, server, read_at_s = self._changes.heard, self._changes.server, self._clock()
         read = await self._source.read(target)
-        reading = Reading(Snapshot.parse(read.snapshot), frozenset(read.sources), begun)
+        reading = Reading(Snapshot.parse(read.snapshot), frozenset(read.sources), begun, server)
         is_known = read.bindings.account is not None
         ttl_s = self._limits.cache_ttl_s if is_known else self._limits.negative_ttl_s
         return Entry(read.bindings, reading, read_at_s, read_at_s + ttl_s)

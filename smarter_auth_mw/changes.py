@@ -47,15 +47,17 @@ class Snapshot:
 class Reading:
     """One read of the database: the snapshot it was made in and the sources that what it found depends on.
 
-    ``begun`` is ``Changes.heard`` when its statement was sent to the primary; a reading of somebody else's has 0.
+    ``begun`` is ``Changes.heard`` when its statement was sent to the primary, 0 for a reading of somebody else's;
+    ``server`` is ``Changes.server`` at that time.
     """
 
-    __slots__ = ("begun", "checked", "snapshot", "sources")
+    __slots__ = ("begun", "checked", "server", "snapshot", "sources")
 
-    def __init__(self, snapshot: Snapshot, sources: frozenset[str], begun: int = 0) -> None:
+    def __init__(self, snapshot: Snapshot, sources: frozenset[str], begun: int = 0, server: int = 0) -> None:
         self.snapshot = snapshot
         self.sources = sources
         self.begun = begun
+        self.server = server
         self.checked = -1
         """Up to which change it was found to be current; -1: never looked at."""
 
@@ -72,6 +74,8 @@ class Changes:
         self.heard = 0
         """Counts up with every change heard and every new floor."""
         self.floor: Snapshot | None = None
+        self.server = 0
+        """Counts the servers met: the transaction numbers of one mean nothing to another."""
         self.forged = 0
         self._log: OrderedDict[tuple[str, int], int] = OrderedDict()
         self._by_source: dict[str, dict[int, int]] = {}
@@ -113,10 +117,17 @@ class Changes:
         for source, tx in [change for change in self._log if floor.sees(change[1])]:
             self._forget(source, tx)
 
+    def restart(self, floor: Snapshot) -> None:
+        """Begin anew with another server, or with one that was restored: nothing that was read before counts."""
+        self.server += 1
+        self.raise_floor(floor)
+
     def is_current(self, reading: Reading) -> bool:
         """Whether no change heard counts against the reading; looks only at what was heard since it was last asked."""
         if reading.checked == self.heard:
             return True
+        if reading.server != self.server:
+            return False
         if self.floor is not None and not reading.snapshot.saw_all_of(self.floor):
             return False
         if not all(map(reading.snapshot.sees, self._since(reading))):

@@ -11,8 +11,8 @@ from smarter_auth_mw.changes import EVERYTHING, Changes, Reading, Snapshot
 KEY, BOT = "key:1", "resource:bot:1"
 
 
-def reading(snapshot: str, begun: int = 0) -> Reading:
-    return Reading(Snapshot.parse(snapshot), frozenset({KEY, BOT}), begun)
+def reading(snapshot: str, begun: int = 0, server: int = 0) -> Reading:
+    return Reading(Snapshot.parse(snapshot), frozenset({KEY, BOT}), begun, server)
 
 
 @pytest.mark.parametrize(
@@ -150,6 +150,22 @@ def test_a_floor_counts_for_what_was_found_current_before() -> None:
     assert changes.is_current(read)
     changes.raise_floor(Snapshot.parse("20:30:"))
     assert not changes.is_current(read)
+
+
+def test_nothing_read_from_another_server_counts_whatever_its_numbers_say() -> None:
+    changes, old = Changes(), reading("900:1000:")
+    assert changes.is_current(old)
+    changes.restart(Snapshot.parse("90:100:"))
+    assert not changes.is_current(old)
+    assert changes.is_current(reading("100:100:", server=changes.server))
+
+
+def test_a_change_heard_while_another_server_is_met_still_counts() -> None:
+    changes = Changes()
+    changes.hear(KEY, 105)
+    changes.restart(Snapshot.parse("90:100:"))
+    assert not changes.is_current(reading("100:102:", server=changes.server))
+    assert changes.is_current(reading("106:106:", server=changes.server))
 
 
 @given(
