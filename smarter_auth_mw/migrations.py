@@ -1,0 +1,167 @@
+"""Bring a database to this release's schema, show how far it is, print the SQL instead: Alembic behind four functions.
+
+The only module that needs SQLAlchemy and Alembic (the ``cli`` extra). URLs are asyncpg's, for Alembic too.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+from alembic import command, context
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, NullPool, String, func, literal, select
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from smarter_auth_mw.database import SQL, explained, reported
+from smarter_auth_mw.errors import NotFoundError, SchemaError
+from smarter_auth_mw.settings import mask_url
+
+VERSION_TABLE = "schema_version"
+CONNECT_TIMEOUT_S = 5
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationStatus:
+    """How far a database is: its schema (None: not ours yet), the migrations still to run, and the layout."""
+
+    schema: str | None
+    pending: list[str]
+    layout: str = "native"
+
+
+async def status(url: str) -> MigrationStatus:
+    """How far the database is. Raises ``SchemaError`` where it is ahead of this release, ``UnavailableError``."""
+    with reported(mask_url(url)):
+        connection = await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S)
+        try:
+            return _status(await _version(connection))
+        finally:
+            await connection.close(timeout=CONNECT_TIMEOUT_S)
+
+
+async def migrate(url: str, runtime_role: str | None = None, progress: Progress | None = None) -> MigrationStatus:
+    """Run what is pending, in one transaction, and grant ``runtime_role`` what a running application needs.
+
+    ``progress`` is told each migration as it is done. Two runs at once are harmless. Raises ``UnavailableError`` with
+    what an administrator has to do, ``SchemaError``, and ``NotFoundError`` for a role that does not exist.
+    """
+    await status(url)
+    await _run(url, lambda config: command.upgrade(config, "head"), runtime_role=runtime_role, progress=progress)
+    return await status(url)
+
+
+async def downgrade(url: str, schema: str = "base", progress: Progress | None = None) -> MigrationStatus:
+    """Take migrations back, in one transaction; ``base`` takes all of them, with all that they hold."""
+    await status(url)
+    await _run(url, lambda config: command.downgrade(config, schema), progress=progress)
+    return await status(url)
+
+
+async def sql(url: str | None = None, runtime_role: str | None = None) -> str:
+    """What ``migrate`` would run on that database, or without one on an empty one, as a script for ``psql``."""
+    start = (await status(url)).schema if url else None
+    output = io.StringIO()
+    config = _config(output_buffer=output, runtime_role=runtime_role)
+    command.upgrade(config, f"{start or 'base'}:head", sql=True)
+    return output.getvalue()
+
+
+def configure() -> None:
+    """Set Alembic up, in ``env.py``: our own version table in our own schema, one transaction."""
+    attributes = context.config.attributes
+    progress: Progress | None = attributes.get("progress")
+    context.configure(
+        connection=attributes.get("connection"),
+        dialect_name="postgresql",
+        dialect_opts={"paramstyle": "named"},
+        literal_binds=context.is_offline_mode(),
+        output_buffer=attributes.get("output_buffer"),
+        version_table=VERSION_TABLE,
+        version_table_schema="smarter_auth",
+        on_version_apply=lambda step, **_: (
+            progress(f"{step.up_revision_id} {step.up_revision.doc}") if progress else None
+        ),
+    )
+
+
+def run(path: str) -> None:
+    """Run a file of statements that a blank line ends, as they stand: a colon names no parameter there."""
+    for statement in _statements((SQL / "migrations" / path).read_text("utf-8")):
+        context.execute(re.sub(r"(?<!:):(?=\w)", r"\:", statement))
+
+
+def grant() -> None:
+    """Grant the running role its rights, where one is named."""
+    role = context.config.attributes.get("runtime_role")
+    if role is not None:
+        context.execute(select(func.smarter_auth.grant_runtime(literal(role, String))))
+
+
+def _statements(script: str) -> list[str]:
+    paragraphs = (paragraph.strip().rstrip(";") for paragraph in script.split("\n\n"))
+    return [paragraph for paragraph in paragraphs if not all(line.startswith("--") for line in paragraph.splitlines())]
+
+
+async def _run(url: str, work: Callable[[Config], None], **attributes: Any) -> None:
+    def work_on(connection: Connection) -> None:
+        work(_config(connection=connection, **attributes))
+
+    async with _engine(url) as engine, engine.begin() as connection:
+        await connection.run_sync(work_on)
+
+
+@asynccontextmanager
+async def _engine(url: str) -> AsyncIterator[Any]:
+    engine = create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=lambda: asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S),
+        poolclass=NullPool,
+    )
+    try:
+        with reported(mask_url(url)):
+            yield engine
+    except DBAPIError as error:
+        raise _explained(error, mask_url(url)) from None
+    finally:
+        await engine.dispose()
+
+
+def _explained(error: DBAPIError, where: str) -> Exception:
+    cause = error.orig.__cause__ if error.orig is not None else None
+    if isinstance(cause, asyncpg.UndefinedObjectError):
+        return NotFoundError(f"{where}: {cause}.", hint="Create the role first: CREATE ROLE … LOGIN")
+    return explained(cause or error, where)
+
+
+def _config(**attributes: Any) -> Config:
+    config = Config(attributes=attributes, output_buffer=attributes.get("output_buffer"))
+    config.set_main_option("script_location", "smarter_auth_mw:sql/migrations")
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+async def _version(connection: Any) -> str | None:
+    if await connection.fetchval("SELECT to_regclass('smarter_auth.schema_version')") is None:
+        return None
+    version: str | None = await connection.fetchval("SELECT max(version_num) FROM smarter_auth.schema_version")
+    return version
+
+
+def _status(schema: str | None) -> MigrationStatus:
+    known = [script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()][::-1]
+    if schema is not None and schema not in known:
+        raise SchemaError(
+            f"The database has schema {schema}, too new for this release, which knows {known[-1]}.",
+            hint="Upgrade smarter_auth_mw: pip install -U smarter_auth_mw",
+        )
+    return MigrationStatus(schema, [revision for revision in known if schema is None or revision > schema])

@@ -1,0 +1,194 @@
+"""The write side's statements, each a method, within one transaction; what may be done is decided in ``keys``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from smarter_auth_mw.database import QUERIES
+from smarter_auth_mw.domain import Key, Protection, RegisteredResource, Resource
+from smarter_auth_mw.tokens import Token
+
+
+class Records:
+    """Resources, keys, bindings and the audit, on one connection in one transaction."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    async def resource(self, resource: Resource, *, lock: bool = False) -> RegisteredResource | None:
+        """The resource of that look-up, whatever its spelling; locked, nobody binds or changes it meanwhile."""
+        look_up = QUERIES.lock_resource if lock else QUERIES.find_resource_id
+        resource_id = await look_up(self._connection, **_by_lookup(resource))
+        found = [] if resource_id is None else await self._resources([resource_id])
+        return found[0] if found else None
+
+    async def resources(self, kind: str | None = None) -> list[RegisteredResource]:
+        """All resources, or those of one kind."""
+        return await self._resources(await _column(QUERIES.list_resource_ids(self._connection, kind=kind)))
+
+    async def add_resource(
+        self,
+        resource: Resource,
+        account: str,
+        *,
+        name: str | None = None,
+        domain: str | None = None,
+        protection: Protection = Protection.OPEN,
+        on_error: str = "stale",
+    ) -> bool:
+        """Register it; False where its look-up is taken."""
+        added = await QUERIES.insert_resource(
+            self._connection,
+            kind=resource.kind,
+            ref=resource.ref,
+            account=account,
+            name=name,
+            domain=domain,
+            protection=protection.value,
+            on_error=on_error,
+        )
+        return added is not None
+
+    async def set_resource(self, changed: RegisteredResource) -> None:
+        """Write what may change: name, account, domain, on_error."""
+        await QUERIES.update_resource(
+            self._connection,
+            **_by_lookup(changed.resource),
+            name=changed.name,
+            account=changed.account,
+            domain=changed.domain,
+            on_error=changed.on_error,
+        )
+
+    async def declare(self, resource: Resource) -> None:
+        """Protect it, bound or not."""
+        await QUERIES.declare_protected(self._connection, **_by_lookup(resource))
+
+    async def release(self, resource: Resource, actor: str, reason: str) -> None:
+        """Open the latch, together with its audit row; the database refuses while there are bindings."""
+        await QUERIES.release(self._connection, **_by_lookup(resource), actor=actor, reason=reason)
+
+    async def delete_resource(self, resource: Resource) -> None:
+        """Forget it; the database refuses while it is protected."""
+        await QUERIES.delete_resource(self._connection, **_by_lookup(resource))
+
+    async def key(self, key_id: UUID, *, lock: bool = False) -> Key | None:
+        """The key; locked, nobody changes it meanwhile."""
+        if lock:
+            await QUERIES.lock_key(self._connection, key_id=key_id)
+        found = await self._keys([key_id])
+        return found[0] if found else None
+
+    async def keys(self) -> list[Key]:
+        """All keys."""
+        return await self._keys(await _column(QUERIES.list_key_ids(self._connection)))
+
+    async def add_key(self, account: str, name: str, description: str, expires_at: datetime | None) -> UUID | None:
+        """A new key's id; None where the account has a key of that name which is not revoked."""
+        key_id: UUID | None = await QUERIES.insert_key(
+            self._connection, account=account, name=name, description=description, expires_at=expires_at
+        )
+        return key_id
+
+    async def set_active(self, key_id: UUID, *, is_active: bool) -> None:
+        await QUERIES.set_active(self._connection, key_id=key_id, is_active=is_active)
+
+    async def revoke(self, key_id: UUID) -> None:
+        await QUERIES.revoke_key(self._connection, key_id=key_id)
+
+    async def add_token(self, token: Token, key: Key) -> None:
+        await QUERIES.insert_token(
+            self._connection, digest=token.digest, token_key=token.token_key, key_id=key.key_id, account=key.account
+        )
+
+    async def add_binding(self, resource: Resource, key: Key) -> bool:
+        """Bind; False where it is bound already."""
+        added = await QUERIES.insert_binding(
+            self._connection, **_by_lookup(resource), key_id=key.key_id, account=key.account
+        )
+        return added is not None
+
+    async def delete_binding(self, resource: Resource, key_id: UUID) -> None:
+        """Unbind; the latch stays as it is."""
+        await QUERIES.delete_binding(self._connection, **_by_lookup(resource), key_id=key_id)
+
+    async def audit(
+        self,
+        actor: str,
+        action: str,
+        about: Key | RegisteredResource,
+        *,
+        resource: Resource | None = None,
+        before: Key | RegisteredResource | None = None,
+        after: Key | RegisteredResource | None = None,
+    ) -> None:
+        """Write down what was done, in the transaction that does it; ``resource`` is what a key was bound to."""
+        if isinstance(about, RegisteredResource):
+            resource = about.resource
+        await QUERIES.insert_audit_event(
+            self._connection,
+            actor=actor,
+            action=action,
+            kind=resource and resource.kind,
+            ref=resource and resource.ref,
+            account=about.account,
+            key_id=about.key_id if isinstance(about, Key) else None,
+            reason="",
+            before=before and _told(before),
+            after=after and _told(after),
+        )
+
+    async def _resources(self, ids: list[int]) -> list[RegisteredResource]:
+        keys = await self._keys(await _column(QUERIES.list_bound_key_ids(self._connection, resource_ids=ids)))
+        found = QUERIES.find_resources(self._connection, ids=ids)
+        by_resource: dict[Resource, list[Key]] = {}
+        for key in keys:
+            for resource in key.bindings:
+                by_resource.setdefault(resource, []).append(key)
+        return [_resource(row, by_resource) async for row in found]
+
+    async def _keys(self, key_ids: list[UUID]) -> list[Key]:
+        return [_key(row) async for row in QUERIES.find_keys(self._connection, key_ids=key_ids)]
+
+
+def _told(about: Key | RegisteredResource) -> str:
+    """What the audit tells of a record, as JSON: no token, no digest, and nothing that other rows tell."""
+    if isinstance(about, Key):
+        names = ("name", "description", "is_active", "expires_at", "revoked_at")
+    else:
+        names = ("name", "account", "domain", "protection", "on_error")
+    return json.dumps({name: getattr(about, name) for name in names}, default=datetime.isoformat)
+
+
+def _by_lookup(resource: Resource) -> dict[str, str]:
+    return {"kind": resource.kind, "lookup": resource.lookup.removeprefix(f"{resource.kind}:")}
+
+
+async def _column(rows: Any) -> list[Any]:
+    return [row[0] async for row in rows]
+
+
+def _resource(row: Any, keys: Mapping[Resource, list[Key]]) -> RegisteredResource:
+    resource = Resource(row["kind"], row["ref"])
+    return RegisteredResource(
+        resource,
+        row["account"],
+        row["name"],
+        row["domain"],
+        Protection(row["protection"]),
+        row["on_error"],
+        row["created_at"],
+        row["updated_at"],
+        tuple(keys.get(resource, ())),
+    )
+
+
+def _key(row: Any) -> Key:
+    values = dict(row)
+    values["token_keys"] = tuple(values["token_keys"])
+    values["bindings"] = tuple(Resource(*bound.split(":", 1)) for bound in values["bindings"])
+    return Key(**values)

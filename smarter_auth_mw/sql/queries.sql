@@ -1,0 +1,120 @@
+-- The statements, by name. Comments stand on lines of their own: aiosql looks for parameters in all else.
+
+-- name: read_schema()^
+-- Which migration the database is at, and the oldest whose code still works on it.
+SELECT (SELECT max(version_num)::integer FROM smarter_auth.schema_version) AS version, serves_from
+  FROM smarter_auth.meta;
+
+-- name: read_bindings(kind, lookup)
+-- The facts of a decision and the snapshot they are read in: one row per token of each bound key; a single row
+-- without a key where there is no binding, without a resource where it is not known.
+-- A transaction that began on a standby stays read-only: its snapshot does not tell all that is in progress.
+-- No VOLATILE function may stand here: it could see more than the snapshot says.
+SELECT pg_current_snapshot()::text AS snapshot,
+       current_setting('transaction_read_only')::boolean AS is_standby,
+       resource.id, resource.ref, resource.account, resource.protection, resource.on_error,
+       key.key_id::text AS key_id, key.name AS key_name, key.account AS key_account, key.is_active,
+       key.revoked_at IS NOT NULL AS is_revoked,
+       coalesce(token.digest, '') AS digest, coalesce(token.token_key, '') AS token_key,
+       coalesce(least(extract(epoch FROM key.expires_at), extract(epoch FROM token.valid_until)), 'infinity')::float8
+           AS expires_at_s
+  FROM (SELECT) AS asked
+  LEFT JOIN smarter_auth.resource ON resource.kind = :kind AND replace(resource.ref, '_', '-') = :lookup
+  LEFT JOIN smarter_auth.binding ON binding.resource_id = resource.id
+  LEFT JOIN smarter_auth.key ON key.key_id = binding.key_id
+  LEFT JOIN smarter_auth.token ON token.key_id = key.key_id;
+
+-- name: find_resource_id(kind, lookup)$
+SELECT id FROM smarter_auth.resource WHERE kind = :kind AND replace(ref, '_', '-') = :lookup;
+
+-- name: lock_resource(kind, lookup)$
+-- Held against every other change of itself and of its bindings until the transaction ends.
+SELECT id FROM smarter_auth.resource WHERE kind = :kind AND replace(ref, '_', '-') = :lookup FOR UPDATE;
+
+-- name: list_resource_ids(kind)
+-- Those of the kind, or all.
+SELECT id FROM smarter_auth.resource WHERE kind = coalesce(:kind, kind);
+
+-- name: find_resources(ids)
+-- Resources as people administer them.
+SELECT kind, ref, account, name, domain, protection, on_error, created_at, updated_at
+  FROM smarter_auth.resource
+ WHERE id = ANY (:ids)
+ ORDER BY kind, ref;
+
+-- name: insert_resource(kind, ref, account, name, domain, protection, on_error)$
+-- Nothing where its look-up is taken.
+INSERT INTO smarter_auth.resource (kind, ref, account, name, domain, protection, on_error)
+VALUES (:kind, :ref, :account, :name, :domain, :protection, :on_error)
+    ON CONFLICT (kind, replace(ref, '_', '-')) DO NOTHING
+RETURNING id;
+
+-- name: update_resource(kind, lookup, name, account, domain, on_error)!
+UPDATE smarter_auth.resource
+   SET name = :name, account = :account, domain = :domain, on_error = :on_error, updated_at = now()
+ WHERE kind = :kind AND replace(ref, '_', '-') = :lookup;
+
+-- name: declare_protected(kind, lookup)!
+UPDATE smarter_auth.resource SET protection = 'declared', updated_at = now()
+ WHERE kind = :kind AND replace(ref, '_', '-') = :lookup;
+
+-- name: release(kind, lookup, actor, reason)$
+SELECT smarter_auth.release(id, :actor, :reason)
+  FROM smarter_auth.resource
+ WHERE kind = :kind AND replace(ref, '_', '-') = :lookup;
+
+-- name: delete_resource(kind, lookup)!
+DELETE FROM smarter_auth.resource WHERE kind = :kind AND replace(ref, '_', '-') = :lookup;
+
+-- name: insert_key(account, name, description, expires_at)$
+-- Nothing where the account has a key of that name.
+INSERT INTO smarter_auth.key (account, name, description, expires_at)
+VALUES (:account, :name, :description, :expires_at)
+    ON CONFLICT (account, name) WHERE revoked_at IS NULL DO NOTHING
+RETURNING key_id;
+
+-- name: insert_token(digest, token_key, key_id, account)!
+INSERT INTO smarter_auth.token (digest, token_key, key_id, account) VALUES (:digest, :token_key, :key_id, :account);
+
+-- name: insert_binding(kind, lookup, key_id, account)$
+-- Nothing where the key is bound already.
+INSERT INTO smarter_auth.binding (resource_id, key_id, account)
+SELECT id, :key_id, :account FROM smarter_auth.resource WHERE kind = :kind AND replace(ref, '_', '-') = :lookup
+    ON CONFLICT (resource_id, key_id) DO NOTHING
+RETURNING id;
+
+-- name: delete_binding(kind, lookup, key_id)!
+DELETE FROM smarter_auth.binding USING smarter_auth.resource
+ WHERE resource.id = resource_id AND kind = :kind AND replace(ref, '_', '-') = :lookup AND key_id = :key_id;
+
+-- name: lock_key(key_id)$
+-- Whether there is such a key; it is held until the transaction ends.
+SELECT key_id FROM smarter_auth.key WHERE key_id = :key_id FOR UPDATE;
+
+-- name: list_key_ids()
+SELECT key_id FROM smarter_auth.key;
+
+-- name: list_bound_key_ids(resource_ids)
+SELECT DISTINCT key_id FROM smarter_auth.binding WHERE resource_id = ANY (:resource_ids);
+
+-- name: find_keys(key_ids)
+-- Keys as people administer them, with the heads of their tokens and what they are bound to.
+SELECT key_id, account, name, description, is_active, expires_at, revoked_at, created_at, updated_at,
+       (SELECT max(last_used_at) FROM smarter_auth.token JOIN smarter_auth.token_use USING (digest)
+         WHERE token.key_id = key.key_id) AS last_used_at,
+       ARRAY(SELECT token_key FROM smarter_auth.token WHERE token.key_id = key.key_id ORDER BY created_at) AS token_keys,
+       ARRAY(SELECT kind || ':' || ref FROM smarter_auth.binding JOIN smarter_auth.resource ON resource.id = resource_id
+              WHERE binding.key_id = key.key_id ORDER BY kind, ref) AS bindings
+  FROM smarter_auth.key
+ WHERE key_id = ANY (:key_ids)
+ ORDER BY account, name, created_at;
+
+-- name: set_active(key_id, is_active)!
+UPDATE smarter_auth.key SET is_active = :is_active, updated_at = now() WHERE key_id = :key_id;
+
+-- name: revoke_key(key_id)!
+UPDATE smarter_auth.key SET revoked_at = now(), updated_at = now() WHERE key_id = :key_id;
+
+-- name: insert_audit_event(actor, action, kind, ref, account, key_id, reason, before, after)!
+INSERT INTO smarter_auth.audit_event (actor, action, kind, ref, account, key_id, reason, before, after)
+VALUES (:actor, :action, :kind, :ref, :account, :key_id, :reason, :before, :after);

@@ -1,0 +1,193 @@
+"""PostgreSQL: the pool, the one statement that answers a request, and the transactions of the write side."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+from asyncpg.connect_utils import SessionAttribute
+
+from smarter_auth_mw.database import QUERIES, SCHEMA, explained, reported
+from smarter_auth_mw.domain import Binding, Bindings, Protection, Resource, Target
+from smarter_auth_mw.errors import InvalidReferenceError, SchemaError, UnavailableError
+from smarter_auth_mw.inputs import is_storable
+from smarter_auth_mw.records import Records
+from smarter_auth_mw.settings import mask_url
+
+CONNECT_TIMEOUT_S = 5
+
+# Our statements find their rows by index: compiling them, or planning them anew, costs more than it saves.
+_SESSION = {"jit": "off", "plan_cache_mode": "force_generic_plan"}
+
+# Bound methods of aiosql look for a pool in every connection they are given, which costs as much as the query.
+_READ_BINDINGS = QUERIES.read_bindings.sql
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """The facts of a decision, the snapshot they were read in (``pg_snapshot`` as text), and what they depend on.
+
+    ``resource:KIND:LOOKUP`` changes with the resource's own row, ``bindings:ID`` with its bindings, ``key:UUID`` with a
+    key or its tokens, ``account:NAME`` where a statement changed many of these at once. What is not known depends on
+    ``resource:KIND:LOOKUP`` and on ``kind:KIND``, which changes where many resources of the kind were added at once.
+    """
+
+    bindings: Bindings
+    snapshot: str
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Connections to one database, and how it is called in messages."""
+
+    connections: asyncpg.Pool[asyncpg.Record]
+    where: str
+    query_timeout_s: float
+
+    @asynccontextmanager
+    async def acquire(self) -> AsyncIterator[Any]:
+        """A connection, for as long as the block lasts; its errors are ours."""
+        with reported(self.where):
+            async with self.connections.acquire(timeout=self.query_timeout_s) as connection:
+                yield connection
+
+
+@asynccontextmanager
+async def open_pool(
+    url: str,
+    *,
+    pool_min: int = 1,
+    pool_max: int = 8,
+    query_timeout_s: float = 2,
+    statement_cache_size: int = 100,
+) -> AsyncIterator[Pool]:
+    """A pool of connections to the primary, each checked to be of a schema that this release works on.
+
+    ``statement_cache_size`` 0 stands for a transaction pooler, which knows neither prepared statements nor our session
+    settings. Raises ``UnavailableError`` or ``SchemaError``.
+    """
+    where = mask_url(url)
+    with reported(where):
+        connections = await _connect(
+            url,
+            min_size=pool_min,
+            max_size=pool_max,
+            command_timeout=query_timeout_s,
+            statement_cache_size=statement_cache_size,
+            server_settings={"application_name": "smarter_auth"} | (_SESSION if statement_cache_size else {}),
+        )
+    try:
+        yield Pool(connections, where, query_timeout_s)
+    finally:
+        await _close(connections)
+
+
+async def _connect(url: str, **options: Any) -> asyncpg.Pool[asyncpg.Record]:
+    try:
+        return await asyncpg.create_pool(
+            url,
+            timeout=CONNECT_TIMEOUT_S,
+            init=_check_schema,
+            reset=_keep_session,
+            target_session_attrs=SessionAttribute.read_write,
+            **options,
+        )
+    except ValueError as error:
+        raise explained(error, mask_url(url)) from None
+
+
+async def _check_schema(connection: Any) -> None:
+    """Refuse a schema that this release does not know; one step ahead may say that it still serves us."""
+    found = await QUERIES.read_schema(connection)
+    if found is None or found["version"] is None:
+        raise SchemaError()
+    if found["version"] < SCHEMA:
+        raise SchemaError(f"The database has schema {found['version']:04}; this release works on {SCHEMA:04}.")
+    if found["serves_from"] > SCHEMA:
+        raise SchemaError(
+            f"The database has schema {found['version']:04}, too new for this release, which knows {SCHEMA:04}.",
+            hint="Upgrade smarter_auth_mw: pip install -U smarter_auth_mw",
+        )
+
+
+async def _keep_session(_: Any) -> None:
+    """Nothing of ours changes a session, so that asyncpg's reset would be a round trip for nothing."""
+
+
+async def _close(connections: asyncpg.Pool[asyncpg.Record]) -> None:
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            await connections.close()
+    except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        connections.terminate()
+
+
+class Store:
+    """The database as the rest of the house sees it."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def read(self, target: Target) -> Read:
+        """All that a decision about the target needs: one statement, one round trip.
+
+        ``bindings.resource`` is the registered spelling, which may differ from the target's in ``-`` and ``_``: whoever
+        asks decides what that means. Raises ``UnavailableError``, ``SchemaError``, and ``InvalidReferenceError`` for
+        text that no database can hold.
+        """
+        if not isinstance(target.names, Resource):
+            raise UnavailableError(f"{target.names}: aliases are not resolved yet.")
+        lookup = target.names.lookup.removeprefix(f"{target.names.kind}:")
+        if not is_storable(lookup):
+            raise InvalidReferenceError("The reference holds a character that no reference can have.")
+        async with self._pool.acquire() as connection:
+            rows = await connection.fetch(_READ_BINDINGS, target.names.kind, lookup)
+        if rows[0]["is_standby"]:
+            await self._pool.connections.expire_connections()  # The next ones find the primary.
+            raise UnavailableError(f"{self._pool.where} is read-only: a standby, or a role that may only read.")
+        return _read(target.names, rows)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Records]:
+        """One transaction of the write side: all of what is done in the block, or nothing."""
+        # Not at the server's default isolation: release() must see what was committed a moment ago.
+        async with self._pool.acquire() as connection, connection.transaction(isolation="read_committed"):
+            yield Records(connection)
+
+
+def _read(asked: Resource, rows: Sequence[Any]) -> Read:
+    head = rows[0]
+    by_itself = f"resource:{asked.lookup}"
+    if head["id"] is None:
+        return Read(Bindings(asked), head["snapshot"], (by_itself, f"kind:{asked.kind}"))
+    bindings = tuple(_binding(row) for row in rows if row["key_id"] is not None)
+    accounts = dict.fromkeys((head["account"], *(binding.account for binding in bindings)))
+    keys = dict.fromkeys(binding.key_id for binding in bindings)
+    facts = Bindings(
+        Resource(asked.kind, head["ref"]), head["account"], Protection(head["protection"]), head["on_error"], bindings
+    )
+    sources = (
+        by_itself,
+        f"bindings:{head['id']}",
+        *(f"account:{account}" for account in accounts),
+        *(f"key:{key_id}" for key_id in keys),
+    )
+    return Read(facts, head["snapshot"], sources)
+
+
+def _binding(row: Any) -> Binding:
+    return Binding(
+        key_id=row["key_id"],
+        key_name=row["key_name"],
+        account=row["key_account"],
+        digest=row["digest"],
+        token_key=row["token_key"],
+        is_active=row["is_active"],
+        is_revoked=row["is_revoked"],
+        expires_at_s=row["expires_at_s"],
+    )

@@ -1,0 +1,5 @@
+"""Fixtures that every test file may use."""
+
+from __future__ import annotations
+
+pytest_plugins = ["tests.database_support"]
