@@ -61,13 +61,13 @@ class RouteSettings(BaseSettings):
     required: ClassVar[tuple[str, ...]] = ("database_url", "routes")
 
     routes: Lines = Field(
-        (), validate_default=True, description="KIND PATTERN [always], none PATH, or preset:NAME, one a line"
+        default=(), validate_default=True, description="KIND PATTERN [always], none PATH, or preset:NAME, one a line"
     )
-    mounts: Words = Field((), description="path prefixes that the app takes off by itself")
-    api_domains: Words = Field((), description="domains below which a host names a resource")
-    platform_domains: Words = Field((), description="domains of the platform's own console")
-    default_account: str = Field("default", description="the account of whatever names none")
-    trusted_proxies: Words = Field((), description="addresses or networks whose forwarded headers count")
+    mounts: Words = Field(default=(), description="path prefixes that the app takes off by itself")
+    api_domains: Words = Field(default=(), description="domains below which a host names a resource")
+    platform_domains: Words = Field(default=(), description="domains of the platform's own console")
+    default_account: str = Field(default="default", description="the account of whatever names none")
+    trusted_proxies: Words = Field(default=(), description="addresses or networks whose forwarded headers count")
 
     @field_validator("database_url", "routes", check_fields=False)
     @classmethod
@@ -117,32 +117,42 @@ class Settings(RouteSettings):
     model_config = SettingsConfigDict(extra="forbid")
 
     database_url: SecretStr = Field(
-        SecretStr(""), validate_default=True, description="postgresql://…, or embedded: / embedded:///DIR"
+        default=SecretStr(""), validate_default=True, description="postgresql://…, or embedded: / embedded:///DIR"
     )
-    listen_url: SecretStr = Field(SecretStr(""), description="the primary, directly, when DATABASE_URL is a pooler")
-    cache_url: SecretStr = Field(SecretStr("memory://"), description="memory://, redis://… or memcached://…")
-    credentials: Words = Field(WAYS, description="accepted ways: token, bearer, x-api-key")
-    realm: str = Field("smarter", description="the realm in the challenge")
-    require: Literal["bound", "active"] = Field("bound", description="active: deactivating the last key opens")
-    open_bad_token: Literal["ignore", "reject"] = Field("ignore", description="a bad token on an open resource")
-    preflight: Literal["protect", "pass"] = Field("protect", description="pass: real CORS preflights reach the app")
-    cache_ttl_s: Positive = Field(300, description="how long an entry is kept")
-    negative_ttl_s: Positive = Field(30, description="how long it is kept that there is nothing")
-    heartbeat_s: Positive = Field(1, description="how often the database is asked what has changed")
-    max_staleness_s: Positive = Field(5, description="how old an answer may be, whatever fails")
-    stale_if_error_s: NotNegative = Field(0, description="how much longer a grant serves while the store is down")
-    max_entries: int = Field(100_000, ge=1, description="resources kept in the process")
-    max_bindings: int = Field(1_000_000, ge=1, description="bindings kept in the process")
-    pool_min: int = Field(1, ge=0, description="connections kept open")
-    pool_max: int = Field(8, ge=1, description="connections at the most")
-    query_timeout_s: Positive = Field(2, description="how long a query may take")
-    statement_cache_size: int = Field(100, ge=0, description="prepared statements; 0 behind a transaction pooler")
-    failed_attempts: str = Field("30/minute", description="failed attempts per peer network and resource; empty: off")
-    hide_credentials: bool = Field(False, description="take the credentials out before the app sees them")
-    error_format: Literal["problem", "smarter"] = Field("problem", description="the body of a rejection")
-    verify_router: bool = Field(False, description="development: compare with what the router chose")
-    audit: Literal["none", "denials", "all"] = Field("denials", description="which requests are audited")
-    usage_flush_s: Positive = Field(5, description="how often usage is written")
+    listen_url: SecretStr = Field(
+        default=SecretStr(""), description="the primary, directly, when DATABASE_URL is a pooler"
+    )
+    cache_url: SecretStr = Field(default=SecretStr("memory://"), description="memory://, redis://… or memcached://…")
+    credentials: Words = Field(default=WAYS, description="accepted ways: token, bearer, x-api-key")
+    realm: str = Field(default="smarter", description="the realm in the challenge")
+    require: Literal["bound", "active"] = Field(default="bound", description="active: deactivating the last key opens")
+    open_bad_token: Literal["ignore", "reject"] = Field(default="ignore", description="a bad token on an open resource")
+    preflight: Literal["protect", "pass"] = Field(
+        default="protect", description="pass: real CORS preflights reach the app"
+    )
+    cache_ttl_s: Positive = Field(default=300, description="how long an entry is kept")
+    negative_ttl_s: Positive = Field(default=30, description="how long it is kept that there is nothing")
+    heartbeat_s: Positive = Field(default=1, description="how often the database is asked what has changed")
+    max_staleness_s: Positive = Field(default=5, description="how old an answer may be, whatever fails")
+    stale_if_error_s: NotNegative = Field(
+        default=0, description="how much longer a grant serves while the store is down"
+    )
+    max_entries: int = Field(default=100_000, ge=1, description="resources kept in the process")
+    max_bindings: int = Field(default=1_000_000, ge=1, description="bindings kept in the process")
+    pool_min: int = Field(default=1, ge=0, description="connections kept open")
+    pool_max: int = Field(default=8, ge=1, description="connections at the most")
+    query_timeout_s: Positive = Field(default=2, description="how long a query may take")
+    statement_cache_size: int = Field(
+        default=100, ge=0, description="prepared statements; 0 behind a transaction pooler"
+    )
+    failed_attempts: str = Field(
+        default="30/minute", description="failed attempts per peer network and resource; empty: off"
+    )
+    hide_credentials: bool = Field(default=False, description="take the credentials out before the app sees them")
+    error_format: Literal["problem", "smarter"] = Field(default="problem", description="the body of a rejection")
+    verify_router: bool = Field(default=False, description="development: compare with what the router chose")
+    audit: Literal["none", "denials", "all"] = Field(default="denials", description="which requests are audited")
+    usage_flush_s: Positive = Field(default=5, description="how often usage is written")
 
     def __init__(self, **values: Any) -> None:
         mistakes = _unknown_variables(type(self))

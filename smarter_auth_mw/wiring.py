@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from contextlib import asynccontextmanager
+from dataclasses import fields
+from typing import Any, Literal
 
 from anyio import to_thread
 
@@ -15,36 +16,41 @@ from smarter_auth_mw.cache import Cache, Limits
 from smarter_auth_mw.changes import Changes
 from smarter_auth_mw.decision import Decision, Denial, Reason
 from smarter_auth_mw.domain import Target
-from smarter_auth_mw.errors import ConfigurationError, Mistake, SmarterAuthError
-from smarter_auth_mw.http_auth import Credentials, Extractor, Headers, Rejections
+from smarter_auth_mw.errors import ConfigurationError, SmarterAuthError, UnavailableError
+from smarter_auth_mw.http_auth import Credentials, Extractor, Rejections
 from smarter_auth_mw.loops import PerLoop
-from smarter_auth_mw.routing import Routes, mounts_of
-from smarter_auth_mw.settings import WAYS, Settings
+from smarter_auth_mw.mounts import mounts_of
+from smarter_auth_mw.routing import Routes
+from smarter_auth_mw.settings import WAYS, RouteSettings, Settings
 from smarter_auth_mw.store import Store, open_pool
+
+Role = Literal["owner", "runtime"]
 
 logger = logging.getLogger("smarter_auth_mw")
 
 
 @asynccontextmanager
-async def open_store(settings: Settings, role: str = "runtime") -> AsyncIterator[Store]:
+async def open_store(settings: Settings, role: Role = "runtime") -> AsyncIterator[Store]:
     """The store of the settings' database; the bundled server runs for as long as this is open.
 
     ``role`` counts for the bundled database alone: ``owner`` migrates it, ``runtime`` works with it. Raises
     ``UnavailableError`` or ``SchemaError``.
     """
-    async with database_url(settings, role) as url:
-        async with open_pool(
+    async with (
+        database_url(settings, role) as url,
+        open_pool(
             url,
             pool_min=settings.pool_min,
             pool_max=settings.pool_max,
             query_timeout_s=settings.query_timeout_s,
             statement_cache_size=settings.statement_cache_size,
-        ) as pool:
-            yield Store(pool)
+        ) as pool,
+    ):
+        yield Store(pool)
 
 
 @asynccontextmanager
-async def database_url(settings: Settings, role: str = "runtime") -> AsyncIterator[str]:
+async def database_url(settings: Settings, role: Role = "runtime") -> AsyncIterator[str]:
     """The URL of the settings' database as asyncpg takes it, starting the bundled server where that is meant."""
     url = settings.database_url.get_secret_value()
     if not embedded.is_embedded(url):
@@ -81,6 +87,9 @@ class Wiring:
         )
         self._parts = PerLoop(self._opened)
         self.authenticator = self._parts.ready
+
+    def _report(self, error: SmarterAuthError) -> None:
+        logger.error("%s %s", error, error.hint)
 
     def _note(self, error: ConfigurationError) -> None:
         known = self.mistakes.mistakes if self.mistakes else ()

@@ -1,0 +1,129 @@
+"""Hearing what changes: notifications make it fast, the heartbeat makes it true."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from smarter_auth_mw.changes import Changes, Snapshot
+from smarter_auth_mw.errors import SmarterAuthError
+
+MAX_HEARD = 100_000
+"""More changes than this are not remembered one by one: the floor is raised to the newest snapshot (a flush)."""
+MAX_BACK_OFF_S = 5.0
+
+logger = logging.getLogger("smarter_auth_mw")
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """What a heartbeat answers: its snapshot, and the changes that the previous heartbeat's did not see.
+
+    ``server`` tells who answered (its epoch, system and timeline); ``is_complete`` is False where some of the changes
+    were purged already, ``is_coherent`` where a trigger is missing that should write them.
+    """
+
+    snapshot: str
+    server: str
+    changes: Sequence[tuple[str, int]] = ()
+    is_complete: bool = True
+    is_coherent: bool = True
+
+
+class Wire(Protocol):
+    """A connection to the primary that notifies and answers heartbeats."""
+
+    async def beat(self, previous: str | None) -> Beat: ...
+
+
+class Listener:
+    """Tells ``changes`` what it hears, and ``held`` of each heartbeat answered: when sent, and whether it vouches.
+
+    ``connect`` opens a wire that hands its notifications to the callable it is given. ``kept_s`` is how long an entry
+    may live, in this worker or another: changes older than that are forgotten.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[Callable[[str], None]], AbstractAsyncContextManager[Wire]],
+        changes: Changes,
+        held: Callable[[float, bool], None],
+        *,
+        heartbeat_s: float,
+        kept_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._connect = connect
+        self._changes = changes
+        self._held = held
+        self._heartbeat_s = heartbeat_s
+        self._kept_s = kept_s
+        self._clock = clock
+        self._server: str | None = None
+        self._previous: str | None = None
+        self._floors: deque[tuple[float, Snapshot]] = deque()
+        self.malformed = 0
+        self.flushes = 0
+        self.reconnects = 0
+
+    async def run(self) -> None:
+        """Listen and beat for ever; a wire that fails is replaced, after a pause that grows."""
+        pause_s = 0.1
+        while True:
+            try:
+                async with self._connect(self.notified) as wire:
+                    while True:
+                        await self.beat(wire)
+                        pause_s = 0.1
+                        await asyncio.sleep(self._heartbeat_s)
+            except (SmarterAuthError, OSError, TimeoutError) as error:
+                logger.warning("listener.lost: %s", error)
+            self.reconnects += 1
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311  # spreads the fleet, guards nothing
+            pause_s = min(pause_s * 2, MAX_BACK_OFF_S)
+
+    def notified(self, payload: str) -> None:
+        """A notification, ``source:tx``: only a hint, since anyone may send one."""
+        source, _, tx = payload.rpartition(":")
+        if not (source and tx.isascii() and tx.isdigit()):
+            self.malformed += 1
+            return
+        self._changes.hear(source, int(tx))
+
+    async def beat(self, wire: Wire) -> None:
+        """One heartbeat: hear whatever the notifications left out, then vouch for what is known."""
+        begun, sent_s = self._changes.heard, self._clock()
+        beat = await wire.beat(self._previous)
+        snapshot = Snapshot.parse(beat.snapshot)
+        if beat.server != self._server:
+            self._flush(snapshot, is_new_server=True)
+        elif not beat.is_complete:
+            self._flush(snapshot)
+        for source, tx in beat.changes:
+            self._changes.hear(source, tx, is_proven=True)
+        self._changes.prove(snapshot, begun)
+        self._server, self._previous = beat.server, beat.snapshot
+        self._forget(snapshot)
+        self._held(sent_s, beat.is_coherent)
+
+    def _flush(self, floor: Snapshot, *, is_new_server: bool = False) -> None:
+        self.flushes += 1
+        self._floors.clear()
+        self._changes.restart(floor) if is_new_server else self._changes.raise_floor(floor)
+
+    def _forget(self, snapshot: Snapshot) -> None:
+        """Raise the floor to a snapshot that is older than every entry that can still be alive."""
+        now_s = self._clock()
+        if len(self._changes) > MAX_HEARD:
+            self._flush(snapshot)
+        if not self._floors or now_s - self._floors[-1][0] >= self._kept_s / 4:
+            self._floors.append((now_s, snapshot))
+        if now_s - self._floors[0][0] > self._kept_s:
+            self._changes.raise_floor(self._floors.popleft()[1])
