@@ -29,6 +29,11 @@ class SmarterAuthMiddleware:
         self.app = app
         self._wiring = Wiring(app, settings)
 
+    @property
+    def settings(self) -> Settings | None:
+        """What it is configured by; None where the configuration has mistakes."""
+        return self._wiring.settings
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self._other(scope, receive, send)

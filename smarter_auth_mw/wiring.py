@@ -127,8 +127,12 @@ class Wiring:
         if self.mistakes is not None or self.settings is None:
             raise self.mistakes or UnavailableError()
         async with open_store(self.settings) as store:
-            cache = Cache(store, limits(self.settings), Changes())
-            yield Authenticator(cache, self.settings.require)
+            yield authenticator_of(self.settings, store)
+
+
+def authenticator_of(settings: Settings, store: Store) -> Authenticator:
+    """What decides requests, with a cache of its own before the store."""
+    return Authenticator(Cache(store, limits(settings), Changes()), settings.require)
 
 
 def compile_routes(settings: RouteSettings, app: Any = None) -> Routes:
