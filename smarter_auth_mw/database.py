@@ -10,7 +10,7 @@ from typing import Any
 import aiosql
 import asyncpg
 
-from smarter_auth_mw.errors import RefusedError, SchemaError, SmarterAuthError, UnavailableError
+from smarter_auth_mw.errors import ConflictError, RefusedError, SchemaError, SmarterAuthError, UnavailableError
 
 SQL = resources.files("smarter_auth_mw") / "sql"
 QUERIES: Any = aiosql.from_str((SQL / "queries.sql").read_text("utf-8"), "asyncpg")
@@ -80,6 +80,7 @@ _MEANINGS: tuple[tuple[tuple[type[BaseException], ...], type[SmarterAuthError], 
         "{where} was changed by somebody else at the same moment, and nothing was done",
         "Try again.",
     ),
+    ((asyncpg.UniqueViolationError,), ConflictError, "It exists already", ""),
     (
         (asyncpg.IntegrityConstraintViolationError, asyncpg.ObjectInUseError),
         RefusedError,
@@ -132,4 +133,6 @@ def explained(error: BaseException, where: str) -> SmarterAuthError:
 
 def _said(error: BaseException) -> str:
     """The words of the server or of the network. Those of a parser are left out: they quote what they stumbled over."""
-    return str(error) if isinstance(error, asyncpg.PostgresError | OSError) else ""
+    if isinstance(error, asyncpg.PostgresError):
+        return str(error.args[0]) if error.args else ""  # Without its DETAIL, which quotes rows.
+    return str(error) if isinstance(error, OSError) else ""

@@ -89,6 +89,7 @@ class Keys:
         _check_texts(name=name, domain=domain)
         protection = Protection.DECLARED if protect else Protection.OPEN
         async with self._store.transaction() as records:
+            await _check_claim(records, resource, domain)
             added = await records.add_resource(
                 resource, account, name=name, domain=domain, protection=protection, on_error=on_error
             )
@@ -167,6 +168,7 @@ class Keys:
             before = await _registered(records, resource)
             if before.keys and changes.get("account", before.account) != before.account:
                 raise RefusedError(f"{resource} has keys of account {before.account!r}.", hint="Unbind them first.")
+            await _check_claim(records, resource, changes.get("domain"))
             await records.set_resource(replace(before, **changes))
             after = await _registered(records, resource)
             await records.audit(self._actor, "resource.set", after, before=before, after=after)
@@ -322,6 +324,12 @@ async def _living_key(records: Records, key_id: UUID) -> Key:
             f"The key {key_id} is revoked, and stays so.", hint="Create another: smarter-auth key create"
         )
     return key
+
+
+async def _check_claim(records: Records, resource: Resource, domain: str | None) -> None:
+    claimant = None if domain is None else await records.claimant(domain)
+    if claimant not in (None, str(resource)):
+        raise ConflictError(f"The domain {domain} is that of {claimant}.", hint="A domain names one resource.")
 
 
 def _check_texts(**texts: str | None) -> None:

@@ -30,6 +30,11 @@ class Records:
         """All resources, or those of one kind."""
         return await self._resources(await _column(QUERIES.list_resource_ids(self._connection, kind=kind)))
 
+    async def claimant(self, domain: str) -> str | None:
+        """Which resource has the custom domain, as ``kind:ref``."""
+        claimant: str | None = await QUERIES.find_claimant(self._connection, domain=domain)
+        return claimant
+
     async def add_resource(
         self,
         resource: Resource,

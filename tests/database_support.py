@@ -42,6 +42,7 @@ def named(url: str, database: str) -> str:
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with Cluster.start(tmp_path_factory.mktemp("cluster")) as started:
+        asyncio.run(_execute(started.url("owner"), "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()"))
         yield started
 
 
@@ -100,10 +101,11 @@ def _copy(cluster: Cluster, template: str) -> Iterator[Database]:
     asyncio.run(_execute(server, f"DROP DATABASE {name} WITH (FORCE)"))
 
 
-async def _execute(url: str, statement: str) -> None:
+async def _execute(url: str, *statements: str) -> None:
     connection = await asyncpg.connect(url)
     try:
-        await connection.execute(statement)
+        for statement in statements:
+            await connection.execute(statement)
     finally:
         await connection.close()
 

@@ -31,6 +31,10 @@ SELECT id FROM smarter_auth.resource WHERE kind = :kind AND replace(ref, '_', '-
 -- Held against every other change of itself and of its bindings until the transaction ends.
 SELECT id FROM smarter_auth.resource WHERE kind = :kind AND replace(ref, '_', '-') = :lookup FOR UPDATE;
 
+-- name: find_claimant(domain)$
+-- Which resource has the custom domain.
+SELECT kind || ':' || ref FROM smarter_auth.resource WHERE domain = :domain;
+
 -- name: list_resource_ids(kind)
 -- Those of the kind, or all.
 SELECT id FROM smarter_auth.resource WHERE kind = coalesce(:kind, kind);
