@@ -104,10 +104,13 @@ class SmarterAuthMiddleware:
         async def receive_again() -> Message:
             return waiting.pop() if waiting else await receive()
 
-        try:
-            await self.app(scope, receive_again, send)
-        finally:
-            await self._wiring.close()
+        async def send_closed(message: Message) -> None:
+            # The server may end the loop as soon as it hears of the end.
+            if message["type"].startswith("lifespan.shutdown."):
+                await self._wiring.close()
+            await send(message)
+
+        await self.app(scope, receive_again, send_closed)
 
 
 def _admitted(scope: Scope, decision: Grant | Anonymous) -> Scope:
