@@ -1,0 +1,173 @@
+"""What a path names: judged in every reading of every spelling that a router may see, and again in every folding."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import compress
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
+
+from smarter_auth_mw.decision import Denial, Reason
+from smarter_auth_mw.domain import Target
+from smarter_auth_mw.mounts import Mounts, roots_of
+from smarter_auth_mw.paths import UnreadableError, fold, is_unreserved, mentions
+from smarter_auth_mw.patterns import Line, Pattern
+from smarter_auth_mw.table import Hit, Table, refusal
+
+MIN_WORDS_FURTHER_BACK = 2
+"""One word of a pattern is too common to mean anything in the middle of a path."""
+
+_ENCODED_SEPARATOR = re.compile(rb"%2f|%5c", re.IGNORECASE)
+
+
+class Judgement(NamedTuple):
+    """What something names, and how that was found: by which line, in which reading."""
+
+    result: Target | Denial | None
+    line: str = ""
+    reading: str = ""
+
+
+NOTHING = Judgement(None)
+
+
+class Request(NamedTuple):
+    """The parts of an ASGI scope that a path is judged by."""
+
+    path: str
+    raw_path: bytes | None
+    root_path: str
+
+    def sources(self) -> list[str]:
+        """The spellings that routers go by: the path, and the raw path decoded once where that is another one."""
+        if not self.raw_path:
+            return [self.path]
+        decoded = unquote_to_bytes(self.raw_path.partition(b"?")[0]).decode("utf-8", "replace")
+        return [self.path] if decoded in (self.path, "") else [self.path, decoded]
+
+    def confirms(self, prefix: str) -> bool:
+        """Whether the raw path has its slashes where ``prefix`` has them."""
+        if not self.raw_path or not _ENCODED_SEPARATOR.search(self.raw_path):
+            return True
+        within = prefix.removeprefix(self.root_path.rstrip("/"))  # some servers leave root_path out of raw_path
+        starts = (text.encode("ascii") for text in (prefix, within))
+        return any(self.raw_path.startswith(start) and self.raw_path[len(start) :][:1] in b"/" for start in starts)
+
+
+class Views(NamedTuple):
+    """All that a path can be read as: exact readings by the spelling they come from, and folded ones."""
+
+    exact: list[tuple[str, str]]
+    folded: list[str]
+    has_dots: bool
+
+    def words(self) -> set[str]:
+        readings = [*self.folded, *(reading.lower() for _, reading in self.exact)]
+        return {word for reading in readings for word in reading.split("/")}
+
+
+class PathRouting:
+    """The patterns for paths, compiled."""
+
+    def __init__(self, lines: Sequence[Line], mounts: Sequence[str], default_account: str) -> None:
+        self._exact = Table(lines)
+        self._folded = Table(lines, is_folded=True)
+        self._mounts = Mounts(mounts)
+        self._folded_mounts = Mounts(mounts, is_folded=True)
+        self._default_account = default_account
+        is_long = [not isinstance(line, Pattern) or len(line.literals) >= MIN_WORDS_FURTHER_BACK for line in lines]
+        self._long = Table(compress(lines, is_long), is_folded=True)
+        literals = (line.literals for line in lines if isinstance(line, Pattern))
+        self._words = tuple(dict.fromkeys(tuple(word.lower() for word in words) for words in literals))
+
+    def judge(self, request: Request) -> Judgement:
+        """What the path names."""
+        if not request.path.startswith("/"):
+            return _refused("a path begins with a slash", request.path) if request.path else NOTHING
+        try:
+            views = self._views(request)
+        except UnreadableError as error:
+            return _refused(str(error), request.path)
+        present = views.words()
+        if not any(present.issuperset(words) for words in self._words):
+            return NOTHING
+        return self._judge(request, views)
+
+    def _views(self, request: Request) -> Views:
+        roots = roots_of(request.root_path)
+        folded_roots = [text for root in roots for text in fold(root).texts]
+        sources = request.sources()
+        foldings = [fold(source) for source in sources]
+        texts = dict.fromkeys(text for folding in foldings for text in folding.texts)
+        return Views(
+            [(source, reading) for source in sources for reading in self._mounts.readings(source, roots)],
+            [reading for text in texts for reading in self._folded_mounts.readings(text, folded_roots)],
+            any(folding.has_dots for folding in foldings),
+        )
+
+    def _judge(self, request: Request, views: Views) -> Judgement:
+        hits = [(source, hit) for source, reading in views.exact for hit in self._exact.hits(reading)]
+        if views.has_dots and (hits or self._is_mentioned(views)):
+            return _refused("it has a dot segment, and mentions a pattern", request.path)
+        for source, hit in hits:
+            prefix = source[: len(source) - hit.tail_chars]
+            if not is_unreserved(prefix) or not request.confirms(prefix):
+                return _refused(f"{hit.pattern} is reached by more than one spelling", request.path)
+        lenient = [hit for reading in views.folded for hit in self._folded.hits(reading)]
+        known = {hit.lowered() for _, hit in hits}
+        for hit in lenient:
+            if hit.lowered() not in known:
+                return _refused(f"a lenient router would read it as {hit.pattern}", request.path)
+        if hits:
+            return self._one(hit for _, hit in hits)
+        return self._further_back(request, views)
+
+    def _is_mentioned(self, views: Views) -> bool:
+        return any(mentions(words, reading.split("/")) for words in self._words for reading in views.folded)
+
+    def _one(self, hits: Iterable[Hit]) -> Judgement:
+        """The one target that all hits agree upon."""
+        judgements = [Judgement(hit.target(self._default_account), str(hit.pattern), hit.reading) for hit in hits]
+        agreed = judgements[0]
+        for judgement in judgements:
+            agreed = agree(agreed, judgement)
+        return agreed
+
+    def _further_back(self, request: Request, views: Views) -> Judgement:
+        """Refuse a path that a mount we were not told of would turn into a resource's."""
+        if self._exact.is_none(request.path):
+            return NOTHING
+        for rest in dict.fromkeys(rest for reading in views.folded for rest in _rests(reading)):
+            for hit in self._long.hits(rest):
+                return _refused(f"behind a mount it would be {hit.pattern}; MOUNTS may lack one", request.path)
+        return NOTHING
+
+
+def agree(one: Judgement, other: Judgement) -> Judgement:
+    """What two judgements come to: a refusal before anything, one resource before none, and never two."""
+    if other.result is None or isinstance(one.result, Denial):
+        return one
+    if one.result is None or isinstance(other.result, Denial):
+        return other
+    return _both(one, other, one.result, other.result)
+
+
+def _both(one: Judgement, other: Judgement, mine: Target, yours: Target) -> Judgement:
+    if mine.names != yours.names or (mine.account and yours.account and mine.account != yours.account):
+        detail = f"{one.line} names {mine.names}, and {other.line} names {yours.names}"
+        return _refused(detail, one.reading, Reason.AMBIGUOUS)
+    account, always, exact = mine.account or yours.account, mine.always or yours.always, mine.exact or yours.exact
+    return one._replace(result=Target(mine.names, account, always, exact))
+
+
+def _rests(reading: str) -> Iterator[str]:
+    """What stands behind each slash of ``reading`` but the first."""
+    at = reading.find("/", 1)
+    while at > 0:
+        yield reading[at:]
+        at = reading.find("/", at + 1)
+
+
+def _refused(detail: str, text: str, reason: Reason = Reason.NOT_CANONICAL) -> Judgement:
+    return Judgement(refusal(detail, text, reason), reading=text)

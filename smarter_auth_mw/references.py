@@ -1,0 +1,147 @@
+"""The one canonicaliser: how references, names, labels and account numbers are spelled, and nothing else is one.
+
+Requests and the command line both go through here. Refusing is its only repair: a spelling that some framework would
+read as another one (``042``, ``+42``, ``42.0``, ``{uuid}``) is no reference at all.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from smarter_auth_mw.errors import InvalidReferenceError
+
+MAX_REFERENCE_CHARS = 255
+MAX_LABEL_CHARS = 63
+HASH_FLOOR = 1_000_000
+"""The platform adds this to a primary key before it encodes it (``TimestampedModel.HASH_FLOOR``)."""
+
+_INTEGER = re.compile(r"0|[1-9][0-9]{0,18}")
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_SLUG = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*")
+_HEX_32 = re.compile(r"[0-9a-f_]{32}")
+_EXACT = re.compile(r"(?!\.\.?$)[A-Za-z0-9._~-]+")
+_NAME = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)*")
+_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
+_ACCOUNT_NUMBER = re.compile(r"[0-9]{4}-[0-9]{4}-[0-9]{4}")
+_HASHED = re.compile(r"r[A-Za-z0-9_-]{1,27}x")
+_NO_LABEL_CHARS = re.compile(r"[^a-z0-9-]")
+
+
+def integer(text: str) -> str | None:
+    """``text`` if it is a canonical integer from 0 to 2^63-1."""
+    return text if _INTEGER.fullmatch(text) and int(text) < 2**63 else None
+
+
+def uuid(text: str) -> str | None:
+    """The lower-case spelling of a hyphenated UUID in either case: folding it is as safe as refusing it."""
+    lowered = text.lower() if text.isascii() else ""
+    return lowered if _UUID.fullmatch(lowered) else None
+
+
+def slug(text: str) -> str | None:
+    """``text`` if it is a slug; what ``uuid.UUID`` would read, underscores and all, is none."""
+    if not _fits(_SLUG, text) or _HEX_32.fullmatch(text.replace("-", "")):
+        return None
+    return text
+
+
+def plain(text: str) -> str | None:
+    """``text`` if it is a canonical integer, a lower-case UUID or a slug."""
+    return integer(text) or (text if _UUID.fullmatch(text) else slug(text))
+
+
+def hashed(text: str) -> str | None:
+    """The number, as a canonical integer, of a hashed id or of an integer itself."""
+    if (number := integer(text)) is not None:
+        return number
+    return None if (decoded := unhash(text)) is None else str(decoded)
+
+
+def exact(text: str) -> str | None:
+    """``text`` if it is made of unreserved characters (RFC 3986 §2.3) and no dot segment."""
+    return text if _fits(_EXACT, text) else None
+
+
+def name(text: str) -> str | None:
+    """``text`` if it is a name in snake case or kebab case, in lower case."""
+    return text if _fits(_NAME, text) else None
+
+
+def label(text: str) -> str | None:
+    """``text`` if it is one host label of at most 63 characters (RFC 1034 §3.5), in lower case."""
+    return text if len(text) <= MAX_LABEL_CHARS and _LABEL.fullmatch(text) else None
+
+
+def account(text: str) -> str | None:
+    """``text`` if it is an account number (``####-####-####``), a canonical integer, a UUID or a slug."""
+    if _ACCOUNT_NUMBER.fullmatch(text):
+        return text
+    # Twelve digits are an account number without its hyphens, which is a second spelling.
+    return None if len(text) == 12 and text.isdecimal() else plain(text)
+
+
+def hashed_id(number: int) -> str:
+    """The platform's hashed id of a primary key, ``rMTAwMDA0Mgx`` of 42 (``TimestampedModel.hashed_id``)."""
+    encoded = urlsafe_b64encode(str(number + HASH_FLOOR).encode("ascii")).decode("ascii")
+    return f"r{encoded.rstrip('=')}x"
+
+
+def unhash(text: str) -> int | None:
+    """The number of a hashed id, at least 1, if encoding that number gives ``text`` back."""
+    if not _HASHED.fullmatch(text):
+        return None
+    body = text[1:-1]
+    if len(body) % 4 == 1:  # no base64 has this length
+        return None
+    digits = urlsafe_b64decode(body + "=" * (-len(body) % 4))
+    if not digits.isdigit():
+        return None
+    number = int(digits) - HASH_FLOOR
+    return number if 1 <= number < 2**63 and hashed_id(number) == text else None
+
+
+def rfc1034(text: str) -> str:
+    """The host label that the platform makes of a name: lossy, so two names may share it.
+
+    Raises InvalidReferenceError where nothing is left of the name (``common/utils/rfc1034_compliance.py``).
+    """
+    made = _NO_LABEL_CHARS.sub("", text.lower().replace("_", "-")).strip("-")[:MAX_LABEL_CHARS]
+    if not made:
+        raise InvalidReferenceError(f"Nothing of the name {text!r} can stand in a host label.")
+    return made
+
+
+def _fits(rule: re.Pattern[str], text: str) -> bool:
+    return len(text) <= MAX_REFERENCE_CHARS and rule.fullmatch(text) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What may stand in the place of a placeholder: ``parse`` gives the canonical value, or None."""
+
+    placeholder: str
+    parse: Callable[[str], str | None]
+    rule: str
+
+
+FORMS = MappingProxyType(
+    {
+        form.placeholder: form
+        for form in (
+            Form("ref", plain, "a canonical integer below 2^63, a lower-case UUID with hyphens, or a slug"),
+            Form("ref:int", integer, "a canonical integer below 2^63"),
+            Form("ref:uuid", uuid, "a UUID with its four hyphens"),
+            Form("ref:hashed", hashed, "a hashed id as the platform makes it, or a canonical integer"),
+            Form("ref:exact", exact, "letters, digits and . _ ~ -"),
+            Form("name", name, "a name in lower case: letters and digits joined by single - or _"),
+            Form("label", label, "a host label in lower case, at most 63 characters"),
+        )
+    }
+)
+"""Every placeholder that can stand for a resource."""
+
+ACCOUNT = Form("account", account, "an account number (1234-5678-9012), a canonical integer, a UUID or a slug")
