@@ -12,7 +12,6 @@ from starlette.routing import Host, Mount, Route, Router
 
 from smarter_auth_mw.mounts import mounts_of
 
-
 NESTED = {"/a", "/deep", "/u/{user}/x", "/in", "/hosted", "/all/{rest:path}", "/{path}"}
 
 
