@@ -18,7 +18,6 @@ import fcntl
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -26,11 +25,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from socket import AF_UNIX, socket
 from typing import BinaryIO
 
 PORT = 5432
-START_S = 60.0
-"""How long a start may take, recovery after a crash included."""
+START_S = 120.0
+"""How long a start may take, making the data or recovery after a crash included."""
 _TICK_S = 0.02
 _KEEPER_TICK_S = 0.25
 _LONGEST_PAUSE_S = 30.0
@@ -64,10 +64,11 @@ def attempts(seconds: float) -> Iterator[None]:
 def try_lock(path: Path, how: int = fcntl.LOCK_EX) -> int | None:
     """Lock the file and return its descriptor, or None where another process holds it.
 
-    The lock ends when the last copy of the descriptor is closed, never by LOCK_UN: a process forked without exec
-    shares it, and counts as a holder of its own until it ends or closes its copy. An exec closes it.
+    It must be there: a keeper that created it would be in the way of whoever removes the directory. The lock ends when
+    the last copy of the descriptor is closed, never by LOCK_UN: a process forked without exec shares it, and counts as
+    a holder of its own until it ends or closes its copy. An exec closes it.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, how | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -106,8 +107,17 @@ class Server:
         return self.home / "data"
 
     @property
+    def socket(self) -> Path:
+        return Path(self.socket_directory, f".s.PGSQL.{PORT}")
+
+    @property
     def log(self) -> Path:
         return self.home / "server.log"
+
+    def make_locks(self) -> None:
+        """Create what is locked, the users' first: it says that the directory is ours."""
+        for path in (self.users_lock, self.server_lock, self.keeper_lock):
+            path.touch(mode=0o600)
 
     @property
     def users_lock(self) -> Path:
@@ -163,8 +173,9 @@ class Server:
         """
         try:
             written = self.log.stat().st_size if self.log.exists() else 0
-            # Nobody holds the lock, so no process of an earlier server is left, whatever this file says.
-            (self.data / "postmaster.pid").unlink(missing_ok=True)
+            # Nobody holds the lock, so no process of an earlier server is left, whatever these files say.
+            for stale in (self.data / "postmaster.pid", self.socket, Path(f"{self.socket}.lock")):
+                stale.unlink(missing_ok=True)
             postmaster = (self.program("postgres"), "-D", self.directory)
             self.run("/bin/sh", "-c", '"$0" "$@" &', *postmaster, inherit=(held,))
         finally:
@@ -182,9 +193,9 @@ class Server:
 
     def is_ready(self) -> bool:
         """Whether it accepts connections: by its own word, and by a connection."""
-        with suppress(OSError), socket.socket(socket.AF_UNIX) as client:
+        with suppress(OSError), socket(AF_UNIX) as client:
             if self._pid_file()[7:8] == ["ready"]:
-                client.connect(f"{self.socket_directory}/.s.PGSQL.{PORT}")
+                client.connect(str(self.socket))
                 return True
         return False
 
@@ -217,16 +228,6 @@ class Server:
         # With the server's own rights: a pid that stands in its file is not to be believed with root's.
         with suppress(ServerError):
             self.run("/bin/sh", "-c", 'kill -s "$0" "$1"', signal, str(pid))
-
-    def stop_if_unused(self) -> bool:
-        """Stop the server where no process uses it; say whether that was so."""
-        if (users := try_lock(self.users_lock)) is None:
-            return False
-        try:
-            self.stop()
-        finally:
-            os.close(users)
-        return True
 
 
 def spawn(server: Server, python: str) -> None:
@@ -261,7 +262,8 @@ def keep(server: Server, keeper: int) -> None:
         if time.monotonic() >= due:
             pause_s = 0.0 if _revive(server) else min(2 * pause_s + _KEEPER_TICK_S, _LONGEST_PAUSE_S)
             due = time.monotonic() + pause_s
-        _rotate(server.log)
+        with suppress(OSError):
+            _rotate(server.log)
     server.stop()
     os.close(keeper)  # before the users' lock: who gets that next must not find a keeper that is about to leave
     os.close(users)
@@ -272,8 +274,8 @@ def _revive(server: Server) -> bool:
         return True
     try:
         server.start(held)
-    except ServerError as error:
-        print(f"keeper: {error.message}", file=sys.stderr, flush=True)  # noqa: T201
+    except (ServerError, OSError) as error:
+        print(f"keeper: {error}", file=sys.stderr, flush=True)  # noqa: T201
         return False
     return True
 
@@ -290,7 +292,10 @@ def main() -> None:
     server, keeper = Server(**json.loads(sys.argv[1])), int(sys.argv[2])
     os.set_inheritable(keeper, False)
     if os.fork() == 0:
-        keep(server, keeper)
+        os.ftruncate(keeper, 0)
+        os.write(keeper, f"{os.getpid()}\n".encode())
+        with suppress(FileNotFoundError):  # the directory was removed; PostgreSQL finds out within a minute, and ends
+            keep(server, keeper)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ ROOTS_PLACE = Path("/var/lib/smarter_auth")
 SERVER_USERS = ("postgres", "_postgres", "nobody")
 """Who runs root's server: the first that there is."""
 ANOTHER_DATABASE = "Or use a PostgreSQL of your own: SMARTER_AUTH_DATABASE_URL=postgresql://…"
+ANOTHER_DIRECTORY = "Name another directory: SMARTER_AUTH_DATABASE_URL=embedded:///DIR"
 _LONGEST_SOCKET_PATH = 100  # bytes; Linux takes 107, macOS 103
 _LONGEST_DIRECTORY = 900  # bytes; PostgreSQL takes 1023, with the names of its own files
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9 /._+=-]+")
@@ -48,8 +49,17 @@ def place(directory: Path | None, progress: Progress) -> Server:
     source = programs()
     if os.geteuid() == 0:
         return _roots_place(directory, source, progress)
-    home = _own_directory(directory or default_directory())
+    if _UNQUOTABLE.search(str(source)):
+        raise UsageError(f"PostgreSQL cannot be run from {source}", hint='Its path must not hold any of " $ ` \\')
+    home = _own_directory(home_of(directory))
     return Server(str(home), str(_socket_directory(home)), str(source / "bin"))
+
+
+def home_of(directory: Path | None) -> Path:
+    """Where this directory's server lies, links resolved; for root it is elsewhere. Raises UsageError."""
+    if os.geteuid() == 0:
+        return ROOTS_PLACE / ("default" if directory is None else _digest(_checked(directory)))
+    return _checked(directory or default_directory())
 
 
 def programs() -> Path:
@@ -81,13 +91,14 @@ def default_directory() -> Path:
     return parent / "smarter_auth" / "postgresql"
 
 
-def _own_directory(directory: Path) -> Path:
-    home = _checked(directory)
+def _own_directory(home: Path) -> Path:
     missing = [path for path in (home, *home.parents) if not path.exists()]
     for path in reversed(missing):
         path.mkdir(mode=0o700, exist_ok=True)
+    if not home.is_dir():
+        raise UsageError(f"{home} is not a directory", hint=ANOTHER_DIRECTORY)
     if home.stat().st_uid != os.geteuid():
-        raise UsageError(f"{home} belongs to {_name(home.stat().st_uid)}", hint="Name a directory of your own.")
+        raise UsageError(f"{home} belongs to {_name(home.stat().st_uid)}", hint=ANOTHER_DIRECTORY)
     if any(home.iterdir()) and not (home / "users.lock").exists():
         raise UsageError(
             f"{home} holds other things than an embedded PostgreSQL",
@@ -99,11 +110,11 @@ def _own_directory(directory: Path) -> Path:
 def _checked(directory: Path) -> Path:
     text = str(directory)
     if not text.isprintable():
-        raise UsageError(f"{text!r} cannot be a directory's name here", hint="Name one without control characters.")
+        raise UsageError(f"{text!r} cannot be a directory's name here", hint=ANOTHER_DIRECTORY)
     home = directory.resolve()
     if len(os.fsencode(home)) > _LONGEST_DIRECTORY:
         raise UsageError(
-            f"{home} is too long for PostgreSQL", hint=f"Name a directory of at most {_LONGEST_DIRECTORY} bytes."
+            f"{home} is too long for PostgreSQL", hint=f"Name a directory of at most {_LONGEST_DIRECTORY} bytes"
         )
     return home
 
@@ -141,11 +152,12 @@ def hand_over(path: Path, server: Server) -> None:
 
 
 def _roots_place(directory: Path | None, source: Path, progress: Progress) -> Server:
-    home = ROOTS_PLACE / ("default" if directory is None else _digest(_checked(directory)))
+    home = home_of(directory)
     for path in (ROOTS_PLACE, home):
         _roots_directory(path)
     user = _server_user(home / "data")
-    progress(f"{directory or 'embedded:'} of root lies in {home} and is run by the user {user.pw_name}")
+    if directory and not (home / "data").exists():
+        progress(f"Root's data for {directory} will lie in {home}, and belong to the user {user.pw_name}")
     copy = _copied(source, progress)
     return Server(str(home), str(home / "socket"), str(copy / "bin"), user.pw_uid, user.pw_gid)
 
@@ -176,7 +188,8 @@ def _server_user(data: Path) -> pwd.struct_passwd:
 def _copied(source: Path, progress: Progress) -> Path:
     package = source.parent
     target = ROOTS_PLACE / f"{package.name}-{version(package.name)}"
-    held = lock(ROOTS_PLACE / "programs.lock", fcntl.LOCK_EX, START_S)
+    (guard := ROOTS_PLACE / "programs.lock").touch(mode=0o600)
+    held = lock(guard, fcntl.LOCK_EX, START_S)
     try:
         if not target.exists():
             progress(f"Copying PostgreSQL's programs to {target}")

@@ -12,7 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from smarter_auth_mw.embedded_keeper import PORT, START_S, Server, ServerError, attempts, lock, spawn, try_lock
-from smarter_auth_mw.embedded_place import ANOTHER_DATABASE, Progress, hand_over, major, make_socket_directory, place
+from smarter_auth_mw.embedded_place import (
+    ANOTHER_DATABASE,
+    ANOTHER_DIRECTORY,
+    Progress,
+    hand_over,
+    major,
+    make_socket_directory,
+    place,
+)
 from smarter_auth_mw.errors import UnavailableError, UsageError
 
 DATABASE = "smarter_auth"
@@ -51,6 +59,7 @@ def use(directory: Path | None, progress: Progress) -> tuple[Server, int]:
     """
     with _explained():
         server = place(directory, progress)
+        server.make_locks()
         users = lock(server.users_lock, fcntl.LOCK_SH, START_S)
         try:
             _bring_up(server, progress)
@@ -64,7 +73,21 @@ def leave(server: Server, users: int) -> None:
     """Give the lock back, and stop the server where that was the last one; raises UnavailableError."""
     with _explained():
         os.close(users)
-        server.stop_if_unused()
+        for _ in attempts(START_S):
+            if (alone := try_lock(server.users_lock)) is not None:
+                _stop(server, alone)
+                return
+            if (shared := try_lock(server.users_lock, fcntl.LOCK_SH)) is not None:
+                os.close(shared)
+                return
+            # Neither: the keeper, or another user that left, is stopping it just now.
+
+
+def _stop(server: Server, alone: int) -> None:
+    try:
+        server.stop()
+    finally:
+        os.close(alone)
 
 
 @contextmanager
@@ -74,7 +97,10 @@ def _explained() -> Iterator[None]:
     except ServerError as error:
         raise UnavailableError("\n  ".join((error.message, *error.tail)), hint=ANOTHER_DATABASE) from error
     except OSError as error:
-        raise UnavailableError(f"The embedded PostgreSQL cannot be used: {error}", hint=ANOTHER_DATABASE) from error
+        what = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+        raise UnavailableError(
+            f"The embedded PostgreSQL cannot be used: {what}", hint=f"{ANOTHER_DIRECTORY}. {ANOTHER_DATABASE}"
+        ) from error
 
 
 def _bring_up(server: Server, progress: Progress) -> None:
@@ -144,7 +170,7 @@ def _version(data: Path) -> str:
         return (data / "PG_VERSION").read_text().strip()
     except FileNotFoundError:
         raise UsageError(
-            f"{data} is not a PostgreSQL data directory", hint="Restore it, or name another directory."
+            f"{data} is not a PostgreSQL data directory", hint=f"Restore it. Or: {ANOTHER_DIRECTORY}"
         ) from None
 
 
@@ -167,7 +193,7 @@ def _system_users(server: Server) -> list[str]:
     try:
         return sorted(pwd.getpwuid(uid).pw_name for uid in users)
     except KeyError as error:
-        raise UsageError(f"{error.args[0]}, and PostgreSQL needs one", hint="Run as a user of this machine.") from None
+        raise UsageError(f"{error.args[0]}, and PostgreSQL needs one", hint=ANOTHER_DATABASE) from None
 
 
 def _quoted(value: str) -> str:
