@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 
 from smarter_auth_mw.cache import Cache
-from smarter_auth_mw.decision import Decision, Denial, Reason, Require, decide
+from smarter_auth_mw.decision import Decision, Denial, Grant, Reason, Require, decide
 from smarter_auth_mw.domain import Bindings, Resource, Target
-from smarter_auth_mw.errors import SmarterAuthError
+from smarter_auth_mw.errors import InvalidReferenceError, OverloadedError, UnavailableError
 from smarter_auth_mw.http_auth import Credentials, Malformed
+
+logger = logging.getLogger("smarter_auth_mw")
 
 
 class WallClock:
@@ -29,19 +32,43 @@ class Authenticator:
         self._cache = cache
         self._require = require
         self._clock = clock or WallClock()
+        self._is_outage = False
 
     def warm(self, target: Target, credentials: Credentials) -> Decision | None:
         """The decision if the facts are at hand: no waiting, no I/O."""
         bindings = self._cache.peek(target)
         return None if bindings is None else self._decide(bindings, target, credentials)
 
-    async def authenticate(self, target: Target, credentials: Credentials) -> Decision:
+    async def authenticate(self, target: Target, credentials: Credentials, peer: str = "") -> Decision:
         """The decision; unavailable, never anonymous, where the facts cannot be known."""
         try:
-            bindings = self._cache.peek(target) or await self._cache.get(target)
-        except SmarterAuthError as error:
-            return Denial(Reason.UNAVAILABLE, _resource(target), detail=error.message)
+            bindings = self._cache.peek(target) or await self._cache.get(target, peer)
+        except InvalidReferenceError as error:
+            return Denial(Reason.NOT_CANONICAL, detail=error.message)
+        except UnavailableError as error:
+            self._report(error)
+            return self._granted_stale(target, credentials) or Denial(
+                Reason.UNAVAILABLE, _resource(target), detail=error.message
+            )
+        if self._is_outage:
+            self._is_outage = False
+            logger.warning("store.recovered")
         return self._decide(bindings, target, credentials)
+
+    def _granted_stale(self, target: Target, credentials: Credentials) -> Grant | None:
+        """A grant by an entry that is older than it should be: an outage lengthens grants, and nothing else."""
+        bindings = self._cache.stale(target)
+        decision = None if bindings is None else self._decide(bindings, target, credentials)
+        if not isinstance(decision, Grant):
+            return None
+        self._cache.counts.stale += 1
+        return decision
+
+    def _report(self, error: UnavailableError) -> None:
+        """Once for each outage; a burst of look-ups is none."""
+        if not self._is_outage and not isinstance(error, OverloadedError):
+            self._is_outage = True
+            logger.error("store.unavailable: %s %s", error, error.hint)
 
     def _decide(self, bindings: Bindings, target: Target, credentials: Credentials) -> Decision:
         if bindings.account is not None:

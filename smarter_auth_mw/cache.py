@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from smarter_auth_mw.changes import Changes, Reading, Snapshot
 from smarter_auth_mw.domain import Bindings, Target
-from smarter_auth_mw.errors import UnavailableError
+from smarter_auth_mw.errors import OverloadedError, UnavailableError
 from smarter_auth_mw.memory import BoundedMemoryCache
 
 FILL_ATTEMPTS = 8
 """How often a fill is begun anew because a change was heard while it was on its way."""
+MAX_FLIGHTS, MAX_FLIGHTS_PER_PEER = 1000, 250
+"""How many resources may be looked up at once, in all and for one peer network: a second's work of a small pool."""
+NEVER = float("-inf")
 
 
 class Read(Protocol):
@@ -35,9 +39,19 @@ class BindingSource(Protocol):
     async def read(self, target: Target) -> Read: ...
 
 
+class SharedTier(Protocol):
+    """What other workers have read; it loses and delays as it likes, but raises nothing."""
+
+    async def get(self, lookup: str) -> Read | None: ...
+    async def put(self, lookup: str, entry: Read) -> None: ...
+
+
 @dataclass(slots=True)
 class Entry:
-    """All that is known of one resource, with the reading that it comes from; times are monotonic seconds."""
+    """All that is known of one resource, with the reading that it comes from; times are monotonic seconds.
+
+    ``read_at_s`` is when its statement was sent, or never where another worker read it.
+    """
 
     bindings: Bindings
     reading: Reading
@@ -52,20 +66,37 @@ class Limits:
     cache_ttl_s: float = 300
     negative_ttl_s: float = 30
     max_staleness_s: float = 5
+    stale_if_error_s: float = 0
     max_entries: int = 100_000
     max_bindings: int = 1_000_000
+
+
+@dataclass(slots=True)
+class CacheCounts:
+    """What the cache did: plain numbers that only grow."""
+
+    hits: int = 0
+    negative_hits: int = 0
+    misses: int = 0
+    fills: int = 0
+    outdated_fills: int = 0
+    shared_hits: int = 0
+    shed: int = 0
+    stale: int = 0
 
 
 class Cache:
     """The bindings of resources, kept while they are known to be current.
 
-    An entry serves while no change heard counts against it and it is younger than ``max_staleness_s``, its age being
-    that of the statement that read it or of the last heartbeat that was answered, whichever is later.
+    An entry serves while no change heard counts against it and it is younger than ``max_staleness_s``. Its age is that
+    of the statement that read it, or of the last heartbeat that was answered, whichever is less.
     """
 
     def __init__(
         self, source: BindingSource, limits: Limits, changes: Changes, clock: Callable[[], float] = time.monotonic
     ) -> None:
+        self.counts = CacheCounts()
+        self.shared: SharedTier | None = None
         self._source = source
         self._limits = limits
         self._changes = changes
@@ -73,59 +104,134 @@ class Cache:
         self._known = BoundedMemoryCache(limits.max_entries, limits.max_bindings, _weight, clock)
         self._unknown = BoundedMemoryCache(max(limits.max_entries // 10, 1), clock=clock)
         self._flights: dict[str, asyncio.Task[Bindings]] = {}
-        self.heartbeat_sent_at_s = float("-inf")
+        self._flights_of: Counter[str] = Counter()
+        self._writes: set[asyncio.Task[None]] = set()
+        self._vouched_at_s = NEVER
+
+    def vouch(self, sent_at_s: float) -> None:
+        """A heartbeat sent at this time was answered, and every change that it told of was heard."""
+        self._vouched_at_s = max(self._vouched_at_s, sent_at_s)
+
+    @property
+    def heartbeat_age_s(self) -> float:
+        """How long ago the last heartbeat was sent that was answered; infinity before the first one."""
+        return self._clock() - self._vouched_at_s
 
     def peek(self, target: Target) -> Bindings | None:
         """The bindings if they are here and current: no waiting."""
-        entry: Entry | None = self._known.peek(target.lookup) or self._unknown.peek(target.lookup)
-        return entry.bindings if entry is not None and self._serves(entry) else None
+        entry = self._find(target)
+        if entry is None or not self._serves(entry):
+            return None
+        if entry.bindings.account is None:
+            self.counts.negative_hits += 1
+        else:
+            self.counts.hits += 1
+        return entry.bindings
 
-    async def get(self, target: Target) -> Bindings:
-        """The bindings, from the database if need be; any number of callers make one query.
+    def stale(self, target: Target) -> Bindings | None:
+        """What may still be granted by while the store is down: bindings that no change heard counts against."""
+        entry = self._find(target)
+        if entry is None or entry.bindings.on_error == "deny" or not self._changes.is_current(entry.reading):
+            return None
+        allowed_s = self._limits.max_staleness_s + self._limits.stale_if_error_s
+        return entry.bindings if self._age_s(entry) < allowed_s else None
 
-        Raises ``UnavailableError`` where they cannot be known.
+    async def get(self, target: Target, peer: str = "") -> Bindings:
+        """The bindings, from the shared tier or the database if need be; any number of callers make one query.
+
+        ``peer`` is the network that asks. Raises ``UnavailableError`` where they cannot be known, or too many ask.
         """
-        flight = self._flights.get(target.lookup)
-        if flight is None:
-            flight = asyncio.get_running_loop().create_task(self._fill(target), context=contextvars.Context())
-            self._flights[target.lookup] = flight
-            flight.add_done_callback(lambda done: self._landed(target, done))
+        flight = self._flights.get(target.lookup) or self._take_off(target, peer)
         return await asyncio.shield(flight)  # A caller who goes away leaves the flight to the others.
 
-    def _serves(self, entry: Entry) -> bool:
-        now_s = self._clock()
-        age_s = now_s - max(entry.read_at_s, self.heartbeat_sent_at_s)
-        return age_s < self._limits.max_staleness_s and now_s < entry.kept_until_s and self._is_current(entry)
+    def _take_off(self, target: Target, peer: str) -> asyncio.Task[Bindings]:
+        if len(self._flights) >= MAX_FLIGHTS or self._flights_of[peer] >= MAX_FLIGHTS_PER_PEER:
+            self.counts.shed += 1
+            raise OverloadedError()
+        self.counts.misses += 1
+        self._flights_of[peer] += 1
+        # Its own context: the flight is nobody's request.
+        flight = asyncio.get_running_loop().create_task(self._fill(target), context=contextvars.Context())
+        self._flights[target.lookup] = flight
+        flight.add_done_callback(lambda done: self._landed(target, peer, done))
+        return flight
 
-    def _is_current(self, entry: Entry) -> bool:
-        return self._changes.is_current(entry.reading)
+    def _landed(self, target: Target, peer: str, flight: asyncio.Task[Bindings]) -> None:
+        del self._flights[target.lookup]
+        self._flights_of[peer] -= 1
+        if not self._flights_of[peer]:
+            del self._flights_of[peer]
+        if not flight.cancelled():
+            flight.exception()  # Seen, though all who waited may be gone.
+
+    def _find(self, target: Target) -> Entry | None:
+        found: Entry | None = self._known.peek(target.lookup) or self._unknown.peek(target.lookup)
+        return found
+
+    def _serves(self, entry: Entry) -> bool:
+        return (
+            self._age_s(entry) < self._limits.max_staleness_s
+            and self._clock() < entry.kept_until_s
+            and self._changes.is_current(entry.reading)
+        )
+
+    def _age_s(self, entry: Entry) -> float:
+        return self._clock() - max(entry.read_at_s, self._vouched_at_s)
 
     async def _fill(self, target: Target) -> Bindings:
+        entry = await self._borrow(target)
+        if entry is None:
+            entry = await self._read_current(target)
+        self._keep(target, entry)
+        return entry.bindings
+
+    async def _read_current(self, target: Target) -> Entry:
         for _ in range(FILL_ATTEMPTS):
-            entry = await self._read(target)
-            if self._is_current(entry):  # Not so if a change was heard while the answer was on its way.
-                self._keep(target, entry)
-                return entry.bindings
+            self.counts.fills += 1
+            entry, read = await self._read(target)
+            if self._changes.is_current(entry.reading):  # Not so if a change was heard while the answer was on its way.
+                self._lend(target, read)
+                return entry
+            self.counts.outdated_fills += 1
         raise UnavailableError(f"{target.names} changes faster than it can be read.")
 
-    async def _read(self, target: Target) -> Entry:
+    async def _read(self, target: Target) -> tuple[Entry, Read]:
         begun, server, read_at_s = self._changes.heard, self._changes.server, self._clock()
         read = await self._source.read(target)
+        return self._entry(read, read_at_s, begun, server), read
+
+    def _entry(self, read: Read, read_at_s: float, begun: int, server: int) -> Entry:
         reading = Reading(Snapshot.parse(read.snapshot), frozenset(read.sources), begun, server)
         is_known = read.bindings.account is not None
         ttl_s = self._limits.cache_ttl_s if is_known else self._limits.negative_ttl_s
-        return Entry(read.bindings, reading, read_at_s, read_at_s + ttl_s)
+        return Entry(read.bindings, reading, read_at_s, self._clock() + ttl_s)
+
+    async def _borrow(self, target: Target) -> Entry | None:
+        """The entry of another worker, if the heartbeat vouches for it."""
+        if self.shared is None or self.heartbeat_age_s >= self._limits.max_staleness_s:
+            return None
+        server = self._changes.server
+        read = await self.shared.get(target.lookup)
+        if read is None:
+            return None
+        entry = self._entry(read, NEVER, 0, server)
+        if not self._serves(entry):
+            return None
+        self.counts.shared_hits += 1
+        return entry
+
+    def _lend(self, target: Target, read: Read) -> None:
+        if self.shared is None or read.bindings.account is None:
+            return
+        write = asyncio.get_running_loop().create_task(self.shared.put(target.lookup, read))
+        self._writes.add(write)
+        write.add_done_callback(self._writes.discard)
 
     def _keep(self, target: Target, entry: Entry) -> None:
         is_known = entry.bindings.account is not None
         keep, drop = (self._known, self._unknown) if is_known else (self._unknown, self._known)
         drop.drop(target.lookup)
         keep.put(target.lookup, entry)
-
-    def _landed(self, target: Target, flight: asyncio.Task[Bindings]) -> None:
-        del self._flights[target.lookup]
-        if not flight.cancelled():
-            flight.exception()  # Seen, though all who waited may be gone.
 
 
 def _weight(entry: Entry) -> int:

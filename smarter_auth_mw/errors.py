@@ -95,6 +95,12 @@ class UnavailableError(SmarterAuthError):
     exit_code = 3
 
 
+class OverloadedError(UnavailableError):
+    """Too many resources are being looked up at once."""
+
+    code = "overloaded"
+
+
 class SchemaError(UnavailableError):
     """The database's schema is not the one that this release works on."""
 

@@ -133,9 +133,10 @@ async def test_a_heartbeat_keeps_entries_serving_until_their_time_is_over(world:
     await world.cache.get(BOT)
     for _ in range(74):
         world.now_s += 4
-        world.cache.heartbeat_sent_at_s = world.now_s
+        world.cache.vouch(world.now_s)
         assert world.cache.peek(BOT) is not None
-    world.now_s = world.cache.heartbeat_sent_at_s = 1000.0 + LIMITS.cache_ttl_s
+    world.now_s = 1000.0 + LIMITS.cache_ttl_s
+    world.cache.vouch(world.now_s)
     assert world.cache.peek(BOT) is None
 
 
@@ -176,10 +177,10 @@ async def test_what_is_unknown_is_remembered_for_a_shorter_time(world: World) ->
     world.source.answer = Answer(Bindings(Resource("bot", "1")), sources=("resource:bot:1",))
     await world.cache.get(BOT)
     world.now_s += LIMITS.negative_ttl_s - 1
-    world.cache.heartbeat_sent_at_s = world.now_s
+    world.cache.vouch(world.now_s)
     assert world.cache.peek(BOT) is not None
     world.now_s += 1
-    world.cache.heartbeat_sent_at_s = world.now_s
+    world.cache.vouch(world.now_s)
     assert world.cache.peek(BOT) is None
 
 
