@@ -44,7 +44,9 @@ class Wire(Protocol):
 
 
 class Listener:
-    """Tells ``changes`` what it hears, and ``held`` of each heartbeat answered: when sent, and whether it vouches.
+    """Tells ``changes`` what it hears, ``held`` when a heartbeat was sent that is answered, and whether it vouches.
+
+    ``met`` is told of each server that answers for the first time, or again after another one did.
 
     ``connect`` opens a wire that hands its notifications to the callable it is given. ``kept_s`` is how long an entry
     may live, in this worker or another: changes older than that are forgotten.
@@ -55,6 +57,7 @@ class Listener:
         connect: Callable[[Callable[[str], None]], AbstractAsyncContextManager[Wire]],
         changes: Changes,
         held: Callable[[float, bool], None],
+        met: Callable[[str], None],
         *,
         heartbeat_s: float,
         kept_s: float,
@@ -63,6 +66,7 @@ class Listener:
         self._connect = connect
         self._changes = changes
         self._held = held
+        self._met = met
         self._heartbeat_s = heartbeat_s
         self._kept_s = kept_s
         self._clock = clock
@@ -109,6 +113,8 @@ class Listener:
         for source, tx in beat.changes:
             self._changes.hear(source, tx, is_proven=True)
         self._changes.prove(snapshot, begun)
+        if beat.server != self._server:
+            self._met(beat.server)
         self._server, self._previous = beat.server, beat.snapshot
         self._forget(snapshot)
         self._held(sent_s, beat.is_coherent)
@@ -116,7 +122,10 @@ class Listener:
     def _flush(self, floor: Snapshot, *, is_new_server: bool = False) -> None:
         self.flushes += 1
         self._floors.clear()
-        self._changes.restart(floor) if is_new_server else self._changes.raise_floor(floor)
+        if is_new_server:
+            self._changes.restart(floor)
+        else:
+            self._changes.raise_floor(floor)
 
     def _forget(self, snapshot: Snapshot) -> None:
         """Raise the floor to a snapshot that is older than every entry that can still be alive."""
