@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-pytest_plugins = ["tests.database_support"]
+pytest_plugins = ["tests.database_support", "tests.cli_support"]

@@ -1,0 +1,62 @@
+"""The command line `smarter-auth`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from smarter_auth_mw import __version__
+from smarter_auth_mw.cli import check, database, demo, failures, keys, output, resources, serve
+from smarter_auth_mw.cli.commands import AsJson, FromApp, Globals, command
+
+PROGRAM = "smarter-auth"
+
+app = typer.Typer(
+    help="API keys bound to each resource: protect, bind, revoke, serve.",
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(database.group, name="db")
+app.add_typer(resources.group, name="resource")
+app.add_typer(keys.group, name="key")
+command(app, "check", takes_actor=False)(check.check)
+app.command("serve")(serve.serve)
+app.command("demo")(demo.demo)
+
+
+def _print_version(is_asked: bool) -> None:  # noqa: FBT001 (Typer's signature)
+    if is_asked:
+        output.line(f"{PROGRAM} {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)]
+
+
+@app.callback()
+def _globals(
+    context: typer.Context,
+    *,
+    as_json: AsJson = False,
+    from_app: FromApp = None,
+    _: Version = False,
+) -> None:
+    context.obj = Globals(as_json, from_app)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code: 0 done, 1 refused or not found, 2 wrong usage, 3 out of reach."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    output.accept_any_text()
+    try:
+        answer = app(arguments, prog_name=PROGRAM, standalone_mode=False)
+        if not isinstance(answer, output.Answer):
+            return answer or 0
+        output.show(answer)
+        return answer.exit_code
+    except Exception as error:
+        return failures.report(error, as_json="--json" in arguments)

@@ -1,0 +1,110 @@
+"""Somebody's application, by its name: imported as uvicorn does it, and looked through for our middleware."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+import sys
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from smarter_auth_mw.asgi import SmarterAuthMiddleware
+from smarter_auth_mw.errors import NotFoundError, UsageError
+from smarter_auth_mw.settings import Settings
+
+MAX_DEPTH = 32
+EXAMPLE = "Write it as uvicorn takes it: main:app is the app in main.py of this directory."
+WSGI = "Give it an ASGI face first: a2wsgi.WSGIMiddleware(app)."
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Our middleware in an app: its settings (None: the environment), what it wraps, and the prefix it stands below."""
+
+    settings: Settings | None
+    app: Any
+    root_path: str
+
+
+def load(name: str) -> Any:
+    """Import ``MODULE:APP``, with the working directory on the path; raises UsageError."""
+    module_name, _, attributes = name.partition(":")
+    if not module_name or not attributes:
+        raise UsageError(f"{name!r} names no app.", hint=EXAMPLE)
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # Ours is for the command's own result.
+            found: Any = importlib.import_module(module_name)
+        for attribute in attributes.split("."):
+            found = getattr(found, attribute)
+    except (Exception, SystemExit) as error:
+        said = f"{type(error).__name__}: {error}{_place(error.__traceback__)}"
+        raise UsageError(f"The app {name!r} cannot be imported: {said}", hint=EXAMPLE) from error
+    return found
+
+
+def find_middleware(app: Any) -> Found | None:
+    """The outermost of our middlewares in ``app``: wrapped around it, or added to it."""
+    return next(_walk(app, "", MAX_DEPTH), None)
+
+
+def middleware_of(name: str) -> Found:
+    """Our middleware in the app ``MODULE:APP``; raises UsageError and NotFoundError."""
+    found = find_middleware(load(name))
+    if found is None:
+        raise NotFoundError(
+            f"The app {name!r} has no SmarterAuthMiddleware.",
+            hint="Name the app that it is added to or wrapped around, or leave --app out and set SMARTER_AUTH_ROUTES.",
+        )
+    return found
+
+
+def load_asgi(name: str) -> Any:
+    """The same for an app that is to be served; raises UsageError for what is no ASGI app."""
+    app = load(name)
+    arity = _arity(app)
+    if arity == len(("environ", "start_response")):
+        raise UsageError(f"{name!r} is a WSGI app, and serve runs ASGI apps.", hint=WSGI)
+    if arity is not None and arity != len(("scope", "receive", "send")):
+        raise UsageError(f"{name!r} is a {type(app).__name__}, and no ASGI app.", hint=EXAMPLE)
+    return app
+
+
+def _arity(app: Any) -> int | None:
+    """How many arguments a call of the app needs; None where its signature does not tell, -1 where it is no app."""
+    if not callable(app) or inspect.isclass(app):
+        return -1
+    try:
+        parameters = inspect.signature(app).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
+        return None
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(parameter.kind in positional and parameter.default is parameter.empty for parameter in parameters)
+
+
+def _walk(app: Any, root_path: str, depth: int) -> Iterator[Found]:
+    if app is None or depth == 0:
+        return
+    root_path += str(getattr(app, "root_path", "") or "")
+    if isinstance(app, SmarterAuthMiddleware):
+        yield Found(app.settings, app.app, root_path)
+        return
+    for added in getattr(app, "user_middleware", ()):
+        if inspect.isclass(added.cls) and issubclass(added.cls, SmarterAuthMiddleware):
+            yield Found(added.kwargs.get("settings"), app, root_path)
+    yield from _walk(getattr(app, "app", None), root_path, depth - 1)
+
+
+def _place(trace: TracebackType | None) -> str:
+    """Where in the user's own code it happened, as far as that can be told."""
+    frames = [frame for frame in traceback.extract_tb(trace) if frame.filename.startswith(str(Path.cwd()))]
+    return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""

@@ -1,0 +1,79 @@
+"""What all commands share: their common options, and how a plain ``async`` function becomes one of them."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any, NamedTuple, TypeVar
+
+import typer
+
+from smarter_auth_mw.cli.output import Answer
+from smarter_auth_mw.cli.session import Session
+from smarter_auth_mw.errors import SmarterAuthError
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+FromApp = Annotated[
+    str | None,
+    typer.Option("--app", metavar="MODULE:APP", help="Settings and routes of this app's own middleware."),
+]
+Actor = Annotated[
+    str | None, typer.Option("--actor", help="Who does it, for the audit log.", show_default="the OS user")
+]
+
+Function = TypeVar("Function", bound=Callable[..., Coroutine[Any, Any, Any]])
+
+
+class Globals(NamedTuple):
+    """The common options as they stand in front of the command."""
+
+    as_json: bool = False
+    from_app: str | None = None
+
+
+class InterruptedCommandError(SmarterAuthError):
+    """Interrupted."""
+
+    code = "interrupted"
+    exit_code = 130  # 128 + SIGINT, as shells count
+    default_hint = "A change that was under way is done completely or not at all."
+
+
+def command(group: typer.Typer, name: str, *, takes_actor: bool = True) -> Callable[[Function], Function]:
+    """Make an ``async`` function a command of ``group``: it gets a session, and what it returns is printed.
+
+    The function's own parameters are the command's; the common options are added to them.
+    """
+
+    def register(function: Function) -> Function:
+        def run(
+            context: typer.Context, *, as_json: bool, from_app: str | None, actor: str | None = None, **own: Any
+        ) -> Answer:
+            given = context.obj or Globals()
+            session = Session(from_app or given.from_app, actor)
+            try:
+                document = asyncio.run(function(session, **own))
+            except KeyboardInterrupt:
+                raise InterruptedCommandError() from None
+            return Answer(document, session.exit_code, as_json=as_json or given.as_json)
+
+        run.__signature__ = _signature(function, takes_actor=takes_actor)  # type: ignore[attr-defined]
+        group.command(name, help=inspect.getdoc(function))(run)
+        return function
+
+    return register
+
+
+def _signature(function: Callable[..., Any], *, takes_actor: bool) -> inspect.Signature:
+    _, *own = inspect.signature(function, eval_str=True).parameters.values()
+    common = {"as_json": (AsJson, False), "from_app": (FromApp, None)}
+    if takes_actor:
+        common["actor"] = (Actor, None)
+    options = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+        for name, (annotation, default) in common.items()
+    ]
+    context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    named = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+    return inspect.Signature([context, *named, *options])

@@ -1,0 +1,122 @@
+"""`smarter-auth key`: create, bind, deactivate and revoke keys."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
+
+import typer
+
+from smarter_auth_mw.cli import arguments
+from smarter_auth_mw.cli.arguments import Account, KeyId, NoRoute, ResourceName
+from smarter_auth_mw.cli.commands import command
+from smarter_auth_mw.cli.documents import key_document
+from smarter_auth_mw.cli.output import note
+from smarter_auth_mw.cli.session import Session
+from smarter_auth_mw.domain import Key
+from smarter_auth_mw.keys import Keys
+
+group = typer.Typer(help="The keys that open resources.", rich_markup_mode=None)
+
+
+@command(group, "create")
+async def create(
+    session: Session,
+    *,
+    name: Annotated[str, typer.Option("--name", help="What people call it; one of a kind within its account.")],
+    account: Account = None,
+    description: Annotated[str, typer.Option("--description", help="What it is for.")] = "",
+    expires_in: Annotated[
+        str | None, typer.Option("--expires-in", metavar="DURATION", help="30s, 15m, 24h, 30d.", show_default="never")
+    ] = None,
+    bind: Annotated[
+        list[str] | None, typer.Option("--bind", metavar="KIND:REF", help="A resource to bind it to; any number.")
+    ] = None,
+    no_route: NoRoute = False,
+) -> dict[str, Any]:
+    """Create a key and print its token, this once."""
+    expires_at = arguments.expiry(expires_in)
+    resources = [arguments.resource(session, text, no_route=no_route) for text in bind or ()]
+    async with session.keys() as keys:
+        minted = await keys.create(
+            name, account=account, description=description, expires_at=expires_at, bind=resources
+        )
+    for resource in minted.key.bindings:
+        session.tell_bound(resource, created=resource in minted.created)
+    note("The token is shown this once, and stored nowhere.")
+    document = key_document(minted.key)
+    secret = {"token": minted.token.reveal(), "token_key": document.pop("token_key")}
+    return {"key_id": document.pop("key_id"), **secret, **document, "created": bool(minted.created)}
+
+
+@command(group, "list", takes_actor=False)
+async def list_(
+    session: Session,
+    *,
+    resource: Annotated[str | None, typer.Option("--resource", metavar="KIND:REF", help="Those bound to it.")] = None,
+    no_route: NoRoute = False,
+) -> list[dict[str, Any]]:
+    """List the keys, without their tokens."""
+    named = arguments.resource(session, resource, no_route=no_route) if resource is not None else None
+    async with session.keys() as keys:
+        return [key_document(key) for key in await keys.keys(named)]
+
+
+@command(group, "show", takes_actor=False)
+async def show(session: Session, key_id: KeyId) -> dict[str, Any]:
+    """Show a key, without its tokens."""
+    async with session.keys() as keys:
+        return key_document(await keys.key(key_id))
+
+
+@command(group, "bind")
+async def bind(session: Session, key_id: KeyId, resource: ResourceName, *, no_route: NoRoute = False) -> dict[str, Any]:
+    """Let a key open a resource, which asks for a token from now on."""
+    named = arguments.resource(session, resource, no_route=no_route)
+    async with session.keys() as keys:
+        bound = await keys.bind(key_id, named)
+    session.tell_bound(named, created=bound.created)
+    return key_document(bound.key) | {"created": bound.created}
+
+
+@command(group, "unbind")
+async def unbind(
+    session: Session,
+    key_id: KeyId,
+    resource: ResourceName,
+    *,
+    allow_anonymous: Annotated[
+        bool, typer.Option("--allow-anonymous", help="Also the last key: the resource is open to anyone then.")
+    ] = False,
+    no_route: NoRoute = False,
+) -> dict[str, Any]:
+    """Take a key off a resource; taking off the last one needs --allow-anonymous."""
+    named = arguments.resource(session, resource, no_route=no_route)
+    async with session.keys() as keys:
+        key = await keys.unbind(key_id, named, allow_anonymous=allow_anonymous)
+        if not (await keys.resource(named)).is_protected:
+            note(f"{named} is open to anyone now.")
+    return key_document(key)
+
+
+@command(group, "activate")
+async def activate(session: Session, key_id: KeyId) -> dict[str, Any]:
+    """Let a key open what it is bound to again."""
+    return await _changed(session, lambda keys: keys.activate(key_id))
+
+
+@command(group, "deactivate")
+async def deactivate(session: Session, key_id: KeyId) -> dict[str, Any]:
+    """Let a key open nothing for now; what it is bound to stays protected."""
+    return await _changed(session, lambda keys: keys.deactivate(key_id))
+
+
+@command(group, "revoke")
+async def revoke(session: Session, key_id: KeyId) -> dict[str, Any]:
+    """End a key for good; what it is bound to stays protected."""
+    return await _changed(session, lambda keys: keys.revoke(key_id))
+
+
+async def _changed(session: Session, change: Callable[[Keys], Awaitable[Key]]) -> dict[str, Any]:
+    async with session.keys() as keys:
+        return key_document(await change(keys))

@@ -1,0 +1,121 @@
+"""What is printed: documents on stdout, as JSON or for people, everything else on stderr.
+
+What people have named is printed as it is, with markup off, and with control characters escaped: a key's name may not
+move the cursor.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import TextIOWrapper
+from typing import Any
+
+Document = Mapping[str, Any] | Sequence[Mapping[str, Any]]
+
+_NOT_TRUNCATED = 10_000
+"""Columns of an output that is no terminal: a pipe wants lines whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """Text that people get as it stands, and programs within a document."""
+
+    text: str
+    document: Document
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a command has to say, and the exit code that says it too."""
+
+    document: Document | Script
+    exit_code: int = 0
+    as_json: bool = False
+
+
+def show(answer: Answer) -> None:
+    """Print the answer, and see that it has arrived."""
+    document = answer.document
+    if isinstance(document, Script):
+        line(to_json(document.document) if answer.as_json else document.text)
+    elif answer.as_json:
+        line(to_json(document))
+    elif isinstance(document, Mapping):
+        _show_one(document)
+    elif document:
+        _show_many(document)
+    else:
+        note("There are none.")
+    sys.stdout.flush()
+
+
+def to_json(document: Document) -> str:
+    """One JSON document in plain ASCII, so that it passes through every terminal and locale."""
+    return json.dumps(document, indent=2).replace("\x7f", "\\u007f")
+
+
+def line(text: str) -> None:
+    """Print a line of a result."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def note(text: str) -> None:
+    """Tell something that is no result: progress, a consequence, a warning."""
+    sys.stderr.write(f"{printable(text)}\n")
+    sys.stderr.flush()
+
+
+def printable(text: str) -> str:
+    """The text with everything escaped that is no visible character: controls, bidirectional marks, line breaks."""
+    return "".join(char if char.isprintable() else _escape(char) for char in text)
+
+
+def accept_any_text() -> None:
+    """Have what a terminal's encoding cannot show escaped rather than refused."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _escape(char: str) -> str:
+    return char.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def _show_one(document: Mapping[str, Any]) -> None:
+    width = max(map(len, document))
+    for name, value in document.items():
+        if isinstance(value, list) and value and isinstance(value[0], Mapping):
+            sys.stdout.write(f"{name}\n")
+            _show_many(value)
+        else:
+            sys.stdout.write(f"{name:<{width}}  {_text(value)}".rstrip() + "\n")
+
+
+def _show_many(documents: Sequence[Mapping[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in documents[0]:
+        table.add_column(name, overflow="fold")
+    for document in documents:
+        table.add_row(*(Text(_text(value)) for value in document.values()))
+    console = Console(markup=False, highlight=False, emoji=False, width=None if sys.stdout.isatty() else _NOT_TRUNCATED)
+    console.print(table)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return _text(value.get("name"))
+    if isinstance(value, list):
+        return ", ".join(map(_text, value)) or "-"
+    return printable(str(value))

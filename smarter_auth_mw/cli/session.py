@@ -1,0 +1,91 @@
+"""What a command works with: settings and routes, from the environment or from an app, and the write side."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import cached_property
+
+from smarter_auth_mw.cli import apps, naming
+from smarter_auth_mw.cli.output import note
+from smarter_auth_mw.domain import Resource
+from smarter_auth_mw.keys import Keys
+from smarter_auth_mw.routing import Routes
+from smarter_auth_mw.settings import DatabaseSettings, Settings
+from smarter_auth_mw.store import Store
+from smarter_auth_mw.wiring import compile_routes, open_store
+
+
+@dataclass
+class Session:
+    """One run of one command."""
+
+    from_app: str | None = None
+    actor: str | None = None
+    exit_code: int = 0
+
+    @property
+    def routes_from(self) -> str:
+        return self.from_app or "environment"
+
+    @property
+    def root_path(self) -> str:
+        """The prefix that the app itself puts into the scope."""
+        return self.found.root_path if self.found else ""
+
+    @cached_property
+    def found(self) -> apps.Found | None:
+        """Our middleware in the app that ``--app`` names."""
+        return apps.middleware_of(self.from_app) if self.from_app else None
+
+    @cached_property
+    def settings(self) -> Settings:
+        """Everything that serving needs; raises ConfigurationError."""
+        return (self.found and self.found.settings) or Settings()
+
+    @cached_property
+    def database_settings(self) -> Settings:
+        """The same for what needs no routes."""
+        return self.settings if self.from_app else DatabaseSettings()
+
+    @cached_property
+    def routes(self) -> Routes:
+        """Compiled as the middleware compiles them; raises ConfigurationError."""
+        return compile_routes(self.settings, self.found and self.found.app)
+
+    @asynccontextmanager
+    async def keys(self) -> AsyncIterator[Keys]:
+        """The write side, on the settings' database, in the name of the actor."""
+        async with open_store(self.database_settings) as store:
+            yield self.keys_of(store)
+
+    def keys_of(self, store: Store) -> Keys:
+        """The same on a store that is open already."""
+        account = self.database_settings.default_account
+        return Keys(store, self.actor or os_user(), default_account=account)
+
+    def tell_protected(self, resource: Resource) -> None:
+        """Tell which URLs ask for a token from now on."""
+        urls = naming.urls(self.routes, resource)
+        note(f"{resource} asks for a token now: {', '.join(urls)}" if urls else f"No route leads to {resource}.")
+
+    def tell_bound(self, resource: Resource, *, created: bool) -> None:
+        """The same, and whether the resource had not been registered before."""
+        if created:
+            note(f"{resource} was not registered yet, and is now.")
+        self.tell_protected(resource)
+
+
+def os_user() -> str:
+    """The name of the user that runs this process, or its number where it has no name."""
+    try:
+        import pwd
+
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"
+    except ImportError:  # There is no such thing on Windows.
+        return getpass.getuser()
