@@ -5,16 +5,20 @@ from __future__ import annotations
 import http
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from smarter_auth_mw.decision import Denial, Reason
 from smarter_auth_mw.tokens import MAX_TOKEN_BYTES, Token
 
 Headers = Sequence[tuple[bytes, bytes]]
+Offered = TypeVar("Offered", bytes, str)
 
 API_KEY_HEADER = b"x-api-key"
+SUBPROTOCOL_HEADER = b"sec-websocket-protocol"
+SUBPROTOCOL = "smarter-auth"
+"""Offered by a browser, which can set no other header, and followed by the token: ``["smarter-auth", token]``."""
 RETRY_AFTER_S = {429: 60, 503: 1}
 DETAILS = {
     400: "The request or its credentials can be read in more than one way.",
@@ -24,6 +28,8 @@ DETAILS = {
     503: "The request cannot be decided at the moment.",
 }
 _TOKEN68 = re.compile(rb"[A-Za-z0-9\-._~+/]+=*")
+_JOINED = rb",[ \t]*(?:%s)[ \t]"
+"""One of our schemes behind a comma: two headers that a proxy has made one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,29 +45,34 @@ Credentials = Token | Malformed | None
 class Extractor:
     """Finds our credentials in the headers of a request; foreign schemes are none of ours.
 
-    ``ways`` are those of ``SMARTER_AUTH_CREDENTIALS``. An ``Authorization`` header that stands twice, with one of our
-    schemes in it, and an ``X-API-Key`` that does are malformed, as are two ways that bring different tokens.
+    ``ways`` are those of ``SMARTER_AUTH_CREDENTIALS``, and ``subprotocol`` for a WebSocket. A header that stands more
+    than once with credentials of ours in it is malformed, as are two ways that bring different tokens.
     """
 
     def __init__(self, ways: Iterable[str]) -> None:
-        ways = set(ways)
-        self.schemes = frozenset(way.encode() for way in ways & {"token", "bearer"})
-        self.names = frozenset(
-            name
-            for name, is_accepted in ((b"authorization", bool(self.schemes)), (API_KEY_HEADER, "x-api-key" in ways))
-            if is_accepted
-        )
+        ways = frozenset(ways)
+        self._schemes = frozenset(way.encode("ascii") for way in ways & {"token", "bearer"})
+        self._joined = re.compile(_JOINED % b"|".join(sorted(self._schemes)), re.IGNORECASE)
+        self._readers: dict[bytes, Callable[[bytes], Credentials]] = {}
+        if self._schemes:
+            self._readers[b"authorization"] = self._read_authorization
+        if "x-api-key" in ways:
+            self._readers[API_KEY_HEADER] = _read_api_key
+        if "subprotocol" in ways:
+            self._readers[SUBPROTOCOL_HEADER] = _read_subprotocols
 
     def __call__(self, headers: Headers) -> Credentials:
-        found: list[tuple[bytes, bytes]] = [header for header in headers if header[0] in self.names]
+        readers = self._readers
+        found = [header for header in headers if header[0] in readers]
         if not found:
             return None
         if len(found) == 1:
-            return self._read(*found[0])
+            name, value = found[0]
+            return readers[name](value)
         return self._read_several(found)
 
-    def _read_several(self, found: list[tuple[bytes, bytes]]) -> Credentials:
-        read = [self._read(name, value) for name, value in found]
+    def _read_several(self, found: Headers) -> Credentials:
+        read = [self._readers[name](value) for name, value in found]
         ours = [credentials for credentials in read if credentials is not None]
         if ours and len({name for name, _ in found}) < len(found):
             return Malformed("a header with credentials stands more than once")
@@ -72,17 +83,59 @@ class Extractor:
             return Malformed("two ways bring different credentials")
         return ours[0] if ours else None
 
-    def _read(self, name: bytes, value: bytes) -> Credentials:
-        if name == API_KEY_HEADER:
-            return _token(value.strip(b" \t"))
+    def _read_authorization(self, value: bytes) -> Credentials:
         scheme, *words = value.split(None, 2) or [b""]
-        if scheme.lower() not in self.schemes:
-            return None
-        return _token(words[0]) if len(words) == 1 else Malformed("a scheme is followed by exactly one token")
+        if scheme.lower() in self._schemes:
+            return _token(words[0]) if len(words) == 1 else Malformed("a scheme is followed by exactly one token")
+        return Malformed("two headers with credentials have been joined") if self._joined.search(value) else None
 
     def hide(self, headers: Headers) -> list[tuple[bytes, bytes]]:
-        """The headers less our credentials; everything else as it came."""
-        return [header for header in headers if header[0] not in self.names or self._read(header[0], header[1]) is None]
+        """The headers less our credentials; everything else as it came, a browser's subprotocols among it."""
+        return [header for header in headers if header[0] == SUBPROTOCOL_HEADER or not self._is_ours(*header)]
+
+    def _is_ours(self, name: bytes, value: bytes) -> bool:
+        return name in self._readers and self._readers[name](value) is not None
+
+
+def _read_api_key(value: bytes) -> Credentials:
+    return _token(value.strip(b" \t"))
+
+
+def _read_subprotocols(value: bytes) -> Credentials:
+    offered = _offered(value)
+    marker = SUBPROTOCOL.encode("ascii")
+    if marker not in offered:
+        return None
+    token = offered[offered.index(marker) + 1 :][:1]
+    if not token or offered.count(marker) > 1:
+        return Malformed("the subprotocol smarter-auth stands once, and is followed by the token")
+    return _token(token[0])
+
+
+def without_subprotocol(headers: Headers) -> list[tuple[bytes, bytes]]:
+    """The headers less the token that a browser offers as a subprotocol; everything else as it came."""
+    left = []
+    for name, value in headers:
+        if name == SUBPROTOCOL_HEADER and _read_subprotocols(value) is not None:
+            others = others_offered(_offered(value), SUBPROTOCOL.encode("ascii"))
+            left += [(name, b", ".join(others))] if others else []
+        else:
+            left.append((name, value))
+    return left
+
+
+def others_offered(offered: Iterable[Offered], marker: Offered) -> list[Offered]:
+    """What is offered less each ``marker`` and what follows it."""
+    others, is_token = [], False
+    for one in offered:
+        if one != marker and not is_token:
+            others.append(one)
+        is_token = one == marker
+    return others
+
+
+def _offered(value: bytes) -> list[bytes]:
+    return [one.strip(b" \t") for one in value.split(b",")]
 
 
 def _token(value: bytes) -> Token | Malformed:

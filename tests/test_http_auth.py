@@ -7,10 +7,12 @@ import json
 import pytest
 
 from smarter_auth_mw.decision import Denial, Reason
-from smarter_auth_mw.http_auth import Extractor, Malformed, Rejections
+from smarter_auth_mw.http_auth import Extractor, Malformed, Rejections, without_subprotocol
 from smarter_auth_mw.tokens import MAX_TOKEN_BYTES, Token
 
-extract = Extractor(["token", "bearer", "x-api-key"])
+WAYS = ["token", "bearer", "x-api-key"]
+extract = Extractor(WAYS)
+extract_websocket = Extractor([*WAYS, "subprotocol"])
 
 A, B = Token(b"aaaa"), Token(b"bbbb")
 
@@ -42,7 +44,8 @@ def test_the_header_of_its_own_brings_its_token() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["", " ", "Basic dXNlcjpwYXNz", "Digest a=b, c=d", "aaaa", "Tokens aaaa", "Token:aaaa"]
+    "value",
+    ["", " ", "Basic dXNlcjpwYXNz", "Digest a=b, c=d", "Digest a=b, token=c", "aaaa", "Tokens aaaa", "Token:aaaa"],
 )
 def test_foreign_schemes_are_none_of_ours(value: str) -> None:
     assert extract([header("Authorization", value)]) is None
@@ -74,6 +77,8 @@ def test_no_header_no_credentials() -> None:
         [header("Authorization", "Token aaaa"), header("Authorization", "Basic dXNlcjpwYXNz")],
         [header("Authorization", "Token aaaa"), header("X-API-Key", "bbbb")],
         [header("Authorization", "Token a b"), header("X-API-Key", "aaaa")],
+        [header("Authorization", "Basic dXNlcjpwYXNz, Token aaaa")],
+        [header("Authorization", 'Digest username="x",bearer\taaaa')],
     ],
     ids=lambda headers: repr(headers)[:60],
 )
@@ -99,6 +104,50 @@ def test_an_app_may_keep_bearer_for_itself() -> None:
 def test_hiding_takes_out_ours_and_leaves_everything_else_as_it_was() -> None:
     theirs = [header("Host", "x"), header("Authorization", "Basic dXNlcjpwYXNz"), header("accept", b"\xff,\x00")]
     assert extract.hide([*theirs, header("X-API-Key", "aaaa"), header("Authorization", "Token aaaa")]) == theirs
+
+
+class TestSubprotocol:
+    """Browsers cannot set headers on a WebSocket: they offer the token as a subprotocol."""
+
+    @pytest.mark.parametrize(
+        "value", ["smarter-auth, aaaa", "smarter-auth,aaaa", "chat, smarter-auth ,\taaaa , graphql-ws"]
+    )
+    def test_the_token_follows_the_marker(self, value: str) -> None:
+        assert extract_websocket([header("Sec-WebSocket-Protocol", value)]) == A
+
+    @pytest.mark.parametrize("value", ["", "chat", "chat, aaaa", "Smarter-Auth, aaaa", "aaaa, smarter"])
+    def test_without_the_marker_it_is_none_of_ours(self, value: str) -> None:
+        assert extract_websocket([header("Sec-WebSocket-Protocol", value)]) is None
+
+    @pytest.mark.parametrize(
+        "value", ["smarter-auth", "aaaa, smarter-auth", "smarter-auth,", "smarter-auth, smarter-auth, aaaa"]
+    )
+    def test_the_marker_without_one_token_is_malformed(self, value: str) -> None:
+        assert isinstance(extract_websocket([header("Sec-WebSocket-Protocol", value)]), Malformed)
+
+    def test_it_may_repeat_what_a_header_says_and_not_contradict_it(self) -> None:
+        offered = header("Sec-WebSocket-Protocol", "smarter-auth, aaaa")
+        assert extract_websocket([header("Authorization", "Token aaaa"), offered]) == A
+        assert isinstance(extract_websocket([header("X-API-Key", "bbbb"), offered]), Malformed)
+        assert isinstance(extract_websocket([offered, offered]), Malformed)
+
+    def test_a_request_that_is_no_websocket_brings_no_token_so(self) -> None:
+        assert extract([header("Sec-WebSocket-Protocol", "smarter-auth, aaaa")]) is None
+
+    @pytest.mark.parametrize(
+        ("value", "left"),
+        [
+            ("smarter-auth, aaaa", None),
+            ("chat, smarter-auth, aaaa,graphql-ws", "chat, graphql-ws"),
+            ("smarter-auth, smarter-auth, aaaa, chat", "chat"),
+            ("chat,  graphql-ws", "chat,  graphql-ws"),
+            ("", ""),
+        ],
+    )
+    def test_the_app_sees_the_others_only(self, value: str, left: str | None) -> None:
+        host = header("Host", "x")
+        expected = [host] if left is None else [host, header("Sec-WebSocket-Protocol", left)]
+        assert without_subprotocol([host, header("Sec-WebSocket-Protocol", value)]) == expected
 
 
 def test_every_refused_token_gets_the_same_bytes() -> None:
