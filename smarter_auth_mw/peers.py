@@ -1,0 +1,92 @@
+"""Who is at the other end: the peer's address, through proxies only where they are trusted, and its network."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Any
+
+UNKNOWN = "unknown"
+"""A peer without an address (a socket in the file system), or with something in its place: one peer."""
+NETWORK_BITS = 64
+"""What an IPv6 site is given at the least: whoever has one address has all of these (RFC 6177)."""
+
+_FORWARDED_FOR = re.compile(r"(?:^|;)[ \t]*for[ \t]*=[ \t]*([^;]*)", re.IGNORECASE)
+_WITH_PORT = re.compile(r"\[([^\]]*)\](?::\d+)?|([^:]*):\d+")
+
+Address = IPv4Address | IPv6Address
+
+
+class Peers:
+    """Tells peers apart, given the ``trusted`` proxies: addresses or networks."""
+
+    def __init__(self, trusted: Iterable[str] = ()) -> None:
+        self._trusted = tuple(ip_network(network, strict=False) for network in trusted)
+
+    def is_trusted(self, scope: Mapping[str, Any]) -> bool:
+        """Whether the request comes from a trusted proxy, whose forwarded headers count."""
+        return self._trusts(_client(scope))
+
+    def network(self, scope: Mapping[str, Any]) -> str:
+        """The peer's network: its IPv4 address, the /64 of its IPv6 address, or ``UNKNOWN``.
+
+        Behind a trusted proxy it is the right-most address that is not trusted itself. ``X-Forwarded-For`` and
+        ``Forwarded`` that differ (one of them may be the client's own), and what is no address, leave it at the
+        proxy's.
+        """
+        peer = _client(scope)
+        if self._trusts(peer):
+            chains = [list(chain) for chain in _chains(scope["headers"]) if chain]
+            found = {self._beyond(peer, chain) for chain in chains}
+            peer = found.pop() if len(found) == 1 else peer
+        return _network(peer)
+
+    def _beyond(self, peer: Address | None, chain: list[str]) -> Address | None:
+        for text in reversed(chain):
+            address = _address(text)
+            if address is None:
+                break
+            peer = address
+            if not self._trusts(address):
+                break
+        return peer
+
+    def _trusts(self, address: Address | None) -> bool:
+        return address is not None and any(address in network for network in self._trusted)
+
+
+def _client(scope: Mapping[str, Any]) -> Address | None:
+    client = scope.get("client")
+    return _address(str(client[0])) if client else None
+
+
+def _chains(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[list[str]]:
+    """The hops of ``X-Forwarded-For`` and those of ``Forwarded`` (RFC 7239), the nearest one last."""
+    headers = tuple(headers)
+    yield _hops(headers, b"x-forwarded-for")
+    forwarded = map(_FORWARDED_FOR.search, _hops(headers, b"forwarded"))
+    yield ["" if found is None else found[1].strip().strip('"') for found in forwarded]
+
+
+def _hops(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> list[str]:
+    values = [value.decode("latin-1") for name, value in headers if name == wanted]
+    return [hop.strip() for value in values for hop in value.split(",")]
+
+
+def _address(text: str) -> Address | None:
+    port = _WITH_PORT.fullmatch(text)
+    try:
+        address = ip_address(((port[1] or port[2]) if port else text).partition("%")[0])
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
+
+
+def _network(address: Address | None) -> str:
+    if address is None:
+        return UNKNOWN
+    if isinstance(address, IPv4Address):
+        return str(address)
+    return str(ip_network((int(address) >> NETWORK_BITS << NETWORK_BITS, NETWORK_BITS)))
