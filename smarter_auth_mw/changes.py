@@ -90,12 +90,13 @@ class Changes:
         One heard again counts from now on: the first time may have been a forgery ahead of the real commit, and a
         reading that began in between was excused from it.
         """
-        self.heard += 1
-        self._log[source, tx] = self.heard
+        number = self.heard + 1
+        self._log[source, tx] = number
         self._log.move_to_end((source, tx))
-        self._by_source.setdefault(source, {})[tx] = self.heard
+        self._by_source.setdefault(source, {})[tx] = number
         if not is_proven:
-            self._unproven[source, tx] = self.heard
+            self._unproven[source, tx] = number
+        self.heard = number  # Last: whoever sees the number, on whatever thread, finds the change.
 
     def prove(self, snapshot: Snapshot, begun: int) -> None:
         """Drop what a heartbeat sent at ``begun`` shows to be forged: a transaction that has not even begun."""
@@ -124,7 +125,8 @@ class Changes:
 
     def is_current(self, reading: Reading) -> bool:
         """Whether no change heard counts against the reading; looks only at what was heard since it was last asked."""
-        if reading.checked == self.heard:
+        heard = self.heard  # First: what is heard meanwhile is for the next time.
+        if reading.checked == heard:
             return True
         if reading.server != self.server:
             return False
@@ -132,7 +134,7 @@ class Changes:
             return False
         if not all(map(reading.snapshot.sees, self._since(reading))):
             return False
-        reading.checked = self.heard
+        reading.checked = heard
         return True
 
     def _since(self, reading: Reading) -> Iterator[int]:
