@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from smarter_auth_mw.cli import main
@@ -91,6 +93,20 @@ def environment(**settings: str) -> dict[str, str]:
     """An environment for a process: this one's, with these settings and no others."""
     others = {name: value for name, value in os.environ.items() if not name.startswith("SMARTER_AUTH_")}
     return others | {f"SMARTER_AUTH_{name.upper()}": value for name, value in settings.items()}
+
+
+def rows(url: str, query: str, script: str = "SELECT") -> list[asyncpg.Record]:
+    """What a plain SQL query finds, after a script."""
+
+    async def fetch() -> list[asyncpg.Record]:
+        connection = await asyncpg.connect(url)
+        try:
+            await connection.execute(script)
+            return await connection.fetch(query)
+        finally:
+            await connection.close()
+
+    return asyncio.run(fetch())
 
 
 def program(*arguments: str, env: Mapping[str, str]) -> Ran:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-
-import asyncpg
 import pytest
 
-from tests.cli_support import Commands
+from tests.cli_support import Commands, rows
 from tests.database_support import Database
 
 
@@ -48,7 +45,7 @@ def test_a_runtime_role_that_is_not_there_is_refused_and_nothing_is_done(empty: 
 def test_sql_is_printed_and_not_run_and_does_what_migrate_does(empty: Commands, empty_database: Database) -> None:
     script = empty("db", "sql").out
     assert empty.json("db", "status")["schema"] is None
-    asyncio.run(_execute(empty_database.owner, script))
+    rows(empty_database.owner, "SELECT", script)
     assert empty.json("db", "status")["pending"] == []
 
 
@@ -71,11 +68,3 @@ def test_the_embedded_database_is_migrated_for_its_runtime_role(bare: Commands, 
     assert migrated.json["pending"] == []
     assert "PostgreSQL" in migrated.err
     assert bare.json("resource", "list") == []
-
-
-async def _execute(url: str, script: str) -> None:
-    connection = await asyncpg.connect(url)
-    try:
-        await connection.execute(script)
-    finally:
-        await connection.close()

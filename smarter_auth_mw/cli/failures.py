@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
 import traceback
 from pathlib import Path
 
@@ -23,18 +21,12 @@ class UnexpectedError(SmarterAuthError):
     default_hint = "Please report it, with the command that you ran: it is a mistake in smarter_auth_mw."
 
 
-class OutputError(SmarterAuthError):
-    """The result could not be printed."""
-
-    code = "output"
-    default_hint = "What the command was to do is done."
-
-
 def report(error: Exception, *, as_json: bool) -> int:
     """Tell what went wrong; returns the exit code."""
+    if isinstance(error, BrokenPipeError | output.OutputError):
+        output.forget_stdout()
     if isinstance(error, BrokenPipeError):
-        _forget_stdout()  # Whoever read our output has seen enough: `smarter-auth key list | head`.
-        return 1
+        return 1  # Whoever read our output has seen enough: `smarter-auth key list | head`.
     explained = explain(error)
     message, hint = _masked(_message(explained)), _masked(explained.hint)
     if as_json:
@@ -50,7 +42,8 @@ def explain(error: Exception) -> SmarterAuthError:
         return error
     if isinstance(error, typer.TyperException):
         return UsageError(error.format_message(), hint=_help_of(error))
-    return UnexpectedError(f"{type(error).__name__}: {error} ({_place(error)})")
+    # Its text is left out: nobody knows what a stranger's exception quotes.
+    return UnexpectedError(f"{type(error).__name__} {_place(error)}")
 
 
 def _message(error: SmarterAuthError) -> str:
@@ -81,10 +74,8 @@ def _masked(text: str) -> str:
 
 
 def _place(error: Exception) -> str:
+    """The innermost place, and the innermost one of ours."""
     frames = traceback.extract_tb(error.__traceback__)
-    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "nowhere"
-
-
-def _forget_stdout() -> None:
-    # Python flushes stdout once more when it ends, and would complain about the same pipe.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    ours = [frame for frame in frames if "smarter_auth_mw" in frame.filename]
+    places = dict.fromkeys(f"{Path(frame.filename).name}:{frame.lineno}" for frame in (*frames[-1:], *ours[-1:]))
+    return f"in {', from '.join(places)}"

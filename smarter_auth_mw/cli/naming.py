@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from smarter_auth_mw.domain import Resource, Target
 from smarter_auth_mw.errors import InvalidReferenceError, UnknownKindError, UsageError
 from smarter_auth_mw.patterns import Pattern
-from smarter_auth_mw.references import plain
+from smarter_auth_mw.references import FORMS
 from smarter_auth_mw.routing import Routes
 
 ALIAS_FORMS = ("name", "label")
@@ -37,10 +37,11 @@ def routed(routes: Routes, kind: str, ref: str) -> Resource:
     """
     if kind not in routes.kinds:
         raise UnknownKindError(f"No route names the kind {kind!r}, but {', '.join(routes.kinds)}.", hint=_ANYWAY)
-    forms = {pattern.form.placeholder: pattern.form for pattern in _patterns(routes, kind, aliases=False)}
-    canonical = next((value for form in forms.values() if (value := form.parse(ref)) is not None), None)
+    # A kind that is reached by its name alone has references all the same: by them it is bound.
+    forms = list(dict.fromkeys(pattern.form for pattern in _patterns(routes, kind, aliases=False))) or [FORMS["ref"]]
+    canonical = next((value for form in forms if (value := form.parse(ref)) is not None), None)
     if canonical is None:
-        rules = ", or ".join(form.rule for form in forms.values()) or "an alias, which cannot be bound by itself"
+        rules = ", or ".join(form.rule for form in forms)
         raise InvalidReferenceError(f"{ref!r} is no reference of a {kind}: that is {rules}.")
     resource = Resource(kind, canonical)
     for url in _written(routes, resource):
@@ -50,11 +51,9 @@ def routed(routes: Routes, kind: str, ref: str) -> Resource:
 
 def unrouted(kind: str, ref: str) -> Resource:
     """A resource that no route has to lead to; raises InvalidReferenceError."""
-    canonical = plain(ref)
+    canonical = FORMS["ref"].parse(ref)
     if canonical is None:
-        raise InvalidReferenceError(
-            f"{ref!r} is no reference: that is a canonical integer, a lower-case UUID or a slug."
-        )
+        raise InvalidReferenceError(f"{ref!r} is no reference: that is {FORMS['ref'].rule}.")
     return Resource(kind, canonical)
 
 

@@ -7,11 +7,14 @@ move the cursor.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import TextIOWrapper
 from typing import Any
+
+from smarter_auth_mw.errors import SmarterAuthError
 
 Document = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
@@ -36,8 +39,30 @@ class Answer:
     as_json: bool = False
 
 
+class OutputError(SmarterAuthError):
+    """The result could not be printed."""
+
+    code = "output"
+    default_hint = "What the command was to do is done."
+
+
 def show(answer: Answer) -> None:
-    """Print the answer, and see that it has arrived."""
+    """Print the answer, and see that it arrives; raises OutputError, and BrokenPipeError where nobody reads on."""
+    try:
+        _print(answer)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"The result could not be printed: {error.strerror}.") from None
+
+
+def forget_stdout() -> None:
+    """Have Python not flush stdout once more when it ends, and not complain about what was told already."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _print(answer: Answer) -> None:
     document = answer.document
     if isinstance(document, Script):
         line(to_json(document.document) if answer.as_json else document.text)
@@ -49,7 +74,6 @@ def show(answer: Answer) -> None:
         _show_many(document)
     else:
         note("There are none.")
-    sys.stdout.flush()
 
 
 def to_json(document: Document) -> str:
