@@ -5,8 +5,10 @@ The only module that needs SQLAlchemy and Alembic (the ``cli`` extra). URLs are 
 
 from __future__ import annotations
 
+import asyncio
 import io
 import re
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -29,6 +31,9 @@ CONNECT_TIMEOUT_S = 5
 
 Progress = Callable[[str], None]
 
+# Alembic keeps its run in globals of a module, and a run that waits for the database lets others begin.
+_alembic = threading.Lock()
+
 
 @dataclass(frozen=True, slots=True)
 class MigrationStatus:
@@ -42,7 +47,7 @@ class MigrationStatus:
 async def status(url: str) -> MigrationStatus:
     """How far the database is. Raises ``SchemaError`` where it is ahead of this release, ``UnavailableError``."""
     with reported(mask_url(url)):
-        connection = await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S)
+        connection = await _connect(url)
         try:
             return _status(await _version(connection))
         finally:
@@ -72,7 +77,8 @@ async def sql(url: str | None = None, runtime_role: str | None = None) -> str:
     start = (await status(url)).schema if url else None
     output = io.StringIO()
     config = _config(output_buffer=output, runtime_role=runtime_role)
-    command.upgrade(config, f"{start or 'base'}:head", sql=True)
+    async with _alone():
+        command.upgrade(config, f"{start or 'base'}:head", sql=True)
     return output.getvalue()
 
 
@@ -112,19 +118,36 @@ def _statements(script: str) -> list[str]:
     return [paragraph for paragraph in paragraphs if not all(line.startswith("--") for line in paragraph.splitlines())]
 
 
+async def _connect(url: str) -> Any:
+    try:
+        return await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S)
+    except ValueError as error:  # From the parser of the URL: its text may quote a part of the password.
+        raise explained(error, mask_url(url)) from None
+
+
 async def _run(url: str, work: Callable[[Config], None], **attributes: Any) -> None:
     def work_on(connection: Connection) -> None:
         work(_config(connection=connection, **attributes))
 
-    async with _engine(url) as engine, engine.begin() as connection:
+    async with _alone(), _engine(url) as engine, engine.begin() as connection:
         await connection.run_sync(work_on)
+
+
+@asynccontextmanager
+async def _alone() -> AsyncIterator[None]:
+    while not _alembic.acquire(blocking=False):  # noqa: ASYNC110 - Another loop may hold it: nothing to await.
+        await asyncio.sleep(0.01)
+    try:
+        yield
+    finally:
+        _alembic.release()
 
 
 @asynccontextmanager
 async def _engine(url: str) -> AsyncIterator[Any]:
     engine = create_async_engine(
         "postgresql+asyncpg://",
-        async_creator=lambda: asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S),
+        async_creator=lambda: _connect(url),
         poolclass=NullPool,
     )
     try:

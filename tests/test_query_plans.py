@@ -1,0 +1,57 @@
+"""The statement that answers requests finds its rows by index, however many there are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import asyncpg
+import pytest
+
+from smarter_auth_mw.database import QUERIES
+
+# Every hundredth resource has ten keys, the others one or two; a key in ten has a token more than one.
+_FILL = """
+SET session_replication_role = replica;
+INSERT INTO smarter_auth.resource (id, kind, ref, protection)
+SELECT n, (ARRAY['bot', 'llm_client'])[1 + n % 2], n, 'bound' FROM generate_series(1, 40000) AS n;
+INSERT INTO smarter_auth.key (key_id, name) SELECT md5(n::text)::uuid, 'key ' || n FROM generate_series(1, 40000) AS n;
+INSERT INTO smarter_auth.token (digest, token_key, key_id, account)
+SELECT sha512(n::text::bytea), left(md5(n::text), 15), md5((1 + n % 40000)::text)::uuid, 'default'
+  FROM generate_series(1, 44000) AS n;
+INSERT INTO smarter_auth.binding (resource_id, key_id, account)
+SELECT id, md5((1 + (id + 7919 * n) % 40000)::text)::uuid, 'default'
+  FROM smarter_auth.resource
+ CROSS JOIN LATERAL generate_series(1, CASE WHEN id % 100 = 0 THEN 10 ELSE 1 + id % 2 END) AS n;
+ANALYZE;
+"""
+
+
+@pytest.fixture
+async def filled(owner: asyncpg.Connection) -> asyncpg.Connection:
+    await owner.execute(_FILL)
+    await owner.execute("SET plan_cache_mode = force_generic_plan; SET jit = off")
+    return owner
+
+
+async def test_reading_a_resource_is_index_probes_only(filled: asyncpg.Connection) -> None:
+    await filled.execute(f"PREPARE read (text, text) AS {QUERIES.read_bindings.sql}")
+    for ref, tokens in (("30000", 10), ("30002", 1), ("none", 1)):
+        explained = await filled.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE read ('bot', '{ref}')")
+        plan = json.loads(explained)[0]["Plan"]
+        assert {node["Node Type"] for node in _nodes(plan)} <= {
+            "Nested Loop",
+            "Index Scan",
+            "Index Only Scan",
+            "Result",
+            "Memoize",
+        }
+        assert plan["Actual Rows"] >= tokens
+        assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 150
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from _nodes(child)
