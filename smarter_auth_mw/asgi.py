@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from starlette.authentication import AuthCredentials, UnauthenticatedUser
@@ -11,10 +12,8 @@ from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant
 from smarter_auth_mw.domain import Target
 from smarter_auth_mw.http_auth import Credentials
 from smarter_auth_mw.settings import Settings
+from smarter_auth_mw.websocket import POLICY_VIOLATION, converse
 from smarter_auth_mw.wiring import Wiring
-
-POLICY_VIOLATION = 1008
-"""RFC 6455 §7.4.1: what a WebSocket is closed with when it is refused."""
 
 
 class SmarterAuthMiddleware:
@@ -35,61 +34,43 @@ class SmarterAuthMiddleware:
         return self._wiring.settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket"):
+        kind = scope["type"]
+        if kind not in ("http", "websocket"):
             await self._other(scope, receive, send)
             return
         target = self._wiring.resolve(scope)
         if target is None:
             await self.app(scope, receive, send)
             return
-        credentials = self._wiring.credentials(scope["headers"])
-        decision = await self._decide(target, credentials)
+        credentials = self._wiring.extractors[kind](scope["headers"])
+        decision = await self._decide(target, credentials, scope)
         if isinstance(decision, Denial):
-            await self._reject(decision, scope, send)
+            await self._reject(await self._wiring.denied(decision, scope), scope, send)
             return
-        if scope["type"] == "websocket":
-            receive = self._deciding_again(target, credentials, receive, send)
-        await self.app(_admitted(scope, decision), receive, send)
+        admitted = self._admitted(scope, decision)
+        if kind == "websocket":
+            await converse(self.app, admitted, receive, send, partial(self._decide, target, credentials, scope))
+        else:
+            await self.app(admitted, receive, send)
 
-    async def _decide(self, target: Target | Denial, credentials: Credentials) -> Decision:
+    async def _decide(self, target: Target | Denial, credentials: Credentials, scope: Scope) -> Decision:
         if isinstance(target, Denial):
             return target
         authenticator = self._wiring.authenticator()
         decision = None if authenticator is None else authenticator.warm(target, credentials)
-        return decision or await self._wiring.authenticate(target, credentials)
+        return decision or await self._wiring.authenticate(target, credentials, scope)
 
     async def _reject(self, denial: Denial, scope: Scope, send: Send) -> None:
-        rejection = self._wiring.rejections[denial]
         prefix = ""
         if scope["type"] == "websocket":
-            if "websocket.http.response" not in scope.get("extensions", {}):
+            if "websocket.http.response" not in (scope.get("extensions") or {}):
                 await send({"type": "websocket.close", "code": POLICY_VIOLATION})
                 return
             prefix = "websocket."
-        await send(
-            {
-                "type": f"{prefix}http.response.start",
-                "status": rejection.status,
-                "headers": list(rejection.headers),
-            }
-        )
+        rejection = self._wiring.rejections[denial]
+        headers = list(rejection.headers)
+        await send({"type": f"{prefix}http.response.start", "status": rejection.status, "headers": headers})
         await send({"type": f"{prefix}http.response.body", "body": rejection.body})
-
-    def _deciding_again(
-        self, target: Target | Denial, credentials: Credentials, receive: Receive, send: Send
-    ) -> Receive:
-        """A ``receive`` that hands on a message only while the decision still holds."""
-
-        async def receive_decided() -> Message:
-            message = await receive()
-            if message["type"] != "websocket.receive":
-                return message
-            if isinstance(await self._decide(target, credentials), Denial):
-                await send({"type": "websocket.close", "code": POLICY_VIOLATION})
-                return {"type": "websocket.disconnect", "code": POLICY_VIOLATION}
-            return message
-
-        return receive_decided
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
@@ -112,17 +93,18 @@ class SmarterAuthMiddleware:
 
         await self.app(scope, receive_again, send_closed)
 
-
-def _admitted(scope: Scope, decision: Grant | Anonymous) -> Scope:
-    """A copy of the scope that tells the app who is there; the caller's own stays as it is."""
-    outer_user = scope.get("user")
-    told: dict[str, Any] = {"smarter_auth": decision}
-    if isinstance(decision, Grant):
-        if outer_user is not None:
-            told["smarter_auth"] = Grant(decision.resource, decision.principal, outer_user)
-        told["user"], told["auth"] = decision.principal, AuthCredentials(["authenticated"])
-    elif outer_user is None:
-        told["user"], told["auth"] = UnauthenticatedUser(), AuthCredentials()
-    else:
-        told["smarter_auth"] = Anonymous(decision.resource, outer_user)
-    return {**scope, **told}
+    def _admitted(self, scope: Scope, decision: Grant | Anonymous) -> Scope:
+        """A copy of the scope that tells the app who is there; the caller's own stays as it is."""
+        outer_user = scope.get("user")
+        told: dict[str, Any] = {"smarter_auth": decision}
+        if isinstance(decision, Grant):
+            if outer_user is not None:
+                told["smarter_auth"] = Grant(decision.resource, decision.principal, outer_user)
+            told["user"], told["auth"] = decision.principal, AuthCredentials(["authenticated"])
+        elif outer_user is None:
+            told["user"], told["auth"] = UnauthenticatedUser(), AuthCredentials()
+        else:
+            told["smarter_auth"] = Anonymous(decision.resource, outer_user)
+        if self._wiring.hides_credentials:
+            told["headers"] = self._wiring.extractors[scope["type"]].hide(scope["headers"])
+        return {**scope, **told}

@@ -11,6 +11,7 @@ from smarter_auth_mw.decision import Decision, Denial, Grant, Reason, Require, d
 from smarter_auth_mw.domain import Bindings, Resource, Target
 from smarter_auth_mw.errors import InvalidReferenceError, OverloadedError, UnavailableError
 from smarter_auth_mw.http_auth import Credentials, Malformed
+from smarter_auth_mw.throttle import Throttle
 
 logger = logging.getLogger("smarter_auth_mw")
 
@@ -28,9 +29,16 @@ class WallClock:
 class Authenticator:
     """Decides requests for resources, from the cache where it can."""
 
-    def __init__(self, cache: Cache, require: Require = "bound", clock: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        require: Require = "bound",
+        clock: Callable[[], float] | None = None,
+        throttle: Throttle | None = None,
+    ) -> None:
         self._cache = cache
         self._require = require
+        self._throttle = throttle
         self._clock = clock or WallClock()
         self._is_outage = False
 
@@ -54,6 +62,10 @@ class Authenticator:
             self._is_outage = False
             logger.warning("store.recovered")
         return self._decide(bindings, target, credentials)
+
+    async def throttled(self, denial: Denial, peer: str) -> Denial:
+        """The denial as the peer is told of it: its token has been judged, and may have been one too many."""
+        return denial if self._throttle is None else await self._throttle.judge(denial, peer)
 
     def _granted_stale(self, target: Target, credentials: Credentials) -> Grant | None:
         """A grant by an entry that is older than it should be: an outage lengthens grants, and nothing else."""

@@ -5,21 +5,22 @@ from __future__ import annotations
 import http
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from smarter_auth_mw.decision import Denial, Reason
 from smarter_auth_mw.tokens import MAX_TOKEN_BYTES, Token
 
-Headers = Sequence[tuple[bytes, bytes]]
+Header = tuple[bytes, bytes]
+Headers = Sequence[Header]
 Offered = TypeVar("Offered", bytes, str)
 
 API_KEY_HEADER = b"x-api-key"
 SUBPROTOCOL_HEADER = b"sec-websocket-protocol"
 SUBPROTOCOL = "smarter-auth"
 """Offered by a browser, which can set no other header, and followed by the token: ``["smarter-auth", token]``."""
-RETRY_AFTER_S = {429: 60, 503: 1}
+OUTAGE_RETRY_AFTER_S = 1
 DETAILS = {
     400: "The request or its credentials can be read in more than one way.",
     401: "This resource asks for a valid API key.",
@@ -89,7 +90,7 @@ class Extractor:
             return _token(words[0]) if len(words) == 1 else Malformed("a scheme is followed by exactly one token")
         return Malformed("two headers with credentials have been joined") if self._joined.search(value) else None
 
-    def hide(self, headers: Headers) -> list[tuple[bytes, bytes]]:
+    def hide(self, headers: Headers) -> list[Header]:
         """The headers less our credentials; everything else as it came, a browser's subprotocols among it."""
         return [header for header in headers if header[0] == SUBPROTOCOL_HEADER or not self._is_ours(*header)]
 
@@ -112,7 +113,7 @@ def _read_subprotocols(value: bytes) -> Credentials:
     return _token(token[0])
 
 
-def without_subprotocol(headers: Headers) -> list[tuple[bytes, bytes]]:
+def without_subprotocol(headers: Headers) -> list[Header]:
     """The headers less the token that a browser offers as a subprotocol; everything else as it came."""
     left = []
     for name, value in headers:
@@ -138,6 +139,14 @@ def _offered(value: bytes) -> list[bytes]:
     return [one.strip(b" \t") for one in value.split(b",")]
 
 
+def is_preflight(scope: Mapping[str, Any]) -> bool:
+    """Whether a browser asks so what it may ask: ``OPTIONS``, with one origin and one method asked for (Fetch §4.8)."""
+    if scope.get("method") != "OPTIONS":
+        return False
+    names = [name for name, _ in scope["headers"]]
+    return names.count(b"origin") == names.count(b"access-control-request-method") == 1
+
+
 def _token(value: bytes) -> Token | Malformed:
     if len(value) > MAX_TOKEN_BYTES:
         return Malformed(f"a token has {MAX_TOKEN_BYTES} bytes at the most")
@@ -151,24 +160,34 @@ class Rejection:
     """A complete refusal, built once: the same bytes for every reason that shares its status."""
 
     status: int
-    headers: tuple[tuple[bytes, bytes], ...]
+    headers: tuple[Header, ...]
     body: bytes
 
 
 class Rejections:
     """All refusals, prebuilt; they tell the status and nothing of the reason."""
 
-    def __init__(self, ways: Sequence[str], realm: str, error_format: Literal["problem", "smarter"]) -> None:
-        self._by_status = {
-            status: Rejection(status, *_built(status, _challenges(ways, realm), error_format)) for status in DETAILS
+    def __init__(
+        self,
+        ways: Sequence[str],
+        realm: str,
+        error_format: Literal["problem", "smarter"],
+        *,
+        throttled_for_s: int = 60,
+    ) -> None:
+        more = {
+            401: _challenges(ways, realm),
+            429: [_retry_after(throttled_for_s)],
+            503: [_retry_after(OUTAGE_RETRY_AFTER_S)],
         }
-        self._by_reason = {reason: self._by_status[reason.status] for reason in Reason}
+        by_status = {status: _rejection(status, error_format, more.get(status, [])) for status in DETAILS}
+        self._by_reason = {reason: by_status[reason.status] for reason in Reason}
 
     def __getitem__(self, denial: Denial) -> Rejection:
         return self._by_reason[denial.reason]
 
 
-def _challenges(ways: Sequence[str], realm: str) -> list[tuple[bytes, bytes]]:
+def _challenges(ways: Sequence[str], realm: str) -> list[Header]:
     """One challenge for each accepted way, each a field of its own (RFC 9110 §11.6.1)."""
     forms = {
         "token": f'Token realm="{realm}"',
@@ -178,21 +197,19 @@ def _challenges(ways: Sequence[str], realm: str) -> list[tuple[bytes, bytes]]:
     return [(b"www-authenticate", forms[way].encode("ascii")) for way in ways]
 
 
-def _built(
-    status: int, challenges: list[tuple[bytes, bytes]], error_format: str
-) -> tuple[tuple[tuple[bytes, bytes], ...], bytes]:
+def _retry_after(seconds: int) -> Header:
+    return b"retry-after", str(seconds).encode("ascii")
+
+
+def _rejection(status: int, error_format: str, more: list[Header]) -> Rejection:
     media_type, document = _problem(status) if error_format == "problem" else _journaled(status)
     body = json.dumps(document, separators=(",", ":")).encode("ascii")
-    headers = [
+    headers = (
         (b"content-type", media_type),
         (b"content-length", str(len(body)).encode("ascii")),
         (b"cache-control", b"no-store"),
-    ]
-    if status == http.HTTPStatus.UNAUTHORIZED:
-        headers += challenges
-    if status in RETRY_AFTER_S:
-        headers.append((b"retry-after", str(RETRY_AFTER_S[status]).encode("ascii")))
-    return tuple(headers), body
+    )
+    return Rejection(status, (*headers, *more), body)
 
 
 def _problem(status: int) -> tuple[bytes, dict[str, Any]]:

@@ -17,12 +17,15 @@ from smarter_auth_mw.changes import Changes
 from smarter_auth_mw.decision import Decision, Denial, Reason
 from smarter_auth_mw.domain import Target
 from smarter_auth_mw.errors import ConfigurationError, SmarterAuthError, UnavailableError
-from smarter_auth_mw.http_auth import Credentials, Extractor, Rejections
+from smarter_auth_mw.http_auth import Credentials, Extractor, Rejections, is_preflight
 from smarter_auth_mw.loops import PerLoop
 from smarter_auth_mw.mounts import mounts_of
+from smarter_auth_mw.near_misses import NearMisses
+from smarter_auth_mw.peers import Peers
 from smarter_auth_mw.routing import Routes
-from smarter_auth_mw.settings import WAYS, RouteSettings, Settings
+from smarter_auth_mw.settings import RouteSettings, Settings
 from smarter_auth_mw.store import Store, open_pool
+from smarter_auth_mw.throttle import Throttle, is_guess, open_throttle, window_s
 
 Role = Literal["owner", "runtime"]
 
@@ -78,13 +81,18 @@ class Wiring:
             self.routes = compile_routes(self.settings or RouteSettings(), app)
         except ConfigurationError as error:
             self._note(error)
-        ways = self.settings.credentials if self.settings else WAYS
-        self.credentials = Extractor(ways)
+        known = self.settings or Settings.model_construct()  # the defaults, which are enough to refuse everything
+        self.extractors = {
+            "http": Extractor(known.credentials),
+            "websocket": Extractor((*known.credentials, "subprotocol")),
+        }
         self.rejections = Rejections(
-            ways,
-            self.settings.realm if self.settings else "smarter",
-            self.settings.error_format if self.settings else "problem",
+            known.credentials, known.realm, known.error_format, throttled_for_s=window_s(known.failed_attempts)
         )
+        self.hides_credentials = known.hide_credentials
+        self._passes_preflights = known.preflight == "pass"
+        self._peers = Peers(known.trusted_proxies)
+        self._near_misses = NearMisses()
         self._parts = PerLoop(self._opened)
         self.authenticator = self._parts.ready
 
@@ -100,16 +108,27 @@ class Wiring:
         """What the request names; None only where it surely names no resource."""
         if self.routes is None:
             return Denial(Reason.UNAVAILABLE, detail="the routes have mistakes")
-        return self.routes.resolve(scope)
+        target = self.routes.resolve(scope)
+        if target is not None and self._passes_preflights and isinstance(target, Target) and is_preflight(scope):
+            return None
+        return target
 
-    async def authenticate(self, target: Target, credentials: Credentials) -> Decision:
+    async def authenticate(self, target: Target, credentials: Credentials, scope: Mapping[str, Any]) -> Decision:
         """The decision of the running loop's authenticator, whose connections are opened if need be."""
         try:
             authenticator = await self._parts.get()
         except SmarterAuthError as error:
             self._report(error)
             return Denial(Reason.UNAVAILABLE, detail=error.message)
-        return await authenticator.authenticate(target, credentials)
+        return await authenticator.authenticate(target, credentials, self._peers.network(scope))
+
+    async def denied(self, denial: Denial, scope: Mapping[str, Any]) -> Denial:
+        """What the peer is to be told of a denial: that one, or that it has failed too often."""
+        self._near_misses.note(denial, scope["path"])
+        authenticator = self.authenticator()
+        if authenticator is None or not is_guess(denial):
+            return denial
+        return await authenticator.throttled(denial, self._peers.network(scope))
 
     async def open(self) -> None:
         """Open the running loop's connections; a database that is down is reported, and tried again by requests."""
@@ -126,13 +145,14 @@ class Wiring:
     async def _opened(self) -> AsyncIterator[Authenticator]:
         if self.mistakes is not None or self.settings is None:
             raise self.mistakes or UnavailableError()
-        async with open_store(self.settings) as store:
-            yield authenticator_of(self.settings, store)
+        settings, cache_url = self.settings, self.settings.cache_url.get_secret_value()
+        async with open_store(settings) as store, open_throttle(settings.failed_attempts, cache_url) as throttle:
+            yield authenticator_of(settings, store, throttle)
 
 
-def authenticator_of(settings: Settings, store: Store) -> Authenticator:
+def authenticator_of(settings: Settings, store: Store, throttle: Throttle | None = None) -> Authenticator:
     """What decides requests, with a cache of its own before the store."""
-    return Authenticator(Cache(store, limits(settings), Changes()), settings.require)
+    return Authenticator(Cache(store, limits(settings), Changes()), settings.require, throttle=throttle)
 
 
 def compile_routes(settings: RouteSettings, app: Any = None) -> Routes:

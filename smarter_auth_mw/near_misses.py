@@ -1,0 +1,48 @@
+"""Refused spellings, named in the log now and then: an operator's mistake shows there, and a flood does not fill it."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable
+
+from smarter_auth_mw.decision import Denial, Reason
+
+PAUSE_S = 10
+"""At the most one line in this time, with the number of those that were left out."""
+SHOWN_CHARS = 400
+
+_PLAIN = re.compile(r"(?:/[A-Za-z0-9._~-]+){1,8}/?")
+_ABOUT_SPELLING = frozenset({Reason.NOT_CANONICAL, Reason.AMBIGUOUS})
+
+logger = logging.getLogger("smarter_auth_mw")
+
+
+class NearMisses:
+    """Tells operators of requests that were refused since they can be read two ways, and what to do if wrongly so."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.count = 0
+        self._clock = clock
+        self._silent_until_s = float("-inf")
+        self._told = 0
+
+    def note(self, denial: Denial, path: str) -> None:
+        """Count the denial if it is one of these; ``path`` is what the client asked for."""
+        if denial.reason not in _ABOUT_SPELLING:
+            return
+        self.count += 1
+        if self._clock() < self._silent_until_s:
+            return
+        more, self._told = self.count - self._told - 1, self.count
+        self._silent_until_s = self._clock() + PAUSE_S
+        # The detail shows what a stranger wrote, escaped and cut by who made it.
+        logger.warning("request.refused 400: %s.%s (%d more before)", denial.detail[:SHOWN_CHARS], _advice(path), more)
+
+
+def _advice(path: str) -> str:
+    """The line to add where the path is no resource, if such a line can be written."""
+    if len(path) > SHOWN_CHARS or not _PLAIN.fullmatch(path):
+        return ""
+    return f" If that path is no resource, add to SMARTER_AUTH_ROUTES: none {path}"
