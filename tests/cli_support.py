@@ -9,9 +9,10 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ ROUTES = "bot /bots/{ref:int}"
 PATIENCE_S = 60
 """How long a process may take before the test says that it hangs."""
 
+_modules = count(1)
 _LISTENING = re.compile(r"running on (http://[^ ]+)")
 
 
@@ -87,6 +89,20 @@ def run(bare: Commands, database: Database) -> Commands:
     """The command line on a migrated database, with routes for bots."""
     bare.set(database_url=database.runtime, routes=ROUTES)
     return bare
+
+
+@pytest.fixture
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """Writes a module into a working directory of the test's own; gives the name of its ``app``."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    def write(text: str) -> str:
+        module = f"written_{next(_modules)}"
+        tmp_path.joinpath(f"{module}.py").write_text(text)
+        return f"{module}:app"
+
+    return write
 
 
 def environment(**settings: str) -> dict[str, str]:
@@ -154,6 +170,6 @@ def _listening(process: subprocess.Popen[str], pattern: re.Pattern[str]) -> Serv
     said = ""
     for line in process.stdout:
         said += line
-        if found := pattern.search(line):
+        if found := pattern.search(said):
             return Server(process, found[1], said)
     raise AssertionError(f"The server ended before it was listening:\n{said}")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -129,15 +128,6 @@ def test_the_middleware_itself_answers_with_that_status(run: Commands, database:
     assert said == asyncio.run(witness())
 
 
-@pytest.fixture
-def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory of the test's own, from which apps are imported."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(sys, "modules", dict(sys.modules))
-    return tmp_path
-
-
 APPS = {
     "added": "app = FastAPI(); app.root_path = '/api'; app.add_middleware(SmarterAuthMiddleware, settings=settings)",
     "wrapped": "app = SmarterAuthMiddleware(Starlette(), settings)",
@@ -148,9 +138,9 @@ APPS = {
 
 @pytest.mark.parametrize("way", APPS)
 def test_settings_and_routes_of_an_app_count_instead_of_the_environment(
-    bare: Commands, database: Database, somewhere: Path, way: str
+    bare: Commands, database: Database, written: Callable[[str], str], way: str
 ) -> None:
-    somewhere.joinpath("some_app.py").write_text(
+    app = written(
         "from fastapi import FastAPI\n"
         "from starlette.applications import Starlette\n"
         "from starlette.middleware.cors import CORSMiddleware\n"
@@ -158,26 +148,25 @@ def test_settings_and_routes_of_an_app_count_instead_of_the_environment(
         "print('noise at import')\n"
         f"settings = Settings(database_url={database.runtime!r}, routes=['tool /tools/{{ref}}'])\n" + APPS[way]
     )
-    name = "some_app:app.inner" if way == "attribute" else "some_app:app"
+    name = f"{app}.inner" if way == "attribute" else app
     bare.json("resource", "add", "tool:hammer", "--protect", "--app", name)
     found = checked(bare, "/tools/hammer", "--app", name)
     assert (found["resource"], found["status"], found["routes_from"]) == ("tool:hammer", 401, name)
 
 
-def test_the_environment_counts_where_the_app_leaves_it_to_it(run: Commands, somewhere: Path) -> None:
-    somewhere.joinpath("some_app.py").write_text(
+def test_the_environment_counts_where_the_app_leaves_it_to_it(run: Commands, written: Callable[[str], str]) -> None:
+    app = written(
         "from starlette.applications import Starlette\n"
         "from starlette.middleware import Middleware\n"
         "from smarter_auth_mw import SmarterAuthMiddleware\n"
         "app = Starlette(middleware=[Middleware(SmarterAuthMiddleware)])\n"
     )
-    found = checked(run, "/bots/1", "--app", "some_app:app")
-    assert (found["resource"], found["routes_from"]) == ("bot:1", "some_app:app")
+    found = checked(run, "/bots/1", "--app", app)
+    assert (found["resource"], found["routes_from"]) == ("bot:1", app)
 
 
-def test_an_app_without_the_middleware_is_not_found(run: Commands, somewhere: Path) -> None:
-    somewhere.joinpath("some_app.py").write_text("async def app(scope, receive, send): ...")
-    ran = run("check", "/bots/1", "--app", "some_app:app")
+def test_an_app_without_the_middleware_is_not_found(run: Commands, written: Callable[[str], str]) -> None:
+    ran = run("check", "/bots/1", "--app", written("async def app(scope, receive, send): ..."))
     assert ran.exit_code == 1
     assert "SmarterAuthMiddleware" in ran.error
 
@@ -187,13 +176,14 @@ def test_an_app_without_the_middleware_is_not_found(run: Commands, somewhere: Pa
     [
         ("", "has no attribute 'app'"),
         ("import no_such_module", "no_such_module"),
-        ("raise RuntimeError('not today')", "not today (some_app.py, line 1)"),
+        ("raise RuntimeError('not today')", "not today (written_"),
         ("import sys; sys.exit(7)", "SystemExit"),
-        ("app = (", "some_app.py, line 1"),
+        ("app = (", "line 1"),
     ],
 )
-def test_an_app_that_does_not_import_is_one_clear_line(run: Commands, somewhere: Path, text: str, says: str) -> None:
-    somewhere.joinpath("some_app.py").write_text(text)
-    ran = run("check", "/bots/1", "--app", "some_app:app")
+def test_an_app_that_does_not_import_is_one_clear_line(
+    run: Commands, written: Callable[[str], str], text: str, says: str
+) -> None:
+    ran = run("check", "/bots/1", "--app", written(text))
     assert ran.exit_code == 2
     assert says in ran.error

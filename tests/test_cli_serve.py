@@ -1,0 +1,112 @@
+"""`smarter-auth serve`: somebody's app behind the middleware, as a real process."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from tests.cli_support import PROGRAM, ROUTES, Commands, environment, program, serving
+from tests.database_support import Database
+
+SERVICE = [*PROGRAM, "serve", "existing_service:app", "--port", "0"]
+
+
+@pytest.fixture
+def env(database: Database) -> dict[str, str]:
+    return environment(database_url=database.runtime, routes=ROUTES)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_cleanly_when_asked_to(env: dict[str, str], number: signal.Signals) -> None:
+    with serving(SERVICE, env) as server:
+        httpx.get(f"{server.url}/bots/1")
+        exit_code, said = server.stop(number)
+    assert exit_code in (0, -signal.SIGTERM)  # uvicorn passes SIGTERM on to itself in the end
+    assert "Finished server process" in said
+    assert "Traceback" not in said
+
+
+def test_several_workers_share_the_port_and_the_keys(env: dict[str, str], run: Commands) -> None:
+    token = run.json("key", "create", "--name", "first", "--bind", "bot:1")["token"]
+    # The socket is there before the workers are, and nobody listens until then.
+    started = re.compile(r"running on (http://\S+)(?s:.*startup complete){2}")
+    with serving([*SERVICE, "--workers", "2"], env, started) as server:
+        for _ in range(8):
+            assert httpx.get(f"{server.url}/bots/1").status_code == 401
+            assert httpx.get(f"{server.url}/bots/1", headers={"X-API-Key": token}).status_code == 200
+        server.stop(signal.SIGINT)
+
+
+def test_an_app_that_has_the_middleware_already_is_not_wrapped_again(env: dict[str, str], run: Commands) -> None:
+    run.json("resource", "add", "bot:1", "--protect")
+    with serving([*PROGRAM, "serve", "starlette_app:app", "--port", "0"], env) as server:
+        assert "has a SmarterAuthMiddleware of its own" in server.said
+        assert httpx.get(f"{server.url}/bots/1").status_code == 401
+
+
+def test_no_token_reaches_the_log(env: dict[str, str], run: Commands) -> None:
+    token = run.json("key", "create", "--name", "first", "--bind", "bot:1")["token"]
+    with serving(SERVICE, env) as server:
+        for header in ({"X-API-Key": token}, {"Authorization": f"Token {token} {token}"}):
+            httpx.get(f"{server.url}/bots/1", headers=header)
+        _, said = server.stop()
+    assert '"GET /bots/1 HTTP/1.1" 400' in said
+    assert token not in said
+
+
+def test_a_stranger_cannot_say_by_a_header_where_they_come_from(env: dict[str, str]) -> None:
+    with serving(SERVICE, env) as server:
+        httpx.get(f"{server.url}/bots/1", headers={"X-Forwarded-For": "192.0.2.1"})
+        _, said = server.stop()
+    assert "192.0.2.1" not in said
+
+
+def test_a_port_in_use_is_one_clear_line(env: dict[str, str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        ran = program("serve", "tests.asgi_support:APP", "--port", port, env=env)
+    assert ran.exit_code == 3
+    assert re.fullmatch(rf"error: 127.0.0.1:{port} cannot be listened on: .* --port, --host.", ran.error)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("def app(environ, start_response): ...", "WSGI"),
+        ("class app:\n def __call__(self, environ, start_response): ...\napp = app()", "WSGI"),
+        ("def app(): ...", "no ASGI app"),
+        ("app = 'hello'", "no ASGI app"),
+        ("class app:\n async def __call__(self, scope, receive, send): ...", "no ASGI app"),
+        ("import no_such_module", "no_such_module"),
+        ("", "has no attribute 'app'"),
+    ],
+)
+def test_what_cannot_be_served_is_one_clear_line(
+    run: Commands, written: Callable[[str], str], text: str, says: str
+) -> None:
+    ran = run("serve", written(text))
+    assert ran.exit_code == 2
+    assert says in ran.error
+
+
+@pytest.mark.parametrize("name", ["existing_service", ":app", "existing_service:", ""])
+def test_what_names_no_app_is_one_clear_line(run: Commands, name: str) -> None:
+    ran = run("serve", name)
+    assert ran.exit_code == 2
+    assert "main:app" in ran.error
+
+
+def test_mistakes_of_the_configuration_are_told_before_anything_is_served(bare: Commands) -> None:
+    bare.set(database_url="postgresql://localhost/db", routes="bot /bots/{id}")
+    ran = bare("serve", "tests.asgi_support:APP", "--port", "0")
+    assert ran.exit_code == 2
+    assert "SMARTER_AUTH_ROUTES" in ran.error
+
+
+def test_json_is_no_option_of_a_command_that_prints_no_document(run: Commands) -> None:
+    assert run("serve", "tests.asgi_support:APP", "--json").json["error"]["code"] == "usage"
