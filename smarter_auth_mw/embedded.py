@@ -11,31 +11,30 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 from smarter_auth_mw.errors import UsageError
 
 if TYPE_CHECKING:
     from smarter_auth_mw.embedded_keeper import Server
 
-_WRITE = "Write embedded: for a directory of your own, or embedded:///DIR with an absolute path."
-
 
 def is_embedded(url: str) -> bool:
     """Whether the URL asks for the embedded PostgreSQL."""
-    return url.partition(":")[0].strip().lower() == "embedded"
+    return url.lower().startswith("embedded:")
 
 
 def directory_of(url: str) -> Path | None:
     """The directory that an `embedded:` URL names, percent-decoded; None: the default one. Raises UsageError."""
-    parts = urlsplit(url)
-    if not is_embedded(url) or parts.netloc or parts.query or parts.fragment:
-        raise UsageError("An embedded: URL names a directory and nothing else", hint=_WRITE)
-    if not parts.path:
+    named = url.partition(":")[2]
+    if is_embedded(url) and not named:
         return None
-    directory = Path(unquote(parts.path))
-    if not url.partition(":")[2].startswith("///") or not directory.name:
-        raise UsageError(f"embedded: does not take {parts.path!r} for a directory", hint=_WRITE)
+    directory = Path("/", unquote(named).lstrip("/"))
+    if not (is_embedded(url) and named.startswith("///") and directory.name) or set("?#") & set(named):
+        raise UsageError(
+            "An embedded: URL names one directory, by its absolute path, or none",
+            hint="Write embedded: for a directory of your own, or embedded:///DIR",
+        )
     return directory
 
 

@@ -37,6 +37,7 @@ _LONGEST_PAUSE_S = 30.0
 """Between two attempts to restart a server that does not start."""
 _LOG_BYTES = 10_000_000
 _TAIL_LINES = 8
+_LITTLE_ROOM = 100_000_000
 _ENVIRONMENT = {"LC_ALL": "C", "PATH": "/usr/bin:/bin"}
 """All that the server's programs see: neither PG* variables nor the secrets of whoever starts them."""
 _STOPPING = (("INT", 30.0), ("QUIT", 10.0), ("KILL", 10.0))
@@ -161,10 +162,12 @@ class Server:
             raise ServerError(f"{Path(command[0]).name} failed", self.tail(written))
 
     def tail(self, start: int) -> list[str]:
-        """The last lines of the log, from this byte on."""
+        """The last lines of the log, from this byte on, and what a full disk may have kept out of it."""
         with self.log.open("rb") as log:
             log.seek(start)
-            return log.read().decode(errors="replace").splitlines()[-_TAIL_LINES:]
+            lines = log.read().decode(errors="replace").splitlines()[-_TAIL_LINES:]
+        free = shutil.disk_usage(self.home).free
+        return lines if free > _LITTLE_ROOM else [*lines, f"{self.home} has room for {free} bytes only"]
 
     def start(self, held: int) -> None:
         """Start the postmaster and wait until it answers; `held`, the server's lock, passes into its hands.
@@ -201,16 +204,18 @@ class Server:
 
     def _pid_file(self) -> list[str]:
         try:
-            return [line.strip() for line in (self.data / "postmaster.pid").read_text().splitlines()]
+            text = (self.data / "postmaster.pid").read_text(errors="replace")
         except FileNotFoundError:
             return []
+        return [line.strip() for line in text.splitlines()]
 
     def stop(self) -> None:
         """Stop the server, wait until its last process is gone, and leave nothing behind; raise ServerError."""
         if not any(self._is_gone_after(signal, patience_s) for signal, patience_s in _STOPPING):
             raise ServerError("PostgreSQL does not stop")
-        with suppress(OSError):
-            Path(self.socket_directory).rmdir()
+        if self.socket.parent.parent != self.home:
+            with suppress(OSError):
+                self.socket.parent.rmdir()
 
     def _is_gone_after(self, signal: str, patience_s: float) -> bool:
         signalled = None
@@ -257,26 +262,32 @@ def spawn(server: Server, python: str) -> None:
 def keep(server: Server, keeper: int) -> None:
     """Stop the server when its last user is gone, start it again when it dies before; then return."""
     pause_s = due = 0.0
-    while (users := try_lock(server.users_lock)) is None:
-        time.sleep(_KEEPER_TICK_S)
+    while (alone := try_lock(server.users_lock)) is None:
         if time.monotonic() >= due:
             pause_s = 0.0 if _revive(server) else min(2 * pause_s + _KEEPER_TICK_S, _LONGEST_PAUSE_S)
             due = time.monotonic() + pause_s
         with suppress(OSError):
             _rotate(server.log)
+        time.sleep(_KEEPER_TICK_S)
     server.stop()
     os.close(keeper)  # before the users' lock: who gets that next must not find a keeper that is about to leave
-    os.close(users)
+    os.close(alone)
 
 
 def _revive(server: Server) -> bool:
+    """Start the server where it is dead and has users; say whether that is in order now."""
     if not server.data.exists() or (held := try_lock(server.server_lock)) is None:
+        return True
+    if (user := try_lock(server.users_lock, fcntl.LOCK_SH)) is None:
+        os.close(held)  # its last user has just stopped it
         return True
     try:
         server.start(held)
     except (ServerError, OSError) as error:
         print(f"keeper: {error}", file=sys.stderr, flush=True)  # noqa: T201
         return False
+    finally:
+        os.close(user)
     return True
 
 

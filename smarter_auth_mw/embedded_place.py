@@ -34,7 +34,7 @@ every local user.
 ROOTS_PLACE = Path("/var/lib/smarter_auth")
 SERVER_USERS = ("postgres", "_postgres", "nobody")
 """Who runs root's server: the first that there is."""
-ANOTHER_DATABASE = "Or use a PostgreSQL of your own: SMARTER_AUTH_DATABASE_URL=postgresql://…"
+ANOTHER_DATABASE = "Use a PostgreSQL of your own: SMARTER_AUTH_DATABASE_URL=postgresql://…"
 ANOTHER_DIRECTORY = "Name another directory: SMARTER_AUTH_DATABASE_URL=embedded:///DIR"
 _LONGEST_SOCKET_PATH = 100  # bytes; Linux takes 107, macOS 103
 _LONGEST_DIRECTORY = 900  # bytes; PostgreSQL takes 1023, with the names of its own files
@@ -47,6 +47,7 @@ _UNQUOTABLE = re.compile(r"[\"$`\\]")
 def place(directory: Path | None, progress: Progress) -> Server:
     """Find, and where it is missing create, the place of this directory's server (None: the default directory)."""
     source = programs()
+    _require_name(os.geteuid())
     if os.geteuid() == 0:
         return _roots_place(directory, source, progress)
     if _UNQUOTABLE.search(str(source)):
@@ -71,14 +72,15 @@ def programs() -> Path:
                 return found
     raise UnavailableError(
         "The embedded PostgreSQL is not installed",
-        hint=f"Run: pip install 'smarter_auth_mw[embedded]'. {ANOTHER_DATABASE}",
+        hint=f"Run: pip install 'smarter_auth_mw[embedded]'. Or: {ANOTHER_DATABASE}",
     )
 
 
 def major(source: Path) -> str:
-    """The major version of these programs, as it stands in the first line of their catalogue's source."""
-    with next((source / "share").rglob("postgres.bki")).open() as catalogue:
-        return catalogue.readline().split()[-1]
+    """The major version of these programs."""
+    for catalogue in source.glob("share/**/postgres.bki"):
+        return catalogue.read_text()[:80].split()[2]  # "# PostgreSQL 18"
+    raise UnavailableError(f"The PostgreSQL in {source} is not complete", hint="Install its wheel again.")
 
 
 def default_directory() -> Path:
@@ -98,7 +100,7 @@ def _own_directory(home: Path) -> Path:
     if not home.is_dir():
         raise UsageError(f"{home} is not a directory", hint=ANOTHER_DIRECTORY)
     if home.stat().st_uid != os.geteuid():
-        raise UsageError(f"{home} belongs to {_name(home.stat().st_uid)}", hint=ANOTHER_DIRECTORY)
+        raise UsageError(f"{home} belongs to {name_of(home.stat().st_uid)}", hint=ANOTHER_DIRECTORY)
     if any(home.iterdir()) and not (home / "users.lock").exists():
         raise UsageError(
             f"{home} holds other things than an embedded PostgreSQL",
@@ -131,16 +133,20 @@ def _socket_directory(home: Path) -> Path:
 
 
 def make_socket_directory(server: Server) -> None:
-    """Create it, readable by the server's user alone; raise UsageError where somebody else did before."""
-    directory = Path(server.socket_directory)
-    owner = os.geteuid() if server.uid is None else server.uid
-    if not directory.is_symlink() and not directory.exists():
-        directory.mkdir(mode=0o700)
-        hand_over(directory, server)
+    """Create it, open to the server's user alone; raise UsageError where somebody else did before."""
+    if not os.path.lexists(server.socket_directory):
+        Path(server.socket_directory).mkdir(mode=0o700)
+        hand_over(Path(server.socket_directory), server)
+    check_socket_directory(server)
+
+
+def check_socket_directory(server: Server) -> None:
+    """Raise UsageError where others could have put their socket in the place of the server's."""
+    directory, owner = Path(server.socket_directory), os.geteuid() if server.uid is None else server.uid
     found = directory.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != owner or found.st_mode & 0o077:
         raise UsageError(
-            f"PostgreSQL's socket cannot lie in {directory}: it is not a private directory of {_name(owner)}",
+            f"PostgreSQL's socket cannot lie in {directory}: it is not a private directory of {name_of(owner)}",
             hint="Remove it, or name a directory with a shorter path: SMARTER_AUTH_DATABASE_URL=embedded:///DIR",
         )
 
@@ -222,8 +228,18 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
 
 
-def _name(uid: int) -> str:
+def name_of(uid: int) -> str:
+    """The OS user's name, for people and for PostgreSQL's map of users."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return f"user {uid}"
+
+
+def _require_name(uid: int) -> None:
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        raise UsageError(
+            f"User {uid} has no name on this machine, and PostgreSQL needs one", hint=ANOTHER_DATABASE
+        ) from None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import pwd
 import shutil
 import sys
 from collections.abc import Iterator
@@ -16,9 +15,11 @@ from smarter_auth_mw.embedded_place import (
     ANOTHER_DATABASE,
     ANOTHER_DIRECTORY,
     Progress,
+    check_socket_directory,
     hand_over,
     major,
     make_socket_directory,
+    name_of,
     place,
 )
 from smarter_auth_mw.errors import UnavailableError, UsageError
@@ -99,13 +100,14 @@ def _explained() -> Iterator[None]:
     except OSError as error:
         what = f"{error.strerror}: {error.filename}" if error.filename else str(error)
         raise UnavailableError(
-            f"The embedded PostgreSQL cannot be used: {what}", hint=f"{ANOTHER_DIRECTORY}. {ANOTHER_DATABASE}"
+            f"The embedded PostgreSQL cannot be used: {what}", hint=f"{ANOTHER_DIRECTORY}. Or: {ANOTHER_DATABASE}"
         ) from error
 
 
 def _bring_up(server: Server, progress: Progress) -> None:
     for _ in attempts(START_S):
         if server.is_ready():
+            check_socket_directory(server)
             return spawn(server, _python())  # where there is none any more
         if (held := try_lock(server.server_lock)) is not None:
             return _start(server, held, progress)
@@ -114,9 +116,9 @@ def _bring_up(server: Server, progress: Progress) -> None:
 
 def _start(server: Server, held: int, progress: Progress) -> None:
     try:
+        make_socket_directory(server)
         _make_data(server, held, progress)
         _configure(server)
-        make_socket_directory(server)
         # Before the server, so that nothing can end this process in between and leave a server that nobody keeps.
         spawn(server, _python())
     except BaseException:
@@ -190,10 +192,7 @@ def _configure(server: Server) -> None:
 def _system_users(server: Server) -> list[str]:
     """The OS users that may connect, as any role: root, the directory's owner, and who runs the server."""
     users = {0, server.home.stat().st_uid, os.geteuid() if server.uid is None else server.uid}
-    try:
-        return sorted(pwd.getpwuid(uid).pw_name for uid in users)
-    except KeyError as error:
-        raise UsageError(f"{error.args[0]}, and PostgreSQL needs one", hint=ANOTHER_DATABASE) from None
+    return sorted(name_of(uid) for uid in users)
 
 
 def _quoted(value: str) -> str:

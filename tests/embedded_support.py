@@ -95,16 +95,15 @@ class Outfit:
             "LD_LIBRARY_PATH": str(self.home / "python" / "lib") if self.is_somebody_else else "",
         }
 
-    def popen(self, *arguments: str, env: dict[str, str] | None = None, umask: int = -1) -> subprocess.Popen[str]:
-        """The interpreter with these arguments, as this user and in this user's home."""
+    def popen(self, *arguments: str, env: dict[str, str] | None = None, shell: str = "") -> subprocess.Popen[str]:
+        """The interpreter with these arguments, as this user and in this user's home, after these shell commands."""
         return subprocess.Popen(
-            [self.python, *arguments],
+            ["/bin/sh", "-c", f'{shell or ":"}; exec "$0" "$@"', self.python, *arguments],
             env=self.environment | (env or {}),
             cwd="/",
             text=True,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            umask=umask,
             user=self.entry.pw_uid if self.is_somebody_else else None,
             group=self.entry.pw_gid if self.is_somebody_else else None,
             extra_groups=[] if self.is_somebody_else else None,
@@ -210,6 +209,8 @@ class Place:
 
     outfit: Outfit
     directory: Path
+    is_named: bool = True
+    """Whether the processes name the directory; otherwise it is their default."""
     users: list[User] = field(default_factory=list)
 
     @cached_property
@@ -220,17 +221,25 @@ class Place:
     def locks(self) -> list[Path]:
         return [self.home / f"{name}.lock" for name in ("users", "server", "keeper")]
 
-    def begin(self) -> User:
+    def begin(self, **how: Any) -> User:
         """Start a process that starts the server, and wait for nothing."""
-        user = User(self.outfit.popen("-c", USER_PROGRAM.read_text(), str(self.directory)))
+        directory = [str(self.directory)] if self.is_named else []
+        user = User(self.outfit.popen("-c", USER_PROGRAM.read_text(), *directory, **how))
         self.users.append(user)
         return user
 
-    def start(self) -> User:
+    def start(self, **how: Any) -> User:
         """Start a process that uses the server, and wait until it does."""
-        user = self.begin()
+        user = self.begin(**how)
         assert "error" not in user.told, user.told
         return user
+
+    def refusal(self, **how: Any) -> dict[str, str]:
+        """What a process says that cannot use the server: `error`, `message` and `hint`."""
+        user = self.begin(**how)
+        assert "error" in user.told, user.told
+        user.close()
+        return user.told
 
     def postmaster(self) -> int:
         """The pid of a postmaster that is ready, or 0."""
@@ -259,12 +268,16 @@ class Place:
             self.users.pop().close()
 
     def end(self) -> None:
-        """End whatever a failed test has left."""
+        """Kill the users that are left, see that everything ends with them, and end what does not."""
         self.dismiss()
-        if (pid := self.keeper()) != 0:
-            os.kill(pid, signal.SIGKILL)
-        if (self.home / "server.lock").exists():
-            Server(str(self.home), str(self.home / "socket"), "").stop()
+        try:
+            if self.keeper():
+                self.wait_until_quiet()
+        finally:
+            if (pid := self.keeper()) != 0:
+                os.kill(pid, signal.SIGKILL)
+            if (self.home / "server.lock").exists():
+                Server(str(self.home), str(self.home / "socket"), "").stop()
 
     def __enter__(self) -> Self:
         return self
