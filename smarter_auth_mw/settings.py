@@ -173,8 +173,8 @@ class Settings(RouteSettings):
     @field_validator("cache_url")
     @classmethod
     def _cache_url(cls, url: SecretStr) -> SecretStr:
-        if _scheme(url) not in {"memory", "redis", "rediss", "memcached"}:
-            raise ValueError("a URL that begins with memory://, redis://, rediss:// or memcached://")
+        if _scheme(url) not in {"memory", "redis", "rediss", "unix", "memcached"}:
+            raise ValueError("a URL that begins with memory://, redis://, rediss://, unix:// or memcached://")
         return url
 
     @field_validator("credentials")
