@@ -51,6 +51,11 @@ def roots_of(root_path: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((root_path, f"/{bare}"))) if bare else ()
 
 
+def literals(prefix: str) -> tuple[str, ...]:
+    """The words of a prefix that are no placeholders, in lower case."""
+    return tuple(word.lower() for word in prefix.strip("/").split("/") if not _PLACEHOLDER.fullmatch(word))
+
+
 def check(prefixes: Iterable[str]) -> list[Mistake]:
     """The mistakes in configured prefixes."""
     rule = "a mount is a path prefix, as /api or /u/{user}"

@@ -10,7 +10,7 @@ from urllib.parse import unquote_to_bytes
 
 from smarter_auth_mw.decision import Denial, Reason
 from smarter_auth_mw.domain import Target
-from smarter_auth_mw.mounts import Mounts, roots_of
+from smarter_auth_mw.mounts import Mounts, literals, roots_of
 from smarter_auth_mw.paths import UnreadableError, fold, is_unreserved, mentions
 from smarter_auth_mw.patterns import Line, Pattern
 from smarter_auth_mw.table import Hit, Table, refusal
@@ -41,10 +41,8 @@ class Request(NamedTuple):
 
     def sources(self) -> list[str]:
         """The spellings that routers go by: the path, and the raw path decoded once where that is another one."""
-        if not self.raw_path:
-            return [self.path]
-        decoded = unquote_to_bytes(self.raw_path.partition(b"?")[0]).decode("utf-8", "replace")
-        return [self.path] if decoded in (self.path, "") else [self.path, decoded]
+        decoded = unquote_to_bytes((self.raw_path or b"").partition(b"?")[0]).decode("utf-8", "replace")
+        return [source for source in dict.fromkeys((self.path, decoded)) if source]
 
     def confirms(self, prefix: str) -> bool:
         """Whether the raw path has its slashes where ``prefix`` has them."""
@@ -61,10 +59,16 @@ class Views(NamedTuple):
     exact: list[tuple[str, str]]
     folded: list[str]
     has_dots: bool
+    moves_slashes: bool
 
     def words(self) -> set[str]:
         readings = [*self.folded, *(reading.lower() for _, reading in self.exact)]
         return {word for reading in readings for word in reading.split("/")}
+
+    def mention(self, patterns: Iterable[Sequence[str]]) -> bool:
+        """Whether all words of one of the patterns stand in a folding, in their order."""
+        segments = [reading.split("/") for reading in self.folded]
+        return any(mentions(words, one) for words in patterns for one in segments)
 
 
 class PathRouting:
@@ -78,13 +82,20 @@ class PathRouting:
         self._default_account = default_account
         is_long = [not isinstance(line, Pattern) or len(line.literals) >= MIN_WORDS_FURTHER_BACK for line in lines]
         self._long = Table(compress(lines, is_long), is_folded=True)
-        literals = (line.literals for line in lines if isinstance(line, Pattern))
-        self._words = tuple(dict.fromkeys(tuple(word.lower() for word in words) for words in literals))
+        patterns = [line for line in lines if isinstance(line, Pattern)]
+        self._words = {_literals(pattern) for pattern in patterns}
+        self._gapped = [(_literals(pattern), pattern) for pattern in patterns if pattern.account_at is not None]
+        self._gapped += [
+            ((*literals(mount), *_literals(pattern)), pattern)
+            for mount in mounts
+            for pattern in patterns
+            if "{" in mount
+        ]
 
     def judge(self, request: Request) -> Judgement:
         """What the path names."""
-        if not request.path.startswith("/"):
-            return _refused("a path begins with a slash", request.path) if request.path else NOTHING
+        if not (request.path or "/").startswith("/") or not (request.raw_path or b"/").startswith(b"/"):
+            return _refused("a path begins with a slash", request.path)
         try:
             views = self._views(request)
         except UnreadableError as error:
@@ -104,27 +115,33 @@ class PathRouting:
             [(source, reading) for source in sources for reading in self._mounts.readings(source, roots)],
             [reading for text in texts for reading in self._folded_mounts.readings(text, folded_roots)],
             any(folding.has_dots for folding in foldings),
+            any(folding.moves_slashes for folding in foldings),
         )
 
     def _judge(self, request: Request, views: Views) -> Judgement:
         hits = [(source, hit) for source, reading in views.exact for hit in self._exact.hits(reading)]
-        if views.has_dots and (hits or self._is_mentioned(views)):
-            return _refused("it has a dot segment, and mentions a pattern", request.path)
-        for source, hit in hits:
-            prefix = source[: len(source) - hit.tail_chars]
-            if not is_unreserved(prefix) or not request.confirms(prefix):
-                return _refused(f"{hit.pattern} is reached by more than one spelling", request.path)
-        lenient = [hit for reading in views.folded for hit in self._folded.hits(reading)]
-        known = {hit.lowered() for _, hit in hits}
-        for hit in lenient:
-            if hit.lowered() not in known:
-                return _refused(f"a lenient router would read it as {hit.pattern}", request.path)
-        if hits:
-            return self._one(hit for _, hit in hits)
-        return self._further_back(request, views)
+        objection = self._objection(request, views, hits)
+        if objection:
+            return _refused(objection, request.path)
+        return self._one(hit for _, hit in hits) if hits else self._further_back(request, views)
 
-    def _is_mentioned(self, views: Views) -> bool:
-        return any(mentions(words, reading.split("/")) for words in self._words for reading in views.folded)
+    def _objection(self, request: Request, views: Views, hits: Sequence[tuple[str, Hit]]) -> str | None:
+        """Why the path can be read in more than one way, if it can."""
+        if views.has_dots and (hits or views.mention(self._words)):
+            return "it has a dot segment, and mentions a pattern"
+        for source, hit in hits:
+            prefix = source[: len(source) - hit.rest_chars]
+            if not is_unreserved(prefix) or not request.confirms(prefix):
+                return f"{hit.pattern} is reached by more than one spelling"
+        known = {hit.lowered() for _, hit in hits}
+        for hit in (hit for reading in views.folded for hit in self._folded.hits(reading)):
+            if hit.lowered() not in known:
+                return f"a lenient router would read it as {hit.pattern}"
+        # Where slashes can be moved, what stands in the place of a placeholder may be any number of segments.
+        patterns = {hit.pattern for _, hit in hits}
+        if views.moves_slashes and views.mention(words for words, pattern in self._gapped if pattern not in patterns):
+            return "its slashes can be read in more than one way, and it mentions a pattern"
+        return None
 
     def _one(self, hits: Iterable[Hit]) -> Judgement:
         """The one target that all hits agree upon."""
@@ -138,7 +155,8 @@ class PathRouting:
         """Refuse a path that a mount we were not told of would turn into a resource's."""
         if self._exact.is_none(request.path):
             return NOTHING
-        for rest in dict.fromkeys(rest for reading in views.folded for rest in _rests(reading)):
+        readings = dict.fromkeys([*views.folded, *(reading.lower() for _, reading in views.exact)])
+        for rest in dict.fromkeys(rest for reading in readings for rest in _rests(reading)):
             for hit in self._long.hits(rest):
                 return _refused(f"behind a mount it would be {hit.pattern}; MOUNTS may lack one", request.path)
         return NOTHING
@@ -159,6 +177,10 @@ def _both(one: Judgement, other: Judgement, mine: Target, yours: Target) -> Judg
         return _refused(detail, one.reading, Reason.AMBIGUOUS)
     account, always, exact = mine.account or yours.account, mine.always or yours.always, mine.exact or yours.exact
     return one._replace(result=Target(mine.names, account, always, exact))
+
+
+def _literals(pattern: Pattern) -> tuple[str, ...]:
+    return tuple(word.lower() for word in pattern.literals)
 
 
 def _rests(reading: str) -> Iterator[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -17,8 +17,12 @@ MAX_ROUNDS = 4
 MAX_CHARS = 4096
 """Folding costs time; nothing that names a resource is as long as this."""
 
+MAX_GAPS = 8
+"""How many empty segments may stand in a path."""
+
 _ORDINARY = re.compile(r"/|(?:/(?!\.\.?(?:/|$))[a-z0-9._~-]+)+/?")
 _UNRESERVED = re.compile(r"[A-Za-z0-9._~/-]*")
+_END = re.compile(r"[?#\0]")  # where a second URL parser, or a C string, comes to its end
 _CONTROLS = dict.fromkeys([*range(0x20), 0x7F])
 _FOLDS = str.maketrans({**_CONTROLS, "\\": "/", "\u0131": "i"})  # re.IGNORECASE takes a dotless i for an i
 _INVISIBLE = frozenset("\u115f\u1160\u3164\uffa0\ufffd")  # fillers, and what a decoder left in place of bad bytes
@@ -26,10 +30,14 @@ _DOTS = frozenset({".", ".."})
 
 
 class Foldings(NamedTuple):
-    """What lenient readers see: ``texts`` without empty and dot segments; whether there was a dot segment in any."""
+    """What lenient readers see, and what they do not agree about."""
 
     texts: tuple[str, ...]
-    has_dots: bool
+    """Each a path without empty and dot segments."""
+    has_dots: bool = False
+    """Whether there is a dot segment in any of them."""
+    moves_slashes: bool = False
+    """Whether they have not all as many segments."""
 
 
 class UnreadableError(Exception):
@@ -37,7 +45,7 @@ class UnreadableError(Exception):
 
 
 def fold(path: str) -> Foldings:
-    """Every folding of a path, one for each round of decoding.
+    """Every folding of a path, one for each round of decoding, and again less what some readers cut off.
 
     Each drops controls and ignorables, takes ``\\`` for ``/``, compatibility forms (NFKD) for what they stand for,
     every letter for its lower case, and cuts ``;parameters`` and blanks off the segments. Raises UnreadableError for
@@ -46,21 +54,15 @@ def fold(path: str) -> Foldings:
     if len(path) > MAX_CHARS:
         raise UnreadableError(f"it has more than {MAX_CHARS} characters")
     if _ORDINARY.fullmatch(path):
-        return Foldings((path,), has_dots=False)
-    texts: list[str] = []
-    has_dots = False
-    for _ in range(MAX_ROUNDS + 1):
-        path = _clean(path)
-        segments = [segment.partition(";")[0].strip() for segment in path.split("/")]
-        has_dots = has_dots or not _DOTS.isdisjoint(segments)
-        visible = [segment for segment in segments if segment and segment not in _DOTS]
-        texts.append(_joined(visible))
-        if path.startswith("//"):  # a URL parser takes the first segment for a host
-            texts.append(_joined(visible[1:]))
-        path, before = unquote(path), path
-        if path == before:
-            return Foldings(tuple(dict.fromkeys(texts)), has_dots)
-    raise UnreadableError(f"it is encoded more than {MAX_ROUNDS} times over")
+        return Foldings((path,))
+    whole = [_segments(text) for text in _decodings(path)]
+    ended = [_segments(_END.split(text, maxsplit=1)[0]) for text in _decodings(path) if _END.search(text)]
+    texts = (_joined(one) for segments in (*whole, *ended) for one in (segments, *_less_hosts(segments)))
+    return Foldings(
+        tuple(dict.fromkeys(texts)),
+        has_dots=any(not _DOTS.isdisjoint(segments) for segments in whole),
+        moves_slashes=any(len(one) != path.count("/") + 1 or "" in one[1:-1] for one in whole),
+    )
 
 
 def is_unreserved(text: str) -> bool:
@@ -74,8 +76,31 @@ def mentions(words: Iterable[str], segments: Sequence[str]) -> bool:
     return all(word in rest for word in words)
 
 
+def _decodings(path: str) -> list[str]:
+    """The path as it stands, and after each round of decoding that changes anything."""
+    found = [path]
+    while (decoded := unquote(_clean(found[-1]))) != _clean(found[-1]):
+        if len(found) > MAX_ROUNDS:
+            raise UnreadableError(f"it is encoded more than {MAX_ROUNDS} times over")
+        found.append(decoded)
+    return found
+
+
+def _less_hosts(segments: list[str]) -> Iterator[list[str]]:
+    """``segments`` as a URL parser has them that takes what follows ``//`` for a host, here or behind a mount."""
+    gaps = [at for at in range(1, len(segments) - 1) if not segments[at] and segments[at + 1]]
+    if len(gaps) > MAX_GAPS:
+        raise UnreadableError(f"it has more than {MAX_GAPS} empty segments")
+    for at in gaps:
+        yield segments[:at] + segments[at + 2 :]
+
+
+def _segments(text: str) -> list[str]:
+    return [segment.partition(";")[0].strip() for segment in _clean(text).split("/")]
+
+
 def _joined(segments: Iterable[str]) -> str:
-    return "/" + "/".join(segments)
+    return "/" + "/".join(segment for segment in segments if segment and segment not in _DOTS)
 
 
 def _clean(text: str) -> str:

@@ -21,8 +21,8 @@ class Hit(NamedTuple):
     reading: str
     reference: str
     account: str | None
-    tail_chars: int
-    """How many characters of the reading stand behind the reference."""
+    rest_chars: int
+    """How many characters of the reading stand behind all that decided."""
 
     def lowered(self) -> tuple[Pattern, str, str | None]:
         """What a reader takes it for who makes no difference between upper and lower case."""
@@ -42,58 +42,85 @@ class Hit(NamedTuple):
         return Target(names, account, pattern.always, exact=pattern.form.placeholder == "ref:exact")
 
 
-class _Row(NamedTuple):
-    line: Line
+class _PatternRow(NamedTuple):
+    line: Pattern
     words: Words
-
-    def owns(self, segments: Sequence[str]) -> bool:
-        """Whether the line's words match, and for a pattern: whether something stands where its reference belongs."""
-        if isinstance(self.line, NoResource):
-            same = tuple(segments[: len(self.words)]) == self.words
-            return same and (self.line.is_subtree or not any(segments[len(self.words) :]))
-        return any(segments[self.line.ref_at :]) and _match(self.head, segments)
 
     @property
     def head(self) -> Words:
-        return self.words[: self.line.ref_at + 1] if isinstance(self.line, Pattern) else self.words
+        return self.words[: self.line.ref_at + 1]
+
+    def owns(self, segments: Sequence[str]) -> bool:
+        """Whether the words match and something stands where the reference belongs."""
+        return any(segments[self.line.ref_at :]) and _match(self.head, segments)
 
     def collects(self, segments: Sequence[str], place: int) -> bool:
         """Whether ``segments`` are the pattern's collection, of which the one at ``place`` is a literal word."""
-        if isinstance(self.line, NoResource) or self.line.ref_at <= place or self.words[place] is None:
-            return False
         at = self.line.ref_at
-        return not any(segments[at:]) and len(segments) >= at and _match(self.words[:at], segments)
+        if at <= place or self.words[place] is None or any(segments[at:]):
+            return False
+        return _match(self.words[:at], segments)
+
+
+class _NoneRow(NamedTuple):
+    line: NoResource
+    words: Words
+
+    @property
+    def head(self) -> Words:
+        return self.words
+
+    def owns(self, segments: Sequence[str]) -> bool:
+        """Whether this is the path, or in the subtree, that is no resource."""
+        return _match(self.words, segments) and (self.line.is_subtree or not any(segments[len(self.words) :]))
 
 
 class Table:
-    """The lines in the order of their precedence; ``is_folded`` compares without case."""
+    """The lines in the order of their precedence; ``is_folded`` reads without case, and without ``.json`` in tails."""
 
     def __init__(self, lines: Iterable[Line], *, is_folded: bool = False) -> None:
+        self._is_folded = is_folded
         cased: Callable[[Words], Words] = lowered if is_folded else tuple
-        self._rows = sorted((_Row(line, cased(line.words)) for line in lines), key=_rank)
+        rows = [
+            _PatternRow(line, cased(line.words)) if isinstance(line, Pattern) else _NoneRow(line, cased(line.words))
+            for line in lines
+        ]
+        self._rows = sorted(rows, key=_rank)
 
     def hits(self, reading: str) -> list[Hit]:
         """What decides about ``reading``: usually one pattern; several where only their tails differ and none fits."""
         segments = reading.split("/")[1:]
-        rows = [row for row in self._rows if row.owns(segments)]
-        if not rows or isinstance(rows[0].line, NoResource):
+        first = self._first(segments)
+        if not isinstance(first, _PatternRow):
             return []
-        rivals = [row for row in rows if row.head == rows[0].head and isinstance(row.line, Pattern)]
-        fitting = [row for row in rivals if _match(row.words, segments)][:1]
-        hits = [_hit(row.line, reading, segments) for row in fitting or rivals if isinstance(row.line, Pattern)]
+        rivals = [row for row in self._rows if isinstance(row, _PatternRow) and row.head == first.head]
+        fitting = self._fitting(rivals, segments) if len(rivals) > 1 else rivals
+        hits = [_hit(row.line, reading, segments, is_alone=len(rivals) == 1) for row in fitting or rivals]
         return [hit for hit in hits if not self._is_collection(hit, segments)]
+
+    def _fitting(self, rivals: list[_PatternRow], segments: list[str]) -> list[_PatternRow]:
+        """Of the patterns that differ only behind the reference: the one with the longest tail that matches."""
+        fitting = [row for row in rivals if _match(row.words, segments)][:1]
+        if self._is_folded:
+            bare = [segment.partition(".")[0] or segment for segment in segments]
+            fitting += [row for row in rivals if _match(row.words[row.line.ref_at + 1 :], bare[row.line.ref_at + 1 :])][
+                :1
+            ]
+        return fitting
 
     def is_none(self, reading: str) -> bool:
         """Whether a ``none`` line decides about ``reading``."""
-        segments = reading.split("/")[1:]
-        first = next((row for row in self._rows if row.owns(segments)), None)
-        return first is not None and isinstance(first.line, NoResource)
+        return isinstance(self._first(reading.split("/")[1:]), _NoneRow)
+
+    def _first(self, segments: Sequence[str]) -> _PatternRow | _NoneRow | None:
+        return next((row for row in self._rows if row.owns(segments)), None)
 
     def _is_collection(self, hit: Hit, segments: Sequence[str]) -> bool:
         """Whether a reference that is not canonical is a literal word of another pattern, whose collection this is."""
         if hit.pattern.form.parse(hit.reference) is not None:
             return False
-        return any(row.collects(segments, hit.pattern.ref_at) for row in self._rows)
+        rows = (row for row in self._rows if isinstance(row, _PatternRow))
+        return any(row.collects(segments, hit.pattern.ref_at) for row in rows)
 
 
 def refusal(detail: str, text: str, reason: Reason = Reason.NOT_CANONICAL) -> Denial:
@@ -105,10 +132,11 @@ def shown(text: str) -> str:
     return ascii(text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + "…")
 
 
-def _hit(pattern: Pattern, reading: str, segments: Sequence[str]) -> Hit:
-    head_chars = sum(len(segment) + 1 for segment in segments[: pattern.ref_at + 1])
+def _hit(pattern: Pattern, reading: str, segments: Sequence[str], *, is_alone: bool) -> Hit:
+    decisive = pattern.head if is_alone else pattern.words
+    rest_chars = len(reading) - sum(len(segment) + 1 for segment in segments[: len(decisive)])
     account = None if pattern.account_at is None else segments[pattern.account_at]
-    return Hit(pattern, reading, segments[pattern.ref_at], account, len(reading) - head_chars)
+    return Hit(pattern, reading, segments[pattern.ref_at], account, rest_chars)
 
 
 def _match(words: Words, segments: Sequence[str]) -> bool:
@@ -117,7 +145,7 @@ def _match(words: Words, segments: Sequence[str]) -> bool:
     return all(word is None or word == segment for word, segment in zip(words, segments, strict=False))
 
 
-def _rank(row: _Row) -> tuple[tuple[int, ...], int, str]:
+def _rank(row: _PatternRow | _NoneRow) -> tuple[tuple[int, ...], int, str]:
     # At the first segment where two lines differ, a literal goes before a placeholder, and that before what a line
     # only owns; among equal heads the longest tail.
     line = row.line

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smarter_auth_mw.paths import MAX_CHARS, UnreadableError, fold, mentions
+from smarter_auth_mw.paths import MAX_CHARS, Foldings, UnreadableError, fold, mentions
 
 
 @pytest.mark.parametrize("path", ["/", "/bots/42", "/bots/42/", "/a.b/c_d-e~f", "/...", "/.well-known/x", "/a" * 2000])
 def test_ordinary_path_has_itself_as_its_only_folding(path: str) -> None:
-    assert fold(path) == ((path,), False)
+    assert fold(path) == Foldings((path,))
 
 
 @pytest.mark.parametrize(
