@@ -84,6 +84,21 @@ def test_malformed_credentials_are_400(run: Commands) -> None:
     assert (found["reason"], found["status"]) == ("malformed_credentials", 400)
 
 
+def test_a_preflight_passes_where_the_settings_let_it(run: Commands) -> None:
+    run.json("resource", "add", "bot:1", "--protect")
+    preflight = ["-X", "OPTIONS", "-H", "Origin: http://a.example", "-H", "Access-Control-Request-Method: POST"]
+    assert checked(run, "/bots/1", *preflight)["status"] == 401
+    run.set(preflight="pass")
+    assert checked(run, "/bots/1", *preflight)["decision"] == "pass"
+
+
+def test_a_browsers_websocket_brings_its_token_as_a_subprotocol(run: Commands) -> None:
+    token = run.json("key", "create", "--name", "first", "--bind", "bot:1")["token"]
+    offer = f"Sec-WebSocket-Protocol: chat, smarter-auth, {token}"
+    assert checked(run, "ws://localhost/bots/1", "-H", offer)["decision"] == "grant"
+    assert checked(run, "http://localhost/bots/1", "-H", offer)["decision"] == "deny"
+
+
 def test_people_are_told_the_same(run: Commands) -> None:
     run.json("resource", "add", "bot:1", "--protect")
     ran = run("check", "/bots/1")

@@ -9,10 +9,10 @@ import typer
 from smarter_auth_mw.cli import arguments
 from smarter_auth_mw.cli.session import Session
 from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant
-from smarter_auth_mw.http_auth import Credentials, Extractor
+from smarter_auth_mw.http_auth import Credentials
 from smarter_auth_mw.keys import Keys
 from smarter_auth_mw.tokens import Token
-from smarter_auth_mw.wiring import authenticator_of, open_store
+from smarter_auth_mw.wiring import Wiring, authenticator_of, open_store
 
 
 async def check(
@@ -34,10 +34,11 @@ async def check(
 
 async def _decided(session: Session, scope: dict[str, Any]) -> tuple[Decision | None, str]:
     """The middleware's decision (None: no resource), and what else an operator may want to know."""
-    target = session.routes.resolve(scope)
+    wiring = Wiring(session.found and session.found.app, session.settings)
+    target = wiring.resolve(scope)
     if target is None or isinstance(target, Denial):
         return target, target.detail if target else ""
-    credentials = Extractor(session.settings.credentials)(scope["headers"])
+    credentials = wiring.extractors[scope["type"]](scope["headers"])
     async with open_store(session.settings) as store:
         decision = await authenticator_of(session.settings, store).authenticate(target, credentials)
         detail = decision.detail if isinstance(decision, Denial) else ""

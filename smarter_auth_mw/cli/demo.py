@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 ROUTES = ["bot /bots/{ref:int}"]
-FAREWELL_S = 3
+FAREWELL_S = 1
 """How long a request that is still running may hold up the end."""
 
 
