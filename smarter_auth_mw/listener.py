@@ -18,6 +18,8 @@ from smarter_auth_mw.errors import SmarterAuthError
 MAX_HEARD = 100_000
 """More changes than this are not remembered one by one: the floor is raised to the newest snapshot (a flush)."""
 MAX_BACK_OFF_S = 5.0
+MAX_TX_DIGITS = 20
+"""A transaction's number has 64 bits."""
 
 logger = logging.getLogger("smarter_auth_mw")
 
@@ -27,7 +29,8 @@ class Beat:
     """What a heartbeat answers: its snapshot, and the changes that the previous heartbeat's did not see.
 
     ``server`` tells who answered (its epoch, system and timeline); ``is_complete`` is False where some of the changes
-    were purged already, ``is_coherent`` where a trigger is missing that should write them.
+    were purged already, ``is_coherent`` where a trigger is missing that should write them. ``guard`` is another one
+    whenever a trigger was made, dropped, disabled or enabled: what was written in between told nobody.
     """
 
     snapshot: str
@@ -35,6 +38,7 @@ class Beat:
     changes: Sequence[tuple[str, int]] = ()
     is_complete: bool = True
     is_coherent: bool = True
+    guard: str = ""
 
 
 class Wire(Protocol):
@@ -72,6 +76,7 @@ class Listener:
         self._clock = clock
         self._server: str | None = None
         self._previous: str | None = None
+        self._guarded = ("", True)
         self._floors: deque[tuple[float, Snapshot]] = deque()
         self.malformed = 0
         self.flushes = 0
@@ -96,7 +101,7 @@ class Listener:
     def notified(self, payload: str) -> None:
         """A notification, ``source:tx``: only a hint, since anyone may send one."""
         source, _, tx = payload.rpartition(":")
-        if not (source and tx.isascii() and tx.isdigit()):
+        if not (source and tx.isascii() and tx.isdigit() and len(tx) <= MAX_TX_DIGITS):
             self.malformed += 1
             return
         self._changes.hear(source, int(tx))
@@ -108,7 +113,7 @@ class Listener:
         snapshot = Snapshot.parse(beat.snapshot)
         if beat.server != self._server:
             self._flush(snapshot, is_new_server=True)
-        elif not beat.is_complete:
+        elif not beat.is_complete or self._guarded != (beat.guard, beat.is_coherent):
             self._flush(snapshot)
         for source, tx in beat.changes:
             self._changes.hear(source, tx, is_proven=True)
@@ -116,6 +121,7 @@ class Listener:
         if beat.server != self._server:
             self._met(beat.server)
         self._server, self._previous = beat.server, beat.snapshot
+        self._guarded = (beat.guard, beat.is_coherent)
         self._forget(snapshot)
         self._held(sent_s, beat.is_coherent)
 
