@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable
 
 from smarter_auth_mw.cache import Cache
-from smarter_auth_mw.decision import Decision, Denial, Grant, Reason, Require, decide
+from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant, Reason, Require, decide
 from smarter_auth_mw.domain import Bindings, Resource, Target
 from smarter_auth_mw.errors import InvalidReferenceError, OverloadedError, UnavailableError
 from smarter_auth_mw.http_auth import Credentials, Malformed
+from smarter_auth_mw.known_tokens import KnownTokens
 from smarter_auth_mw.throttle import Throttle
+from smarter_auth_mw.tokens import Token
 
 logger = logging.getLogger("smarter_auth_mw")
 
@@ -35,8 +37,10 @@ class Authenticator:
         require: Require = "bound",
         clock: Callable[[], float] | None = None,
         throttle: Throttle | None = None,
+        known_tokens: KnownTokens | None = None,
     ) -> None:
         self._cache = cache
+        self._known_tokens = known_tokens
         self._require = require
         self._throttle = throttle
         self._clock = clock or WallClock()
@@ -45,7 +49,8 @@ class Authenticator:
     def warm(self, target: Target, credentials: Credentials) -> Decision | None:
         """The decision if the facts are at hand: no waiting, no I/O."""
         bindings = self._cache.peek(target)
-        return None if bindings is None else self._decide(bindings, target, credentials)
+        decision = None if bindings is None else self._decide(bindings, target, credentials)
+        return None if self._is_doubtful(decision, credentials) else decision
 
     async def authenticate(self, target: Target, credentials: Credentials, peer: str = "") -> Decision:
         """The decision; unavailable, never anonymous, where the facts cannot be known."""
@@ -61,7 +66,23 @@ class Authenticator:
         if self._is_outage:
             self._is_outage = False
             logger.warning("store.recovered")
-        return self._decide(bindings, target, credentials)
+        decision = self._decide(bindings, target, credentials)
+        return await self._judged(decision, credentials, peer) if self._is_doubtful(decision, credentials) else decision
+
+    def _is_doubtful(self, decision: Decision | None, credentials: Credentials) -> bool:
+        """Whether a bad token may have come along to an open resource, which is not to be ignored."""
+        return self._known_tokens is not None and credentials is not None and isinstance(decision, Anonymous)
+
+    async def _judged(self, opened: Decision, credentials: Credentials, peer: str) -> Decision:
+        """The decision for an open resource, or the denial of a token that no key has, or none that is valid."""
+        if self._known_tokens is None or not isinstance(credentials, Token):
+            return Denial(Reason.UNKNOWN_TOKEN, opened.resource, detail="malformed")
+        try:
+            bindings = await self._known_tokens.bindings_of(credentials, peer)
+        except UnavailableError as error:
+            return Denial(Reason.UNAVAILABLE, opened.resource, detail=error.message)
+        judged = decide(bindings, credentials, self._clock(), always=True)
+        return Denial(judged.reason, opened.resource, judged.key_id) if isinstance(judged, Denial) else opened
 
     async def throttled(self, denial: Denial, peer: str) -> Denial:
         """The denial as the peer is told of it: its token has been judged, and may have been one too many."""

@@ -25,6 +25,7 @@ _SESSION = {"jit": "off", "plan_cache_mode": "force_generic_plan"}
 
 # Bound methods of aiosql look for a pool in every connection they are given, which costs as much as the query.
 _READ_BINDINGS = QUERIES.read_bindings.sql
+_READ_TOKEN = QUERIES.read_token.sql
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,12 +146,19 @@ class Store:
         lookup = target.names.lookup.removeprefix(f"{target.names.kind}:")
         if not is_storable(lookup):
             raise InvalidReferenceError("The reference holds a character that no reference can have.")
+        return _read(target.names, await self._fetch(_READ_BINDINGS, target.names.kind, lookup))
+
+    async def read_token(self, digest: bytes) -> Read:
+        """The same for a token by itself: to ``token:DIGEST``, a resource of its own, its key is bound."""
+        return _read_token(Resource("token", digest.hex()), await self._fetch(_READ_TOKEN, digest))
+
+    async def _fetch(self, query: str, *arguments: Any) -> Sequence[Any]:
         async with self._pool.acquire() as connection:
-            rows = await connection.fetch(_READ_BINDINGS, target.names.kind, lookup)
+            rows: Sequence[Any] = await connection.fetch(query, *arguments)
         if rows[0]["is_standby"]:
             await self._pool.connections.expire_connections()  # The next ones find the primary.
             raise UnavailableError(f"{self._pool.where} is read-only: a standby, or a role that may only read.")
-        return _read(target.names, rows)
+        return rows
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Records]:
@@ -178,6 +186,14 @@ def _read(asked: Resource, rows: Sequence[Any]) -> Read:
         *(f"key:{key_id}" for key_id in keys),
     )
     return Read(facts, head["snapshot"], sources)
+
+
+def _read_token(own: Resource, rows: Sequence[Any]) -> Read:
+    row = rows[0]
+    if row["key_id"] is None:
+        return Read(Bindings(own), row["snapshot"], ())
+    facts = Bindings(own, row["key_account"], Protection.BOUND, bindings=(_binding(row),))
+    return Read(facts, row["snapshot"], (f"key:{row['key_id']}", f"account:{row['key_account']}"))
 
 
 def _binding(row: Any) -> Binding:

@@ -18,6 +18,7 @@ from smarter_auth_mw.decision import Decision, Denial, Reason
 from smarter_auth_mw.domain import Target
 from smarter_auth_mw.errors import ConfigurationError, SmarterAuthError, UnavailableError
 from smarter_auth_mw.http_auth import Credentials, Extractor, Rejections, is_preflight
+from smarter_auth_mw.known_tokens import KnownTokens
 from smarter_auth_mw.loops import PerLoop
 from smarter_auth_mw.mounts import mounts_of
 from smarter_auth_mw.near_misses import NearMisses
@@ -152,7 +153,10 @@ class Wiring:
 
 def authenticator_of(settings: Settings, store: Store, throttle: Throttle | None = None) -> Authenticator:
     """What decides requests, with a cache of its own before the store."""
-    return Authenticator(Cache(store, limits(settings), Changes()), settings.require, throttle=throttle)
+    bounds, changes = limits(settings), Changes()
+    known_tokens = KnownTokens(store, bounds, changes) if settings.open_bad_token == "reject" else None
+    cache = Cache(store, bounds, changes)
+    return Authenticator(cache, settings.require, throttle=throttle, known_tokens=known_tokens)
 
 
 def compile_routes(settings: RouteSettings, app: Any = None) -> Routes:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
+import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -16,6 +17,12 @@ from starlette.types import Message, Scope
 from starlette.websockets import WebSocket
 
 from smarter_auth_mw import Settings, SmarterAuthMiddleware
+from smarter_auth_mw.domain import Resource
+from smarter_auth_mw.keys import Keys
+from smarter_auth_mw.tokens import Token
+from tests.database_support import Database
+
+KEYED, OTHER = Resource("bot", "1"), Resource("bot", "2")
 
 
 async def bot(request: Request) -> JSONResponse:
@@ -58,12 +65,38 @@ def guarded(url: str, app: Any = APP, **settings: Any) -> SmarterAuthMiddleware:
     return SmarterAuthMiddleware(app, Settings(**values))
 
 
+@pytest.fixture
+async def app(database: Database) -> AsyncIterator[SmarterAuthMiddleware]:
+    async with lifespan(guarded(database.runtime)) as started:
+        yield started
+
+
+@pytest.fixture
+async def http(app: SmarterAuthMiddleware) -> AsyncIterator[httpx.AsyncClient]:
+    async with client(app) as connected:
+        yield connected
+
+
+@pytest.fixture
+async def token(keys: Keys) -> Token:
+    """What opens ``KEYED``, and nothing else."""
+    return (await keys.create("laptop", bind=[KEYED])).token
+
+
+def bearer(token: Token) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token.reveal()}"}
+
+
+def raw(token: Token) -> tuple[bytes, bytes]:
+    return b"authorization", b"Token " + token.reveal().encode()
+
+
 def client(app: Any) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://testserver")
 
 
 def scope(path: str, *headers: tuple[bytes, bytes], kind: str = "http", **more: Any) -> Scope:
-    method = {"method": "GET"} if kind == "http" else {"subprotocols": []}
+    method: Scope = {"method": "GET"} if kind == "http" else {"subprotocols": []}
     return {
         "type": kind,
         "path": path,
@@ -103,14 +136,32 @@ async def lifespan(app: Any) -> AsyncIterator[Any]:
 
 
 class Conversation:
-    """Both ends of an ASGI call: what the server still has to say, and what the app has sent."""
+    """Both ends of an ASGI call: what the server still has to say, and what the app has sent.
 
-    def __init__(self, *messages: Message) -> None:
-        self.to_come = list(messages)
+    An ``async`` function among the messages is what happens before the next one comes.
+    """
+
+    def __init__(self, *to_come: Message | Callable[[], Awaitable[None]]) -> None:
+        self.to_come = list(to_come)
         self.sent: list[Message] = []
 
     async def receive(self) -> Message:
-        return self.to_come.pop(0)
+        while callable(next_one := self.to_come.pop(0)):
+            await next_one()
+        return next_one
 
     async def send(self, message: Message) -> None:
         self.sent.append(message)
+
+    @property
+    def types(self) -> list[str]:
+        """The types of what was sent, less what they have in common."""
+        return [message["type"].removeprefix("websocket.").removeprefix("http.response.") for message in self.sent]
+
+
+def forget(app: SmarterAuthMiddleware) -> None:
+    """Have the next decision made from the database."""
+    authenticator = app._wiring.authenticator()
+    assert authenticator is not None
+    authenticator._cache._known.empty()
+    authenticator._cache._unknown.empty()

@@ -2,50 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import asyncpg
 import httpx
 import pytest
+from starlette.applications import Starlette
 from starlette.authentication import SimpleUser
-from starlette.types import Receive, Scope, Send
+from starlette.background import BackgroundTask
+from starlette.responses import StreamingResponse
+from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
 
 from smarter_auth_mw import SmarterAuthMiddleware
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.errors import ConfigurationError
 from smarter_auth_mw.keys import Keys
 from smarter_auth_mw.tokens import Token
-from tests.asgi_support import APP, Conversation, client, guarded, lifespan, scope
+from tests.asgi_support import APP, KEYED, OTHER, Conversation, bearer, client, guarded, health, lifespan, raw, scope
 from tests.database_support import Database
 
-KEYED, OTHER = Resource("bot", "1"), Resource("bot", "2")
-
-
-def bearer(token: Token) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token.reveal()}"}
-
-
-def raw(token: Token) -> tuple[bytes, bytes]:
-    return b"authorization", b"Token " + token.reveal().encode()
-
-
-@pytest.fixture
-async def app(database: Database) -> AsyncIterator[SmarterAuthMiddleware]:
-    async with lifespan(guarded(database.runtime)) as started:
-        yield started
-
-
-@pytest.fixture
-async def http(app: SmarterAuthMiddleware) -> AsyncIterator[httpx.AsyncClient]:
-    async with client(app) as connected:
-        yield connected
-
-
-@pytest.fixture
-async def token(keys: Keys) -> Token:
-    return (await keys.create("laptop", bind=[KEYED])).token
+OPTIONS_APP = Starlette(routes=[Route("/bots/{ref}", health, methods=["OPTIONS"])])
 
 
 async def test_a_protected_resource_answers_401_with_a_challenge(http: httpx.AsyncClient, token: Token) -> None:
@@ -180,59 +161,142 @@ async def test_an_unknown_scope_type_is_refused(app: SmarterAuthMiddleware) -> N
         await app({"type": "telepathy", "path": "/bots/2"}, Conversation().receive, Conversation().send)
 
 
-class TestWebSocket:
-    async def test_without_a_token_it_is_denied_before_it_is_accepted(
-        self, app: SmarterAuthMiddleware, token: Token
+class TestHidingCredentials:
+    """``HIDE_CREDENTIALS``: the app behind does not see our tokens, and everything else as it came."""
+
+    THEIRS: ClassVar = [
+        (b"host", b"x"),
+        (b"authorization", b"Basic dTpw"),
+        (b"cookie", b"a=\xff; b"),
+        (b"x-api-keys", b""),
+    ]
+
+    @pytest.fixture
+    async def seen(self, database: Database) -> AsyncIterator[Callable[..., Awaitable[Scope]]]:
+        """What the app sees of a request."""
+        scopes: list[Scope] = []
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            scopes.append(scope)
+
+        async with lifespan(guarded(database.runtime, APP, hide_credentials=True)) as guard:
+            guard.app = app
+
+            async def ask(path: str, *headers: tuple[bytes, bytes], kind: str = "http") -> Scope:
+                await guard(scope(path, *headers, kind=kind), Conversation().receive, Conversation().send)
+                return scopes.pop()
+
+            yield ask
+
+    async def test_an_accepted_token_is_taken_out(self, seen: Callable[..., Awaitable[Scope]], token: Token) -> None:
+        ours = (b"x-api-key", token.reveal().encode())
+        assert (await seen("/bots/1", *self.THEIRS, ours))["headers"] == self.THEIRS
+        assert (await seen("/bots/1/chat", ours, *self.THEIRS, kind="websocket"))["headers"] == self.THEIRS
+
+    async def test_so_is_one_that_an_open_resource_ignores(self, seen: Callable[..., Awaitable[Scope]]) -> None:
+        assert (await seen("/bots/2", *self.THEIRS, (b"x-api-key", b"a b")))["headers"] == self.THEIRS
+
+    async def test_what_is_no_resource_is_not_touched(
+        self, seen: Callable[..., Awaitable[Scope]], token: Token
     ) -> None:
-        talk = Conversation({"type": "websocket.connect"})
-        await app(scope("/bots/1/chat", kind="websocket"), talk.receive, talk.send)
-        assert talk.sent == [{"type": "websocket.close", "code": 1008}]
+        assert (await seen("/health", raw(token)))["headers"] == [raw(token)]
 
-    async def test_the_denial_extension_carries_the_whole_rejection(
-        self, app: SmarterAuthMiddleware, token: Token
-    ) -> None:
-        talk = Conversation({"type": "websocket.connect"})
-        asked = scope("/bots/1/chat", kind="websocket", extensions={"websocket.http.response": {}})
-        await app(asked, talk.receive, talk.send)
-        assert [message["type"] for message in talk.sent] == [
-            "websocket.http.response.start",
-            "websocket.http.response.body",
-        ]
-        assert talk.sent[0]["status"] == 401
-        assert b"www-authenticate" in dict(talk.sent[0]["headers"])
 
-    async def test_with_a_token_it_talks(self, app: SmarterAuthMiddleware, token: Token) -> None:
-        talk = Conversation(
-            {"type": "websocket.connect"},
-            {"type": "websocket.receive", "text": "hello"},
-            {"type": "websocket.disconnect", "code": 1000},
-        )
-        await app(scope("/bots/1/chat", raw(token), kind="websocket"), talk.receive, talk.send)
-        assert [message.get("text") for message in talk.sent] == [None, "laptop: hello"]
+class TestPreflight:
+    """A CORS preflight is a request like any other, unless ``PREFLIGHT=pass``."""
 
-    async def test_it_is_closed_at_the_next_message_when_the_grant_is_gone(
-        self, app: SmarterAuthMiddleware, token: Token, keys: Keys
-    ) -> None:
-        async def revoke() -> None:
-            for key in await keys.keys(KEYED):
-                await keys.revoke(key.key_id)
-            app._wiring.authenticator()._cache._known.empty()  # type: ignore[union-attr]
+    ASKED: ClassVar = {"origin": "https://a.example", "access-control-request-method": "POST"}
 
-        class Revoking(Conversation):
-            async def receive(self) -> Any:
-                if len(self.to_come) == 2:
-                    await revoke()
-                return await super().receive()
+    async def options(self, database: Database, path: str = "/bots/1", **settings: Any) -> httpx.Response:
+        headers = settings.pop("headers", self.ASKED)
+        method = settings.pop("method", "OPTIONS")
+        async with lifespan(guarded(database.runtime, OPTIONS_APP, **settings)) as app, client(app) as http:
+            return await http.request(method, path, headers=headers)
 
-        talk = Revoking(
-            {"type": "websocket.connect"},
-            {"type": "websocket.receive", "text": "hello"},
-            {"type": "websocket.receive", "text": "still there?"},
-            {"type": "websocket.disconnect", "code": 1000},
-        )
-        await app(scope("/bots/1/chat", raw(token), kind="websocket"), talk.receive, talk.send)
-        assert [message.get("text") for message in talk.sent] == [None, "laptop: hello", None]
-        assert talk.sent[-1] == {"type": "websocket.close", "code": 1008}
+    async def test_it_is_refused_by_default(self, database: Database, token: Token) -> None:
+        assert (await self.options(database)).status_code == 401
+
+    async def test_a_real_one_passes_where_that_is_wished(self, database: Database, token: Token) -> None:
+        answer = await self.options(database, preflight="pass")
+        assert (answer.status_code, answer.json()) == (200, [])
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"method": "GET"},
+            {"headers": {}},
+            {"headers": {"origin": "https://a.example"}},
+            {"headers": [*ASKED.items(), ("origin", "https://b.example")]},
+            {"headers": [*ASKED.items(), ("access-control-request-method", "GET")]},
+        ],
+        ids=repr,
+    )
+    async def test_what_is_no_real_one_does_not(self, database: Database, token: Token, wrong: dict[str, Any]) -> None:
+        assert (await self.options(database, preflight="pass", **wrong)).status_code == 401
+
+    async def test_one_that_could_be_read_two_ways_does_not(self, database: Database) -> None:
+        assert (await self.options(database, "/bots/01", preflight="pass")).status_code == 400
+
+
+class TestThrottle:
+    """A 429 in the place of a 401, and of nothing else."""
+
+    async def test_failures_are_throttled_and_a_valid_token_never(self, database: Database, token: Token) -> None:
+        async with lifespan(guarded(database.runtime, failed_attempts="3/hour")) as app, client(app) as http:
+            answers = [await http.get("/bots/1", headers={"X-API-Key": f"{number:064}"}) for number in range(5)]
+            assert [answer.status_code for answer in answers] == [401, 401, 401, 429, 429]
+            assert answers[-1].headers["retry-after"] == "3600"
+            assert (await http.get("/bots/1", headers=bearer(token))).status_code == 200
+            assert (await http.get("/bots/1")).status_code == 401
+            assert (await http.get("/bots/1", headers={"X-API-Key": "a b"})).status_code == 400
+
+    async def test_another_peer_is_told_what_the_first_one_was(self, database: Database, token: Token) -> None:
+        async def status(app: SmarterAuthMiddleware, address: str) -> int:
+            talk = Conversation()
+            await app(scope("/bots/1", (b"x-api-key", b"0" * 64), client=(address, 1)), talk.receive, talk.send)
+            return int(talk.sent[0]["status"])
+
+        async with lifespan(guarded(database.runtime, failed_attempts="1/minute")) as app:
+            statuses = [await status(app, f"2001:db8::{number}") for number in range(3)]
+            assert [*statuses, await status(app, "2001:db8:1::1")] == [401, 429, 429, 401]
+
+
+async def test_the_apps_own_task_and_context_are_the_callers(database: Database) -> None:
+    told: ContextVar[str] = ContextVar("told", default="nothing")
+    tasks: list[Any] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        tasks.append(asyncio.current_task())
+        assert told.get() == "by the caller"
+        told.set("by the app")
+
+    guard = guarded(database.runtime, app)
+    for path in ("/bots/2", "/health"):
+        told.set("by the caller")
+        await guard(scope(path), Conversation().receive, Conversation().send)
+        assert told.get() == "by the app"
+    assert set(tasks) == {asyncio.current_task()}
+
+
+async def test_streams_and_background_tasks_run_as_they_would_without_it(database: Database) -> None:
+    steps: list[str] = []
+
+    async def body() -> AsyncIterator[bytes]:
+        for piece in (b"one", b"two"):
+            steps.append(piece.decode())
+            yield piece
+
+    async def background() -> None:
+        steps.append("background")
+
+    class Listening(Conversation):
+        async def send(self, message: Message) -> None:
+            steps.append(f"sent {message.get('body', b'headers').decode()}")
+
+    talk = Listening()
+    app = StreamingResponse(body(), background=BackgroundTask(background))
+    await guarded(database.runtime, app)(scope("/bots/2", asgi={"spec_version": "2.4"}), talk.receive, talk.send)
+    assert steps == ["sent headers", "one", "sent one", "two", "sent two", "sent ", "background"]
 
 
 class TestMistakes:

@@ -24,6 +24,18 @@ SELECT pg_current_snapshot()::text AS snapshot,
   LEFT JOIN smarter_auth.key ON key.key_id = binding.key_id
   LEFT JOIN smarter_auth.token ON token.key_id = key.key_id;
 
+-- name: read_token(digest)
+-- The same columns for one token and its key; one row, without a key where the token is not known.
+SELECT pg_current_snapshot()::text AS snapshot,
+       current_setting('transaction_read_only')::boolean AS is_standby,
+       key.key_id::text AS key_id, key.name AS key_name, key.account AS key_account, key.is_active,
+       key.revoked_at IS NOT NULL AS is_revoked, token.digest, token.token_key,
+       coalesce(least(extract(epoch FROM key.expires_at), extract(epoch FROM token.valid_until)), 'infinity')::float8
+           AS expires_at_s
+  FROM (SELECT) AS asked
+  LEFT JOIN smarter_auth.token ON token.digest = :digest
+  LEFT JOIN smarter_auth.key ON key.key_id = token.key_id;
+
 -- name: find_resource_id(kind, lookup)$
 SELECT id FROM smarter_auth.resource WHERE kind = :kind AND replace(ref, '_', '-') = :lookup;
 
