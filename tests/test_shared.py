@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from aiocache import SimpleMemoryCache
+from aiocache.lock import OptimisticLock, OptimisticLockError
 from aiocache.serializers import NullSerializer
 from redis.asyncio import Redis
 
@@ -338,6 +339,13 @@ async def test_valkey_that_takes_nothing_can_still_be_read(fragile: Valkey, capl
     assert [message.rpartition(" cannot be ")[2] for message in caplog.messages] == ["written (OutOfMemoryError)."]
 
 
+async def test_valkey_that_shows_nothing_is_an_error_and_no_garbage(fragile: Valkey) -> None:
+    async with Redis.from_url(fragile.url) as raw, tier_at(fragile.url) as tier:
+        await raw.acl_setuser("default", enabled=True, nopass=True, commands=["-get"], reset_keys=False)
+        assert await tier.get(LOOKUP) is None
+        assert tier.counts == SharedCounts(misses=1, errors=1)
+
+
 @asynccontextmanager
 async def listening(answer: bytes) -> AsyncIterator[int]:
     """A port that takes connections, says one thing, and then nothing."""
@@ -441,6 +449,18 @@ def test_each_event_loop_has_a_tier_of_its_own(server: Valkey) -> None:
             return await tier.get(LOOKUP)
 
     assert asyncio.run(share()) == asyncio.run(share()) == ENTRY
+
+
+async def test_redis_backend_keeps_what_aiocache_builds_on_it(server: Valkey, raw: Any) -> None:
+    backend = backend_of(server.url)
+    assert backend is not None
+    await backend.set("color", b"red")
+    async with OptimisticLock(backend, "color") as lock:
+        await lock.cas(b"green", ttl=300)
+        with pytest.raises(OptimisticLockError):
+            await lock.cas(b"blue")
+    assert await backend.get("color") == b"green"
+    await backend.close()
 
 
 async def test_any_other_backend_of_aiocache_will_do() -> None:
