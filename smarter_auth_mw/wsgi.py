@@ -1,0 +1,211 @@
+"""The WSGI shell: environ in, decision out; the same authenticator, on an event loop of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import Any, TypeVar
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+import anyio
+from anyio.from_thread import BlockingPortal
+
+from smarter_auth_mw.authenticator import Authenticator
+from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant, Reason
+from smarter_auth_mw.domain import Target
+from smarter_auth_mw.http_auth import Credentials, Rejection
+from smarter_auth_mw.settings import Settings
+from smarter_auth_mw.wiring import Wiring
+
+DECISION = "smarter_auth.decision"
+GRACE_S = 1.0
+"""What a crossing may take beyond the query that it waits for, and the loop to close what it has open."""
+
+T = TypeVar("T")
+
+_HEADERS = {
+    name: "HTTP_" + name.decode().upper().replace("-", "_")
+    for name in (
+        b"authorization",
+        b"x-api-key",
+        b"host",
+        b"x-forwarded-for",
+        b"forwarded",
+        b"origin",
+        b"access-control-request-method",
+    )
+}
+_STATUS_LINES = {
+    400: "400 Bad Request",
+    401: "401 Unauthorized",
+    404: "404 Not Found",
+    429: "429 Too Many Requests",
+    503: "503 Service Unavailable",
+}
+
+
+class SmarterAuthWSGIMiddleware:
+    """Lets a request for a protected resource pass only with a valid token that is bound to it.
+
+    For ``SmarterAuthWSGIMiddleware(wsgi_app)``; without ``settings`` it is configured by ``SMARTER_AUTH_*`` in the
+    environment. Behind it the decision stands in ``environ["smarter_auth.decision"]``, and ``REMOTE_USER`` holds the
+    key's id where one was granted. What may be a resource answers 503 while the configuration has mistakes.
+    """
+
+    def __init__(self, app: WSGIApplication, settings: Settings | None = None) -> None:
+        if asyncio.iscoroutinefunction(app) or asyncio.iscoroutinefunction(getattr(app, "__call__", None)):  # noqa: B004
+            raise TypeError("This is an ASGI app: wrap it with smarter_auth_mw.SmarterAuthMiddleware.")
+        self.app = app
+        self._wiring = Wiring(app, settings)
+        known = self._wiring.settings
+        self._loop = LoopThread((known.query_timeout_s if known else 0) + GRACE_S, self._wiring.close)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        scope = scope_of(environ)
+        target = self._wiring.resolve(scope)
+        if target is None:
+            return self.app(environ, start_response)
+        decision = self._decide(target, self._wiring.extractors["http"](scope["headers"]), scope)
+        if isinstance(decision, Denial):
+            decision = self._denied(decision, scope)
+            return _reject(self._wiring.rejections[decision], start_response)
+        return self.app(self._admitted(environ, decision), start_response)
+
+    def close(self) -> None:
+        """Close the connections and end the event loop; done by itself when the process ends."""
+        self._loop.close()
+
+    def _decide(self, target: Target | Denial, credentials: Credentials, scope: dict[str, Any]) -> Decision:
+        if isinstance(target, Denial):
+            return target
+        authenticator = self._loop.kept
+        try:
+            decision = None if authenticator is None else authenticator.warm(target, credentials)
+        except (KeyError, RuntimeError):  # The loop's thread changed under us what we were looking at.
+            decision = None
+        if decision is not None:
+            return decision
+        unavailable: Decision = Denial(Reason.UNAVAILABLE, detail="no answer in time")
+        return self._loop.run(lambda: self._cross(target, credentials, scope), unavailable)
+
+    async def _cross(self, target: Target, credentials: Credentials, scope: dict[str, Any]) -> Decision:
+        decision = await self._wiring.authenticate(target, credentials, scope)
+        self._loop.kept = self._wiring.authenticator()
+        return decision
+
+    def _denied(self, denial: Denial, scope: dict[str, Any]) -> Denial:
+        return self._loop.run(lambda: self._wiring.denied(denial, scope), denial)
+
+    def _admitted(self, environ: WSGIEnvironment, decision: Grant | Anonymous) -> WSGIEnvironment:
+        """A copy of the environ that tells the app who is there; an outer ``REMOTE_USER`` gives way to a grant."""
+        outer_user = environ.get("REMOTE_USER")
+        if isinstance(decision, Grant):
+            told: dict[str, Any] = {DECISION: decision, "REMOTE_USER": decision.principal.identity}
+            if outer_user is not None:
+                told[DECISION] = Grant(decision.resource, decision.principal, outer_user)
+        else:
+            told = {DECISION: decision if outer_user is None else Anonymous(decision.resource, outer_user)}
+        admitted = {**environ, **told}
+        if self._wiring.hides_credentials:
+            kept = dict(self._wiring.extractors["http"].hide(_headers(environ)))
+            for name in (b"authorization", b"x-api-key"):
+                if name not in kept:
+                    admitted.pop(_HEADERS[name], None)
+        return admitted
+
+
+def scope_of(environ: WSGIEnvironment) -> dict[str, Any]:
+    """The request as routing, credentials and peers read it: an ASGI scope with the headers that they look at.
+
+    ``PATH_INFO`` lacks ``SCRIPT_NAME``, ASGI's path holds its root. The undecoded target is no part of WSGI, but most
+    servers tell it.
+    """
+    root = environ.get("SCRIPT_NAME", "")
+    target = environ.get("RAW_URI") or environ.get("REQUEST_URI")
+    return {
+        "type": "http",
+        "method": environ["REQUEST_METHOD"],
+        "path": _text(root + environ.get("PATH_INFO", "")),
+        "raw_path": None if target is None else target.encode("latin-1", "replace").partition(b"?")[0],
+        "root_path": _text(root),
+        "headers": _headers(environ),
+        "client": (environ["REMOTE_ADDR"], 0) if environ.get("REMOTE_ADDR") else None,
+    }
+
+
+def _headers(environ: WSGIEnvironment) -> list[tuple[bytes, bytes]]:
+    return [
+        (name, value.encode("latin-1", "replace"))
+        for name, variable in _HEADERS.items()
+        if (value := environ.get(variable)) is not None
+    ]
+
+
+def _text(native: str) -> str:
+    """What stands in the path, where WSGI hands bytes as if they were Latin-1 (PEP 3333)."""
+    return native if native.isascii() else native.encode("latin-1", "replace").decode("utf-8", "replace")
+
+
+def _reject(rejection: Rejection, start_response: StartResponse) -> list[bytes]:
+    headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in rejection.headers]
+    start_response(_STATUS_LINES[rejection.status], headers)
+    return [rejection.body]
+
+
+class LoopThread:
+    """One event loop on a thread of its own, made by the first call of the process that serves.
+
+    A forked child makes its own: an inherited one would have no thread. ``closing`` runs on the loop at the end.
+    """
+
+    def __init__(self, timeout_s: float, closing: Callable[[], Awaitable[None]]) -> None:
+        self.kept: Authenticator | None = None
+        """The loop's own, which other threads may ask for what it has at hand."""
+        self._timeout_s = timeout_s
+        self._closing = closing
+        self._portal: BlockingPortal | None = None
+        self._pid = 0
+        self._lock = threading.Lock()
+        os.register_at_fork(after_in_child=self._forget)
+
+    def run(self, call: Callable[[], Awaitable[T]], otherwise: T) -> T:
+        """What the call returns on the loop, or ``otherwise`` where it takes too long."""
+        future: Future[T] = self._opened().start_task_soon(call)
+        try:
+            return future.result(self._timeout_s)
+        except FutureTimeoutError:
+            future.cancel()
+            return otherwise
+
+    def close(self) -> None:
+        """Close what the loop has open, and end it."""
+        portal, self._portal = self._portal, None
+        if portal is not None and self._pid == os.getpid():
+            portal.start_task_soon(portal.stop)
+            self._thread.join(self._timeout_s)
+
+    def _opened(self) -> BlockingPortal:
+        with self._lock:
+            if self._portal is None:
+                ready: Future[BlockingPortal] = Future()
+                # A daemon, since the interpreter would wait for any other one before it lets us say goodbye.
+                self._thread = threading.Thread(target=anyio.run, args=(self._serve, ready), daemon=True)
+                self._thread.name = "smarter_auth_mw"
+                self._thread.start()
+                self._portal, self._pid = ready.result(), os.getpid()
+                atexit.register(self.close)
+            return self._portal
+
+    async def _serve(self, ready: Future[BlockingPortal]) -> None:
+        async with BlockingPortal() as portal:
+            ready.set_result(portal)
+            await portal.sleep_until_stopped()
+        await self._closing()
+
+    def _forget(self) -> None:
+        self._portal, self.kept, self._lock = None, None, threading.Lock()
