@@ -127,7 +127,7 @@ The open bot: 200, anonymous.
 
   curl -i {bots}/2
 
-Revoke the key, and the token opens nothing any more.
+Revoke the key, and within seconds the token opens nothing any more.
 
   SMARTER_AUTH_DATABASE_URL={shlex.quote(f"embedded://{quote(str(place))}")} {_program()} key revoke {minted.key.key_id}
 
