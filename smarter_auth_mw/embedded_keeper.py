@@ -67,9 +67,9 @@ def try_lock(path: Path, how: int = fcntl.LOCK_EX) -> int | None:
 
     It must be there: a keeper that created it would be in the way of whoever removes the directory. The lock ends when
     the last copy of the descriptor is closed, never by LOCK_UN: a process forked without exec shares it, and counts as
-    a holder of its own until it ends or closes its copy. An exec closes it.
+    a holder of its own until it ends or closes its copy. An exec closes it (PEP 446).
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, how | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -137,7 +137,7 @@ class Server:
 
     def open_log(self) -> BinaryIO:
         """For appending, at its end; what the programs inherit appends too."""
-        return os.fdopen(os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "ab")
+        return os.fdopen(os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")
 
     def run(self, *command: str, text: str = "", inherit: Sequence[int] = ()) -> None:
         """Run a program as the server's user, its output to the log; raise ServerError when it fails."""
@@ -150,7 +150,6 @@ class Server:
                 stderr=log,
                 env=_ENVIRONMENT,
                 cwd="/",
-                umask=0o077,
                 user=self.uid,
                 group=self.gid,
                 extra_groups=None if self.uid is None else [],

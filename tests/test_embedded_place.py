@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -150,6 +151,12 @@ def test_socket_of_a_long_or_strange_directory_lies_in_a_private_one(outfit: Out
         assert not directory.exists()
 
 
+def test_socket_of_another_directory_lies_beside_the_data_spaces_or_not(outfit: Outfit) -> None:
+    with Place(outfit, outfit.home / "with spaces = plain") as place:
+        told = place.start().told
+        assert query(told["owner"], "SHOW unix_socket_directories").strip('"') == f"{place.home}/socket"
+
+
 def test_socket_directory_that_others_can_enter_is_refused(outfit: Outfit) -> None:
     with Place(outfit, outfit.home / ("squatted" * 20)) as place:
         directory = embedded_place._socket_directory(place.directory).name.split("-")
@@ -158,11 +165,20 @@ def test_socket_directory_that_others_can_enter_is_refused(outfit: Outfit) -> No
         try:
             refusal = place.refusal()
         finally:
-            squatted.rmdir()
+            shutil.rmtree(squatted, ignore_errors=True)
         assert not (place.home / "data").exists()
     assert refusal["error"] == "UsageError"
     assert str(squatted) in refusal["message"]
     assert "embedded:///DIR" in refusal["hint"]
+
+
+def test_running_server_whose_socket_others_could_have_replaced_is_not_used(warm: Place) -> None:
+    warm.start()
+    (warm.home / "socket").chmod(0o777)
+    refusal = warm.refusal()
+    (warm.home / "socket").chmod(0o700)
+    assert refusal["error"] == "UsageError"
+    assert "not a private directory" in refusal["message"]
 
 
 @pytest.mark.parametrize(

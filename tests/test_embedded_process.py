@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -80,6 +81,29 @@ def test_start_that_fails_is_no_use(directory: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(UnavailableError, match="No space left on device: /data"):
         Cluster.start(directory)
     assert not is_held(embedded_place.home_of(directory) / "users.lock")
+
+
+def test_keeper_that_does_not_start_is_reported_and_nothing_is_started(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = embedded_place.home_of(directory)
+    wait_for(lambda: not is_held(home / "keeper.lock"), "the end of the last keeper")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    monkeypatch.setattr(sys, "base_prefix", "/nowhere")
+    monkeypatch.setattr(shutil, "which", {"python3": "/bin/false"}.get)
+    with pytest.raises(UnavailableError, match="keeper of PostgreSQL did not start"):
+        Cluster.start(directory)
+    monkeypatch.setattr(shutil, "which", {}.get)
+    with pytest.raises(UnavailableError, match="no python3"):
+        Cluster.start(directory)
+    assert not any(is_held(home / f"{name}.lock") for name in ("users", "server", "keeper"))
+
+
+def test_process_that_is_no_python_finds_one_for_the_keeper(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wait_for(lambda: not is_held(embedded_place.home_of(directory) / "keeper.lock"), "the end of the last keeper")
+    monkeypatch.setattr(sys, "executable", "/usr/sbin/uwsgi")
+    with Cluster.start(directory) as cluster:
+        assert is_held(cluster.home / "keeper.lock")
 
 
 def test_server_that_hangs_is_stopped_all_the_same(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
