@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
@@ -16,8 +17,10 @@ SQL = resources.files("smarter_auth_mw") / "sql"
 QUERIES: Any = aiosql.from_str((SQL / "queries.sql").read_text("utf-8"), "asyncpg")
 """The statements of ``queries.sql``, by name."""
 
-SCHEMA = 1
+SCHEMA = 2
 """The newest schema that this release knows: the number of its last migration."""
+
+CONNECT_TIMEOUT_S = 5
 
 _POOLER = "Behind a transaction pooler, set SMARTER_AUTH_STATEMENT_CACHE_SIZE=0."
 _MEANINGS: tuple[tuple[tuple[type[BaseException], ...], type[SmarterAuthError], str, str], ...] = (
@@ -120,6 +123,25 @@ def reported(where: str) -> Iterator[None]:
         yield
     except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
         raise explained(error, where) from None
+
+
+@contextmanager
+def connecting(where: str) -> Iterator[None]:
+    """The same while a connection is opened, where the URL itself may be wrong."""
+    with reported(where):
+        try:
+            yield
+        except ValueError as error:
+            raise explained(error, where) from None
+
+
+async def close(connections: Any) -> None:
+    """Close a connection or a pool, whatever state it is in, in bounded time."""
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            await connections.close()
+    except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        connections.terminate()
 
 
 def explained(error: BaseException, where: str) -> SmarterAuthError:

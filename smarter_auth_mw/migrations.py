@@ -18,16 +18,16 @@ import asyncpg
 from alembic import command, context
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from asyncpg.connect_utils import SessionAttribute
 from sqlalchemy import Connection, NullPool, String, func, literal, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from smarter_auth_mw.database import SQL, explained, reported
+from smarter_auth_mw.database import CONNECT_TIMEOUT_S, SQL, close, connecting, explained, reported
 from smarter_auth_mw.errors import NotFoundError, SchemaError
 from smarter_auth_mw.settings import mask_url
 
 VERSION_TABLE = "schema_version"
-CONNECT_TIMEOUT_S = 5
 
 Progress = Callable[[str], None]
 
@@ -51,7 +51,7 @@ async def status(url: str) -> MigrationStatus:
         try:
             return _status(await _version(connection))
         finally:
-            await connection.close(timeout=CONNECT_TIMEOUT_S)
+            await close(connection)
 
 
 async def migrate(url: str, runtime_role: str | None = None, progress: Progress | None = None) -> MigrationStatus:
@@ -61,7 +61,8 @@ async def migrate(url: str, runtime_role: str | None = None, progress: Progress 
     what an administrator has to do, ``SchemaError``, and ``NotFoundError`` for a role that does not exist.
     """
     await status(url)
-    await _run(url, lambda config: command.upgrade(config, "head"), runtime_role=runtime_role, progress=progress)
+    asked = {"is_upgrade": True, "runtime_role": runtime_role, "progress": progress}
+    await _run(url, lambda config: command.upgrade(config, "head"), **asked)
     return await status(url)
 
 
@@ -72,11 +73,22 @@ async def downgrade(url: str, schema: str = "base", progress: Progress | None = 
     return await status(url)
 
 
+async def restored(url: str) -> None:
+    """Tell every cache that the database is another one, after a dump was restored into it."""
+    await status(url)
+    connection = await _connect(url)
+    try:
+        with reported(mask_url(url)):
+            await connection.execute("SELECT smarter_auth.renew_epoch()")
+    finally:
+        await close(connection)
+
+
 async def sql(url: str | None = None, runtime_role: str | None = None) -> str:
     """What ``migrate`` would run on that database, or without one on an empty one, as a script for ``psql``."""
     start = (await status(url)).schema if url else None
     output = io.StringIO()
-    config = _config(output_buffer=output, runtime_role=runtime_role)
+    config = _config(output_buffer=output, is_upgrade=True, runtime_role=runtime_role)
     async with _alone():
         command.upgrade(config, f"{start or 'base'}:head", sql=True)
     return output.getvalue()
@@ -106,23 +118,18 @@ def run(path: str) -> None:
         context.execute(re.sub(r"(?<!:):(?=\w)", r"\:", statement))
 
 
-def grant() -> None:
-    """Grant the running role its rights, where one is named."""
-    role = context.config.attributes.get("runtime_role")
-    if role is not None:
-        context.execute(select(func.smarter_auth.grant_runtime(literal(role, String))))
+def settle() -> None:
+    """After an upgrade: another epoch where the database has moved, and the rights of the running role."""
+    attributes = context.config.attributes
+    if attributes.get("is_upgrade"):
+        run("settle.sql")
+    if attributes.get("runtime_role") is not None:
+        context.execute(select(func.smarter_auth.grant_runtime(literal(attributes["runtime_role"], String))))
 
 
 def _statements(script: str) -> list[str]:
     paragraphs = (paragraph.strip().rstrip(";") for paragraph in script.split("\n\n"))
     return [paragraph for paragraph in paragraphs if not all(line.startswith("--") for line in paragraph.splitlines())]
-
-
-async def _connect(url: str) -> Any:
-    try:
-        return await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S)
-    except ValueError as error:  # From the parser of the URL: its text may quote a part of the password.
-        raise explained(error, mask_url(url)) from None
 
 
 async def _run(url: str, work: Callable[[Config], None], **attributes: Any) -> None:
@@ -145,11 +152,7 @@ async def _alone() -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _engine(url: str) -> AsyncIterator[Any]:
-    engine = create_async_engine(
-        "postgresql+asyncpg://",
-        async_creator=lambda: _connect(url),
-        poolclass=NullPool,
-    )
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=lambda: _connect(url), poolclass=NullPool)
     try:
         with reported(mask_url(url)):
             yield engine
@@ -157,6 +160,11 @@ async def _engine(url: str) -> AsyncIterator[Any]:
         raise _explained(error, mask_url(url)) from None
     finally:
         await engine.dispose()
+
+
+async def _connect(url: str) -> Any:
+    with connecting(mask_url(url)):
+        return await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S, target_session_attrs=SessionAttribute.read_write)
 
 
 def _explained(error: DBAPIError, where: str) -> Exception:

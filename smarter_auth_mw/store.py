@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
-from smarter_auth_mw.database import QUERIES, SCHEMA, explained, reported
+from smarter_auth_mw.database import CONNECT_TIMEOUT_S, QUERIES, SCHEMA, close, connecting, reported
 from smarter_auth_mw.domain import Binding, Bindings, Protection, Resource, Target
 from smarter_auth_mw.errors import InvalidReferenceError, SchemaError, UnavailableError
 from smarter_auth_mw.inputs import is_storable
 from smarter_auth_mw.records import Records
 from smarter_auth_mw.settings import mask_url
-
-CONNECT_TIMEOUT_S = 5
 
 # Our statements find their rows by index: compiling them, or planning them anew, costs more than it saves.
 _SESSION = {"jit": "off", "plan_cache_mode": "force_generic_plan"}
@@ -73,33 +71,23 @@ async def open_pool(
     settings. Raises ``UnavailableError`` or ``SchemaError``.
     """
     where = mask_url(url)
-    with reported(where):
-        connections = await _connect(
+    with connecting(where):
+        connections = await asyncpg.create_pool(
             url,
             min_size=pool_min,
             max_size=pool_max,
+            timeout=CONNECT_TIMEOUT_S,
             command_timeout=query_timeout_s,
             statement_cache_size=statement_cache_size,
+            target_session_attrs=SessionAttribute.read_write,
             server_settings={"application_name": "smarter_auth"} | (_SESSION if statement_cache_size else {}),
+            init=_check_schema,
+            reset=_keep_session,
         )
     try:
         yield Pool(connections, where, query_timeout_s)
     finally:
-        await _close(connections)
-
-
-async def _connect(url: str, **options: Any) -> asyncpg.Pool[asyncpg.Record]:
-    try:
-        return await asyncpg.create_pool(
-            url,
-            timeout=CONNECT_TIMEOUT_S,
-            init=_check_schema,
-            reset=_keep_session,
-            target_session_attrs=SessionAttribute.read_write,
-            **options,
-        )
-    except ValueError as error:
-        raise explained(error, mask_url(url)) from None
+        await close(connections)
 
 
 async def _check_schema(connection: Any) -> None:
@@ -118,14 +106,6 @@ async def _check_schema(connection: Any) -> None:
 
 async def _keep_session(_: Any) -> None:
     """Nothing of ours changes a session, so that asyncpg's reset would be a round trip for nothing."""
-
-
-async def _close(connections: asyncpg.Pool[asyncpg.Record]) -> None:
-    try:
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            await connections.close()
-    except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-        connections.terminate()
 
 
 class Store:
@@ -159,6 +139,22 @@ class Store:
             await self._pool.connections.expire_connections()  # The next ones find the primary.
             raise UnavailableError(f"{self._pool.where} is read-only: a standby, or a role that may only read.")
         return rows
+
+    async def secret(self) -> bytes:
+        """What signs the entries that several processes share; another one after each new epoch."""
+        async with self._pool.acquire() as connection:
+            secret: bytes = await QUERIES.read_secret(connection)
+        return secret
+
+    async def purge_changes(self, keep: timedelta) -> int:
+        """Forget changes older than that, and tell how many; a heartbeat that missed one says so.
+
+        Harmless at any time, by any number of workers; ``keep`` is longer than a worker may be cut off without having
+        to flush its cache.
+        """
+        async with self._pool.acquire() as connection:
+            purged: int = await QUERIES.purge_changes(connection, keep=keep)
+        return purged
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Records]:

@@ -62,6 +62,12 @@ def database(cluster: Cluster, template: str) -> Iterator[Database]:
 
 
 @pytest.fixture
+def other_database(cluster: Cluster, template: str) -> Iterator[Database]:
+    """Another migrated database, a copy of the same."""
+    yield from _copy(cluster, template)
+
+
+@pytest.fixture
 def empty_database(cluster: Cluster) -> Iterator[Database]:
     """A database with nothing in it."""
     yield from _copy(cluster, EMPTY)

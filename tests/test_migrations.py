@@ -15,10 +15,11 @@ from smarter_auth_mw import migrations
 from smarter_auth_mw.embedded import Cluster
 from smarter_auth_mw.errors import NotFoundError, SchemaError, UnavailableError
 from smarter_auth_mw.store import open_pool
+from smarter_auth_mw.wire import open_wire
 from tests.catalog import catalog
 from tests.database_support import Database, named
 
-NEWEST = "0001"
+NEWEST = "0002"
 
 
 @pytest.fixture
@@ -83,6 +84,34 @@ async def test_two_processes_that_migrate_at_once_are_harmless(empty_database: D
     processes = [await asyncio.create_subprocess_exec(*command) for _ in range(2)]
     assert [await process.wait() for process in processes] == [0, 0]
     assert (await migrations.status(empty_database.owner)).pending == []
+
+
+async def _epoch(connection: asyncpg.Connection) -> tuple[object, ...]:
+    (row,) = await connection.fetch("SELECT epoch, secret FROM smarter_auth.meta")
+    return tuple(row)
+
+
+async def test_epoch_is_renewed_where_the_database_has_moved_and_only_there(
+    empty_database: Database, empty: asyncpg.Connection
+) -> None:
+    await migrations.migrate(empty_database.owner)
+    first = await _epoch(empty)
+    await migrations.migrate(empty_database.owner)
+    assert await _epoch(empty) == first
+    await empty.execute("UPDATE smarter_auth.meta SET home = 'elsewhere'")
+    await migrations.migrate(empty_database.owner)
+    moved = await _epoch(empty)
+    assert not set(moved) & set(first)
+    await migrations.restored(empty_database.owner)
+    assert not set(await _epoch(empty)) & set(moved)
+
+
+async def test_runtime_role_gets_what_a_later_migration_brings(empty_database: Database) -> None:
+    await migrations.migrate(empty_database.owner, empty_database.runtime_role)
+    await migrations.downgrade(empty_database.owner, "0001")
+    await migrations.migrate(empty_database.owner)
+    async with open_wire(empty_database.runtime, print) as wire:
+        assert (await wire.beat(None)).is_coherent
 
 
 async def test_migration_that_fails_leaves_nothing_behind(empty_database: Database) -> None:

@@ -36,6 +36,38 @@ SELECT pg_current_snapshot()::text AS snapshot,
   LEFT JOIN smarter_auth.token ON token.digest = :digest
   LEFT JOIN smarter_auth.key ON key.key_id = token.key_id;
 
+-- name: beat(previous)^
+-- A heartbeat: the snapshot that it is taken in, who answers, and the changes that the previous one did not see; those
+-- of a dump, whose transactions are not of this server, are left out. Not complete where some of them may be purged.
+-- After a restart the server is another one too: what it had not yet written when it crashed never was, and its
+-- transaction numbers are given out again.
+SELECT pg_current_snapshot()::text AS snapshot,
+       current_setting('transaction_read_only')::boolean AS is_standby,
+       concat_ws(' ', meta.epoch, smarter_auth.home(), extract(epoch FROM pg_postmaster_start_time())) AS server,
+       asked.previous IS NULL
+       OR (meta.horizon < pg_snapshot_xmax(asked.previous)
+           AND NOT EXISTS (SELECT FROM pg_snapshot_xip(asked.previous) AS running WHERE running <= meta.horizon))
+           AS is_complete,
+       ARRAY(SELECT smarter_auth.missing_triggers()) AS missing_triggers,
+       told.sources, told.txs
+  FROM smarter_auth.meta
+ CROSS JOIN (SELECT :previous::text::pg_snapshot) AS asked (previous)
+ CROSS JOIN LATERAL (
+       SELECT coalesce(array_agg(source), '{}') AS sources, coalesce(array_agg(tx), '{}') AS txs
+         FROM (SELECT DISTINCT source, tx
+                 FROM smarter_auth.change
+                WHERE tx >= pg_snapshot_xmin(asked.previous) AND NOT pg_visible_in_snapshot(tx, asked.previous)
+                  AND pg_visible_in_snapshot(tx, pg_current_snapshot())
+                LIMIT 10001) AS change
+       ) AS told;
+
+-- name: read_secret()$
+-- What signs the entries that several processes share.
+SELECT secret FROM smarter_auth.meta;
+
+-- name: purge_changes(keep)$
+SELECT smarter_auth.purge_changes(:keep);
+
 -- name: find_resource_id(kind, lookup)$
 SELECT id FROM smarter_auth.resource WHERE kind = :kind AND replace(ref, '_', '-') = :lookup;
 

@@ -1,13 +1,13 @@
-"""What Alembic runs: its settings, then the migrations and the grants, all in one transaction."""
+"""What Alembic runs: its settings, then the migrations and what follows them, all in one transaction."""
 
 from __future__ import annotations
 
 from alembic import context
 
-from smarter_auth_mw.migrations import configure, grant, run
+from smarter_auth_mw.migrations import configure, run, settle
 
 configure()
 with context.begin_transaction():
     run("prepare.sql")
     context.run_migrations()
-    grant()
+    settle()

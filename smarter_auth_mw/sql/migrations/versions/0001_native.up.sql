@@ -240,27 +240,32 @@ ALTER TABLE smarter_auth.resource
     ENABLE ALWAYS TRIGGER keep_directory_on_insert,
     ENABLE ALWAYS TRIGGER keep_directory_on_update;
 
--- The least that a running application needs, and every later migration again for whoever has it.
--- It may protect but not open a resource (hold_latch), and add to the audit but not change it.
+-- The least that a running application needs: it may protect but not open a resource (hold_latch), and add to the
+-- audit but not change it.
+CREATE TABLE smarter_auth.runtime_privilege (
+    privilege text COLLATE "C" PRIMARY KEY
+);
+
+INSERT INTO smarter_auth.runtime_privilege (privilege) VALUES
+    ('USAGE ON SCHEMA smarter_auth'),
+    ('SELECT ON ALL TABLES IN SCHEMA smarter_auth'),
+    ('INSERT ON smarter_auth.resource, smarter_auth.key, smarter_auth.token, smarter_auth.binding'),
+    ('INSERT ON smarter_auth.token_use, smarter_auth.audit_event'),
+    ('UPDATE (account, name, domain, protection, on_error, updated_at) ON smarter_auth.resource'),
+    ('UPDATE (name, description, is_active, expires_at, revoked_at, updated_at) ON smarter_auth.key'),
+    ('UPDATE (valid_until) ON smarter_auth.token'),
+    ('UPDATE (updated_at) ON smarter_auth.binding'),
+    ('UPDATE (last_used_at) ON smarter_auth.token_use'),
+    ('DELETE ON smarter_auth.resource, smarter_auth.binding'),
+    ('EXECUTE ON FUNCTION smarter_auth.release(bigint, text, text)');
+
 CREATE FUNCTION smarter_auth.grant_runtime(runtime_role name) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, smarter_auth, pg_temp AS $$
 DECLARE
-    privilege text;
+    granted text;
 BEGIN
-    FOREACH privilege IN ARRAY ARRAY[
-        'USAGE ON SCHEMA smarter_auth',
-        'SELECT ON ALL TABLES IN SCHEMA smarter_auth',
-        'INSERT ON smarter_auth.resource, smarter_auth.key, smarter_auth.token, smarter_auth.binding,'
-        ' smarter_auth.token_use, smarter_auth.audit_event',
-        'UPDATE (account, name, domain, protection, on_error, updated_at) ON smarter_auth.resource',
-        'UPDATE (name, description, is_active, expires_at, revoked_at, updated_at) ON smarter_auth.key',
-        'UPDATE (valid_until) ON smarter_auth.token',
-        'UPDATE (updated_at) ON smarter_auth.binding',
-        'UPDATE (last_used_at) ON smarter_auth.token_use',
-        'DELETE ON smarter_auth.resource, smarter_auth.binding',
-        'EXECUTE ON FUNCTION smarter_auth.release(bigint, text, text)'
-    ] LOOP
-        EXECUTE format('GRANT %s TO %I', privilege, runtime_role);
+    FOR granted IN SELECT privilege FROM smarter_auth.runtime_privilege LOOP
+        EXECUTE format('GRANT %s TO %I', granted, runtime_role);
     END LOOP;
 END
 $$;
