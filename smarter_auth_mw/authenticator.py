@@ -75,7 +75,7 @@ class Authenticator:
 
     async def _judged(self, opened: Decision, credentials: Credentials, peer: str) -> Decision:
         """The decision for an open resource, or the denial of a token that no key has, or none that is valid."""
-        if self._known_tokens is None or not isinstance(credentials, Token):
+        if self._known_tokens is None or not isinstance(credentials, Token) or credentials.is_mistyped:
             return Denial(Reason.UNKNOWN_TOKEN, opened.resource, detail="malformed")
         try:
             bindings = await self._known_tokens.bindings_of(credentials, peer)

@@ -80,6 +80,8 @@ class Denial:
 
 Decision = Grant | Anonymous | Denial
 
+MISTYPED = "its checksum is wrong: mistyped, or made up"
+
 
 def is_protected(bindings: Bindings, *, always: bool = False, require: Require = "bound") -> bool:
     """Whether the resource asks for a token.
@@ -107,7 +109,7 @@ def decide(
         return Anonymous(bindings.resource)
     if token is None:
         return Denial(Reason.MISSING_CREDENTIALS, bindings.resource)
-    denial = Denial(Reason.UNKNOWN_TOKEN, bindings.resource)
+    denial = None
     for binding in bindings.by_digest.get(token.digest, ()):
         if not same_digest(binding.digest, token.digest):
             continue
@@ -115,7 +117,12 @@ def decide(
         if reason is None:
             return Grant(bindings.resource, Principal(binding.key_id, binding.key_name, binding.account))
         denial = Denial(reason, bindings.resource, binding.key_id)
-    return denial
+    return denial or Denial(Reason.UNKNOWN_TOKEN, bindings.resource, detail=MISTYPED if token.is_mistyped else "")
+
+
+def opens(binding: Binding, bindings: Bindings, now_s: float) -> bool:
+    """Whether the token of this binding opens the resource at ``now_s``, for whoever has it."""
+    return bool(binding.digest) and _objection(binding, bindings, now_s) is None
 
 
 def _objection(binding: Binding, bindings: Bindings, now_s: float) -> Reason | None:

@@ -1,15 +1,29 @@
-"""Tokens as django-rest-knox 5 makes them: minted, hidden, hashed, and compared in one place."""
+"""Tokens: minted as django-rest-knox 5 makes them or with a checksum, hidden, hashed, and compared in one place."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
+import string
+import zlib
+from typing import Literal, get_args
 
+TokenFormat = Literal["knox", "checked"]
+"""``knox``: 64 lower-case hexadecimal characters. ``checked``: ``sm_``, 43 of base62, and 6 that are their checksum."""
+TOKEN_FORMATS: tuple[TokenFormat, ...] = get_args(TokenFormat)
+
+CHECKED_PREFIX = b"sm_"
 TOKEN_KEY_LENGTH = 15
 """How much of a token is its public head, stored in the clear (knox ``TOKEN_KEY_LENGTH``)."""
 MAX_TOKEN_BYTES = 512
 """Nothing longer is hashed: a token of knox has 64 characters."""
+
+_BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
+_SECRET_CHARS, _CHECKSUM_CHARS = 43, 6  # 62**43 > 2**256, and 62**6 > 2**32
+_CHECKED = re.compile(rb"sm_[0-9A-Za-z]{49}")
+_PREFIXED_KNOX = re.compile(rb"sm_[0-9a-f]+")
 
 
 class Token:
@@ -32,6 +46,17 @@ class Token:
     def token_key(self) -> str:
         return self._value[:TOKEN_KEY_LENGTH].decode("latin-1")
 
+    @property
+    def is_mistyped(self) -> bool:
+        """Whether it begins as a checked token and cannot be one: mistyped, cut, or made up.
+
+        Tokens of a knox whose ``TOKEN_PREFIX`` is ``sm_`` begin so too, and are hexadecimal behind it.
+        """
+        value = self._value
+        if not value.startswith(CHECKED_PREFIX) or _PREFIXED_KNOX.fullmatch(value):
+            return False
+        return not (_CHECKED.fullmatch(value) and _checksum(value[:-_CHECKSUM_CHARS]) == value[-_CHECKSUM_CHARS:])
+
     def reveal(self) -> str:
         """Give the secret itself away: for the one place that prints a freshly minted token."""
         return self._value.decode("ascii")
@@ -50,9 +75,21 @@ class Token:
         raise TypeError("A token is not pickled: it would leave the process in the clear.")
 
 
-def mint() -> Token:
-    """A new token: 32 random bytes as 64 lower-case hexadecimal characters (knox ``create_token_string``)."""
-    return Token(secrets.token_hex(32).encode("ascii"))
+def mint(form: TokenFormat = "knox") -> Token:
+    """A new token, of 256 random bits in either format (knox: ``create_token_string``)."""
+    if form == "knox":
+        return Token(secrets.token_hex(32).encode("ascii"))
+    body = CHECKED_PREFIX + "".join(secrets.choice(_BASE62) for _ in range(_SECRET_CHARS)).encode("ascii")
+    return Token(body + _checksum(body))
+
+
+def _checksum(body: bytes) -> bytes:
+    """CRC-32 (as of zlib) of all that stands before it, in base62, most significant digit first: no secret."""
+    number, digits = zlib.crc32(body), ""
+    for _ in range(_CHECKSUM_CHARS):
+        number, digit = divmod(number, len(_BASE62))
+        digits = _BASE62[digit] + digits
+    return digits.encode("ascii")
 
 
 def same_digest(one: bytes, other: bytes) -> bool:

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant, Reason, Require, decide, is_protected
+from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant, Reason, Require, decide, is_protected, opens
 from smarter_auth_mw.domain import Binding, Bindings, Protection, Resource
 from smarter_auth_mw.tokens import Token, mint
 
 BOT = Resource("bot", "42")
 NOW_S = 1_800_000_000.0
-TOKEN, OTHER = mint(), mint()
+TOKEN, OTHER, CHECKED = mint(), mint(), mint("checked")
+MISTYPED = Token(b"sm_" + b"x" * 49)
 
 
 def binding(token: Token = TOKEN, **changes: Any) -> Binding:
@@ -61,6 +62,9 @@ TABLE: list[tuple[str, Bindings, Token | None, str]] = [
     ("an empty digest never matches", bindings(binding(digest=b"")), Token(b""), "unknown_token"),
     ("the digest is no token", GOOD, Token(TOKEN.digest.hex().encode()), "unknown_token"),
     ("the token_key is no token", GOOD, Token(TOKEN.token_key.encode()), "unknown_token"),
+    ("a mistyped token is denied", GOOD, MISTYPED, "unknown_token"),
+    ("a mistyped token is ignored where it is open", OPEN, MISTYPED, "anonymous"),
+    ("a checked token is granted as any other", bindings(binding(CHECKED)), CHECKED, "grant"),
     ("the same head is not the same token", GOOD, Token(TOKEN.token_key.encode() + b"0" * 49), "unknown_token"),
 ]  # fmt: skip
 
@@ -91,6 +95,13 @@ def test_a_grant_tells_who_it_is() -> None:
     assert granted.principal.account == "default"
 
 
+def test_operators_are_told_that_a_token_is_mistyped() -> None:
+    denial = decide(GOOD, MISTYPED, NOW_S)
+    assert isinstance(denial, Denial)
+    assert "checksum" in denial.detail
+    assert denial.reason is Reason.UNKNOWN_TOKEN
+
+
 def test_an_anonymous_decision_has_nobody() -> None:
     passed = decide(OPEN, TOKEN, NOW_S)
     assert isinstance(passed, Anonymous)
@@ -116,6 +127,22 @@ def test_only_deactivating_the_last_key_opens_and_only_where_that_is_asked_for(
     bound: Bindings, require: Require, always: bool, expected: bool
 ) -> None:
     assert is_protected(bound, always=always, require=require) is expected
+
+
+@pytest.mark.parametrize(
+    ("held", "expected"),
+    [
+        (binding(), True),
+        (binding(expires_at_s=NOW_S), True),
+        (binding(expires_at_s=NOW_S - 1), False),
+        (binding(is_active=False), False),
+        (binding(is_revoked=True), False),
+        (binding(account="acme"), False),
+        (binding(digest=b""), False),
+    ],
+)
+def test_a_binding_opens_where_its_token_would_be_granted(held: Binding, expected: bool) -> None:
+    assert opens(held, bindings(held), NOW_S) is expected
 
 
 @pytest.mark.parametrize("reason", Reason)

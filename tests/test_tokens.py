@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
+import string
 import subprocess
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,6 +31,47 @@ def test_a_minted_token_looks_like_one_of_knox_and_never_repeats() -> None:
     minted = {mint().reveal() for _ in range(100)}
     assert len(minted) == 100
     assert all(re.fullmatch("[0-9a-f]{64}", token) for token in minted)
+
+
+def test_a_checked_token_tells_its_origin_and_carries_a_checksum() -> None:
+    minted = {mint("checked").reveal() for _ in range(100)}
+    assert len(minted) == 100
+    assert all(re.fullmatch("sm_[0-9A-Za-z]{49}", token) for token in minted)
+    assert not any(Token(token.encode()).is_mistyped for token in minted)
+
+
+def test_the_checksum_is_the_crc_32_of_all_before_it_in_base62() -> None:
+    body = b"sm_" + b"a" * 43
+    digits = string.digits + string.ascii_uppercase + string.ascii_lowercase
+    value = sum(digits.index(digit) * 62**place for place, digit in enumerate(reversed("0TFPp7")))
+    assert value == zlib.crc32(body)
+    assert not Token(body + b"0TFPp7").is_mistyped
+
+
+@pytest.mark.parametrize("place", range(3, 52))
+def test_one_wrong_character_anywhere_is_noticed(place: int) -> None:
+    token = mint("checked").reveal().encode()
+    wrong = b"0" if token[place : place + 1] != b"0" else b"1"
+    assert Token(token[:place] + wrong + token[place + 1 :]).is_mistyped
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: t[:-1],
+        lambda t: t + b"0",
+        lambda t: t + b"\n",
+        lambda t: b"sm_",
+        lambda t: t.swapcase().replace(b"SM", b"sm"),
+    ],
+)
+def test_a_checked_token_that_is_cut_or_changed_is_mistyped(change: Callable[[bytes], bytes]) -> None:
+    assert Token(change(mint("checked").reveal().encode())).is_mistyped
+
+
+@pytest.mark.parametrize("token", [KNOX_TOKEN, b"", b"sm", b"Sm_" + b"x" * 49, b"sm_" + KNOX_TOKEN])
+def test_what_does_not_begin_as_a_checked_token_or_may_be_one_of_knox_is_not_mistyped(token: bytes) -> None:
+    assert not Token(token).is_mistyped
 
 
 def test_a_token_shows_four_characters_at_the_most() -> None:

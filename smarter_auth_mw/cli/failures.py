@@ -11,7 +11,7 @@ import typer
 from smarter_auth_mw.cli import output
 from smarter_auth_mw.errors import ConfigurationError, SmarterAuthError, UsageError
 
-_SECRET = re.compile(r"\b([0-9A-Za-z]{4})[0-9A-Za-z]{60,}\b")
+_SECRET = re.compile(r"\b(sm_(?=\w{40})|[0-9A-Za-z]{4}(?=[0-9A-Za-z]{60}))[0-9A-Za-z]+\b")
 
 
 class UnexpectedError(SmarterAuthError):
