@@ -65,6 +65,11 @@ class SmarterAuthWSGIMiddleware:
         known = self._wiring.settings
         self._loop = LoopThread((known.query_timeout_s if known else 0) + GRACE_S, self._wiring.close)
 
+    @property
+    def settings(self) -> Settings | None:
+        """What it is configured by; None where the configuration has mistakes."""
+        return self._wiring.settings
+
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         scope = scope_of(environ)
         target = self._wiring.resolve(scope)

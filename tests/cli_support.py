@@ -147,12 +147,14 @@ class Server:
 
 
 @contextmanager
-def serving(command: list[str], env: Mapping[str, str], listening: re.Pattern[str] = _LISTENING) -> Iterator[Server]:
+def serving(
+    command: list[str], env: Mapping[str, str], listening: re.Pattern[str] = _LISTENING, cwd: Path = EXAMPLES
+) -> Iterator[Server]:
     """A server for as long as the block lasts; it chooses its port itself, and says which."""
     process = subprocess.Popen(
         command,
         env={**env, "PYTHONUNBUFFERED": "1"},
-        cwd=EXAMPLES,
+        cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import pytest
@@ -45,8 +46,36 @@ def test_several_workers_share_the_port_and_the_keys(env: dict[str, str], run: C
 def test_an_app_that_has_the_middleware_already_is_not_wrapped_again(env: dict[str, str], run: Commands) -> None:
     run.json("resource", "add", "bot:1", "--protect")
     with serving([*PROGRAM, "serve", "starlette_app:app", "--port", "0"], env) as server:
-        assert "has a SmarterAuthMiddleware of its own" in server.said
+        assert "has a middleware of ours already" in server.said
         assert httpx.get(f"{server.url}/bots/1").status_code == 401
+
+
+WSGI_APPS = {
+    "plain": "app = hello",
+    "an object": "class Hello:\n    def __call__(self, environ, start_response):\n"
+    "        return hello(environ, start_response)\napp = Hello()",
+    "wrapped": "from smarter_auth_mw.wsgi import SmarterAuthWSGIMiddleware\napp = SmarterAuthWSGIMiddleware(hello)",
+}
+
+
+@pytest.mark.parametrize("way", WSGI_APPS)
+def test_a_wsgi_app_is_served_too_and_told_who_asks(
+    env: dict[str, str], run: Commands, written: Callable[[str], str], way: str
+) -> None:
+    created = run.json("key", "create", "--name", "first", "--bind", "bot:1")
+    app = written(
+        "def hello(environ, start_response):\n"
+        "    start_response('200 OK', [('Content-Type', 'text/plain')])\n"
+        "    return [environ.get('REMOTE_USER', 'nobody').encode()]\n" + WSGI_APPS[way]
+    )
+    with serving([*PROGRAM, "serve", app, "--port", "0"], env, cwd=Path.cwd()) as server:
+        assert httpx.get(f"{server.url}/bots/1").status_code == 401
+        granted = httpx.get(f"{server.url}/bots/1", headers={"X-API-Key": created["token"]})
+        assert granted.text == created["key_id"]
+        assert httpx.get(f"{server.url}/bots/2").text == "nobody"
+        exit_code, said = server.stop()
+    assert exit_code == 0
+    assert "Traceback" not in said
 
 
 def test_no_token_reaches_the_log(env: dict[str, str], run: Commands) -> None:
@@ -77,11 +106,9 @@ def test_a_port_in_use_is_one_clear_line(env: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("def app(environ, start_response): ...", "WSGI"),
-        ("class app:\n def __call__(self, environ, start_response): ...\napp = app()", "WSGI"),
-        ("def app(): ...", "no ASGI app"),
-        ("app = 'hello'", "no ASGI app"),
-        ("class app:\n async def __call__(self, scope, receive, send): ...", "no ASGI app"),
+        ("def app(): ...", "neither an ASGI nor a WSGI app"),
+        ("app = 'hello'", "neither an ASGI nor a WSGI app"),
+        ("class app:\n async def __call__(self, scope, receive, send): ...", "neither an ASGI nor a WSGI app"),
         ("import no_such_module", "no_such_module"),
         ("", "has no attribute 'app'"),
     ],

@@ -11,15 +11,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from smarter_auth_mw.asgi import SmarterAuthMiddleware
 from smarter_auth_mw.errors import NotFoundError, UsageError
 from smarter_auth_mw.settings import Settings
+from smarter_auth_mw.wsgi import SmarterAuthWSGIMiddleware
 
 MAX_DEPTH = 32
 EXAMPLE = "Write it as uvicorn takes it: main:app is the app in main.py of this directory."
-WSGI = "Give it an ASGI face first: a2wsgi.WSGIMiddleware(app)."
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +66,15 @@ def middleware_of(name: str) -> Found:
     return found
 
 
-def load_asgi(name: str) -> Any:
-    """The same for an app that is to be served; raises UsageError for what is no ASGI app."""
-    app = load(name)
-    arity = _arity(app)
-    if arity == len(("environ", "start_response")):
-        raise UsageError(f"{name!r} is a WSGI app, and serve runs ASGI apps.", hint=WSGI)
-    if arity is not None and arity != len(("scope", "receive", "send")):
-        raise UsageError(f"{name!r} is a {type(app).__name__}, and no ASGI app.", hint=EXAMPLE)
-    return app
+def interface_of(app: Any) -> Literal["asgi", "wsgi"] | None:
+    """How the app wants to be called, as far as its signature tells: ASGI in case of doubt, None where it is no app."""
+    match _arity(app):
+        case 2:
+            return "wsgi"  # environ, start_response
+        case 3 | None:
+            return "asgi"  # scope, receive, send
+        case _:
+            return None
 
 
 def _arity(app: Any) -> int | None:
@@ -95,13 +95,14 @@ def _walk(app: Any, root_path: str, depth: int) -> Iterator[Found]:
     if app is None or depth == 0:
         return
     root_path += str(getattr(app, "root_path", "") or "")
-    if isinstance(app, SmarterAuthMiddleware):
+    if isinstance(app, SmarterAuthMiddleware | SmarterAuthWSGIMiddleware):
         yield Found(app.settings, app.app, root_path)
         return
     for added in getattr(app, "user_middleware", ()):
         if inspect.isclass(added.cls) and issubclass(added.cls, SmarterAuthMiddleware):
             yield Found(added.kwargs.get("settings"), app, root_path)
-    yield from _walk(getattr(app, "app", None), root_path, depth - 1)
+    for within in ("app", "wsgi_app"):  # Flask is wrapped at its wsgi_app
+        yield from _walk(getattr(app, within, None), root_path, depth - 1)
 
 
 def _place(trace: TracebackType | None) -> str:

@@ -6,13 +6,16 @@ import os
 from typing import Annotated, Any
 
 import typer
+from a2wsgi import WSGIMiddleware
 
 from smarter_auth_mw.asgi import SmarterAuthMiddleware
-from smarter_auth_mw.cli.apps import find_middleware, load_asgi
+from smarter_auth_mw.cli.apps import EXAMPLE, find_middleware, interface_of, load
 from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.cli.ports import bound
+from smarter_auth_mw.errors import UsageError
 from smarter_auth_mw.settings import Settings
 from smarter_auth_mw.wiring import compile_routes
+from smarter_auth_mw.wsgi import SmarterAuthWSGIMiddleware
 
 SERVED = "_SMARTER_AUTH_SERVED"
 """Tells uvicorn's worker processes which app they serve; no setting, hence the underscore."""
@@ -24,7 +27,7 @@ def serve(
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0: any that is free.")] = 8000,
     workers: Annotated[int, typer.Option("--workers", min=1, help="How many processes.")] = 1,
 ) -> None:
-    """Run an ASGI app behind the middleware."""
+    """Run an app, ASGI or WSGI, behind the middleware."""
     import uvicorn
 
     protected = protect(app)
@@ -47,15 +50,19 @@ def application() -> Any:
 
 
 def protect(name: str) -> Any:
-    """The app ``MODULE:APP`` behind the middleware, or as it is where it brings its own.
+    """The app ``MODULE:APP`` as an ASGI app behind the middleware, which may be one that it brings along.
 
     Raises UsageError, and ConfigurationError with all mistakes before anything is served.
     """
-    app = load_asgi(name)
+    app = load(name)
+    interface = interface_of(app)
+    if interface is None:
+        raise UsageError(f"{name!r} is a {type(app).__name__}, and neither an ASGI nor a WSGI app.", hint=EXAMPLE)
     found = find_middleware(app)
     settings = (found and found.settings) or Settings()
     compile_routes(settings, found.app if found else app)
-    if found is None:
-        return SmarterAuthMiddleware(app, settings)
-    note(f"{name} has a SmarterAuthMiddleware of its own, so that none is put in front of it.")
-    return app
+    if found is not None:
+        note(f"{name} has a middleware of ours already, so that none is put in front of it.")
+    front: Any = SmarterAuthMiddleware if interface == "asgi" else SmarterAuthWSGIMiddleware
+    protected = app if found else front(app, settings)
+    return protected if interface == "asgi" else WSGIMiddleware(protected)
