@@ -164,7 +164,7 @@ def test_settings_and_routes_of_an_app_count_instead_of_the_environment(
         f"settings = Settings(database_url={database.runtime!r}, routes=['tool /tools/{{ref}}'])\n" + APPS[way]
     )
     name = f"{app}.inner" if way == "attribute" else app
-    bare.json("resource", "add", "tool:hammer", "--protect", "--app", name)
+    bare.json("--app", name, "resource", "add", "tool:hammer", "--protect")
     found = checked(bare, "/tools/hammer", "--app", name)
     assert (found["resource"], found["status"], found["routes_from"]) == ("tool:hammer", 401, name)
 

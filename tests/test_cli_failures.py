@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from smarter_auth_mw.embedded import Cluster
-from tests.cli_support import PROGRAM, ROUTES, Commands, environment, program, rows
+from tests.cli_support import PATIENCE_S, PROGRAM, ROUTES, Commands, environment, program, rows
 from tests.database_support import Database, named
 
 KEY = "123e4567-e89b-12d3-a456-426614174000"
@@ -184,6 +185,21 @@ def test_a_reader_that_has_seen_enough_is_no_failure(database: Database) -> None
     ran = subprocess.run(command, env=env, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writing)
     assert (ran.returncode, ran.stderr) == (1, "")
+
+
+@pytest.mark.parametrize("json", [[], ["--json"]])
+def test_ctrl_c_ends_a_command_that_waits(json: list[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        env = environment(database_url=f"postgresql://127.0.0.1:{silent.getsockname()[1]}/db")
+        command = [*PROGRAM, "key", "list", *json]
+        process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        connection, _ = silent.accept()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=PATIENCE_S)
+        connection.close()
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert '"interrupted"' in out if json else err.startswith("error: Interrupted.")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")

@@ -58,8 +58,9 @@ def command(group: typer.Typer, name: str, *, takes_actor: bool = True) -> Calla
                 raise InterruptedCommandError() from None
             return Answer(document, session.exit_code, as_json=as_json or given.as_json)
 
-        run.__signature__ = _signature(function, takes_actor=takes_actor)  # type: ignore[attr-defined]
-        group.command(name, help=inspect.getdoc(function))(run)
+        told: Any = run  # Typer reads the signature that it is told.
+        told.__signature__ = _signature(function, takes_actor=takes_actor)
+        group.command(name, help=inspect.getdoc(function))(told)
         return function
 
     return register
