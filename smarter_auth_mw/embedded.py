@@ -57,6 +57,7 @@ class Cluster:
         Raises UsageError for a directory that cannot be used, UnavailableError where PostgreSQL does not start.
         """
         _check_platform()
+        # Late, here and below: it needs fcntl and pwd, which not every platform has that imports this module.
         from smarter_auth_mw.embedded_setup import use
 
         return cls(*use(directory, progress or _silent))

@@ -170,7 +170,7 @@ def _roots_place(directory: Path | None, source: Path, progress: Progress) -> Se
 
 def _roots_directory(path: Path) -> None:
     if not path.exists():
-        path.mkdir(exist_ok=True)
+        path.mkdir(mode=0o755, exist_ok=True)
         path.chmod(0o755)  # whatever the umask: the server's user must get through
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != 0 or found.st_mode & 0o022:

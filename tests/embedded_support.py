@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import asyncpg
+import pytest
 
 import smarter_auth_mw
 from smarter_auth_mw import embedded_place
@@ -217,10 +218,6 @@ class Place:
     def home(self) -> Path:
         return self.directory if self.outfit.is_somebody_else else embedded_place.home_of(self.directory)
 
-    @property
-    def locks(self) -> list[Path]:
-        return [self.home / f"{name}.lock" for name in ("users", "server", "keeper")]
-
     def begin(self, **how: Any) -> User:
         """Start a process that starts the server, and wait for nothing."""
         directory = [str(self.directory)] if self.is_named else []
@@ -255,13 +252,6 @@ class Place:
             return 0
         return int((self.home / "keeper.lock").read_text() or 0)
 
-    def is_quiet(self) -> bool:
-        """No process uses the server, is of the server, or keeps it."""
-        return not any(is_held(path) for path in self.locks)
-
-    def wait_until_quiet(self) -> None:
-        wait_for(self.is_quiet, f"the end of all processes in {self.home}")
-
     def dismiss(self) -> None:
         """Kill the users that are left."""
         while self.users:
@@ -272,7 +262,7 @@ class Place:
         self.dismiss()
         try:
             if self.keeper():
-                self.wait_until_quiet()
+                wait_until_quiet(self.home)
         finally:
             if (pid := self.keeper()) != 0:
                 os.kill(pid, signal.SIGKILL)
@@ -295,3 +285,30 @@ def is_held(path: Path) -> bool:
         return True
     os.close(descriptor)
     return False
+
+
+def is_quiet(home: Path) -> bool:
+    """No process uses the server, is of the server, or keeps it."""
+    return not any(is_held(home / f"{name}.lock") for name in ("users", "server", "keeper"))
+
+
+def wait_until_quiet(home: Path) -> None:
+    wait_for(lambda: is_quiet(home), f"the end of all processes in {home}")
+
+
+@contextmanager
+def removed_afterwards(directory: Path) -> Iterator[Path]:
+    """A directory to start a server in, whose data are removed at the end; for root they do not lie in it."""
+    try:
+        yield directory
+    finally:
+        home = embedded_place.home_of(directory)
+        wait_until_quiet(home)
+        shutil.rmtree(home, ignore_errors=not home.exists())
+
+
+@pytest.fixture
+def embedded_directory(tmp_path: Path) -> Iterator[Path]:
+    """A directory to start a server in; `embedded://` with this path is its URL."""
+    with removed_afterwards(tmp_path / "embedded") as directory:
+        yield directory

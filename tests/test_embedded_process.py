@@ -15,15 +15,14 @@ import pytest
 from smarter_auth_mw import embedded_keeper, embedded_place, embedded_setup
 from smarter_auth_mw.embedded import Cluster
 from smarter_auth_mw.errors import UnavailableError
-from tests.embedded_support import answers, is_held, wait_for
+from tests.embedded_support import answers, is_held, is_quiet, removed_afterwards, wait_until_quiet
 
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """One directory for all, so that its data are made once."""
-    directory = tmp_path_factory.mktemp("embedded") / "pg"
-    yield directory
-    shutil.rmtree(embedded_place.home_of(directory))
+    with removed_afterwards(tmp_path_factory.mktemp("embedded") / "pg") as directory:
+        yield directory
 
 
 def test_progress_tells_what_takes_time(directory: Path) -> None:
@@ -44,7 +43,7 @@ def test_keeper_does_not_start_again_what_its_last_user_has_stopped(directory: P
     with Cluster.start(directory) as cluster:
         log = cluster.home / "server.log"
         starts = log.read_text().count("starting PostgreSQL")
-    wait_for(lambda: not is_held(cluster.home / "keeper.lock"), "the keeper's end")
+    wait_until_quiet(cluster.home)
     assert log.read_text().count("starting PostgreSQL") == starts
 
 
@@ -87,7 +86,7 @@ def test_keeper_that_does_not_start_is_reported_and_nothing_is_started(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = embedded_place.home_of(directory)
-    wait_for(lambda: not is_held(home / "keeper.lock"), "the end of the last keeper")
+    wait_until_quiet(home)
     monkeypatch.setattr(sys, "executable", "/bin/false")
     monkeypatch.setattr(sys, "base_prefix", "/nowhere")
     monkeypatch.setattr(shutil, "which", {"python3": "/bin/false"}.get)
@@ -96,11 +95,11 @@ def test_keeper_that_does_not_start_is_reported_and_nothing_is_started(
     monkeypatch.setattr(shutil, "which", {}.get)
     with pytest.raises(UnavailableError, match="no python3"):
         Cluster.start(directory)
-    assert not any(is_held(home / f"{name}.lock") for name in ("users", "server", "keeper"))
+    assert is_quiet(home)
 
 
 def test_process_that_is_no_python_finds_one_for_the_keeper(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wait_for(lambda: not is_held(embedded_place.home_of(directory) / "keeper.lock"), "the end of the last keeper")
+    wait_until_quiet(embedded_place.home_of(directory))
     monkeypatch.setattr(sys, "executable", "/usr/sbin/uwsgi")
     with Cluster.start(directory) as cluster:
         assert is_held(cluster.home / "keeper.lock")

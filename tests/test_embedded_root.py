@@ -14,7 +14,7 @@ import pytest
 from smarter_auth_mw import embedded_place
 from smarter_auth_mw.embedded import Cluster
 from smarter_auth_mw.errors import UnavailableError, UsageError
-from tests.embedded_support import answers, outfitted
+from tests.embedded_support import answers, outfitted, removed_afterwards
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="about root")
 
@@ -68,10 +68,13 @@ def test_default_of_root_is_run_by_an_unprivileged_user_with_a_copy_of_the_progr
 def test_directory_that_root_names_lies_elsewhere_out_of_the_reach_of_others(tmp_path: Path) -> None:
     said: list[str] = []
     connect = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
-    with Cluster.start(tmp_path / "pg", progress=said.append) as cluster, outfitted("daemon") as outfit:
+    with (
+        removed_afterwards(tmp_path / "pg") as directory,
+        Cluster.start(directory, progress=said.append) as cluster,
+        outfitted("daemon") as outfit,
+    ):
         stranger = outfit.popen("-c", connect, f"{cluster.home}/socket/.s.PGSQL.5432", shell="exec 2>&1")
         answer, _ = stranger.communicate()
-    shutil.rmtree(cluster.home)
     assert "PermissionError" in answer
     assert f"Root's data for {tmp_path}/pg will lie in {cluster.home}" in said[0]
     assert cluster.home.parent == Path("/var/lib/smarter_auth")
