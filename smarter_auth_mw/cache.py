@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from smarter_auth_mw.changes import Changes, Reading, Snapshot
+from smarter_auth_mw.codec import SharedEntry
 from smarter_auth_mw.domain import Bindings, Target
 from smarter_auth_mw.errors import OverloadedError, UnavailableError
 from smarter_auth_mw.memory import BoundedMemoryCache
@@ -42,8 +43,8 @@ class BindingSource(Protocol):
 class SharedTier(Protocol):
     """What other workers have read; it loses and delays as it likes, but raises nothing."""
 
-    async def get(self, lookup: str) -> Read | None: ...
-    async def put(self, lookup: str, entry: Read) -> None: ...
+    async def get(self, lookup: str) -> SharedEntry | None: ...
+    async def put(self, lookup: str, entry: SharedEntry) -> None: ...
 
 
 @dataclass(slots=True)
@@ -223,7 +224,8 @@ class Cache:
     def _lend(self, target: Target, read: Read) -> None:
         if self.shared is None or read.bindings.account is None:
             return
-        write = asyncio.get_running_loop().create_task(self.shared.put(target.lookup, read))
+        entry = SharedEntry(read.bindings, read.snapshot, read.sources)
+        write = asyncio.get_running_loop().create_task(self.shared.put(target.lookup, entry))
         self._writes.add(write)
         write.add_done_callback(self._writes.discard)
 

@@ -7,7 +7,7 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -61,7 +61,7 @@ class Listener:
         connect: Callable[[Callable[[str], None]], AbstractAsyncContextManager[Wire]],
         changes: Changes,
         held: Callable[[float, bool], None],
-        met: Callable[[str], None],
+        met: Callable[[str], Awaitable[None]],
         *,
         heartbeat_s: float,
         kept_s: float,
@@ -119,7 +119,7 @@ class Listener:
             self._changes.hear(source, tx, is_proven=True)
         self._changes.prove(snapshot, begun)
         if beat.server != self._server:
-            self._met(beat.server)
+            await self._met(beat.server)
         self._server, self._previous = beat.server, beat.snapshot
         self._guarded = (beat.guard, beat.is_coherent)
         self._forget(snapshot)

@@ -30,7 +30,8 @@ class PerLoop(Generic[T]):
     def ready(self) -> T | None:
         """What is open on the running loop, or None: no waiting."""
         last, loop = self._last, asyncio.get_running_loop()
-        if last is None or last.loop is not loop or last.is_over:  # A loop runs in one process only: no need to ask for its id here.
+        # A loop runs in one process only: no need to ask for its id here.
+        if last is None or last.loop is not loop or last.is_over:
             last = self._last = self._find(loop)
         return None if last is None else last.parts
 

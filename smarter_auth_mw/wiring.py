@@ -5,66 +5,23 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import fields
-from typing import Any, Literal
+from typing import Any
 
-from anyio import to_thread
-
-from smarter_auth_mw import embedded
 from smarter_auth_mw.authenticator import Authenticator
-from smarter_auth_mw.cache import Cache, Limits
-from smarter_auth_mw.changes import Changes
 from smarter_auth_mw.decision import Decision, Denial, Reason
 from smarter_auth_mw.domain import Target
 from smarter_auth_mw.errors import ConfigurationError, SmarterAuthError, UnavailableError
 from smarter_auth_mw.http_auth import Credentials, Extractor, Rejections, is_preflight
-from smarter_auth_mw.known_tokens import KnownTokens
 from smarter_auth_mw.loops import PerLoop
 from smarter_auth_mw.mounts import mounts_of
 from smarter_auth_mw.near_misses import NearMisses
+from smarter_auth_mw.parts import open_parts
 from smarter_auth_mw.peers import Peers
 from smarter_auth_mw.routing import Routes
 from smarter_auth_mw.settings import RouteSettings, Settings
-from smarter_auth_mw.store import Store, open_pool
-from smarter_auth_mw.throttle import Throttle, is_guess, open_throttle, window_s
-
-Role = Literal["owner", "runtime"]
+from smarter_auth_mw.throttle import is_guess, window_s
 
 logger = logging.getLogger("smarter_auth_mw")
-
-
-@asynccontextmanager
-async def open_store(settings: Settings, role: Role = "runtime") -> AsyncIterator[Store]:
-    """The store of the settings' database; the bundled server runs for as long as this is open.
-
-    ``role`` counts for the bundled database alone: ``owner`` migrates it, ``runtime`` works with it. Raises
-    ``UnavailableError`` or ``SchemaError``.
-    """
-    async with (
-        database_url(settings, role) as url,
-        open_pool(
-            url,
-            pool_min=settings.pool_min,
-            pool_max=settings.pool_max,
-            query_timeout_s=settings.query_timeout_s,
-            statement_cache_size=settings.statement_cache_size,
-        ) as pool,
-    ):
-        yield Store(pool)
-
-
-@asynccontextmanager
-async def database_url(settings: Settings, role: Role = "runtime") -> AsyncIterator[str]:
-    """The URL of the settings' database as asyncpg takes it, starting the bundled server where that is meant."""
-    url = settings.database_url.get_secret_value()
-    if not embedded.is_embedded(url):
-        yield url
-        return
-    cluster = await to_thread.run_sync(embedded.Cluster.start, embedded.directory_of(url))
-    try:
-        yield cluster.url(role)
-    finally:
-        await to_thread.run_sync(cluster.stop)
 
 
 class Wiring:
@@ -94,11 +51,15 @@ class Wiring:
         self._passes_preflights = known.preflight == "pass"
         self._peers = Peers(known.trusted_proxies)
         self._near_misses = NearMisses()
+        self._is_outage = False
         self._parts = PerLoop(self._opened)
         self.authenticator = self._parts.ready
 
     def _report(self, error: SmarterAuthError) -> None:
-        logger.error("%s %s", error, error.hint)
+        """Once for each outage: every request tries to open what could not be opened."""
+        if not self._is_outage:
+            self._is_outage = True
+            logger.error("store.unavailable: %s %s", error, error.hint)
 
     def _note(self, error: ConfigurationError) -> None:
         known = self.mistakes.mistakes if self.mistakes else ()
@@ -121,6 +82,7 @@ class Wiring:
         except SmarterAuthError as error:
             self._report(error)
             return Denial(Reason.UNAVAILABLE, detail=error.message)
+        self._is_outage = False
         return await authenticator.authenticate(target, credentials, self._peers.network(scope))
 
     async def denied(self, denial: Denial, scope: Mapping[str, Any]) -> Denial:
@@ -146,24 +108,10 @@ class Wiring:
     async def _opened(self) -> AsyncIterator[Authenticator]:
         if self.mistakes is not None or self.settings is None:
             raise self.mistakes or UnavailableError()
-        settings, cache_url = self.settings, self.settings.cache_url.get_secret_value()
-        async with open_store(settings) as store, open_throttle(settings.failed_attempts, cache_url) as throttle:
-            yield authenticator_of(settings, store, throttle)
-
-
-def authenticator_of(settings: Settings, store: Store, throttle: Throttle | None = None) -> Authenticator:
-    """What decides requests, with a cache of its own before the store."""
-    bounds, changes = limits(settings), Changes()
-    known_tokens = KnownTokens(store, bounds, changes) if settings.open_bad_token == "reject" else None
-    cache = Cache(store, bounds, changes)
-    return Authenticator(cache, settings.require, throttle=throttle, known_tokens=known_tokens)
+        async with open_parts(self.settings) as parts:
+            yield parts.authenticator
 
 
 def compile_routes(settings: RouteSettings, app: Any = None) -> Routes:
     """The routes of the settings, with the mounts that the app itself tells of."""
     return Routes.parse(settings.routes, mounts=(*settings.mounts, *mounts_of(app)))
-
-
-def limits(settings: Settings) -> Limits:
-    """What the cache may keep, and for how long."""
-    return Limits(**{field.name: getattr(settings, field.name) for field in fields(Limits)})

@@ -48,11 +48,14 @@ class World:
             self.wire.connect,
             self.changes,
             held=self.held,
-            met=self.met.append,
+            met=self.meet,
             heartbeat_s=0.001,
             kept_s=600,
             clock=lambda: self.now_s,
         )
+
+    async def meet(self, server: str) -> None:
+        self.met.append(server)
 
     def held(self, sent_at_s: float, is_coherent: bool) -> None:
         if is_coherent:

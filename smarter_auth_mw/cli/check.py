@@ -11,8 +11,9 @@ from smarter_auth_mw.cli.session import Session
 from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant
 from smarter_auth_mw.http_auth import Credentials
 from smarter_auth_mw.keys import Keys
+from smarter_auth_mw.parts import authenticator_of, open_store
 from smarter_auth_mw.tokens import Token
-from smarter_auth_mw.wiring import Wiring, authenticator_of, open_store
+from smarter_auth_mw.wiring import Wiring
 
 
 async def check(

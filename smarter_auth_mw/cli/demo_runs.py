@@ -11,8 +11,8 @@ from pathlib import Path
 from smarter_auth_mw.domain import Key, Resource
 from smarter_auth_mw.errors import NotFoundError
 from smarter_auth_mw.keys import Keys, Minted
+from smarter_auth_mw.parts import open_store
 from smarter_auth_mw.settings import Settings
-from smarter_auth_mw.wiring import open_store
 
 PROTECTED = Resource("bot", "1")
 

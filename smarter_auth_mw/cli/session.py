@@ -13,10 +13,11 @@ from smarter_auth_mw.cli import apps, naming
 from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.keys import Keys
+from smarter_auth_mw.parts import open_store
 from smarter_auth_mw.routing import Routes
 from smarter_auth_mw.settings import DatabaseSettings, Settings
 from smarter_auth_mw.store import Store
-from smarter_auth_mw.wiring import compile_routes, open_store
+from smarter_auth_mw.wiring import compile_routes
 
 
 @dataclass

@@ -1,0 +1,269 @@
+"""The cost of a warm request, in the process: what the middleware adds, against what Starlette's own adds.
+
+    python -m benchmarks.in_process [--rounds 120]
+
+Everything is on: usage and audit where they exist, listening, the memo of paths. Only the database is one that answers
+at once, since a warm request never asks it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import hashlib
+import json
+import re
+import time
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.authentication import AuthCredentials, AuthenticationBackend, SimpleUser
+from starlette.middleware.authentication import AuthenticationMiddleware
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from benchmarks.measuring import Block, Row, in_turn, medians, row
+from smarter_auth_mw import Settings, SmarterAuthMiddleware
+from smarter_auth_mw.authenticator import Authenticator
+from smarter_auth_mw.cache import Cache, Limits
+from smarter_auth_mw.changes import Changes
+from smarter_auth_mw.domain import Binding, Bindings, Protection, Resource, Target
+from smarter_auth_mw.tokens import mint
+from smarter_auth_mw.wsgi import SmarterAuthWSGIMiddleware
+
+CALLS = 500
+TOKEN = mint()
+HEADERS = [
+    (b"host", b"bots.example"),
+    (b"user-agent", b"python-httpx/0.28.1"),
+    (b"accept", b"*/*"),
+    (b"accept-encoding", b"gzip, deflate"),
+    (b"connection", b"keep-alive"),
+]
+CREDENTIALS = (b"authorization", b"Token " + TOKEN.reveal().encode())
+
+
+async def answer(request: Request) -> Response:
+    return PlainTextResponse("ok")
+
+
+async def refuse(request: Request) -> Response:
+    return Response(status_code=401)
+
+
+def app() -> Starlette:
+    return Starlette(routes=[Route("/bots/{id:int}", answer), Route("/health", answer), Route("/no", refuse)])
+
+
+class DictBackend(AuthenticationBackend):
+    """The one line that people write: a header, a dict. It hashes nothing."""
+
+    users = {TOKEN.reveal(): SimpleUser("laptop")}  # noqa: RUF012
+
+    async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, SimpleUser] | None:
+        user = self.users.get(conn.headers.get("authorization", "")[6:])
+        return None if user is None else (AuthCredentials(["authenticated"]), user)
+
+
+class Floor:
+    """What a careful person would write by hand, without audit, metrics or any invalidation."""
+
+    def __init__(self, wrapped: ASGIApp) -> None:
+        self.app = wrapped
+        self.pattern = re.compile(r"/bots/([1-9][0-9]{0,18})(?:/|$)")
+        self.bound = {"1": {TOKEN.digest: (SimpleUser("laptop"), float("inf"))}}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        match = self.pattern.match(scope["path"])
+        if match and match[1] in self.bound:
+            token = next((value[6:] for name, value in scope["headers"] if name == b"authorization"), b"")
+            found = self.bound[match[1]].get(hashlib.sha512(token).digest())
+            if found is None or found[1] < time.time():
+                return await PlainTextResponse("no", 401)(scope, receive, send)
+            scope = {**scope, "user": found[0], "auth": AuthCredentials(["authenticated"])}
+        return await self.app(scope, receive, send)
+
+
+class Facts:
+    """A read of the database that is at hand."""
+
+    def __init__(self, resource: Resource, bindings: Iterable[Binding]) -> None:
+        self.bindings = Bindings(resource, "default", Protection.BOUND, "stale", tuple(bindings))
+        self.snapshot = "10:10:"
+        self.sources = (f"resource:{resource}", "bindings:1", "account:default", "key:1")
+
+
+class Source:
+    def __init__(self, others: int = 0) -> None:
+        filler = [Binding(str(n), "other", "default", n.to_bytes(64, "big"), "") for n in range(1, others + 1)]
+        self.bindings = [*filler, Binding("1", "laptop", "default", TOKEN.digest, TOKEN.token_key)]
+
+    async def read(self, target: Target) -> Facts:
+        assert isinstance(target.names, Resource)
+        return Facts(target.names, self.bindings)
+
+
+SETTINGS = Settings(database_url="postgresql://unused/unused", routes=["bot /bots/{ref:int}"])
+FOR_EVER = Limits(max_staleness_s=1e9, cache_ttl_s=1e9)
+
+
+def guarded(others: int = 0) -> SmarterAuthMiddleware:
+    """The app behind the middleware, on a source at hand."""
+    middleware = SmarterAuthMiddleware(app(), SETTINGS)
+
+    @contextlib.asynccontextmanager
+    async def opened() -> AsyncIterator[Authenticator]:
+        yield Authenticator(Cache(Source(others), FOR_EVER, Changes()))
+
+    middleware._wiring._parts._opening = opened
+    return middleware
+
+
+def scope(path: str, headers: list[tuple[bytes, bytes]]) -> Scope:
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "root_path": "",
+        "query_string": b"",
+        "headers": headers,
+        "client": ("127.0.0.1", 50000),
+        "server": ("127.0.0.1", 8000),
+        "extensions": {},
+    }
+
+
+async def receive() -> Message:
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+
+async def send(message: Message) -> None:
+    """Nobody listens."""
+
+
+def block(side: ASGIApp, path: str, *credentials: tuple[bytes, bytes]) -> Block:
+    headers = [*HEADERS, *credentials]
+
+    async def run() -> float:
+        began = time.perf_counter()
+        for _ in range(CALLS):
+            await side(scope(path, headers), receive, send)
+        return (time.perf_counter() - began) / CALLS * 1e6
+
+    return run
+
+
+def wsgi_block(side: Any) -> Block:
+    environ = {
+        "REQUEST_METHOD": "GET",
+        "SCRIPT_NAME": "",
+        "PATH_INFO": "/bots/1",
+        "QUERY_STRING": "",
+        "REMOTE_ADDR": "127.0.0.1",
+        "HTTP_HOST": "bots.example",
+        "HTTP_ACCEPT": "*/*",
+        "HTTP_AUTHORIZATION": f"Token {TOKEN.reveal()}",
+        "RAW_URI": "/bots/1",
+    }
+
+    async def run() -> float:
+        began = time.perf_counter()
+        for _ in range(CALLS):
+            side(dict(environ), lambda *_: None)
+        return (time.perf_counter() - began) / CALLS * 1e6
+
+    return run
+
+
+def wsgi_app(environ: Any, start_response: Any) -> list[bytes]:
+    start_response("200 OK", [("content-type", "text/plain")])
+    return [b"ok"]
+
+
+def wsgi_guarded() -> SmarterAuthWSGIMiddleware:
+    middleware = SmarterAuthWSGIMiddleware(wsgi_app, SETTINGS)
+    middleware._wiring._parts._opening = guarded()._wiring._parts._opening
+    return middleware
+
+
+async def sha512_block() -> float:
+    token = TOKEN.reveal().encode()
+    began = time.perf_counter()
+    for _ in range(CALLS):
+        hashlib.sha512(token).digest()
+    return (time.perf_counter() - began) / CALLS * 1e6
+
+
+async def measure(rounds: int) -> tuple[list[Row], dict[str, float]]:
+    bare = app()
+    wsgi = wsgi_guarded()
+    sides = {
+        "bare": block(bare, "/bots/1", CREDENTIALS),
+        "AuthenticationMiddleware": block(AuthenticationMiddleware(app(), DictBackend()), "/bots/1", CREDENTIALS),
+        "floor": block(Floor(app()), "/bots/1", CREDENTIALS),
+        "grant": block(guarded(), "/bots/1", CREDENTIALS),
+        "grant of 10,000": block(guarded(9_999), "/bots/1", CREDENTIALS),
+        "bare health": block(bare, "/health"),
+        "health": block(guarded(), "/health"),
+        "bare 401": block(bare, "/no"),
+        "refusal": block(guarded(), "/bots/1"),
+        "bare WSGI": wsgi_block(wsgi_app),
+        "WSGI grant": wsgi_block(wsgi),
+        "sha512": sha512_block,
+    }
+    taken = await in_turn(sides, rounds)
+    wsgi.close()
+    return rows(taken), medians(taken)
+
+
+def rows(taken: dict[str, list[float]]) -> list[Row]:
+    def each(numerator: str, below: str, denominator: str = "", floor: str = "") -> list[float]:
+        tops = zip(taken[numerator], taken[below], strict=True)
+        if not denominator:
+            return [top / base for top, base in tops]
+        bottoms = zip(taken[denominator], taken[floor], strict=True)
+        return [
+            (top - base) / max(bottom - ground, 0.01)
+            for (top, base), (bottom, ground) in zip(tops, bottoms, strict=True)
+        ]
+
+    own = [grant - base - sha for grant, base, sha in zip(taken["grant"], taken["bare"], taken["sha512"], strict=True)]
+    floors = [side - base - sha for side, base, sha in zip(taken["floor"], taken["bare"], taken["sha512"], strict=True)]
+    return [
+        row("warm grant: added, over what AuthenticationMiddleware adds",
+            each("grant", "bare", "AuthenticationMiddleware", "bare"), 1.0),
+        row("no resource: added, over the same",
+            each("health", "bare health", "AuthenticationMiddleware", "bare"), 0.15),
+        row("warm refusal, over a bare 401 route", each("refusal", "bare 401"), 0.6),
+        row("warm grant less sha512, over the floor's",
+            [one / max(other, 0.01) for one, other in zip(own, floors, strict=True)], 2.0),
+        row("10,000 bindings: warm grant, over one binding", each("grant of 10,000", "grant"), 1.2),
+        row("WSGI warm grant: added, over what ASGI's adds", each("WSGI grant", "bare WSGI", "grant", "bare"), 1.5),
+    ]  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=120)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    found, figures = asyncio.run(measure(arguments.rounds))
+    if arguments.json:
+        print(json.dumps({"rows": [one.as_json() for one in found], "µs": figures}, indent=1))
+        return
+    for one in found:
+        met = "met" if one.is_met else "MISSED"
+        print(f"{one.median:6.2f}  (≤ {one.target:4.2f}, {met:6})  {one.minimum:6.2f} … {one.maximum:6.2f}  {one.what}")
+    print("µs a call, medians:", ", ".join(f"{name} {figure:.2f}" for name, figure in figures.items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""Sides measured in turn, in small blocks and many rounds: what the machine does meanwhile hits all of them alike."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+
+Block = Callable[[], Awaitable[float]]
+"""Runs its side once more, and tells how long one call took, in µs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table: a ratio, over the rounds of one run, against its target."""
+
+    what: str
+    minimum: float
+    median: float
+    maximum: float
+    target: float
+    is_at_least: bool = False
+    note: str = ""
+
+    @property
+    def is_met(self) -> bool:
+        return self.median >= self.target if self.is_at_least else self.median <= self.target
+
+    def as_json(self) -> dict[str, object]:
+        return asdict(self) | {"is_met": self.is_met}
+
+
+def row(what: str, ratios: list[float], target: float, *, is_at_least: bool = False, note: str = "") -> Row:
+    """The row of these ratios, one for each round."""
+    return Row(what, min(ratios), statistics.median(ratios), max(ratios), target, is_at_least, note)
+
+
+async def in_turn(sides: dict[str, Block], rounds: int, warm_up: int = 3) -> dict[str, list[float]]:
+    """What each side took in each round, one block of each after the other."""
+    for _ in range(warm_up):
+        for block in sides.values():
+            await block()
+    taken: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, block in sides.items():
+            taken[name].append(await block())
+    return taken
+
+
+def medians(taken: dict[str, list[float]]) -> dict[str, float]:
+    return {name: statistics.median(figures) for name, figures in taken.items()}

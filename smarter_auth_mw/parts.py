@@ -1,0 +1,183 @@
+"""The parts of one event loop: opened together, wired to each other, and closed together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from functools import partial
+from typing import Any, Literal
+
+from aiocache.base import BaseCache
+from anyio import to_thread
+
+from smarter_auth_mw import embedded
+from smarter_auth_mw.authenticator import Authenticator
+from smarter_auth_mw.cache import Cache, Limits
+from smarter_auth_mw.changes import Changes
+from smarter_auth_mw.errors import SmarterAuthError
+from smarter_auth_mw.known_tokens import KnownTokens
+from smarter_auth_mw.listener import Listener
+from smarter_auth_mw.settings import Settings
+from smarter_auth_mw.shared import SharedCounts, SharedTier, backend_of
+from smarter_auth_mw.store import Store, open_pool
+from smarter_auth_mw.throttle import Throttle, open_throttle
+from smarter_auth_mw.wire import open_wire
+
+Role = Literal["owner", "runtime"]
+
+CHANGES_KEPT = timedelta(hours=1)
+"""How long a worker may be cut off without having to flush its cache."""
+PURGE_EVERY_S = 600.0
+
+logger = logging.getLogger("smarter_auth_mw")
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What is open on one event loop."""
+
+    store: Store
+    cache: Cache
+    changes: Changes
+    listener: Listener
+    authenticator: Authenticator
+    shared: SharedCounts
+
+
+@asynccontextmanager
+async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
+    """Everything that decides requests, listening to what changes. Raises ``UnavailableError`` or ``SchemaError``."""
+    cache_url = settings.cache_url.get_secret_value()
+    async with (
+        database_url(settings) as url,
+        _pool(settings, url) as pool,
+        open_throttle(settings.failed_attempts, cache_url) as throttle,
+        _backend(cache_url) as backend,
+    ):
+        parts = _assembled(settings, Store(pool), throttle, backend, settings.listen_url.get_secret_value() or url)
+        async with _running(parts.listener.run()), _running(_purging(parts.store)):
+            yield parts
+
+
+def _assembled(
+    settings: Settings, store: Store, throttle: Throttle | None, backend: BaseCache | None, listen_url: str
+) -> Parts:
+    changes, counts = Changes(), SharedCounts()
+    cache = Cache(store, limits(settings), changes)
+
+    async def met(server: str) -> None:
+        """What other workers read of another server, or of this one before it was restored, is out of reach."""
+        if backend is not None:
+            cache.shared = None
+            cache.shared = SharedTier(backend, await store.secret(), server, settings.cache_ttl_s, counts=counts)
+
+    def held(sent_at_s: float, is_coherent: bool) -> None:  # noqa: FBT001
+        if is_coherent:
+            cache.vouch(sent_at_s)
+
+    listener = Listener(
+        partial(
+            open_wire,
+            listen_url,
+            listens=bool(settings.listen_url.get_secret_value() or settings.statement_cache_size),
+            timeout_s=settings.query_timeout_s,
+            statement_cache_size=settings.statement_cache_size,
+        ),
+        changes,
+        held,
+        met,
+        heartbeat_s=settings.heartbeat_s,
+        kept_s=2 * settings.cache_ttl_s,  # One life in the shared tier, and then one in a process.
+    )
+    authenticator = authenticator_of(settings, store, cache, changes, throttle)
+    return Parts(store, cache, changes, listener, authenticator, counts)
+
+
+def authenticator_of(
+    settings: Settings,
+    store: Store,
+    cache: Cache | None = None,
+    changes: Changes | None = None,
+    throttle: Throttle | None = None,
+) -> Authenticator:
+    """What decides requests; for a single one it needs nothing but the store."""
+    bounds, changes = limits(settings), changes or Changes()
+    known_tokens = KnownTokens(store, bounds, changes) if settings.open_bad_token == "reject" else None
+    cache = cache or Cache(store, bounds, changes)
+    return Authenticator(cache, settings.require, throttle=throttle, known_tokens=known_tokens)
+
+
+@asynccontextmanager
+async def open_store(settings: Settings, role: Role = "runtime") -> AsyncIterator[Store]:
+    """The store of the settings' database; the bundled server runs for as long as this is open.
+
+    ``role`` counts for the bundled database alone: ``owner`` migrates it, ``runtime`` works with it. Raises
+    ``UnavailableError`` or ``SchemaError``.
+    """
+    async with database_url(settings, role) as url, _pool(settings, url) as pool:
+        yield Store(pool)
+
+
+@asynccontextmanager
+async def database_url(settings: Settings, role: Role = "runtime") -> AsyncIterator[str]:
+    """The URL of the settings' database as asyncpg takes it, starting the bundled server where that is meant."""
+    url = settings.database_url.get_secret_value()
+    if not embedded.is_embedded(url):
+        yield url
+        return
+    cluster = await to_thread.run_sync(embedded.Cluster.start, embedded.directory_of(url))
+    try:
+        yield cluster.url(role)
+    finally:
+        await to_thread.run_sync(cluster.stop)
+
+
+def limits(settings: Settings) -> Limits:
+    """What the cache may keep, and for how long."""
+    return Limits(**{field.name: getattr(settings, field.name) for field in fields(Limits)})
+
+
+def _pool(settings: Settings, url: str) -> Any:
+    return open_pool(
+        url,
+        pool_min=settings.pool_min,
+        pool_max=settings.pool_max,
+        query_timeout_s=settings.query_timeout_s,
+        statement_cache_size=settings.statement_cache_size,
+    )
+
+
+@asynccontextmanager
+async def _backend(cache_url: str) -> AsyncIterator[BaseCache | None]:
+    backend = backend_of(cache_url)
+    try:
+        yield backend
+    finally:
+        if backend is not None:
+            await backend.close()
+
+
+@asynccontextmanager
+async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """The work in the background, for as long as the block lasts."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def _purging(store: Store) -> None:
+    """Forget old changes now and then; any worker does it for all."""
+    while True:
+        await asyncio.sleep(PURGE_EVERY_S * random.uniform(0.5, 1.5))  # noqa: S311  # spreads the fleet
+        try:
+            await store.purge_changes(CHANGES_KEPT)
+        except SmarterAuthError as error:
+            logger.info("changes.not_purged: %s", error)
