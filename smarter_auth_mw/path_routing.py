@@ -8,28 +8,16 @@ from itertools import compress
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from smarter_auth_mw.decision import Denial, Reason
-from smarter_auth_mw.domain import Target
+from smarter_auth_mw.judgement import NOTHING, Judgement, agree, refused
 from smarter_auth_mw.mounts import Mounts, literals, roots_of
 from smarter_auth_mw.paths import UnreadableError, fold, is_unreserved, mentions
 from smarter_auth_mw.patterns import Line, Pattern
-from smarter_auth_mw.table import Hit, Table, refusal
+from smarter_auth_mw.table import Hit, Table
 
 MIN_WORDS_FURTHER_BACK = 2
 """One word of a pattern is too common to mean anything in the middle of a path."""
 
 _ENCODED_SEPARATOR = re.compile(rb"%2f|%5c", re.IGNORECASE)
-
-
-class Judgement(NamedTuple):
-    """What something names, and how that was found: by which line, in which reading."""
-
-    result: Target | Denial | None
-    line: str = ""
-    reading: str = ""
-
-
-NOTHING = Judgement(None)
 
 
 class Request(NamedTuple):
@@ -95,11 +83,11 @@ class PathRouting:
     def judge(self, request: Request) -> Judgement:
         """What the path names."""
         if not (request.path or "/").startswith("/") or not (request.raw_path or b"/").startswith(b"/"):
-            return _refused("a path begins with a slash", request.path)
+            return refused("a path begins with a slash", request.path)
         try:
             views = self._views(request)
         except UnreadableError as error:
-            return _refused(str(error), request.path)
+            return refused(str(error), request.path)
         present = views.words()
         if not any(present.issuperset(words) for words in self._words):
             return NOTHING
@@ -122,7 +110,7 @@ class PathRouting:
         hits = [(source, hit) for source, reading in views.exact for hit in self._exact.hits(reading)]
         objection = self._objection(request, views, hits)
         if objection:
-            return _refused(objection, request.path)
+            return refused(objection, request.path)
         return self._one(hit for _, hit in hits) if hits else self._further_back(request, views)
 
     def _objection(self, request: Request, views: Views, hits: Sequence[tuple[str, Hit]]) -> str | None:
@@ -158,25 +146,8 @@ class PathRouting:
         readings = dict.fromkeys([*views.folded, *(reading.lower() for _, reading in views.exact)])
         for rest in dict.fromkeys(rest for reading in readings for rest in _rests(reading)):
             for hit in self._long.hits(rest):
-                return _refused(f"behind a mount it would be {hit.pattern}; MOUNTS may lack one", request.path)
+                return refused(f"behind a mount it would be {hit.pattern}; MOUNTS may lack one", request.path)
         return NOTHING
-
-
-def agree(one: Judgement, other: Judgement) -> Judgement:
-    """What two judgements come to: a refusal before anything, one resource before none, and never two."""
-    if other.result is None or isinstance(one.result, Denial):
-        return one
-    if one.result is None or isinstance(other.result, Denial):
-        return other
-    return _both(one, other, one.result, other.result)
-
-
-def _both(one: Judgement, other: Judgement, mine: Target, yours: Target) -> Judgement:
-    if mine.names != yours.names or (mine.account and yours.account and mine.account != yours.account):
-        detail = f"{one.line} names {mine.names}, and {other.line} names {yours.names}"
-        return _refused(detail, one.reading, Reason.AMBIGUOUS)
-    account, always, exact = mine.account or yours.account, mine.always or yours.always, mine.exact or yours.exact
-    return one._replace(result=Target(mine.names, account, always, exact))
 
 
 def _literals(pattern: Pattern) -> tuple[str, ...]:
@@ -189,7 +160,3 @@ def _rests(reading: str) -> Iterator[str]:
     while at > 0:
         yield reading[at:]
         at = reading.find("/", at + 1)
-
-
-def _refused(detail: str, text: str, reason: Reason = Reason.NOT_CANONICAL) -> Judgement:
-    return Judgement(refusal(detail, text, reason), reading=text)

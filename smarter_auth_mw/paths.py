@@ -20,12 +20,14 @@ MAX_CHARS = 4096
 MAX_GAPS = 8
 """How many empty segments may stand in a path."""
 
+MAX_SIMPLE = 20_000
+"""How many characters are remembered."""
+
 _ORDINARY = re.compile(r"/|(?:/(?!\.\.?(?:/|$))[a-z0-9._~-]+)+/?")
 _UNRESERVED = re.compile(r"[A-Za-z0-9._~/-]*")
 _END = re.compile(r"[?#\0]")  # where a second URL parser, or a C string, comes to its end
-_CONTROLS = dict.fromkeys([*range(0x20), 0x7F])
-_FOLDS = str.maketrans({**_CONTROLS, "\\": "/", "\u0131": "i"})  # re.IGNORECASE takes a dotless i for an i
 _INVISIBLE = frozenset("\u115f\u1160\u3164\uffa0\ufffd")  # fillers, and what a decoder left in place of bad bytes
+_CONTROLS = {**dict.fromkeys([*range(0x20), 0x7F]), ord("\\"): "/"}
 _DOTS = frozenset({".", ".."})
 
 
@@ -40,6 +42,17 @@ class Foldings(NamedTuple):
     """Whether they have not all as many segments."""
 
 
+class _Simple(dict[int, str]):
+    """Each character as what it stands for (NFKD), in lower case, without marks and what cannot be seen."""
+
+    def __missing__(self, code: int) -> str:
+        if len(self) >= MAX_SIMPLE:
+            self.clear()
+        kept = (char for char in unicodedata.normalize("NFKD", chr(code)) if char.isascii() or _is_visible(char))
+        # re.IGNORECASE takes a dotless i for an i.
+        return self.setdefault(code, "".join(kept).casefold().replace("\u0131", "i"))
+
+
 class UnreadableError(Exception):
     """A path is too long, or there are too many ways to read it."""
 
@@ -51,12 +64,11 @@ def fold(path: str) -> Foldings:
     every letter for its lower case, and cuts ``;parameters`` and blanks off the segments. Raises UnreadableError for
     what is too long or never comes to an end.
     """
-    if len(path) > MAX_CHARS:
-        raise UnreadableError(f"it has more than {MAX_CHARS} characters")
-    if _ORDINARY.fullmatch(path):
+    if len(path) <= MAX_CHARS and _ORDINARY.fullmatch(path):
         return Foldings((path,))
-    whole = [_segments(text) for text in _decodings(path)]
-    ended = [_segments(_END.split(text, maxsplit=1)[0]) for text in _decodings(path) if _END.search(text)]
+    rounds = _decodings(path)
+    whole = [_segments(text) for text in rounds]
+    ended = [_segments(_END.split(text, maxsplit=1)[0]) for text in rounds if _END.search(text)]
     texts = (_joined(one) for segments in (*whole, *ended) for one in (segments, *_less_hosts(segments)))
     return Foldings(
         tuple(dict.fromkeys(texts)),
@@ -77,13 +89,21 @@ def mentions(words: Iterable[str], segments: Sequence[str]) -> bool:
 
 
 def _decodings(path: str) -> list[str]:
-    """The path as it stands, and after each round of decoding that changes anything."""
-    found = [path]
-    while (decoded := unquote(_clean(found[-1]))) != _clean(found[-1]):
-        if len(found) > MAX_ROUNDS:
-            raise UnreadableError(f"it is encoded more than {MAX_ROUNDS} times over")
-        found.append(decoded)
-    return found
+    """The path in compatible characters and lower case, as it stands and after each round of decoding."""
+    found: list[str] = []
+    for _ in range(MAX_ROUNDS + 1):
+        found.append(_compatible(_capped(path)))
+        visible = _visible(_capped(found[-1]))  # one character may stand for eighteen
+        path = unquote(visible)
+        if path == visible:
+            return found
+    raise UnreadableError(f"it is encoded more than {MAX_ROUNDS} times over")
+
+
+def _capped(text: str) -> str:
+    if len(text) > MAX_CHARS:
+        raise UnreadableError(f"it has more than {MAX_CHARS} characters")
+    return text
 
 
 def _less_hosts(segments: list[str]) -> Iterator[list[str]]:
@@ -96,18 +116,23 @@ def _less_hosts(segments: list[str]) -> Iterator[list[str]]:
 
 
 def _segments(text: str) -> list[str]:
-    return [segment.partition(";")[0].strip() for segment in _clean(text).split("/")]
+    return [segment.partition(";")[0].strip() for segment in _visible(text).split("/")]
 
 
 def _joined(segments: Iterable[str]) -> str:
     return "/" + "/".join(segment for segment in segments if segment and segment not in _DOTS)
 
 
-def _clean(text: str) -> str:
-    if not text.isascii():
-        text = "".join(filter(_is_visible, unicodedata.normalize("NFKD", text))).casefold()
-    return text.translate(_FOLDS).lower()
+def _compatible(text: str) -> str:
+    return text.lower() if text.isascii() else text.translate(_SIMPLE)
 
 
 def _is_visible(char: str) -> bool:
     return unicodedata.category(char)[0] not in "CM" and char not in _INVISIBLE
+
+
+def _visible(text: str) -> str:
+    return text.translate(_CONTROLS)
+
+
+_SIMPLE = _Simple()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, takewhile
 
 from smarter_auth_mw.errors import Mistake
+from smarter_auth_mw.hosts import problem
 from smarter_auth_mw.references import FORMS, Form
 
 VARIABLE = "SMARTER_AUTH_ROUTES"
@@ -55,6 +56,17 @@ class Pattern:
     def literals(self) -> tuple[str, ...]:
         """The literal words before the reference."""
         return tuple(word for word in self.head if word is not None)
+
+    @property
+    def suffix(self) -> tuple[str, ...]:
+        """The labels, from the right, before the first placeholder of a host."""
+        return tuple(word for word in takewhile(bool, self.words) if word)
+
+    def fits(self, labels: Sequence[str]) -> bool:
+        """Whether the labels of a host, from the right, are these words and no more."""
+        return len(labels) == len(self.words) and all(
+            word is None or word == label for word, label in zip(self.words, labels, strict=True)
+        )
 
     def __str__(self) -> str:
         return f"{self.kind} {self.text}{' always' if self.always else ''}"
@@ -194,8 +206,11 @@ def _labels(text: str) -> list[str]:
     if "/" in text:
         raise _WrongLineError("a host pattern ends with the host: it owns every path there, so write no path after it")
     labels = text.lower().removesuffix(".").split(".")[::-1]
-    if labels[0].startswith("{"):
+    domain = ".".join(reversed(list(takewhile(lambda label: not label.startswith("{"), labels))))
+    if not domain:
         raise _WrongLineError("a host pattern ends in a domain of yours: host:{label}.api.example.com")
+    if rule := problem(domain):
+        raise _WrongLineError(f"{domain}: {rule}")
     return labels
 
 

@@ -5,93 +5,117 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from smarter_auth_mw import hosts, patterns, presets
 from smarter_auth_mw import mounts as mounting
-from smarter_auth_mw import patterns
 from smarter_auth_mw.decision import Denial
 from smarter_auth_mw.domain import Target
 from smarter_auth_mw.errors import ConfigurationError, Mistake
+from smarter_auth_mw.host_routing import Claim, HostRouting
+from smarter_auth_mw.judgement import NOTHING, Judgement, agree
+from smarter_auth_mw.memo import UNKNOWN, Memo
 from smarter_auth_mw.mounts import mounts_of
-from smarter_auth_mw.path_routing import NOTHING, Judgement, PathRouting, Request
+from smarter_auth_mw.path_routing import PathRouting, Request
 from smarter_auth_mw.patterns import Line, Pattern
 from smarter_auth_mw.references import ACCOUNT
 
 __all__ = ["Routes", "mounts_of"]
 
-MEMO_ENTRIES = 8192
 MEMO_PATH_CHARS = 512
 
 Scope = Mapping[str, Any]
 Answer = Target | Denial | None
-UNKNOWN: Any = object()
-
-
-class Memo:
-    """What plain paths named, in two generations: a flood of new paths costs no search for what to forget.
-
-    When the young generation is full it becomes the old one, and what was the old one is forgotten; whatever is asked
-    for once in a generation lives on.
-    """
-
-    def __init__(self, entries: int = MEMO_ENTRIES) -> None:
-        self._entries = entries // 2
-        self.young: dict[Request, Answer] = {}
-        self._old: dict[Request, Answer] = {}
-
-    def recall(self, request: Request) -> Any:
-        """What the old generation remembers, or ``UNKNOWN``."""
-        found: Any = self._old.get(request, UNKNOWN)
-        if found is not UNKNOWN:
-            self.remember(request, found)
-        return found
-
-    def remember(self, request: Request, answer: Answer) -> None:
-        if len(request.path) > MEMO_PATH_CHARS or not request.path.startswith("/"):
-            return
-        if len(self.young) >= self._entries:
-            self._old, self.young = self.young, {}
-        self.young[request] = answer
 
 
 class Routes:
-    """The compiled ROUTES: what a scope names, and how the command line spells a resource."""
+    """The compiled ROUTES: what a scope names, and how that was found."""
 
-    def __init__(self, lines: Sequence[Line], *, mounts: Sequence[str] = (), default_account: str = "default") -> None:
+    def __init__(
+        self,
+        lines: Sequence[Line],
+        *,
+        mounts: Sequence[str] = (),
+        own_domains: Iterable[str] = (),
+        heir: str | None = None,
+        default_account: str = "default",
+    ) -> None:
         self.lines = tuple(lines)
         self.patterns = tuple(line for line in lines if isinstance(line, Pattern))
         self.kinds = tuple(dict.fromkeys(pattern.kind for pattern in self.patterns))
-        self._paths = PathRouting([line for line in lines if not _is_host(line)], mounts, default_account)
-        self._memo = Memo()
+        by_host = [pattern for pattern in self.patterns if pattern.is_host]
+        by_path = [line for line in lines if line not in by_host]
+        self._paths = PathRouting(by_path, mounts, default_account)
+        self._hosts = HostRouting(by_host, own_domains, heir, default_account)
+        self._memo: Memo[Request] = Memo()
 
     @classmethod
-    def parse(cls, lines: Iterable[str], *, mounts: Iterable[str] = (), default_account: str = "default") -> Routes:
+    def parse(
+        cls,
+        lines: Iterable[str],
+        *,
+        mounts: Iterable[str] = (),
+        api_domains: Iterable[str] = (),
+        platform_domains: Iterable[str] = (),
+        default_account: str = "default",
+    ) -> Routes:
         """Compile the lines of ROUTES; raises ConfigurationError with all mistakes."""
-        mounts = tuple(mounts)
-        parsed, mistakes = patterns.parse(tuple(lines), lambda _: None)
-        mistakes += mounting.check(mounts)
-        if ACCOUNT.parse(default_account) is None:
-            mistakes.append(Mistake("SMARTER_AUTH_DEFAULT_ACCOUNT", default_account, f"an account is {ACCOUNT.rule}"))
+        lines, mounts = tuple(lines), tuple(mounts)
+        apis, platforms = (tuple(map(hosts.normal, domains)) for domains in (api_domains, platform_domains))
+        used = [one.removeprefix("preset:") for one in patterns.split(lines) if one.startswith("preset:")]
+        sound = [domain for domain in dict.fromkeys(apis) if not hosts.problem(domain)]
+        parsed, mistakes = patterns.parse(lines, lambda preset: presets.lines(preset, used, sound))
+        mistakes += [*mounting.check(mounts), *hosts.check(apis, platforms), *_check_account(default_account)]
         if mistakes:
             raise ConfigurationError(mistakes)
-        return cls(parsed, mounts=mounts, default_account=default_account)
+        heir, own_domains = presets.owner_of_hosts(used), (*apis, *platforms)
+        return cls(parsed, mounts=mounts, own_domains=own_domains, heir=heir, default_account=default_account)
+
+    @property
+    def reads_hosts(self) -> bool:
+        """Whether the host of a request may name a resource."""
+        return self._hosts.is_needed
 
     def resolve(self, scope: Scope) -> Answer:
-        """What a request names: None where it is no resource, a denial where it could be read two ways."""
+        """What a request names: None where it is no resource, a denial where it could be read two ways.
+
+        Where hosts are read, headers that tell of a forwarded host count, so those of peers that are not trusted are
+        to be taken out before (``hosts.without_forwarded``).
+        """
         request = Request(scope["path"], scope.get("raw_path"), scope.get("root_path", ""))
         found = self._memo.young.get(request, UNKNOWN)
-        return self._look_up(scope, request) if found is UNKNOWN else found
+        if found is UNKNOWN:
+            found = self._look_up(scope, request)
+        return self._with_host(scope, found) if self._hosts.is_needed else found
 
     def explain(self, scope: Scope) -> Judgement:
-        """The same with the line and the reading that decided, for operators."""
-        return self._judge(scope, Request(scope["path"], scope.get("raw_path"), scope.get("root_path", "")))
+        """The same with the line and the reading that decided, for operators; without headers by the path alone."""
+        request = Request(scope["path"], scope.get("raw_path"), scope.get("root_path", ""))
+        by_path = self._judge(scope, request)
+        if not self._hosts.is_needed or "headers" not in scope:
+            return by_path
+        return agree(self._hosts.judge(scope["headers"]), by_path)
+
+    def replace_domains(self, claims: Iterable[Claim]) -> tuple[str, ...]:
+        """From now on let these verified custom domains, and no others, name resources of these kinds.
+
+        Returns what is to be reported: the domains that are ignored, each with the reason.
+        """
+        self._hosts = self._hosts.with_domains(claims)
+        return self._hosts.ignored
 
     def _look_up(self, scope: Scope, request: Request) -> Answer:
         found: Answer = self._memo.recall(request)
         if found is UNKNOWN:
             found = self._judge(scope, request).result
             # A refusal is not worth a place here, and a decision is never kept.
-            if not isinstance(found, Denial):
+            if not isinstance(found, Denial) and len(request.path) <= MEMO_PATH_CHARS and request.path[:1] == "/":
                 self._memo.remember(request, found)
         return found
+
+    def _with_host(self, scope: Scope, by_path: Answer) -> Answer:
+        by_host = self._hosts.resolve(scope["headers"])
+        if by_host is None or isinstance(by_path, Denial):
+            return by_path
+        return by_host if by_path is None else self.explain(scope).result
 
     def _judge(self, scope: Scope, request: Request) -> Judgement:
         if request.path == "*" and scope.get("method") == "OPTIONS":
@@ -99,5 +123,6 @@ class Routes:
         return self._paths.judge(request)
 
 
-def _is_host(line: Line) -> bool:
-    return isinstance(line, Pattern) and line.is_host
+def _check_account(account: str) -> list[Mistake]:
+    rule = f"an account is {ACCOUNT.rule}"
+    return [] if ACCOUNT.parse(account) else [Mistake("SMARTER_AUTH_DEFAULT_ACCOUNT", account, rule)]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from smarter_auth_mw.decision import Denial, Reason
+from smarter_auth_mw.decision import Denial
 from smarter_auth_mw.domain import Alias, AliasForm, Resource, Target
+from smarter_auth_mw.judgement import refusal, shown
 from smarter_auth_mw.patterns import Line, NoResource, Pattern, Words, lowered
 from smarter_auth_mw.references import ACCOUNT
 
 ALIAS_FORMS: dict[str, AliasForm] = {"name": "name", "label": "label"}
-SHOWN_CHARS = 120
 
 
 class Hit(NamedTuple):
@@ -121,15 +121,6 @@ class Table:
             return False
         rows = (row for row in self._rows if isinstance(row, _PatternRow))
         return any(row.collects(segments, hit.pattern.ref_at) for row in rows)
-
-
-def refusal(detail: str, text: str, reason: Reason = Reason.NOT_CANONICAL) -> Denial:
-    return Denial(reason, detail=f"{shown(text)}: {detail}")
-
-
-def shown(text: str) -> str:
-    """What a stranger wrote, for operators: escaped and cut."""
-    return ascii(text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + "…")
 
 
 def _hit(pattern: Pattern, reading: str, segments: Sequence[str], *, is_alone: bool) -> Hit:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from smarter_auth_mw import mounts, path_routing, paths, table
 from smarter_auth_mw.decision import Denial
 from smarter_auth_mw.domain import Target
+from smarter_auth_mw.judgement import Judgement, agree
 from smarter_auth_mw.routing import Routes
 from tests.hostile import INSERTIONS, SECOND_SPELLINGS, Attack, bypass, run
 from tests.hostile_oracles import LINES, TARGETS, Oracle, dispatchers, routers
@@ -67,18 +68,18 @@ def test_no_request_put_together_from_fragments_does_either(
 # The suite has teeth: with one rule switched off, it finds a way through.
 
 
-agree, fold = path_routing.agree, paths.fold
+fold = paths.fold
 
 
 def named_only(hits: Callable[..., list[table.Hit]]) -> Callable[..., list[table.Hit]]:
     return lambda *given: [hit for hit in hits(*given) if hit.pattern.form.parse(hit.reference) is not None]
 
 
-def first_of(one: path_routing.Judgement, other: path_routing.Judgement) -> path_routing.Judgement:
+def first_of(one: Judgement, other: Judgement) -> Judgement:
     return one if isinstance(one.result, Target) else other
 
 
-def targets_first(one: path_routing.Judgement, other: path_routing.Judgement) -> path_routing.Judgement:
+def targets_first(one: Judgement, other: Judgement) -> Judgement:
     named = [judgement for judgement in (one, other) if not isinstance(judgement.result, Denial)]
     return agree(*named) if len(named) == 2 else named[0] if named else one
 
@@ -106,6 +107,10 @@ def heedless_of_slashes(path: str) -> paths.Foldings:
     return fold(path)._replace(moves_slashes=False)
 
 
+def uncut(text: str) -> list[str]:
+    return paths._visible(text).split("/")
+
+
 RULES: dict[str, tuple[str, Any, str, Any]] = {
     "the most specific line decides alone": ("starlette", table, "_rank", lambda row: len(row.words)),
     "a second spelling is refused, not passed over": ("fastapi", table.Table, "hits", named_only(table.Table.hits)),
@@ -116,12 +121,13 @@ RULES: dict[str, tuple[str, Any, str, Any]] = {
     "slashes that move around an account": ("accounts, decoding", path_routing, "fold", heedless_of_slashes),
     "slashes that move around a mount": ("mount of users, decoding", path_routing, "fold", heedless_of_slashes),
     "repeated decoding": ("dispatcher, unquote", paths, "unquote", lambda text: text),
-    "compatibility forms": ("dispatcher, compatible", paths, "_clean", str.lower),
-    "controls and ignorables": ("dispatcher, no_controls", paths, "_clean", str.lower),
-    "backslashes": ("dispatcher, backslashed", paths, "_clean", str.lower),
-    "case": ("dispatcher, lower", paths, "_clean", lambda text: text),
-    "parameters": ("dispatcher, no_parameters", paths, "_segments", lambda text: paths._clean(text).split("/")),
-    "blanks": ("dispatcher, stripped", paths, "_segments", lambda text: paths._clean(text).split("/")),
+    "compatibility forms": ("dispatcher, compatible", paths, "_compatible", str.lower),
+    "ignorables": ("dispatcher, no_controls", paths, "_compatible", str.lower),
+    "controls": ("dispatcher, no_controls", paths, "_visible", lambda text: text.replace("\\", "/")),
+    "backslashes": ("dispatcher, backslashed", paths, "_visible", str),
+    "case": ("dispatcher, lower", paths, "_compatible", str),
+    "parameters": ("dispatcher, no_parameters", paths, "_segments", uncut),
+    "blanks": ("dispatcher, stripped", paths, "_segments", uncut),
     "what follows two slashes may be a host": ("dispatcher, url_path", paths, "_less_hosts", lambda _: ()),
     "what a second parser cuts off": ("dispatcher, no_fragment", paths, "_END", re.compile("(?!)")),
     "encoded slashes": ("dispatcher, segments of the raw path", path_routing.Request, "confirms", lambda *_: True),

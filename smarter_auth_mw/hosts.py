@@ -1,0 +1,148 @@
+"""Hosts: how one is written, which domains may name resources, and which headers tell of another host."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from ipaddress import ip_address
+from itertools import product
+from typing import Any
+
+from smarter_auth_mw.errors import Mistake
+
+API_DOMAINS = "SMARTER_AUTH_API_DOMAINS"
+PLATFORM_DOMAINS = "SMARTER_AUTH_PLATFORM_DOMAINS"
+MAX_HOST_CHARS = 253
+MAX_LABEL_CHARS = 63
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+def _spellings(*names: str) -> frozenset[bytes]:
+    """The names, also with ``_`` for any ``-``, between which WSGI servers make no difference."""
+    choices = ([("-", "_") if char == "-" else (char,) for char in name] for name in names)
+    return frozenset("".join(spelling).encode() for one in choices for spelling in product(*one))
+
+
+FORWARDED_HOSTS = _spellings(
+    "x-forwarded-host", "x-original-host", "x-host", "x-http-host-override", "x-forwarded-server"
+)
+"""Headers in which a proxy tells of the host that it was asked for, besides RFC 7239's own."""
+FORWARDED_TARGETS = _spellings("x-original-url", "x-original-uri", "x-rewrite-url", "x-forwarded-uri")
+"""Headers in which a proxy tells of the path that it was asked for."""
+TELLING = frozenset({b"host", b"forwarded", *FORWARDED_HOSTS})
+"""All headers that what a host names depends on."""
+
+_FORWARDED = frozenset({b"forwarded", *FORWARDED_HOSTS, *FORWARDED_TARGETS})
+_FORWARDED_HOST = re.compile(r'(?:^|[;,])\s*host\s*=\s*"?([^;,"]*)', re.IGNORECASE)
+_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?)(?::[0-9]{0,5})?")
+_DOMAIN = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(?:\.(?!-)[a-z0-9-]{1,63}(?<!-))*")
+
+# A registry's second level, as co.uk and com.au; and suffixes below which strangers have their sites. The whole
+# Public Suffix List has 10,000 lines and changes every week: this much of it catches a slip.
+_SECOND_LEVELS = frozenset("ac co com edu go gob gov gv mil ne net nhs nom or org plc sch".split())  # noqa: SIM905
+_SHARED_SUFFIXES = frozenset(
+    {
+        *("amazonaws.com", "appspot.com", "azurewebsites.net", "cloudfront.net", "cloudfunctions.net", "deno.dev"),
+        *("fly.dev", "github.io", "gitlab.io", "herokuapp.com", "netlify.app", "ngrok.io", "ngrok.app", "onrender.com"),
+        *("pages.dev", "railway.app", "run.app", "vercel.app", "web.app", "workers.dev", "azurestaticapps.net"),
+    }
+)
+
+
+class BadHostError(Exception):
+    """A request does not say in one way which host it is for."""
+
+
+def asked_for(headers: Headers) -> list[str]:
+    """The hosts that a request is for: that of ``Host``, and those that a trusted proxy tells of.
+
+    Each in lower case, without port and one trailing dot. Raises BadHostError where there is not exactly one ``Host``,
+    or what stands in the place of a host is none (RFC 9110 §7.2).
+    """
+    own = [value for name, value in headers if name == b"host"]
+    if len(own) != 1:
+        raise BadHostError(f"there are {len(own)} of them, and not one")
+    return [canonical(text) for text in (own[0].decode("latin-1"), *_forwarded(headers))]
+
+
+def canonical(text: str) -> str:
+    """The host in lower case, without port and one trailing dot; raises BadHostError."""
+    text = text.strip(" \t")
+    if not _HOST.fullmatch(text) or len(text) > MAX_HOST_CHARS + len(".:65535"):
+        raise BadHostError(f"{text[:MAX_LABEL_CHARS]!a} is no host")
+    return (text if text.startswith("[") else text.partition(":")[0]).lower().removesuffix(".")
+
+
+def without_forwarded(scope: Mapping[str, Any]) -> Mapping[str, Any]:
+    """``scope`` without the headers that tell of another host or path: for peers that are not trusted."""
+    kept = [header for header in scope["headers"] if header[0] not in _FORWARDED]
+    return scope if len(kept) == len(scope["headers"]) else {**scope, "headers": kept}
+
+
+def normal(domain: str) -> str:
+    """A configured domain in lower case, without one trailing dot."""
+    return domain.lower().removesuffix(".")
+
+
+def problem(domain: str, *, may_be_single: bool = False) -> str | None:
+    """Why a resource's host cannot end in ``domain``, if so."""
+    if _is_address(domain):
+        return "an IP address has no hosts below it; write a domain"
+    if len(domain) > MAX_HOST_CHARS or not _DOMAIN.fullmatch(domain):
+        return "a domain is made of labels of a-z, 0-9 and -, at most 63 characters each, without scheme, port and path"
+    if is_public_suffix(domain) and not (may_be_single and "." not in domain):
+        return "strangers have their hosts below it (a public suffix); write a domain of your own, as api.example.com"
+    return None
+
+
+def is_public_suffix(domain: str) -> bool:
+    """Whether everybody can have a host below ``domain``, as far as is known here."""
+    labels = domain.split(".")
+    if len(labels) == 1 or domain in _SHARED_SUFFIXES:
+        return True
+    return len(labels) == 2 and len(labels[1]) == 2 and labels[0] in _SECOND_LEVELS
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether two domains are equal, or one is below the other."""
+    return one == other or one.endswith(f".{other}") or other.endswith(f".{one}")
+
+
+def check(api_domains: Sequence[str], platform_domains: Sequence[str]) -> list[Mistake]:
+    """The mistakes in the configured domains."""
+    found = [Mistake(API_DOMAINS, domain, rule) for domain in api_domains if (rule := problem(domain))]
+    found += [
+        Mistake(PLATFORM_DOMAINS, domain, rule)
+        for domain in platform_domains
+        if (rule := problem(domain, may_be_single=True))
+    ]
+    for variable, domains in ((API_DOMAINS, api_domains), (PLATFORM_DOMAINS, platform_domains)):
+        found += [Mistake(variable, twice, "it stands there twice") for twice in _twice(domains)]
+    found += [
+        Mistake(PLATFORM_DOMAINS, domain, f"hosts there would be read as those of resources of API_DOMAINS={api}")
+        for domain in platform_domains
+        for api in api_domains
+        if domain == api or domain.endswith(f".{api}")
+    ]
+    return found
+
+
+def _twice(domains: Sequence[str]) -> list[str]:
+    return [domain for domain in dict.fromkeys(domains) if domains.count(domain) > 1]
+
+
+def _forwarded(headers: Headers) -> Iterator[str]:
+    for name, value in headers:
+        if name == b"forwarded":
+            yield from _FORWARDED_HOST.findall(value.decode("latin-1"))
+        elif name in FORWARDED_HOSTS:
+            yield from value.decode("latin-1").split(",")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text.strip("[]"))
+    except ValueError:
+        return False
+    return True

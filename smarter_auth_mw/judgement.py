@@ -1,0 +1,52 @@
+"""What was found of a request's resource, and what two findings come to."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from smarter_auth_mw.decision import Denial, Reason
+from smarter_auth_mw.domain import Target
+
+SHOWN_CHARS = 120
+
+
+class Judgement(NamedTuple):
+    """What something names, and how that was found: by which line, in which reading."""
+
+    result: Target | Denial | None
+    line: str = ""
+    reading: str = ""
+
+
+NOTHING = Judgement(None)
+
+
+def agree(one: Judgement, other: Judgement) -> Judgement:
+    """What two judgements come to: a refusal before anything, one resource before none, and never two."""
+    if other.result is None or isinstance(one.result, Denial):
+        return one
+    if one.result is None or isinstance(other.result, Denial):
+        return other
+    return _both(one, other, one.result, other.result)
+
+
+def _both(one: Judgement, other: Judgement, mine: Target, yours: Target) -> Judgement:
+    if mine.names != yours.names or (mine.account and yours.account and mine.account != yours.account):
+        detail = f"{one.line} names {mine.names}, and {other.line} names {yours.names}"
+        return refused(detail, one.reading, Reason.AMBIGUOUS)
+    account, always, exact = mine.account or yours.account, mine.always or yours.always, mine.exact or yours.exact
+    return one._replace(result=Target(mine.names, account, always, exact))
+
+
+def refused(detail: str, text: str, reason: Reason = Reason.NOT_CANONICAL) -> Judgement:
+    """The judgement that ``text`` can be read in more ways than one, for operators to understand."""
+    return Judgement(refusal(detail, text, reason), reading=text)
+
+
+def refusal(detail: str, text: str, reason: Reason = Reason.NOT_CANONICAL) -> Denial:
+    return Denial(reason, detail=f"{shown(text)}: {detail}")
+
+
+def shown(text: str) -> str:
+    """What a stranger wrote, for operators: escaped and cut."""
+    return ascii(text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + "…")

@@ -1,0 +1,61 @@
+"""The URLs of the Smarter platform, in the shapes that it has had over the years, as lines of ROUTES.
+
+Not among them are the bots that its first releases also served at ``/api/v1/<N>/``: a pattern for these would own all
+of ``/api/v1/``. Its sandbox pages want a session of the platform, and are no resources unless a line of one's own with
+``always`` says so; the ``none`` lines keep its dashboards out of patterns as wide as ``/workbench/{name}``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+SMARTER = "smarter"
+CHATBOT = "smarter-chatbot"
+KINDS = {SMARTER: "llm_client", CHATBOT: "chatbot"}
+"""The kind that each preset's lines name, and the order in which they claim hosts."""
+
+_DASHBOARDS = (
+    "none /workbench/api/**",
+    "none /api/v1/prompt/**",
+    "none /authtoken/**",
+    "none /dashboard/**",
+    "none /account/**",
+)
+_LINES = {
+    SMARTER: (
+        "llm_client /api/v1/llm-clients/{ref:hashed}",
+        "llm_client /api/v1/workbench/{ref:int}/prompt",
+        "llm_client /api/v1/workbench/{ref:int}/config",
+        "llm_client /api/v1/cli/prompt/{name}",
+        "llm_client /api/v1/cli/prompt/config/{name}",
+        "none /workbench/llm-clients/**",
+        *_DASHBOARDS,
+    ),
+    CHATBOT: (
+        "chatbot /api/v1/chatbots/{ref:hashed}",
+        "chatbot /api/v1/chatbots/smarter/{name}",
+        "chatbot /api/v0/chatbots/{ref:int}",
+        "chatbot /api/v1/chatbot/{ref:int}",
+        "chatbot /api/v1/workbench/{ref:int}/chat",
+        "chatbot /api/v1/cli/chat/{name}",
+        "chatbot /api/v1/cli/chat/config/{name}",
+        "none /workbench/chatbots/**",
+        *_DASHBOARDS,
+    ),
+}
+
+
+def lines(preset: str, among: Collection[str], api_domains: Sequence[str]) -> list[str] | None:
+    """The lines of a preset, given all that are used; None where there is no such preset.
+
+    The hosts below the API domains belong to the newest generation that is there.
+    """
+    if preset not in _LINES:
+        return None
+    hosts = [f"{KINDS[preset]} host:{{label}}.{{account}}.{domain}" for domain in api_domains]
+    return [*_LINES[preset], *(hosts if owner_of_hosts(among) == KINDS[preset] else ())]
+
+
+def owner_of_hosts(presets: Collection[str]) -> str | None:
+    """The kind whose resources the platform serves by host, given the presets that are used."""
+    return next((kind for preset, kind in KINDS.items() if preset in presets), None)
