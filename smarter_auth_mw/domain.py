@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Literal, NamedTuple
 from uuid import UUID
@@ -157,8 +157,22 @@ class KeyState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class KeyToken:
+    """One token of a key, by its digest and its public head; ``valid_until`` is set once it is rotated out."""
+
+    token_key: str
+    created_at: datetime
+    valid_until: datetime | None = None
+    last_used_at: datetime | None = None
+    digest: bytes = field(default=b"", repr=False)
+
+    def is_valid(self, now: datetime) -> bool:
+        return self.valid_until is None or now <= self.valid_until
+
+
+@dataclass(frozen=True, slots=True)
 class Key:
-    """An API key as people administer it; its tokens are known by their digests alone."""
+    """An API key as people administer it; its tokens, the newest one last, are known by their digests alone."""
 
     key_id: UUID
     account: str
@@ -169,9 +183,34 @@ class Key:
     revoked_at: datetime | None
     created_at: datetime
     updated_at: datetime
-    last_used_at: datetime | None = None
-    token_keys: tuple[str, ...] = ()
+    tokens: tuple[KeyToken, ...] = ()
     bindings: tuple[Resource, ...] = ()
+
+    @property
+    def token_keys(self) -> tuple[str, ...]:
+        """The public heads of its tokens."""
+        return tuple(token.token_key for token in self.tokens)
+
+    @property
+    def last_used_at(self) -> datetime | None:
+        """When any of its tokens opened something last."""
+        return max((token.last_used_at for token in self.tokens if token.last_used_at), default=None)
+
+    def previous_tokens(self, now: datetime) -> tuple[KeyToken, ...]:
+        """Those that a rotation has replaced and that are valid all the same."""
+        return tuple(token for token in self.tokens[:-1] if token.is_valid(now))
+
+    def expires_within(self, span: timedelta, now: datetime) -> bool:
+        """Whether it is valid now, and will have expired when this time has gone by."""
+        if self.expires_at is None or self.state(now) in (KeyState.REVOKED, KeyState.EXPIRED):
+            return False
+        return self.expires_at - now <= span
+
+    def is_older_than(self, span: timedelta, now: datetime) -> bool:
+        """Whether it has a valid token that was minted longer ago than this."""
+        if self.state(now) in (KeyState.REVOKED, KeyState.EXPIRED):
+            return False
+        return any(token.is_valid(now) and now - token.created_at > span for token in self.tokens)
 
     def state(self, now: datetime) -> KeyState:
         if self.revoked_at is not None:

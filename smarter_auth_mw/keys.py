@@ -1,32 +1,23 @@
-"""The write side: what may be done to resources, keys and bindings; each act one transaction with its audit row."""
+"""The write side of keys: create, bind, rotate, revoke; each act one transaction with its audit row."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from enum import Enum
-from typing import Any, Literal, Protocol
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
 from uuid import UUID
 
-from smarter_auth_mw.domain import Key, OnError, Protection, RegisteredResource, Resource
+from smarter_auth_mw.domain import Key, KeyState, Protection, RegisteredResource, Resource
 from smarter_auth_mw.errors import ConflictError, NotFoundError, RefusedError, UsageError
 from smarter_auth_mw.inputs import checked, checked_resource
 from smarter_auth_mw.records import Records
-from smarter_auth_mw.tokens import Token, mint
+from smarter_auth_mw.resources import UNCHANGED, Resources, Unchanged, changed, registered
+from smarter_auth_mw.tokens import Token, TokenFormat, form_of, mint
 
 MAX_DESCRIPTION = 10_000
-
-
-class Unchanged(Enum):
-    """Stands for a value that is to stay as it is, since None means that there is none."""
-
-    UNCHANGED = "unchanged"
-
-
-UNCHANGED = Unchanged.UNCHANGED
-Maybe = str | None | Literal[Unchanged.UNCHANGED]
+OVERLAP = timedelta(hours=24)
+"""How long the previous token stays valid after a rotation, unless somebody says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,60 +37,25 @@ class Bound:
     created: bool
 
 
-class Ledger(Protocol):
-    """Where the records are kept."""
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """A key with its new token, which is seen this once, and until when the one before it is valid."""
 
-    def transaction(self) -> AbstractAsyncContextManager[Records]: ...
+    key: Key
+    token: Token
+    previous_valid_until: datetime
 
 
-class Keys:
-    """Everything that is done to resources and keys, in the name of ``actor``.
+@dataclass(frozen=True, slots=True)
+class Leaked:
+    """The keys that leaked tokens belong to, now revoked, and how many tokens belong to none."""
 
-    Raises ``NotFoundError``, ``ConflictError`` for what exists already, ``RefusedError`` for what may not be,
-    ``UsageError`` for text that cannot be stored, and ``UnavailableError`` or ``SchemaError`` from the database.
-    Whatever is raised, nothing was changed.
-    """
+    keys: tuple[Key, ...]
+    unknown: int
 
-    def __init__(
-        self,
-        store: Ledger,
-        actor: str,
-        *,
-        default_account: str = "default",
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-    ) -> None:
-        self._store = store
-        self._actor = checked(actor, "actor")
-        self._default_account = default_account
-        self._clock = clock
 
-    async def add_resource(
-        self,
-        resource: Resource,
-        *,
-        name: str | None = None,
-        account: str | None = None,
-        domain: str | None = None,
-        protect: bool = False,
-        on_error: OnError = "stale",
-    ) -> RegisteredResource:
-        """Register a resource, open unless ``protect``."""
-        account = self._account(account)
-        checked_resource(resource)
-        _check_texts(name=name, domain=domain)
-        protection = Protection.DECLARED if protect else Protection.OPEN
-        async with self._store.transaction() as records:
-            await _check_claim(records, resource, domain)
-            added = await records.add_resource(
-                resource, account, name=name, domain=domain, protection=protection, on_error=on_error
-            )
-            found = await _registered(records, resource)
-            if not added:
-                raise ConflictError(
-                    f"{resource} is registered already.", hint="To change it: smarter-auth resource set"
-                )
-            await records.audit(self._actor, "resource.add", found, after=found)
-        return found
+class Keys(Resources):
+    """Everything that is done to resources and keys, in the name of ``actor``; raises as ``Resources`` does."""
 
     async def create(
         self,
@@ -109,19 +65,22 @@ class Keys:
         description: str = "",
         expires_at: datetime | None = None,
         bind: Iterable[Resource] = (),
+        form: TokenFormat = "knox",
+        max_lifetime: timedelta | None = None,
     ) -> Minted:
-        """Mint a key, and bind it; a resource that is not there yet is registered in the key's account."""
+        """Mint a key, and bind it; a resource that is not there yet is registered in the key's account.
+
+        With ``max_lifetime`` a key that never expires, or later than that, is refused.
+        """
         account = self._account(account)
         checked(name, "name")
-        checked(description, "description", shortest=0, longest=MAX_DESCRIPTION)
-        self._check_expiry(expires_at)
-        token = mint()
+        _check_description(description)
+        self._check_expiry(expires_at, max_lifetime)
+        token = mint(form)
         async with self._store.transaction() as records:
             key_id = await records.add_key(account, name, description, expires_at)
             if key_id is None:
-                raise ConflictError(
-                    f"Account {account} has a key of the name {name!r}.", hint="Revoke it, or take another name."
-                )
+                raise _taken(account, name)
             key = await _key(records, key_id)
             await records.add_token(token, key)
             await records.audit(self._actor, "key.create", key, after=key)
@@ -129,16 +88,19 @@ class Keys:
             created = tuple([resource for resource in sorted(set(bind)) if await self._bind(records, key, resource)])
             return Minted(await _key(records, key_id), token, created)
 
-    async def bind(self, key_id: UUID, resource: Resource) -> Bound:
-        """Let the key open the resource, which is protected from now on, and registered if it was not."""
+    async def bind(self, key_id: UUID, resource: Resource, *, register: bool = True) -> Bound:
+        """Let the key open the resource, which is protected from now on, and registered if it was not.
+
+        Without ``register`` a resource that is not there is not found.
+        """
         async with self._store.transaction() as records:
-            created = await self._bind(records, await _living_key(records, key_id), resource)
+            created = await self._bind(records, await _living_key(records, key_id), resource, register=register)
             return Bound(await _key(records, key_id), created)
 
-    async def _bind(self, records: Records, key: Key, resource: Resource) -> bool:
+    async def _bind(self, records: Records, key: Key, resource: Resource, *, register: bool = True) -> bool:
         checked_resource(resource)
-        created = await records.add_resource(resource, key.account)
-        held = await _registered(records, resource)
+        created = register and await records.add_resource(resource, key.account)
+        held = await registered(records, resource)
         if created:
             await records.audit(self._actor, "resource.add", held, after=held)
         if held.account != key.account:
@@ -151,86 +113,6 @@ class Keys:
         await records.audit(self._actor, "key.bind", key, resource=resource)
         return created
 
-    async def set_resource(
-        self,
-        resource: Resource,
-        *,
-        name: Maybe = UNCHANGED,
-        account: str | Literal[Unchanged.UNCHANGED] = UNCHANGED,
-        domain: Maybe = UNCHANGED,
-        on_error: OnError | Literal[Unchanged.UNCHANGED] = UNCHANGED,
-    ) -> RegisteredResource:
-        """Change what is known of a resource. Its account stays while keys are bound to it."""
-        values: dict[str, Any] = {"name": name, "account": account, "domain": domain, "on_error": on_error}
-        changes = {name: value for name, value in values.items() if value is not UNCHANGED}
-        _check_texts(**{name: value for name, value in changes.items() if isinstance(value, str)})
-        async with self._store.transaction() as records:
-            before = await _registered(records, resource)
-            if before.keys and changes.get("account", before.account) != before.account:
-                raise RefusedError(f"{resource} has keys of account {before.account!r}.", hint="Unbind them first.")
-            await _check_claim(records, resource, changes.get("domain"))
-            await records.set_resource(replace(before, **changes))
-            after = await _registered(records, resource)
-            await records.audit(self._actor, "resource.set", after, before=before, after=after)
-        return after
-
-    async def protect(self, resource: Resource) -> RegisteredResource:
-        """Declare a resource protected, with or without bindings."""
-        async with self._store.transaction() as records:
-            before = await _registered(records, resource)
-            if before.protection is Protection.DECLARED:
-                return before
-            await records.declare(resource)
-            after = await _registered(records, resource)
-            await records.audit(self._actor, "resource.protect", after, before=before, after=after)
-        return after
-
-    async def unprotect(self, resource: Resource) -> RegisteredResource:
-        """Open a resource to anonymous traffic; refused while keys are bound to it."""
-        async with self._store.transaction() as records:
-            held = await _registered(records, resource)
-            if held.keys:
-                raise RefusedError(
-                    f"{resource} has {len(held.keys)} bindings, each of which protects it.",
-                    hint=f"First: smarter-auth key unbind {held.keys[0].key_id} {resource}",
-                )
-            await records.release(resource, self._actor, "resource unprotect")
-            return await _registered(records, resource)
-
-    async def remove_resource(self, resource: Resource) -> None:
-        """Forget a resource that is open: unknown it would be open too, so a protected one is refused."""
-        async with self._store.transaction() as records:
-            held = await _registered(records, resource)
-            if held.is_protected:
-                raise RefusedError(
-                    f"{resource} is protected, and would be open to anyone once it is removed.",
-                    hint=f"Unbind its keys, then: smarter-auth resource unprotect {resource}",
-                )
-            await records.delete_resource(resource)
-            await records.audit(self._actor, "resource.remove", held, before=held)
-
-    async def resource(self, resource: Resource) -> RegisteredResource:
-        """The resource with its keys."""
-        async with self._store.transaction() as records:
-            return await _registered(records, resource, lock=False)
-
-    async def resources(self, kind: str | None = None) -> list[RegisteredResource]:
-        """All resources, or those of a kind, with their keys."""
-        async with self._store.transaction() as records:
-            return await records.resources(kind)
-
-    async def key(self, key_id: UUID) -> Key:
-        """The key with its bindings."""
-        async with self._store.transaction() as records:
-            return await _key(records, key_id)
-
-    async def keys(self, resource: Resource | None = None) -> list[Key]:
-        """All keys, or those that are bound to a resource."""
-        async with self._store.transaction() as records:
-            if resource is None:
-                return await records.keys()
-            return list((await _registered(records, resource, lock=False)).keys)
-
     async def unbind(self, key_id: UUID, resource: Resource, *, allow_anonymous: bool = False) -> Key:
         """Take the key off the resource. The last one needs ``allow_anonymous``, and opens the resource to anyone.
 
@@ -238,20 +120,42 @@ class Keys:
         """
         async with self._store.transaction() as records:
             key = await _key(records, key_id, lock=True)
-            held = await _registered(records, resource)
+            held = await registered(records, resource)
             if key_id not in {bound.key_id for bound in held.keys}:
                 raise NotFoundError(f"The key {key_id} is not bound to {resource}.")
-            is_last = len(held.keys) == 1
-            if is_last and not allow_anonymous:
+            if len(held.keys) == 1 and not allow_anonymous:
                 raise RefusedError(
                     f"This is the last binding of {resource}: without it the resource is open to anyone.",
-                    hint="If that is meant: --allow-anonymous. If not: bind another key first, or revoke this one.",
+                    hint="If that is meant: --allow-anonymous, or allow_anonymous=True."
+                    " If not: bind another key first, or revoke this one.",
                 )
-            await records.delete_binding(resource, key_id)
-            await records.audit(self._actor, "key.unbind", key, resource=resource)
-            if is_last and held.protection is Protection.BOUND:
-                await records.release(resource, self._actor, "unbind --allow-anonymous")
+            await self._unbind(records, key, held, allow_anonymous=allow_anonymous)
             return await _key(records, key_id)
+
+    async def _unbind(self, records: Records, key: Key, held: RegisteredResource, *, allow_anonymous: bool) -> None:
+        await records.delete_binding(held.resource, key.key_id)
+        await records.audit(self._actor, "key.unbind", key, resource=held.resource)
+        if len(held.keys) == 1 and allow_anonymous and held.protection is Protection.BOUND:
+            await records.release(held.resource, self._actor, "unbind --allow-anonymous")
+
+    async def set_key(
+        self,
+        key_id: UUID,
+        *,
+        name: str | Literal[Unchanged.UNCHANGED] = UNCHANGED,
+        description: str | Literal[Unchanged.UNCHANGED] = UNCHANGED,
+        expires_at: datetime | Literal[Unchanged.UNCHANGED] | None = UNCHANGED,
+    ) -> Key:
+        """Change what is known of a key. An expiry may lie in the past: then it is expired at once."""
+        changes = changed(name=name, description=description, expires_at=expires_at)
+        checked(changes.get("name", "unchanged"), "name")
+        _check_description(changes.get("description", ""))
+        _check_time_zone(changes.get("expires_at"))
+        async with self._store.transaction() as records:
+            before = await _living_key(records, key_id)
+            if not await records.set_key(before, changes):
+                raise _taken(before.account, changes["name"])
+            return await self._changed(records, "key.set", before)
 
     async def activate(self, key_id: UUID) -> Key:
         """Let the key's tokens open what it is bound to again."""
@@ -261,53 +165,133 @@ class Keys:
         """Let the key open nothing for now; what it is bound to stays protected."""
         return await self._set_active(key_id, is_active=False)
 
-    async def _set_active(self, key_id: UUID, *, is_active: bool) -> Key:
+    async def toggle_active(self, key_id: UUID) -> Key:
+        """Deactivate the key if it is active, else activate it."""
+        return await self._set_active(key_id, is_active=None)
+
+    async def _set_active(self, key_id: UUID, *, is_active: bool | None) -> Key:
         async with self._store.transaction() as records:
             before = await _living_key(records, key_id)
             if before.is_active == is_active:
                 return before
-            await records.set_active(key_id, is_active=is_active)
-            return await self._changed(records, "key.activate" if is_active else "key.deactivate", before)
+            await records.set_active(key_id, is_active=not before.is_active)
+            return await self._changed(records, "key.deactivate" if before.is_active else "key.activate", before)
 
-    async def revoke(self, key_id: UUID) -> Key:
-        """End the key for good; what it is bound to stays protected. Done once, it stays done."""
+    async def rotate(
+        self,
+        key_id: UUID,
+        overlap: timedelta = OVERLAP,
+        *,
+        force: bool = False,
+        form: TokenFormat | None = None,
+    ) -> Rotated:
+        """Give the key a new token; the one it has stays valid for ``overlap``, none at all if that is 0.
+
+        Bindings and usage stay. While an earlier rotation overlaps another is refused, unless ``force``. The new token
+        has the format of the previous one, unless ``form`` says another.
+        """
+        async with self._store.transaction() as records:
+            before = await _living_key(records, key_id)
+            self._check_rotation(before, force=force)
+            until = self._end_of(overlap, before)
+            token = mint(form or form_of(before.token_keys[-1] if before.tokens else ""))
+            await records.expire_tokens(key_id, until)
+            await records.add_token(token, before)
+            told = f"the previous token is valid until {until.isoformat()}, the new one begins with {token.token_key}"
+            after = await self._changed(records, "key.rotate", before, told)
+        return Rotated(after, token, until)
+
+    def _check_rotation(self, key: Key, *, force: bool) -> None:
+        now = self._clock()
+        if key.state(now) is KeyState.EXPIRED:
+            raise RefusedError(
+                f"The key {key.key_id} has expired: a new token would open nothing.",
+                hint="Create another: smarter-auth key create",
+            )
+        previous = key.previous_tokens(now)
+        if previous and not force:
+            raise RefusedError(
+                f"The key {key.key_id} is being rotated: its previous token, {previous[-1].token_key}…,"
+                f" is valid {_until(previous[-1].valid_until)}.",
+                hint="Wait for that, or rotate once more all the same: --force, with --overlap 0s if it leaked.",
+            )
+
+    def _end_of(self, overlap: timedelta, key: Key) -> datetime:
+        if overlap < timedelta(0):
+            raise UsageError("An overlap is 0 or more.")
+        try:
+            until = self._clock() + overlap
+        except OverflowError:
+            raise UsageError(f"An overlap of {overlap} is longer than the calendar.") from None
+        return until if key.expires_at is None else min(until, key.expires_at)
+
+    async def revoke(self, key_id: UUID, *, unbind: bool = False, allow_anonymous: bool = False) -> Key:
+        """End the key for good; what it is bound to stays protected. Done once, it stays done.
+
+        With ``unbind`` it is taken off everything too. What loses its last binding so stays protected all the same,
+        unless ``allow_anonymous``.
+        """
         async with self._store.transaction() as records:
             before = await _key(records, key_id, lock=True)
+            for resource in before.bindings if unbind else ():
+                held = await registered(records, resource)
+                await self._unbind(records, before, held, allow_anonymous=allow_anonymous)
             if before.revoked_at is not None:
-                return before
+                return await _key(records, key_id)
             await records.revoke(key_id)
             return await self._changed(records, "key.revoke", before)
 
-    async def _changed(self, records: Records, action: str, before: Key) -> Key:
+    async def revoke_tokens(self, tokens: Iterable[Token]) -> Leaked:
+        """Revoke the keys that these tokens belong to or belonged to, each in a transaction of its own."""
+        digests = [token.digest for token in tokens]
+        async with self._store.transaction() as records:
+            owners = await records.owners(digests)
+        keys = [await self.revoke(key_id) for key_id in sorted(set(owners.values()))]
+        return Leaked(tuple(keys), sum(digest not in owners for digest in digests))
+
+    async def key(self, key_id: UUID) -> Key:
+        """The key with its bindings."""
+        async with self._store.transaction() as records:
+            return await _key(records, key_id)
+
+    async def keys(
+        self,
+        resource: Resource | None = None,
+        *,
+        expiring_within: timedelta | None = None,
+        max_lifetime: timedelta | None = None,
+    ) -> list[Key]:
+        """All keys, or those that are bound to a resource.
+
+        ``expiring_within``: those that will expire in this time, the next one first. ``max_lifetime``: those with a
+        valid token that is older than this.
+        """
+        async with self._store.transaction() as records:
+            if resource is None:
+                found = await records.keys()
+            else:
+                found = list((await registered(records, resource, lock=False)).keys)
+        now = self._clock()
+        if max_lifetime is not None:
+            found = [key for key in found if key.is_older_than(max_lifetime, now)]
+        if expiring_within is not None:
+            found = sorted((key for key in found if key.expires_within(expiring_within, now)), key=_expiry)
+        return found
+
+    async def _changed(self, records: Records, action: str, before: Key, reason: str = "") -> Key:
         after = await _key(records, before.key_id)
-        await records.audit(self._actor, action, after, before=before, after=after)
+        await records.audit(self._actor, action, after, before=before, after=after, reason=reason)
         return after
 
-    def _account(self, account: str | None) -> str:
-        return checked(account or self._default_account, "account")
-
-    def _check_expiry(self, expires_at: datetime | None) -> None:
-        if expires_at is None:
-            return
-        if expires_at.tzinfo is None:
-            raise UsageError(f"The expiry {expires_at.isoformat()} does not say its time zone.")
-        if expires_at <= self._clock():
+    def _check_expiry(self, expires_at: datetime | None, max_lifetime: timedelta | None) -> None:
+        _check_time_zone(expires_at)
+        if expires_at is not None and expires_at <= self._clock():
             raise RefusedError(f"The expiry {expires_at.isoformat()} is past.")
-
-
-async def _registered(records: Records, resource: Resource, *, lock: bool = True) -> RegisteredResource:
-    """The resource, held until the transaction ends unless ``lock`` says otherwise."""
-    found = await records.resource(resource, lock=lock)
-    if found is None:
-        raise NotFoundError(
-            f"There is no resource {resource}.", hint=f"To register it: smarter-auth resource add {resource}"
-        )
-    if found.resource != resource:
-        raise NotFoundError(
-            f"There is no resource {resource}, but there is {found.resource}.",
-            hint="The two differ only in - and _, and count as one: write it as it is registered.",
-        )
-    return found
+        if max_lifetime is not None and (expires_at is None or expires_at - self._clock() > max_lifetime):
+            raise RefusedError(
+                f"This key would be valid {_until(expires_at)}: longer than {_days(max_lifetime)}.",
+                hint="Let it expire sooner: --expires-in",
+            )
 
 
 async def _key(records: Records, key_id: UUID, *, lock: bool = False) -> Key:
@@ -326,13 +310,26 @@ async def _living_key(records: Records, key_id: UUID) -> Key:
     return key
 
 
-async def _check_claim(records: Records, resource: Resource, domain: str | None) -> None:
-    claimant = None if domain is None else await records.claimant(domain)
-    if claimant not in (None, str(resource)):
-        raise ConflictError(f"The domain {domain} is that of {claimant}.", hint="A domain names one resource.")
+def _taken(account: str, name: str) -> ConflictError:
+    return ConflictError(f"Account {account} has a key of the name {name!r}.", hint="Revoke it, or take another name.")
 
 
-def _check_texts(**texts: str | None) -> None:
-    for what, text in texts.items():
-        if text is not None:
-            checked(text, what)
+def _check_description(description: str) -> None:
+    checked(description, "description", shortest=0, longest=MAX_DESCRIPTION)
+
+
+def _check_time_zone(time: datetime | None) -> None:
+    if time is not None and time.tzinfo is None:
+        raise UsageError(f"The expiry {time.isoformat()} does not say its time zone.")
+
+
+def _expiry(key: Key) -> float:
+    return key.expires_at.timestamp() if key.expires_at else float("inf")
+
+
+def _until(time: datetime | None) -> str:
+    return "for ever" if time is None else f"until {time.isoformat()}"
+
+
+def _days(span: timedelta) -> str:
+    return str(span).removesuffix(", 0:00:00")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from smarter_auth_mw.database import QUERIES
-from smarter_auth_mw.domain import Key, Protection, RegisteredResource, Resource
+from smarter_auth_mw.domain import Key, KeyToken, Protection, RegisteredResource, Resource
 from smarter_auth_mw.tokens import Token
 
 
@@ -18,6 +20,12 @@ class Records:
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
+
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[Records]:
+        """The same transaction: what is done in the block is done completely, or not at all."""
+        async with self._connection.transaction():
+            yield self
 
     async def resource(self, resource: Resource, *, lock: bool = False) -> RegisteredResource | None:
         """The resource of that look-up, whatever its spelling; locked, nobody binds or changes it meanwhile."""
@@ -57,6 +65,13 @@ class Records:
             on_error=on_error,
         )
         return added is not None
+
+    async def number_resource(self, kind: str, account: str, name: str | None) -> str | None:
+        """Register a resource under the next number; None where somebody has taken that already."""
+        ref: str | None = await QUERIES.insert_numbered_resource(
+            self._connection, kind=kind, account=account, name=name
+        )
+        return ref
 
     async def set_resource(self, changed: RegisteredResource) -> None:
         """Write what may change: name, account, domain, on_error."""
@@ -105,6 +120,29 @@ class Records:
     async def revoke(self, key_id: UUID) -> None:
         await QUERIES.revoke_key(self._connection, key_id=key_id)
 
+    async def set_key(self, key: Key, changes: Mapping[str, Any]) -> bool:
+        """Write what may change: name, description, expires_at; False where another key has the name."""
+        after = replace(key, **changes)
+        written = await QUERIES.update_key(
+            self._connection,
+            key_id=key.key_id,
+            account=key.account,
+            name=after.name,
+            description=after.description,
+            expires_at=after.expires_at,
+        )
+        return written is not None
+
+    async def expire_tokens(self, key_id: UUID, valid_until: datetime) -> None:
+        """Let the tokens that a key has be valid no longer than that."""
+        await QUERIES.expire_tokens(self._connection, key_id=key_id, valid_until=valid_until)
+        await QUERIES.touch_key(self._connection, key_id=key_id)
+
+    async def owners(self, digests: Sequence[bytes]) -> dict[bytes, UUID]:
+        """The keys that tokens of these digests belong to."""
+        found = QUERIES.find_owners(self._connection, digests=list(digests))
+        return {row["digest"]: row["key_id"] async for row in found}
+
     async def add_token(self, token: Token, key: Key) -> None:
         await QUERIES.insert_token(
             self._connection, digest=token.digest, token_key=token.token_key, key_id=key.key_id, account=key.account
@@ -130,6 +168,7 @@ class Records:
         resource: Resource | None = None,
         before: Key | RegisteredResource | None = None,
         after: Key | RegisteredResource | None = None,
+        reason: str = "",
     ) -> None:
         """Write down what was done, in the transaction that does it; ``resource`` is what a key was bound to."""
         if isinstance(about, RegisteredResource):
@@ -142,7 +181,7 @@ class Records:
             ref=resource and resource.ref,
             account=about.account,
             key_id=about.key_id if isinstance(about, Key) else None,
-            reason="",
+            reason=reason,
             before=before and _told(before),
             after=after and _told(after),
         )
@@ -157,7 +196,12 @@ class Records:
         return [_resource(row, by_resource) async for row in found]
 
     async def _keys(self, key_ids: list[UUID]) -> list[Key]:
-        return [_key(row) async for row in QUERIES.find_keys(self._connection, key_ids=key_ids)]
+        tokens: dict[UUID, list[KeyToken]] = {}
+        async for row in QUERIES.find_tokens(self._connection, key_ids=key_ids):
+            values = dict(row)
+            tokens.setdefault(values.pop("key_id"), []).append(KeyToken(**values))
+        found = QUERIES.find_keys(self._connection, key_ids=key_ids)
+        return [_key(row, tokens.get(row["key_id"], ())) async for row in found]
 
 
 def _told(about: Key | RegisteredResource) -> str:
@@ -192,8 +236,7 @@ def _resource(row: Any, keys: Mapping[Resource, list[Key]]) -> RegisteredResourc
     )
 
 
-def _key(row: Any) -> Key:
+def _key(row: Any, tokens: Sequence[KeyToken]) -> Key:
     values = dict(row)
-    values["token_keys"] = tuple(values["token_keys"])
     values["bindings"] = tuple(Resource(*bound.split(":", 1)) for bound in values["bindings"])
-    return Key(**values)
+    return Key(**values, tokens=tuple(tokens))

@@ -83,6 +83,11 @@ def mint(form: TokenFormat = "knox") -> Token:
     return Token(body + _checksum(body))
 
 
+def form_of(token_key: str) -> TokenFormat:
+    """The format of the token with this public head."""
+    return "checked" if token_key.startswith(CHECKED_PREFIX.decode("ascii")) else "knox"
+
+
 def _checksum(body: bytes) -> bytes:
     """CRC-32 (as of zlib) of all that stands before it, in base62, most significant digit first: no secret."""
     number, digits = zlib.crc32(body), ""

@@ -19,7 +19,7 @@ from smarter_auth_mw.wire import open_wire
 from tests.catalog import catalog
 from tests.database_support import Database, named
 
-NEWEST = "0002"
+NEWEST = "0003"
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from smarter_auth_mw.cli.commands import command
 from smarter_auth_mw.cli.documents import resource_document
 from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.cli.session import Session
-from smarter_auth_mw.keys import UNCHANGED
+from smarter_auth_mw.resources import UNCHANGED
 
 Name = Annotated[str | None, typer.Option("--name", help="The name that routes with {name} or {label} look up.")]
 Domain = Annotated[str | None, typer.Option("--domain", help="A custom domain of its own, taken as verified.")]

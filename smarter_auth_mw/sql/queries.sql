@@ -146,11 +146,8 @@ SELECT key_id FROM smarter_auth.key;
 SELECT DISTINCT key_id FROM smarter_auth.binding WHERE resource_id = ANY (:resource_ids);
 
 -- name: find_keys(key_ids)
--- Keys as people administer them, with the heads of their tokens and what they are bound to.
+-- Keys as people administer them, with what they are bound to.
 SELECT key_id, account, name, description, is_active, expires_at, revoked_at, created_at, updated_at,
-       (SELECT max(last_used_at) FROM smarter_auth.token JOIN smarter_auth.token_use USING (digest)
-         WHERE token.key_id = key.key_id) AS last_used_at,
-       ARRAY(SELECT token_key FROM smarter_auth.token WHERE token.key_id = key.key_id ORDER BY created_at) AS token_keys,
        ARRAY(SELECT kind || ':' || ref FROM smarter_auth.binding JOIN smarter_auth.resource ON resource.id = resource_id
               WHERE binding.key_id = key.key_id ORDER BY kind, ref) AS bindings
   FROM smarter_auth.key
@@ -166,3 +163,39 @@ UPDATE smarter_auth.key SET revoked_at = now(), updated_at = now() WHERE key_id 
 -- name: insert_audit_event(actor, action, kind, ref, account, key_id, reason, before, after)!
 INSERT INTO smarter_auth.audit_event (actor, action, kind, ref, account, key_id, reason, before, after)
 VALUES (:actor, :action, :kind, :ref, :account, :key_id, :reason, :before, :after);
+
+-- name: find_tokens(key_ids)
+-- The tokens of the keys, the newest one of each last.
+SELECT key_id, token_key, created_at, valid_until, last_used_at, token.digest
+  FROM smarter_auth.token
+  LEFT JOIN smarter_auth.token_use ON token_use.digest = token.digest
+ WHERE key_id = ANY (:key_ids)
+ ORDER BY created_at, valid_until NULLS LAST;
+
+-- name: find_owners(digests)
+-- Whose the tokens are.
+SELECT digest, key_id FROM smarter_auth.token WHERE digest = ANY (:digests);
+
+-- name: expire_tokens(key_id, valid_until)!
+-- Those that would be valid for longer are not.
+UPDATE smarter_auth.token SET valid_until = :valid_until
+ WHERE key_id = :key_id AND (valid_until IS NULL OR valid_until > :valid_until);
+
+-- name: update_key(key_id, account, name, description, expires_at)$
+-- Nothing where another key of the account has that name.
+UPDATE smarter_auth.key SET name = :name, description = :description, expires_at = :expires_at, updated_at = now()
+ WHERE key_id = :key_id AND NOT EXISTS (
+       SELECT FROM smarter_auth.key AS other
+        WHERE other.account = :account AND other.name = :name AND other.revoked_at IS NULL AND other.key_id <> :key_id)
+RETURNING key_id;
+
+-- name: touch_key(key_id)!
+UPDATE smarter_auth.key SET updated_at = now() WHERE key_id = :key_id;
+
+-- name: insert_numbered_resource(kind, account, name)$
+-- Under the next number as its reference; nothing where somebody wrote that reference already.
+  WITH drawn AS MATERIALIZED (SELECT nextval('smarter_auth.resource_id_seq') AS number)
+INSERT INTO smarter_auth.resource (id, kind, ref, account, name)
+SELECT number, :kind, number::text, :account, :name FROM drawn
+    ON CONFLICT (kind, replace(ref, '_', '-')) DO NOTHING
+RETURNING ref;
