@@ -52,8 +52,14 @@ class Pool:
     async def acquire(self) -> AsyncIterator[Any]:
         """A connection, for as long as the block lasts; its errors are ours."""
         with reported(self.where):
-            async with self.connections.acquire(timeout=self.query_timeout_s) as connection:
+            connection: Any = await self.connections.acquire(timeout=self.query_timeout_s)
+            try:
                 yield connection
+            except TimeoutError:
+                connection.terminate()  # To hand it back would be to wait as long again for a server that is frozen.
+                raise
+            finally:
+                await self.connections.release(connection)
 
 
 @asynccontextmanager

@@ -43,6 +43,7 @@ class PostgresWire:
             changes=changes if is_complete else (),
             is_complete=is_complete,
             is_coherent=not found["missing_triggers"],
+            guard=found["guard"] or "",
         )
 
 

@@ -51,6 +51,19 @@ async def test_reading_a_resource_is_index_probes_only(filled: asyncpg.Connectio
         assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 150
 
 
+async def test_heartbeat_finds_what_is_new_by_index(filled: asyncpg.Connection) -> None:
+    await filled.execute(
+        "INSERT INTO smarter_auth.change (source) SELECT 'key:' || n FROM generate_series(1, 50000) AS n"
+    )
+    snapshot = await filled.fetchval("SELECT pg_current_snapshot()::text")
+    await filled.execute("UPDATE smarter_auth.resource SET on_error = 'deny' WHERE id = 1; ANALYZE smarter_auth.change")
+    await filled.execute(f"PREPARE beat (text) AS {QUERIES.beat.sql}")
+    explained = await filled.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE beat ('{snapshot}')")
+    changes = [node for node in _nodes(json.loads(explained)[0]["Plan"]) if node.get("Relation Name") == "change"]
+    assert [node["Index Name"] for node in changes] == ["change_tx"]
+    assert [node["Actual Rows"] for node in changes] == [1]
+
+
 def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield plan
     for child in plan.get("Plans", ()):

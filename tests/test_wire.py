@@ -318,6 +318,29 @@ async def test_heartbeat_tells_when_a_trigger_does_not_fire(
     assert not (await wire.beat(None)).is_coherent
 
 
+@pytest.mark.parametrize(
+    "meddling",
+    [
+        "ALTER TABLE smarter_auth.key DISABLE TRIGGER note_update;"
+        " UPDATE smarter_auth.key SET is_active = false;"
+        " ALTER TABLE smarter_auth.key ENABLE ALWAYS TRIGGER note_update",
+        "CREATE OR REPLACE FUNCTION smarter_auth.note_changes() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN END'",
+    ],
+)
+async def test_heartbeat_tells_that_somebody_meddled_with_the_triggers_since(
+    wire: PostgresWire, sql: Connection, meddling: str
+) -> None:
+    first = await wire.beat(None)
+    await sql.execute("UPDATE smarter_auth.key SET is_active = false")
+    await sql.execute("VACUUM FREEZE pg_trigger")
+    second = await wire.beat(first.snapshot)
+    assert second.guard == first.guard
+    await sql.execute(meddling)
+    beat = await wire.beat(second.snapshot)
+    assert beat.is_coherent
+    assert beat.guard != second.guard
+
+
 async def test_server_is_told_by_its_epoch(wire: PostgresWire, sql: Connection, store: Store) -> None:
     first, secret = await wire.beat(None), await store.secret()
     assert (await wire.beat(first.snapshot)).server == first.server

@@ -49,6 +49,10 @@ SELECT pg_current_snapshot()::text AS snapshot,
            AND NOT EXISTS (SELECT FROM pg_snapshot_xip(asked.previous) AS running WHERE running <= meta.horizon))
            AS is_complete,
        ARRAY(SELECT smarter_auth.missing_triggers()) AS missing_triggers,
+       (SELECT encode(sha256(string_agg(concat_ws(' ', pg_trigger.oid, pg_trigger.xmin, pg_proc.xmin), ','
+                                        ORDER BY pg_trigger.oid)::bytea), 'hex')
+          FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid
+         WHERE pronamespace = 'smarter_auth'::regnamespace) AS guard,
        told.sources, told.txs
   FROM smarter_auth.meta
  CROSS JOIN (SELECT :previous::text::pg_snapshot) AS asked (previous)
