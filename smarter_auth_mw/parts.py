@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Literal
 
 from aiocache.base import BaseCache
-from anyio import to_thread
+from anyio import CancelScope, to_thread
 
 from smarter_auth_mw import embedded
 from smarter_auth_mw.authenticator import Authenticator
@@ -134,7 +134,8 @@ async def database_url(settings: Settings, role: Role = "runtime") -> AsyncItera
     try:
         yield cluster.url(role)
     finally:
-        await to_thread.run_sync(cluster.stop)
+        with CancelScope(shield=True):
+            await to_thread.run_sync(cluster.stop)
 
 
 def limits(settings: Settings) -> Limits:

@@ -18,6 +18,7 @@ from smarter_auth_mw.store import open_pool
 from smarter_auth_mw.wire import open_wire
 from tests.catalog import catalog
 from tests.database_support import Database, named
+from tests.embedded_support import removed_afterwards
 
 NEWEST = "0003"
 
@@ -161,7 +162,10 @@ async def test_server_that_is_not_there_is_said_to_be_unreachable() -> None:
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A server that has never seen us."""
-    with Cluster.start(tmp_path_factory.mktemp("fresh")) as started:
+    with (
+        removed_afterwards(tmp_path_factory.mktemp("fresh") / "pg") as directory,
+        Cluster.start(directory) as started,
+    ):
         yield started
 
 
