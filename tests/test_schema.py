@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import asyncpg
 import pytest
@@ -122,7 +123,7 @@ async def test_release_waits_for_a_binding_that_is_not_committed_yet(bound: Conn
     async with bound.transaction():
         await _bind(bound)
         release = asyncio.create_task(runtime.execute("SELECT smarter_auth.release(1, 'somebody', '')"))
-        await _is_waiting(bound, runtime)
+        await _is_waiting(release, bound, runtime)
     with pytest.raises(KEPT):
         await release
     assert await _protection(bound) == "bound"
@@ -139,7 +140,7 @@ async def test_binding_that_waits_for_a_release_closes_the_latch_again_or_fails(
     async with bound.transaction():
         await bound.execute("SELECT smarter_auth.release(1, 'somebody', '')")
         binding = asyncio.create_task(_bind(runtime))
-        await _is_waiting(bound, runtime)
+        await _is_waiting(binding, bound, runtime)
     try:
         await binding
         await other.commit()
@@ -150,11 +151,11 @@ async def test_binding_that_waits_for_a_release_closes_the_latch_again_or_fails(
     assert is_bound is (isolation == "read_committed")
 
 
-async def _is_waiting(observer: Connection, other: Connection) -> None:
-    """Until the other connection waits for a lock."""
+async def _is_waiting(task: asyncio.Task[Any], observer: Connection, other: Connection) -> None:
+    """Until the task, on the other connection, waits for a lock."""
     pid = other.get_server_pid()
     while not await observer.fetchval("SELECT cardinality(pg_blocking_pids($1)) > 0", pid):
-        await asyncio.sleep(0)
+        assert not task.done()
 
 
 async def test_two_bulk_bindings_in_opposite_order_do_not_wait_for_each_other_forever(
