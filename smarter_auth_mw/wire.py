@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
-from smarter_auth_mw.database import CONNECT_TIMEOUT_S, QUERIES, close, reported
+from smarter_auth_mw.database import CONNECT_TIMEOUT_S, QUERIES, close, connecting, reported
 from smarter_auth_mw.errors import SchemaError, UnavailableError
 from smarter_auth_mw.listener import Beat
 from smarter_auth_mw.settings import mask_url
@@ -61,7 +61,7 @@ async def open_wire(
     ``listens`` is False behind a transaction pooler, where LISTEN would reach somebody else: the heartbeat is left.
     """
     where = mask_url(url)
-    with reported(where):
+    with connecting(where):
         connection = await asyncpg.connect(
             url,
             timeout=CONNECT_TIMEOUT_S,
@@ -70,10 +70,11 @@ async def open_wire(
             target_session_attrs=SessionAttribute.read_write,
             server_settings={"application_name": "smarter_auth listener"},
         )
-        try:
-            if listens:
-                # Before the first heartbeat: what is committed between the two is heard twice rather than not at all.
+    try:
+        if listens:
+            # Before the first heartbeat: what is committed between the two is heard twice rather than not at all.
+            with reported(where):
                 await connection.add_listener(CHANNEL, lambda *heard: notified(heard[-1]))
-            yield PostgresWire(connection, where, timeout_s)
-        finally:
-            await close(connection)
+        yield PostgresWire(connection, where, timeout_s)
+    finally:
+        await close(connection)

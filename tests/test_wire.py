@@ -372,6 +372,20 @@ async def test_wire_that_does_not_listen_still_beats(database: Database, sql: Co
     assert heard == []
 
 
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql://somebody:secret@/nothing?host=/nowhere", "cannot be reached"),
+        ("postgresql://somebody:se/cret@localhost/nothing", "no address"),
+    ],
+)
+async def test_wire_that_cannot_be_opened_says_why_and_not_its_password(url: str, said: str) -> None:
+    with pytest.raises(UnavailableError, match=said) as refused:
+        async with open_wire(url, print):
+            pass
+    assert "cret" not in f"{refused.value}{refused.value.hint}"
+
+
 async def test_lost_wire_says_so(wire: PostgresWire, owner: Connection) -> None:
     await owner.fetch(
         "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'smarter_auth listener'"
