@@ -142,7 +142,9 @@ class Cache:
 
         ``peer`` is the network that asks. Raises ``UnavailableError`` where they cannot be known, or too many ask.
         """
-        flight = self._flights.get(target.lookup) or self._take_off(target, peer)
+        flight = self._flights.get(target.lookup)
+        if flight is None or flight.done():  # What is done was judged by what had been heard until then.
+            flight = self._take_off(target, peer)
         return await asyncio.shield(flight)  # A caller who goes away leaves the flight to the others.
 
     def _take_off(self, target: Target, peer: str) -> asyncio.Task[Bindings]:
@@ -158,7 +160,8 @@ class Cache:
         return flight
 
     def _landed(self, target: Target, peer: str, flight: asyncio.Task[Bindings]) -> None:
-        del self._flights[target.lookup]
+        if self._flights.get(target.lookup) is flight:
+            del self._flights[target.lookup]
         self._flights_of[peer] -= 1
         if not self._flights_of[peer]:
             del self._flights_of[peer]
@@ -170,11 +173,10 @@ class Cache:
         return found
 
     def _serves(self, entry: Entry) -> bool:
-        return (
-            self._age_s(entry) < self._limits.max_staleness_s
-            and self._clock() < entry.kept_until_s
-            and self._changes.is_current(entry.reading)
-        )
+        return self._clock() < entry.kept_until_s and self._is_fresh(entry)
+
+    def _is_fresh(self, entry: Entry) -> bool:
+        return self._age_s(entry) < self._limits.max_staleness_s and self._changes.is_current(entry.reading)
 
     def _age_s(self, entry: Entry) -> float:
         return self._clock() - max(entry.read_at_s, self._vouched_at_s)
@@ -190,11 +192,13 @@ class Cache:
         for _ in range(FILL_ATTEMPTS):
             self.counts.fills += 1
             entry, read = await self._read(target)
-            if self._changes.is_current(entry.reading):  # Not so if a change was heard while the answer was on its way.
+            if self._is_fresh(
+                entry
+            ):  # Not so if a change was heard, or too long a time went by, while it was on its way.
                 self._lend(target, read)
                 return entry
             self.counts.outdated_fills += 1
-        raise UnavailableError(f"{target.names} changes faster than it can be read.")
+        raise UnavailableError(f"{target.names} changes faster than it can be read, or is read too slowly.")
 
     async def _read(self, target: Target) -> tuple[Entry, Read]:
         begun, server, read_at_s = self._changes.heard, self._changes.server, self._clock()

@@ -2,10 +2,45 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import dataclass, field
+
 import pytest
 
+from smarter_auth_mw.cache import FILL_ATTEMPTS, Cache, Limits
 from smarter_auth_mw.changes import Changes, Reading, Snapshot
+from smarter_auth_mw.domain import Bindings, Resource, Target
+from smarter_auth_mw.errors import UnavailableError
 from smarter_auth_mw.listener import Beat, Listener
+
+BOT = Target(Resource("bot", "1"))
+
+
+@dataclass
+class Answer:
+    """What a database found, by default before transaction 10."""
+
+    bindings: Bindings = field(default_factory=lambda: Bindings(Resource("bot", "1"), "default"))
+    snapshot: str = "10:10:"
+    sources: tuple[str, ...] = ("key:1",)
+
+
+class Database:
+    """Answers when it is told to, while the clock goes on."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+        self.asked: list[asyncio.Future[Answer]] = []
+        self.changes = Changes()
+        self.cache = Cache(self, Limits(max_staleness_s=5), self.changes, lambda: self.now_s)
+
+    async def read(self, target: Target) -> Answer:
+        self.asked.append(asyncio.get_running_loop().create_future())
+        return await self.asked[-1]
+
+    async def asked_for(self, times: int) -> None:
+        while len(self.asked) < times:
+            await asyncio.sleep(0)
 
 
 class Wire:
@@ -18,12 +53,16 @@ class Wire:
         return self.answers.pop(0)
 
 
+async def met(server: str) -> None:
+    """Nothing is shared here."""
+
+
 def listener_of(changes: Changes) -> Listener:
     return Listener(
         lambda notified: pytest.fail("connects to nothing"),
         changes,
         held=lambda sent_at_s, is_coherent: None,
-        met=lambda server: None,
+        met=met,
         heartbeat_s=1,
         kept_s=100,
     )
@@ -54,3 +93,41 @@ async def test_a_notification_of_more_digits_than_python_reads_is_malformed() ->
     listener = listener_of(Changes())
     listener.notified("key:1:" + "9" * 5000)
     assert listener.malformed == 1
+
+
+async def test_an_answer_that_comes_too_late_is_asked_for_again() -> None:
+    database = Database()
+    caller = asyncio.create_task(database.cache.get(BOT))
+    await database.asked_for(1)
+    database.now_s += 5
+    database.asked[0].set_result(Answer())
+    await database.asked_for(2)
+    assert not caller.done()
+    database.asked[1].set_result(Answer())
+    assert await caller
+
+
+async def test_what_is_always_answered_too_late_is_refused() -> None:
+    database = Database()
+    caller = asyncio.create_task(database.cache.get(BOT))
+    for attempt in range(FILL_ATTEMPTS):
+        await database.asked_for(attempt + 1)
+        database.now_s += 5
+        database.asked[attempt].set_result(Answer())
+    with pytest.raises(UnavailableError, match="read too slowly"):
+        await caller
+
+
+async def test_nobody_joins_a_flight_that_has_landed_already() -> None:
+    database, loop = Database(), asyncio.get_running_loop()
+    first = asyncio.create_task(database.cache.get(BOT))
+    await database.asked_for(1)
+    # All in one turn of the loop: the answer, the notification, and a request that comes after both.
+    database.asked[0].set_result(Answer())
+    loop.call_soon(database.changes.hear, "key:1", 11)
+    second = asyncio.create_task(database.cache.get(BOT))
+    await first
+    await database.asked_for(2)
+    assert not second.done()
+    database.asked[1].set_result(Answer(snapshot="12:12:"))
+    assert await second
