@@ -151,7 +151,7 @@ def test_what_is_unexpected_is_told_with_its_place_and_nothing_more(
     assert "surprise" not in line
 
 
-async def _fail(*_: object) -> None:
+async def _fail(*_: object, **__: object) -> None:
     raise KeyError("surprise")
 
 

@@ -15,10 +15,15 @@ from smarter_auth_mw.cli import naming
 from smarter_auth_mw.cli.session import Session
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.errors import UnknownKindError, UsageError
+from smarter_auth_mw.tokens import TokenFormat
 
 ResourceName = Annotated[str, typer.Argument(metavar="KIND:REF", help="The resource, for example bot:42.")]
 KeyId = Annotated[UUID, typer.Argument(metavar="KEY_ID", help="The key, as `key list` shows it.")]
 NoRoute = Annotated[bool, typer.Option("--no-route", help="Also a resource that no route names, or that one hides.")]
+Form = Annotated[
+    TokenFormat | None,
+    typer.Option("--format", help="knox's 64 hexadecimal characters, or sm_… with a checksum.", show_default="knox"),
+]
 Account = Annotated[str | None, typer.Option("--account", help="The account it belongs to.")]
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}

@@ -43,7 +43,8 @@ class InterruptedCommandError(SmarterAuthError):
 def command(group: typer.Typer, name: str, *, takes_actor: bool = True) -> Callable[[Function], Function]:
     """Make an ``async`` function a command of ``group``: it gets a session, and what it returns is printed.
 
-    The function's own parameters are the command's; the common options are added to them.
+    The function's own parameters are the command's; the common options are added to them. A function that has shown
+    its document already returns None.
     """
 
     def register(function: Function) -> Function:
@@ -51,12 +52,12 @@ def command(group: typer.Typer, name: str, *, takes_actor: bool = True) -> Calla
             context: typer.Context, *, as_json: bool, from_app: str | None, actor: str | None = None, **own: Any
         ) -> Answer:
             given = context.obj or Globals()
-            session = Session(from_app or given.from_app, actor)
+            session = Session(from_app or given.from_app, actor, as_json=as_json or given.as_json)
             try:
                 document = asyncio.run(function(session, **own))
             except KeyboardInterrupt:
                 raise InterruptedCommandError() from None
-            return Answer(document, session.exit_code, as_json=as_json or given.as_json)
+            return Answer(document, session.exit_code, as_json=session.as_json)
 
         told: Any = run  # Typer reads the signature that it is told.
         told.__signature__ = _signature(function, takes_actor=takes_actor)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from smarter_auth_mw.domain import Key, RegisteredResource
+from smarter_auth_mw.domain import Key, KeyToken, RegisteredResource
 
 
 def resource_document(registered: RegisteredResource) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def resource_document(registered: RegisteredResource) -> dict[str, Any]:
 
 
 def key_document(key: Key) -> dict[str, Any]:
-    """A key without its tokens; ``token_key`` is the public head of the newest one."""
+    """A key without its secrets; ``token_key`` is the public head of its newest token."""
     return {
         "key_id": str(key.key_id),
         "name": key.name,
@@ -33,7 +33,17 @@ def key_document(key: Key) -> dict[str, Any]:
         "state": _state(key),
         "expires_at": _time(key.expires_at),
         "last_used_at": _time(key.last_used_at),
+        "tokens": [_token(token) for token in key.tokens],
         "bindings": [str(resource) for resource in key.bindings],
+    }
+
+
+def _token(token: KeyToken) -> dict[str, Any]:
+    return {
+        "token_key": token.token_key,
+        "created_at": _time(token.created_at),
+        "valid_until": _time(token.valid_until),
+        "last_used_at": _time(token.last_used_at),
     }
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
+from uuid import UUID
 
 import typer
 
 from smarter_auth_mw.cli import arguments
-from smarter_auth_mw.cli.arguments import Account, KeyId, NoRoute, ResourceName
+from smarter_auth_mw.cli.arguments import Account, Form, KeyId, NoRoute, ResourceName
 from smarter_auth_mw.cli.commands import command
 from smarter_auth_mw.cli.documents import key_document
+from smarter_auth_mw.cli.leaks import revoke_leaked
 from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.cli.session import Session
 from smarter_auth_mw.domain import Key
+from smarter_auth_mw.errors import UsageError
 from smarter_auth_mw.keys import Keys
 
 group = typer.Typer(help="The keys that open resources.", rich_markup_mode=None)
@@ -33,18 +36,30 @@ async def create(
         list[str] | None, typer.Option("--bind", metavar="KIND:REF", help="A resource to bind it to; any number.")
     ] = None,
     no_route: NoRoute = False,
+    form: Form = None,
+    max_lifetime: Annotated[
+        str | None, typer.Option("--max-lifetime", metavar="DURATION", help="Refuse a key that would live longer.")
+    ] = None,
 ) -> dict[str, Any]:
     """Create a key and print its token, this once."""
     expires_at = arguments.expiry(expires_in)
+    longest = arguments.duration(max_lifetime) if max_lifetime is not None else None
     resources = [arguments.resource(session, text, no_route=no_route) for text in bind or ()]
     async with session.keys() as keys:
         minted = await keys.create(
-            name, account=account, description=description, expires_at=expires_at, bind=resources
+            name,
+            account=account,
+            description=description,
+            expires_at=expires_at,
+            bind=resources,
+            form=form or "knox",
+            max_lifetime=longest,
         )
     for resource in minted.key.bindings:
         session.tell_bound(resource, created=resource in minted.created)
     note("The token is shown this once, and stored nowhere.")
     document = key_document(minted.key)
+    del document["tokens"]
     secret = {"token": minted.token.reveal(), "token_key": document.pop("token_key")}
     return {"key_id": document.pop("key_id"), **secret, **document, "created": bool(minted.created)}
 
@@ -54,12 +69,21 @@ async def list_(
     session: Session,
     *,
     resource: Annotated[str | None, typer.Option("--resource", metavar="KIND:REF", help="Those bound to it.")] = None,
+    expiring: Annotated[
+        str | None, typer.Option("--expiring", metavar="DURATION", help="Those that expire in this time.")
+    ] = None,
+    max_lifetime: Annotated[
+        str | None, typer.Option("--max-lifetime", metavar="DURATION", help="Those with a valid token older than this.")
+    ] = None,
     no_route: NoRoute = False,
 ) -> list[dict[str, Any]]:
     """List the keys, without their tokens."""
     named = arguments.resource(session, resource, no_route=no_route) if resource is not None else None
+    within = arguments.duration(expiring) if expiring is not None else None
+    longest = arguments.duration(max_lifetime) if max_lifetime is not None else None
     async with session.keys() as keys:
-        return [key_document(key) for key in await keys.keys(named)]
+        found = await keys.keys(named, expiring_within=within, max_lifetime=longest)
+        return [key_document(key) for key in found]
 
 
 @command(group, "show", takes_actor=False)
@@ -112,8 +136,20 @@ async def deactivate(session: Session, key_id: KeyId) -> dict[str, Any]:
 
 
 @command(group, "revoke")
-async def revoke(session: Session, key_id: KeyId) -> dict[str, Any]:
-    """End a key for good; what it is bound to stays protected."""
+async def revoke(
+    session: Session,
+    key_id: Annotated[UUID | None, typer.Argument(metavar="[KEY_ID]", help="The key, as `key list` shows it.")] = None,
+    *,
+    token_file: Annotated[
+        str | None,
+        typer.Option("--token-file", metavar="FILE", help="Leaked tokens, one a line; - is stdin. Their keys end."),
+    ] = None,
+) -> dict[str, Any]:
+    """End a key for good, or those that leaked tokens belong to; what they are bound to stays protected."""
+    if token_file is not None and key_id is None:
+        return await revoke_leaked(session, token_file)
+    if key_id is None or token_file is not None:
+        raise UsageError("Name the key, or the file with leaked tokens.", hint="For the latter: --token-file FILE")
     return await _changed(session, lambda keys: keys.revoke(key_id))
 
 

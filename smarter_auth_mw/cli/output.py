@@ -34,7 +34,7 @@ class Script:
 class Answer:
     """What a command has to say, and the exit code that says it too."""
 
-    document: Document | Script
+    document: Document | Script | None
     exit_code: int = 0
     as_json: bool = False
 
@@ -64,6 +64,8 @@ def forget_stdout() -> None:
 
 def _print(answer: Answer) -> None:
     document = answer.document
+    if document is None:
+        return
     if isinstance(document, Script):
         line(to_json(document.document) if answer.as_json else document.text)
     elif answer.as_json:
@@ -139,7 +141,7 @@ def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, Mapping):
-        return _text(value.get("name"))
+        return _text(value.get("name", value.get("token_key")))
     if isinstance(value, list):
         return ", ".join(map(_text, value)) or "-"
     return printable(str(value))

@@ -27,6 +27,7 @@ class Session:
     from_app: str | None = None
     actor: str | None = None
     exit_code: int = 0
+    as_json: bool = False
 
     @property
     def routes_from(self) -> str:

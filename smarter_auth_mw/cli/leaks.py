@@ -1,0 +1,38 @@
+"""`smarter-auth key revoke --token-file`: leaked tokens in, the keys that they belong to revoked, no token out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from smarter_auth_mw.cli.output import note
+from smarter_auth_mw.cli.session import Session
+from smarter_auth_mw.errors import UsageError
+from smarter_auth_mw.tokens import Token
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+async def revoke_leaked(session: Session, path: str) -> dict[str, Any]:
+    """Revoke the keys that the file's tokens belong to, one token a line; exit code 1 where some belong to none."""
+    tokens = _tokens_in(path)
+    async with session.keys() as keys:
+        leaked = await keys.revoke_tokens(tokens)
+    if leaked.unknown:
+        note(f"{leaked.unknown} of {len(tokens)} tokens belong to no key.")
+        session.exit_code = 1
+    revoked = [{"key_id": str(key.key_id), "name": key.name, "account": key.account} for key in leaked.keys]
+    return {"tokens": len(tokens), "unknown": leaked.unknown, "revoked": revoked}
+
+
+def _tokens_in(path: str) -> list[Token]:
+    try:
+        data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+    except OSError as error:
+        raise UsageError(f"The token file {path!r} cannot be read: {error.strerror}.") from None
+    lines = (line.strip() for line in data.removeprefix(_BYTE_ORDER_MARK).splitlines())
+    tokens = [Token(line) for line in lines if line]
+    if not tokens:
+        raise UsageError("There is no token to revoke.", hint="Write one token a line.")
+    return tokens
