@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-pytest_plugins = ["tests.database_support", "tests.asgi_support", "tests.cli_support"]
+pytest_plugins = ["tests.database_support", "tests.change_support", "tests.asgi_support", "tests.cli_support"]
