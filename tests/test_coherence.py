@@ -39,8 +39,9 @@ class Database:
         return await self.asked[-1]
 
     async def asked_for(self, times: int) -> None:
-        while len(self.asked) < times:
+        for _ in range(100):
             await asyncio.sleep(0)
+        assert len(self.asked) == times
 
 
 class Wire:
