@@ -36,8 +36,10 @@ class HostRouting:
         claims: Iterable[Claim] = (),
     ) -> None:
         self._patterns = sorted(patterns, key=lambda pattern: [word is None for word in pattern.words])
-        self._suffixes = sorted({pattern.suffix for pattern in patterns}, key=len, reverse=True)
-        self._own_domains = sorted({*own_domains, *(".".join(suffix[::-1]) for suffix in self._suffixes)}, key=len)
+        self._suffixes: dict[str, list[Pattern]] = {}
+        for pattern in self._patterns:
+            self._suffixes.setdefault(pattern.domain, []).append(pattern)
+        self._own_domains = sorted({*own_domains, *self._suffixes}, key=len)
         self._heir = heir
         self._default_account = default_account
         self._kinds, self.ignored = self._claimed(claims)
@@ -60,9 +62,16 @@ class HostRouting:
             asked = hosts.asked_for(headers)
         except BadHostError as error:
             return refused(str(error), "Host")
+        owners = {self._owner(host.lower()) for host in asked.hosts} | {None}
+        for text in asked.texts:  # a router may mind the case, and not know of lists or ports
+            spellings = [
+                part for one in (text, text.lower()) for part in (one, one.partition(":")[0], one.rpartition(":")[0])
+            ]
+            if any(self._owner(spelling.removesuffix(".")) not in owners for spelling in spellings):
+                return refused("a careless router would take it for another domain's", text)
         agreed = NOTHING
-        for host in asked:
-            agreed = agree(agreed, self._judge(host))
+        for host in asked.hosts:
+            agreed = agree(agreed, self._judge(host.lower()))
         return agreed
 
     def _look_up(self, told: tuple[tuple[bytes, bytes], ...]) -> Target | Denial | None:
@@ -74,29 +83,33 @@ class HostRouting:
         return found
 
     def _judge(self, host: str) -> Judgement:
-        labels = host.split(".")[::-1]  # compared from the right, so the longest suffix decides
-        suffix = next((suffix for suffix in self._suffixes if tuple(labels[: len(suffix)]) == suffix), None)
-        if suffix is None:
-            return self._by_custom_domain(host)
-        if len(labels) == len(suffix):
+        owner = self._owner(host)
+        if owner is None:
             return NOTHING
-        pattern = next((one for one in self._patterns if one.suffix == suffix and one.fits(labels)), None)
+        return self._by_domain(host, owner) if owner in self._kinds else self._by_pattern(host, owner)
+
+    def _owner(self, host: str) -> str | None:
+        """The longest domain that owns the host: one of a pattern, or a custom one."""
+        return next((domain for domain in _and_above(host) if domain in self._suffixes or domain in self._kinds), None)
+
+    def _by_pattern(self, host: str, owner: str) -> Judgement:
+        if host == owner:
+            return NOTHING
+        labels = host.split(".")[::-1]
+        pattern = next((one for one in self._suffixes[owner] if one.fits(labels)), None)
         if pattern is None:
-            return refused(f"every host below {'.'.join(suffix[::-1])} is a resource's, and this is none's", host)
+            return refused(f"every host below {owner} is a resource's, and this is none's", host)
         account = None if pattern.account_at is None else labels[pattern.account_at]
         hit = Hit(pattern, host, labels[pattern.ref_at], account, rest_chars=0)
         return Judgement(hit.target(self._default_account), str(pattern), host)
 
-    def _by_custom_domain(self, host: str) -> Judgement:
-        domain = next((domain for domain in _and_above(host) if domain in self._kinds), None)
-        if domain is None:
-            return NOTHING
-        kind = self._kinds[domain]
+    def _by_domain(self, host: str, owner: str) -> Judgement:
+        kind = self._kinds[owner]
         if kind is None:
-            return refused(f"resources of different kinds claim {domain}", host, Reason.AMBIGUOUS)
+            return refused(f"resources of different kinds claim {owner}", host, Reason.AMBIGUOUS)
         if not all(map(label, host.split("."))):
-            return refused(f"it is below {domain}, and a label of it is none", host)
-        return Judgement(Target(Alias(kind, "domain", domain)), f"{kind} by its domain {domain}", host)
+            return refused(f"it is below {owner}, and a label of it is none", host)
+        return Judgement(Target(Alias(kind, "domain", owner)), f"{kind} by its domain {owner}", host)
 
     def _claimed(self, claims: Iterable[Claim]) -> tuple[dict[str, str | None], tuple[str, ...]]:
         """The kind of each domain (None: several claim it), and what is wrong with the others."""

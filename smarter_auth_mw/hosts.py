@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_address
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 from smarter_auth_mw.errors import Mistake
 
@@ -34,6 +34,8 @@ TELLING = frozenset({b"host", b"forwarded", *FORWARDED_HOSTS})
 """All headers that what a host names depends on."""
 
 _FORWARDED = frozenset({b"forwarded", *FORWARDED_HOSTS, *FORWARDED_TARGETS})
+_FORWARDED_PAIR = re.compile(r"\s*(?:[A-Za-z-]+\s*=.*)?")
+_FORWARDED_TEXT = re.compile(r'(?:^|[;,])\s*host\s*=\s*"?([^;"]*)', re.IGNORECASE)
 _FORWARDED_HOST = re.compile(r'(?:^|[;,])\s*host\s*=\s*"?([^;,"]*)', re.IGNORECASE)
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?)(?::[0-9]{0,5})?")
 _DOMAIN = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(?:\.(?!-)[a-z0-9-]{1,63}(?<!-))*")
@@ -54,24 +56,41 @@ class BadHostError(Exception):
     """A request does not say in one way which host it is for."""
 
 
-def asked_for(headers: Headers) -> list[str]:
-    """The hosts that a request is for: that of ``Host``, and those that a trusted proxy tells of.
+class Asked(NamedTuple):
+    """The hosts that a request is for, without port and one trailing dot, and the whole texts they were found in."""
 
-    Each in lower case, without port and one trailing dot. Raises BadHostError where there is not exactly one ``Host``,
-    or what stands in the place of a host is none (RFC 9110 §7.2).
+    hosts: list[str]
+    texts: list[str]
+
+
+def asked_for(headers: Headers) -> Asked:
+    """The host of ``Host``, and those that a trusted proxy tells of.
+
+    Raises BadHostError where there is not exactly one ``Host``, or what stands in the place of a host is none (RFC
+    9110 §7.2).
     """
-    own = [value for name, value in headers if name == b"host"]
+    own = [value.decode("latin-1") for name, value in headers if name == b"host"]
     if len(own) != 1:
         raise BadHostError(f"there are {len(own)} of them, and not one")
-    return [canonical(text) for text in (own[0].decode("latin-1"), *_forwarded(headers))]
+    told = Asked([*own], [*own])
+    for name, value in headers:
+        text = value.decode("latin-1")
+        if name in FORWARDED_HOSTS:
+            told.hosts.extend(host.strip(" \t") for host in text.split(","))
+            told.texts.append(text)
+        elif name == b"forwarded":
+            if not all(_FORWARDED_PAIR.fullmatch(pair) for pair in re.split("[;,]", text)):
+                raise BadHostError(f"Forwarded has other things than pairs: {text[:MAX_LABEL_CHARS]!a}")
+            told.hosts.extend(_FORWARDED_HOST.findall(text))
+            told.texts.extend(_FORWARDED_TEXT.findall(text))
+    return Asked([bare(host) for host in told.hosts], told.texts)
 
 
-def canonical(text: str) -> str:
-    """The host in lower case, without port and one trailing dot; raises BadHostError."""
-    text = text.strip(" \t")
+def bare(text: str) -> str:
+    """The host without port and one trailing dot; raises BadHostError."""
     if not _HOST.fullmatch(text) or len(text) > MAX_HOST_CHARS + len(".:65535"):
         raise BadHostError(f"{text[:MAX_LABEL_CHARS]!a} is no host")
-    return (text if text.startswith("[") else text.partition(":")[0]).lower().removesuffix(".")
+    return text if text.startswith("[") else text.partition(":")[0].removesuffix(".")
 
 
 def without_forwarded(scope: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -130,14 +149,6 @@ def check(api_domains: Sequence[str], platform_domains: Sequence[str]) -> list[M
 
 def _twice(domains: Sequence[str]) -> list[str]:
     return [domain for domain in dict.fromkeys(domains) if domains.count(domain) > 1]
-
-
-def _forwarded(headers: Headers) -> Iterator[str]:
-    for name, value in headers:
-        if name == b"forwarded":
-            yield from _FORWARDED_HOST.findall(value.decode("latin-1"))
-        elif name in FORWARDED_HOSTS:
-            yield from value.decode("latin-1").split(",")
 
 
 def _is_address(text: str) -> bool:

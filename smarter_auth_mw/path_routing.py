@@ -27,33 +27,40 @@ class Request(NamedTuple):
     raw_path: bytes | None
     root_path: str
 
+    @property
+    def raw(self) -> bytes:
+        """The raw path; some servers leave the query in it."""
+        return (self.raw_path or b"").partition(b"?")[0]
+
     def sources(self) -> list[str]:
         """The spellings that routers go by: the path, and the raw path decoded once where that is another one."""
-        decoded = unquote_to_bytes((self.raw_path or b"").partition(b"?")[0]).decode("utf-8", "replace")
+        decoded = unquote_to_bytes(self.raw).decode("utf-8", "replace")
         return [source for source in dict.fromkeys((self.path, decoded)) if source]
 
     def confirms(self, prefix: str) -> bool:
         """Whether the raw path has its slashes where ``prefix`` has them."""
-        if not self.raw_path or not _ENCODED_SEPARATOR.search(self.raw_path):
+        raw = self.raw
+        if not _ENCODED_SEPARATOR.search(raw):
             return True
         within = prefix.removeprefix(self.root_path.rstrip("/"))  # some servers leave root_path out of raw_path
         starts = (text.encode("ascii") for text in (prefix, within))
-        return any(self.raw_path.startswith(start) and self.raw_path[len(start) :][:1] in b"/" for start in starts)
+        return any(raw.startswith(start) and raw[len(start) : len(start) + 1] in b"/" for start in starts)
 
 
-class Views(NamedTuple):
-    """All that a path can be read as: exact readings by the spelling they come from, and folded ones."""
+class View(NamedTuple):
+    """One spelling of a path, and all that it can be read as: as it stands, and folded."""
 
-    exact: list[tuple[str, str]]
-    folded: list[str]
+    source: str
+    exact: tuple[str, ...]
+    folded: tuple[str, ...]
     has_dots: bool
     moves_slashes: bool
 
     def words(self) -> set[str]:
-        readings = [*self.folded, *(reading.lower() for _, reading in self.exact)]
+        readings = (*self.folded, *(reading.lower() for reading in self.exact))
         return {word for reading in readings for word in reading.split("/")}
 
-    def mention(self, patterns: Iterable[Sequence[str]]) -> bool:
+    def mentions(self, patterns: Iterable[Sequence[str]]) -> bool:
         """Whether all words of one of the patterns stand in a folding, in their order."""
         segments = [reading.split("/") for reading in self.folded]
         return any(mentions(words, one) for words in patterns for one in segments)
@@ -88,66 +95,64 @@ class PathRouting:
             views = self._views(request)
         except UnreadableError as error:
             return refused(str(error), request.path)
-        present = views.words()
+        present = {word for view in views for word in view.words()}
         if not any(present.issuperset(words) for words in self._words):
             return NOTHING
-        return self._judge(request, views)
+        hits = {view: self._hits(self._exact, view.exact) for view in views}
+        named = [hit for found in hits.values() for hit in found]
+        objections = (self._objection(request, view, found, named) for view, found in hits.items())
+        if objection := next(filter(None, objections), None):
+            return refused(objection, request.path)
+        return self._one(named) if named else NOTHING
 
-    def _views(self, request: Request) -> Views:
+    @staticmethod
+    def _hits(table: Table, readings: Iterable[str]) -> list[Hit]:
+        return [hit for reading in readings for hit in table.hits(reading)]
+
+    def _views(self, request: Request) -> list[View]:
         roots = roots_of(request.root_path)
         folded_roots = [text for root in roots for text in fold(root).texts]
-        sources = request.sources()
-        foldings = [fold(source) for source in sources]
-        texts = dict.fromkeys(text for folding in foldings for text in folding.texts)
-        return Views(
-            [(source, reading) for source in sources for reading in self._mounts.readings(source, roots)],
-            [reading for text in texts for reading in self._folded_mounts.readings(text, folded_roots)],
-            any(folding.has_dots for folding in foldings),
-            any(folding.moves_slashes for folding in foldings),
-        )
+        return [self._view(source, roots, folded_roots) for source in request.sources()]
 
-    def _judge(self, request: Request, views: Views) -> Judgement:
-        hits = [(source, hit) for source, reading in views.exact for hit in self._exact.hits(reading)]
-        objection = self._objection(request, views, hits)
-        if objection:
-            return refused(objection, request.path)
-        return self._one(hit for _, hit in hits) if hits else self._further_back(request, views)
+    def _view(self, source: str, roots: Sequence[str], folded_roots: Sequence[str]) -> View:
+        texts, has_dots, moves_slashes = fold(source)
+        folded = (reading for text in texts for reading in self._folded_mounts.readings(text, folded_roots))
+        return View(source, tuple(self._mounts.readings(source, roots)), tuple(folded), has_dots, moves_slashes)
 
-    def _objection(self, request: Request, views: Views, hits: Sequence[tuple[str, Hit]]) -> str | None:
-        """Why the path can be read in more than one way, if it can."""
-        if views.has_dots and (hits or views.mention(self._words)):
+    def _objection(self, request: Request, view: View, found: Sequence[Hit], named: Sequence[Hit]) -> str | None:
+        """Why the path can be read in more than one way, if it can: ``found`` in this spelling, ``named`` in any."""
+        if view.has_dots and (found or view.mentions(self._words)):
             return "it has a dot segment, and mentions a pattern"
-        for source, hit in hits:
-            prefix = source[: len(source) - hit.rest_chars]
+        for hit in found:
+            prefix = view.source[: len(view.source) - hit.rest_chars]
             if not is_unreserved(prefix) or not request.confirms(prefix):
                 return f"{hit.pattern} is reached by more than one spelling"
-        known = {hit.lowered() for _, hit in hits}
-        for hit in (hit for reading in views.folded for hit in self._folded.hits(reading)):
+        known = {hit.lowered() for hit in named}
+        for hit in self._hits(self._folded, view.folded):
             if hit.lowered() not in known:
                 return f"a lenient router would read it as {hit.pattern}"
         # Where slashes can be moved, what stands in the place of a placeholder may be any number of segments.
-        patterns = {hit.pattern for _, hit in hits}
-        if views.moves_slashes and views.mention(words for words, pattern in self._gapped if pattern not in patterns):
+        patterns = {hit.pattern for hit in named}
+        if view.moves_slashes and view.mentions(words for words, pattern in self._gapped if pattern not in patterns):
             return "its slashes can be read in more than one way, and it mentions a pattern"
-        return None
+        behind = None if found else self._further_back(view)
+        return behind and f"behind a mount it would be {behind.pattern}; MOUNTS may lack one"
 
-    def _one(self, hits: Iterable[Hit]) -> Judgement:
+    def _further_back(self, view: View) -> Hit | None:
+        """What the path would name behind a mount that we were not told of."""
+        if self._exact.is_none(view.source):
+            return None
+        readings = dict.fromkeys((*view.folded, *(reading.lower() for reading in view.exact)))
+        rests = dict.fromkeys(rest for reading in readings for rest in _rests(reading))
+        return next((hit for rest in rests for hit in self._long.hits(rest)), None)
+
+    def _one(self, hits: Sequence[Hit]) -> Judgement:
         """The one target that all hits agree upon."""
         judgements = [Judgement(hit.target(self._default_account), str(hit.pattern), hit.reading) for hit in hits]
         agreed = judgements[0]
         for judgement in judgements:
             agreed = agree(agreed, judgement)
         return agreed
-
-    def _further_back(self, request: Request, views: Views) -> Judgement:
-        """Refuse a path that a mount we were not told of would turn into a resource's."""
-        if self._exact.is_none(request.path):
-            return NOTHING
-        readings = dict.fromkeys([*views.folded, *(reading.lower() for _, reading in views.exact)])
-        for rest in dict.fromkeys(rest for reading in readings for rest in _rests(reading)):
-            for hit in self._long.hits(rest):
-                return refused(f"behind a mount it would be {hit.pattern}; MOUNTS may lack one", request.path)
-        return NOTHING
 
 
 def _literals(pattern: Pattern) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ _ORDINARY = re.compile(r"/|(?:/(?!\.\.?(?:/|$))[a-z0-9._~-]+)+/?")
 _UNRESERVED = re.compile(r"[A-Za-z0-9._~/-]*")
 _END = re.compile(r"[?#\0]")  # where a second URL parser, or a C string, comes to its end
 _INVISIBLE = frozenset("\u115f\u1160\u3164\uffa0\ufffd")  # fillers, and what a decoder left in place of bad bytes
-_CONTROLS = {**dict.fromkeys([*range(0x20), 0x7F]), ord("\\"): "/"}
+_CONTROLS = dict.fromkeys([*range(0x20), 0x7F])
 _DOTS = frozenset({".", ".."})
 
 
@@ -89,13 +89,13 @@ def mentions(words: Iterable[str], segments: Sequence[str]) -> bool:
 
 
 def _decodings(path: str) -> list[str]:
-    """The path in compatible characters and lower case, as it stands and after each round of decoding."""
+    """The path in compatible characters and lower case, after each round of decoding, also with ``\\`` for ``/``."""
     found: list[str] = []
     for _ in range(MAX_ROUNDS + 1):
-        found.append(_compatible(_capped(path)))
-        visible = _visible(_capped(found[-1]))  # one character may stand for eighteen
-        path = unquote(visible)
-        if path == visible:
+        text = _capped(_compatible(_capped(path)))  # one character may stand for eighteen
+        found += dict.fromkeys((text, text.replace("\\", "/")))
+        path = unquote(_visible(text))
+        if path == _visible(text):
             return found
     raise UnreadableError(f"it is encoded more than {MAX_ROUNDS} times over")
 

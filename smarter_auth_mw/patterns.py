@@ -58,9 +58,10 @@ class Pattern:
         return tuple(word for word in self.head if word is not None)
 
     @property
-    def suffix(self) -> tuple[str, ...]:
-        """The labels, from the right, before the first placeholder of a host."""
-        return tuple(word for word in takewhile(bool, self.words) if word)
+    def domain(self) -> str:
+        """The domain that a host pattern owns: its labels right of any placeholder."""
+        labels = [word for word in takewhile(bool, self.words) if word]
+        return ".".join(reversed(labels))
 
     def fits(self, labels: Sequence[str]) -> bool:
         """Whether the labels of a host, from the right, are these words and no more."""

@@ -13,12 +13,9 @@ from smarter_auth_mw.errors import ConfigurationError, Mistake
 from smarter_auth_mw.host_routing import Claim, HostRouting
 from smarter_auth_mw.judgement import NOTHING, Judgement, agree
 from smarter_auth_mw.memo import UNKNOWN, Memo
-from smarter_auth_mw.mounts import mounts_of
 from smarter_auth_mw.path_routing import PathRouting, Request
 from smarter_auth_mw.patterns import Line, Pattern
 from smarter_auth_mw.references import ACCOUNT
-
-__all__ = ["Routes", "mounts_of"]
 
 MEMO_PATH_CHARS = 512
 

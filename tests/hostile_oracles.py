@@ -63,6 +63,7 @@ TARGETS = [
     *("/api/v1/llms/42/prompt/", "/api/v1/llms/rMTAwMDA0Mgx/", "/public/a.css", "/"),
 ]
 ASGIApp = Callable[..., Awaitable[Any]]
+Scope = dict[str, Any]
 
 
 @dataclass
@@ -76,6 +77,10 @@ class Oracle:
     roots: Sequence[str] = ("",)
     weight: int = 1
     prefixes: Sequence[str] = field(default=("/svc",))
+    hosts: Sequence[str] = ()
+    """Where they are given, it is the host that is mutated, not the target."""
+    front: Callable[[Scope], Scope] = dict
+    """What the middleware does to a scope before it asks the routes."""
 
 
 # What a handler makes of the text that the router gave it

@@ -22,12 +22,13 @@ from smarter_auth_mw.domain import Target
 from smarter_auth_mw.judgement import Judgement, agree
 from smarter_auth_mw.routing import Routes
 from tests.hostile import INSERTIONS, SECOND_SPELLINGS, Attack, bypass, run
+from tests.hostile_hosts import host_oracles
 from tests.hostile_oracles import LINES, TARGETS, Oracle, dispatchers, routers
 from tests.routing_support import scope
 
 COUNT = int(os.environ.get("HOSTILE_COUNT", "100000"))
 SEED = int(os.environ.get("HOSTILE_SEED", "20260101"))
-ORACLES = [*routers(), *dispatchers()]
+ORACLES = [*routers(), *dispatchers(), *host_oracles()]
 
 
 def test_no_mutated_request_runs_a_handler_of_a_resource_that_routing_did_not_name() -> None:
@@ -68,7 +69,7 @@ def test_no_request_put_together_from_fragments_does_either(
 # The suite has teeth: with one rule switched off, it finds a way through.
 
 
-fold = paths.fold
+fold, decodings = paths.fold, paths._decodings
 
 
 def named_only(hits: Callable[..., list[table.Hit]]) -> Callable[..., list[table.Hit]]:
@@ -107,6 +108,10 @@ def heedless_of_slashes(path: str) -> paths.Foldings:
     return fold(path)._replace(moves_slashes=False)
 
 
+def heedless_of_backslashes(path: str) -> list[str]:
+    return [text for text in decodings(path) if "\\" in text] or decodings(path)
+
+
 def uncut(text: str) -> list[str]:
     return paths._visible(text).split("/")
 
@@ -123,8 +128,8 @@ RULES: dict[str, tuple[str, Any, str, Any]] = {
     "repeated decoding": ("dispatcher, unquote", paths, "unquote", lambda text: text),
     "compatibility forms": ("dispatcher, compatible", paths, "_compatible", str.lower),
     "ignorables": ("dispatcher, no_controls", paths, "_compatible", str.lower),
-    "controls": ("dispatcher, no_controls", paths, "_visible", lambda text: text.replace("\\", "/")),
-    "backslashes": ("dispatcher, backslashed", paths, "_visible", str),
+    "controls": ("dispatcher, no_controls", paths, "_visible", str),
+    "backslashes": ("dispatcher, backslashed", paths, "_decodings", heedless_of_backslashes),
     "case": ("dispatcher, lower", paths, "_compatible", str),
     "parameters": ("dispatcher, no_parameters", paths, "_segments", uncut),
     "blanks": ("dispatcher, stripped", paths, "_segments", uncut),
@@ -147,7 +152,7 @@ async def test_bypass_is_found_when_a_rule_is_switched_off(rule: str, monkeypatc
     assert (await run(chosen, 2_000, SEED)).bypasses == []
     monkeypatch.setattr(*switch)
     # The routes of an oracle are compiled anew, since precedence is a matter of compiling.
-    anew = [one for one in (*routers(), *dispatchers()) if one.name == oracle]
+    anew = [one for one in (*routers(), *dispatchers(), *host_oracles()) if one.name == oracle]
     tally = await run(anew, 50_000, SEED, stop_at=1)
     print(*tally.bypasses, f"after {tally.outcomes.total()} requests")
     assert tally.bypasses

@@ -269,6 +269,9 @@ def test_anything_may_stand_behind_the_reference(tail: str) -> None:
         "//bots/42",
         "/bots//42",
         "//x/bots/42",
+        "//x\\y/bots/42",
+        "//x%5Cy/bots/42",
+        "//;x/bots/42",
         "/;v=1/x/bots/42",
         "/%20/x/bots/42",
         "/" + "x//" * 20,
@@ -349,6 +352,9 @@ def test_raw_path_that_says_something_else_is_a_reading_of_its_own() -> None:
     assert outcome(BOTS, "/bots/42", raw_path=b"/x") == "bot:42"
     assert outcome(BOTS, "/bots/42/\udcff", raw_path=b"/bots/42/%ff") == "bot:42"
     assert outcome(BOTS, "/bots/42", raw_path=b"/bots/42?/bots/7") == "bot:42"
+    assert outcome(BOTS, "/bots/42", raw_path=b"/bots/42?next=%2F") == "bot:42"
+    long = Routes.parse(["bot /api/bots/{ref:int}", "llm /llms/{ref}"])
+    assert outcome(long, "/svc/api/bots/42", raw_path=b"/llms/7") == NOT_CANONICAL
 
 
 @pytest.mark.parametrize("path", ["/bots/\ud800", "/\udcff", "/bots/42/\x00", "/\U0010ffff/bots/42"])
