@@ -31,7 +31,7 @@ Words = tuple[str | None, ...]
 """One word for each segment, None in the place of a placeholder; the labels of a host from the right."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Pattern:
     """A line that names resources; its ``head`` ends with the reference, what comes behind is its ``tail``."""
 

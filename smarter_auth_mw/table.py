@@ -45,10 +45,7 @@ class Hit(NamedTuple):
 class _PatternRow(NamedTuple):
     line: Pattern
     words: Words
-
-    @property
-    def head(self) -> Words:
-        return self.words[: self.line.ref_at + 1]
+    head: Words
 
     def owns(self, segments: Sequence[str]) -> bool:
         """Whether the words match and something stands where the reference belongs."""
@@ -65,10 +62,7 @@ class _PatternRow(NamedTuple):
 class _NoneRow(NamedTuple):
     line: NoResource
     words: Words
-
-    @property
-    def head(self) -> Words:
-        return self.words
+    head: Words
 
     def owns(self, segments: Sequence[str]) -> bool:
         """Whether this is the path, or in the subtree, that is no resource."""
@@ -81,10 +75,7 @@ class Table:
     def __init__(self, lines: Iterable[Line], *, is_folded: bool = False) -> None:
         self._is_folded = is_folded
         cased: Callable[[Words], Words] = lowered if is_folded else tuple
-        rows = [
-            _PatternRow(line, cased(line.words)) if isinstance(line, Pattern) else _NoneRow(line, cased(line.words))
-            for line in lines
-        ]
+        rows = [_row(line, cased(line.words)) for line in lines]
         self._rows = sorted(rows, key=_rank)
 
     def hits(self, reading: str) -> list[Hit]:
@@ -121,6 +112,12 @@ class Table:
             return False
         rows = (row for row in self._rows if isinstance(row, _PatternRow))
         return any(row.collects(segments, hit.pattern.ref_at) for row in rows)
+
+
+def _row(line: Line, words: Words) -> _PatternRow | _NoneRow:
+    if isinstance(line, Pattern):
+        return _PatternRow(line, words, head=words[: line.ref_at + 1])
+    return _NoneRow(line, words, head=words)
 
 
 def _hit(pattern: Pattern, reading: str, segments: Sequence[str], *, is_alone: bool) -> Hit:

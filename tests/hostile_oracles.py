@@ -23,7 +23,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Host, Mount, Route, Router
 
-from smarter_auth_mw.routing import Routes, mounts_of
+from smarter_auth_mw.mounts import mounts_of
+from smarter_auth_mw.routing import Routes
 
 SERVED: list[str] = []
 """What the handlers of the oracle ran for, as ``kind:ref`` with ``_`` for ``-``, since the last request."""
