@@ -51,6 +51,10 @@ class _PatternRow(NamedTuple):
         """Whether the words match and something stands where the reference belongs."""
         return any(segments[self.line.ref_at :]) and _match(self.head, segments)
 
+    def has_tail(self, segments: Sequence[str]) -> bool:
+        """Whether the words behind the reference match too."""
+        return _match(self.words[len(self.head) :], segments[len(self.head) :])
+
     def collects(self, segments: Sequence[str], place: int) -> bool:
         """Whether ``segments`` are the pattern's collection, of which the one at ``place`` is a literal word."""
         at = self.line.ref_at
@@ -91,13 +95,11 @@ class Table:
 
     def _fitting(self, rivals: list[_PatternRow], segments: list[str]) -> list[_PatternRow]:
         """Of the patterns that differ only behind the reference: the one with the longest tail that matches."""
-        fitting = [row for row in rivals if _match(row.words, segments)][:1]
+        spellings = [segments]
         if self._is_folded:
-            bare = [segment.partition(".")[0] or segment for segment in segments]
-            fitting += [row for row in rivals if _match(row.words[row.line.ref_at + 1 :], bare[row.line.ref_at + 1 :])][
-                :1
-            ]
-        return fitting
+            spellings.append([segment.partition(".")[0] or segment for segment in segments])
+        fitting = (next((row for row in rivals if row.has_tail(one)), None) for one in spellings)
+        return [row for row in dict.fromkeys(fitting) if row]
 
     def is_none(self, reading: str) -> bool:
         """Whether a ``none`` line decides about ``reading``."""
