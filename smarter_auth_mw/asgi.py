@@ -38,7 +38,10 @@ class SmarterAuthMiddleware:
         if kind not in ("http", "websocket"):
             await self._other(scope, receive, send)
             return
+        scope = self._wiring.trusted(scope)
         target = self._wiring.resolve(scope)
+        if target is None and not self._wiring.is_sure:
+            target = await self._wiring.resolve_surely(scope)
         if target is None:
             await self.app(scope, receive, send)
             return

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from smarter_auth_mw.cache import Cache
 from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant, Reason, Require, decide
-from smarter_auth_mw.domain import Bindings, Resource, Target
+from smarter_auth_mw.domain import Alias, Bindings, Resource, Target
 from smarter_auth_mw.errors import InvalidReferenceError, OverloadedError, UnavailableError
 from smarter_auth_mw.http_auth import Credentials, Malformed
 from smarter_auth_mw.known_tokens import KnownTokens
@@ -104,6 +104,10 @@ class Authenticator:
             logger.error("store.unavailable: %s %s", error, error.hint)
 
     def _decide(self, bindings: Bindings, target: Target, credentials: Credentials) -> Decision:
+        if isinstance(target.names, Alias) and not bindings.resource.ref:
+            if bindings.account is None:
+                return Denial(Reason.NOT_FOUND, detail=f"{target.names} stands for nothing")
+            return Denial(Reason.AMBIGUOUS, detail=f"{target.names} stands for several resources")
         if bindings.account is not None:
             if isinstance(target.names, Resource) and bindings.resource.ref != target.names.ref:
                 if not target.exact:

@@ -147,6 +147,12 @@ class Cache:
             flight = self._take_off(target, peer)
         return await asyncio.shield(flight)  # A caller who goes away leaves the flight to the others.
 
+    async def refresh(self, target: Target) -> Bindings:
+        """The bindings by a statement sent from now on, whatever is known already; raises ``UnavailableError``."""
+        entry = await self._read_current(target)
+        self._keep(target, entry)
+        return entry.bindings
+
     def _take_off(self, target: Target, peer: str) -> asyncio.Task[Bindings]:
         if len(self._flights) >= MAX_FLIGHTS or self._flights_of[peer] >= MAX_FLIGHTS_PER_PEER:
             self.counts.shed += 1

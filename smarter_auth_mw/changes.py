@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
+DIRECTORY = "directory:"
+"""How the sources begin that stand for the aliases of a kind."""
 EVERYTHING = "*"
 """The source that stands for all others: a truncated table."""
 
@@ -74,6 +77,8 @@ class Changes:
         self.heard = 0
         """Counts up with every change heard and every new floor."""
         self.floor: Snapshot | None = None
+        self.directory_changed = asyncio.Event()
+        """Set by whatever may change what an alias stands for; whoever looks it up anew clears it before."""
         self.server = 0
         """Counts the servers met: the transaction numbers of one mean nothing to another."""
         self.forged = 0
@@ -96,6 +101,8 @@ class Changes:
         self._by_source.setdefault(source, {})[tx] = number
         if not is_proven:
             self._unproven[source, tx] = number
+        if source == EVERYTHING or source.startswith(DIRECTORY):
+            self.directory_changed.set()
         self.heard = number  # Last: whoever sees the number, on whatever thread, finds the change.
 
     def prove(self, snapshot: Snapshot, begun: int) -> None:
@@ -115,6 +122,7 @@ class Changes:
         """
         self.floor = floor
         self.heard += 1
+        self.directory_changed.set()
         for source, tx in [change for change in self._log if floor.sees(change[1])]:
             self._forget(source, tx)
 

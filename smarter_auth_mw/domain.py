@@ -97,7 +97,8 @@ class Binding:
 class Bindings:
     """All bindings of one resource, and its latch: the facts that a decision is made of.
 
-    An unknown resource has ``account`` None, is open and has no bindings. ``resource`` is the registered spelling.
+    An unknown resource has ``account`` None, is open and has no bindings. ``resource`` is the registered spelling; what
+    an alias stands for has no reference where that is nothing, and, declared protected, where it is several.
     """
 
     resource: Resource
@@ -237,3 +238,14 @@ class RegisteredResource:
     @property
     def is_protected(self) -> bool:
         return self.protection is not Protection.OPEN or bool(self.keys)
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredBinding:
+    """A binding by itself, with the resource (without all its keys) and the key that it binds."""
+
+    id: int
+    created_at: datetime
+    updated_at: datetime
+    resource: RegisteredResource
+    key: Key

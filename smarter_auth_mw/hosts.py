@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
 from itertools import product
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from starlette.types import Scope
 
 from smarter_auth_mw.errors import Mistake
 
@@ -33,7 +35,7 @@ FORWARDED_TARGETS = _spellings("x-original-url", "x-original-uri", "x-rewrite-ur
 TELLING = frozenset({b"host", b"forwarded", *FORWARDED_HOSTS})
 """All headers that what a host names depends on."""
 
-_FORWARDED = frozenset({b"forwarded", *FORWARDED_HOSTS, *FORWARDED_TARGETS})
+FORWARDED = frozenset({b"forwarded", *FORWARDED_HOSTS, *FORWARDED_TARGETS})
 _FORWARDED_PAIR = re.compile(r"\s*(?:[A-Za-z-]+\s*=.*)?")
 _FORWARDED_TEXT = re.compile(r'(?:^|[;,])\s*host\s*=\s*"?([^;"]*)', re.IGNORECASE)
 _FORWARDED_HOST = re.compile(r'(?:^|[;,])\s*host\s*=\s*"?([^;,"]*)', re.IGNORECASE)
@@ -93,9 +95,9 @@ def bare(text: str) -> str:
     return text if text.startswith("[") else text.partition(":")[0].removesuffix(".")
 
 
-def without_forwarded(scope: Mapping[str, Any]) -> Mapping[str, Any]:
+def without_forwarded(scope: Scope) -> Scope:
     """``scope`` without the headers that tell of another host or path: for peers that are not trusted."""
-    kept = [header for header in scope["headers"] if header[0] not in _FORWARDED]
+    kept = [header for header in scope["headers"] if header[0] not in FORWARDED]
     return scope if len(kept) == len(scope["headers"]) else {**scope, "headers": kept}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields
 from datetime import timedelta
@@ -29,10 +29,12 @@ from smarter_auth_mw.throttle import Throttle, open_throttle
 from smarter_auth_mw.wire import open_wire
 
 Role = Literal["owner", "runtime"]
+KnowDomains = Callable[[Iterable[tuple[str, str]]], object]
 
 CHANGES_KEPT = timedelta(hours=1)
 """How long a worker may be cut off without having to flush its cache."""
 PURGE_EVERY_S = 600.0
+DOMAINS_PAUSE_S = 0.05
 
 logger = logging.getLogger("smarter_auth_mw")
 
@@ -50,8 +52,11 @@ class Parts:
 
 
 @asynccontextmanager
-async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
-    """Everything that decides requests, listening to what changes. Raises ``UnavailableError`` or ``SchemaError``."""
+async def open_parts(settings: Settings, know_domains: KnowDomains = lambda _: None) -> AsyncIterator[Parts]:
+    """Everything that decides requests, listening to what changes. Raises ``UnavailableError`` or ``SchemaError``.
+
+    ``know_domains`` is told which custom domains there are, before anything is decided and whenever they may change.
+    """
     cache_url = settings.cache_url.get_secret_value()
     async with (
         database_url(settings) as url,
@@ -60,7 +65,12 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
         _backend(cache_url) as backend,
     ):
         parts = _assembled(settings, Store(pool), throttle, backend, settings.listen_url.get_secret_value() or url)
-        async with _running(parts.listener.run()), _running(_purging(parts.store)):
+        know_domains(await parts.store.domains())
+        async with (
+            _running(parts.listener.run()),
+            _running(_keeping_domains(parts, know_domains)),
+            _running(_purging(parts.store)),
+        ):
             yield parts
 
 
@@ -172,6 +182,19 @@ async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     finally:
         task.cancel()
         await asyncio.wait([task])
+
+
+async def _keeping_domains(parts: Parts, know_domains: KnowDomains) -> None:
+    """Look up the custom domains whenever a directory changed; a random host costs no query."""
+    changed = parts.changes.directory_changed
+    while True:
+        await changed.wait()
+        changed.clear()
+        try:
+            know_domains(await parts.store.domains())
+        except SmarterAuthError:
+            changed.set()
+        await asyncio.sleep(DOMAINS_PAUSE_S)
 
 
 async def _purging(store: Store) -> None:

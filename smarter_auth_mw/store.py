@@ -12,7 +12,7 @@ import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
 from smarter_auth_mw.database import CONNECT_TIMEOUT_S, QUERIES, SCHEMA, close, connecting, reported
-from smarter_auth_mw.domain import Binding, Bindings, Protection, Resource, Target
+from smarter_auth_mw.domain import Alias, Binding, Bindings, Protection, Resource, Target
 from smarter_auth_mw.errors import InvalidReferenceError, SchemaError, UnavailableError
 from smarter_auth_mw.inputs import is_storable
 from smarter_auth_mw.records import Records
@@ -23,6 +23,7 @@ _SESSION = {"jit": "off", "plan_cache_mode": "force_generic_plan"}
 
 # Bound methods of aiosql look for a pool in every connection they are given, which costs as much as the query.
 _READ_BINDINGS = QUERIES.read_bindings.sql
+_READ_ALIAS = QUERIES.read_alias.sql
 _READ_TOKEN = QUERIES.read_token.sql
 
 
@@ -127,12 +128,22 @@ class Store:
         asks decides what that means. Raises ``UnavailableError``, ``SchemaError``, and ``InvalidReferenceError`` for
         text that no database can hold.
         """
-        if not isinstance(target.names, Resource):
-            raise UnavailableError(f"{target.names}: aliases are not resolved yet.")
+        if isinstance(target.names, Alias):
+            return await self._read_alias(target.names)
         lookup = target.names.lookup.removeprefix(f"{target.names.kind}:")
-        if not is_storable(lookup):
-            raise InvalidReferenceError("The reference holds a character that no reference can have.")
+        _check_storable(lookup)
         return _read(target.names, await self._fetch(_READ_BINDINGS, target.names.kind, lookup))
+
+    async def _read_alias(self, alias: Alias) -> Read:
+        account = "" if alias.form == "domain" else alias.account or ""
+        value = alias.value if alias.form == "domain" else alias.value.replace("_", "-")
+        _check_storable(account + value)
+        return _read_claimants(alias.kind, await self._fetch(_READ_ALIAS, alias.kind, alias.form, account, value))
+
+    async def domains(self) -> list[tuple[str, str]]:
+        """Every custom domain, with the kind of the resource that it belongs to."""
+        async with self._pool.acquire() as connection:
+            return [(row["domain"], row["kind"]) async for row in QUERIES.list_domains(connection)]
 
     async def read_token(self, digest: bytes) -> Read:
         """The same for a token by itself: to ``token:DIGEST``, a resource of its own, its key is bound."""
@@ -168,6 +179,23 @@ class Store:
         # Not at the server's default isolation: release() must see what was committed a moment ago.
         async with self._pool.acquire() as connection, connection.transaction(isolation="read_committed"):
             yield Records(connection)
+
+
+def _check_storable(text: str) -> None:
+    if not is_storable(text):
+        raise InvalidReferenceError("The reference holds a character that no reference can have.")
+
+
+def _read_claimants(kind: str, rows: Sequence[Any]) -> Read:
+    """What an alias stands for: nothing and several are resources without a reference, unknown and closed."""
+    directory, head = f"directory:{kind}", rows[0]
+    if head["id"] is None:
+        return Read(Bindings(Resource(kind, "")), head["snapshot"], (directory,))
+    if len({row["id"] for row in rows}) > 1:
+        closed = Bindings(Resource(kind, ""), head["account"], Protection.DECLARED)
+        return Read(closed, head["snapshot"], (directory,))
+    read = _read(Resource(kind, head["ref"]), rows)
+    return Read(read.bindings, read.snapshot, (directory, *read.sources))
 
 
 def _read(asked: Resource, rows: Sequence[Any]) -> Read:

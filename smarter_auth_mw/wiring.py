@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+from starlette.types import Scope
+
+from smarter_auth_mw import connections, hosts
 from smarter_auth_mw.authenticator import Authenticator
+from smarter_auth_mw.connections import Connection
 from smarter_auth_mw.decision import Decision, Denial, Reason
 from smarter_auth_mw.domain import Target
 from smarter_auth_mw.errors import ConfigurationError, SmarterAuthError, UnavailableError
@@ -52,8 +56,14 @@ class Wiring:
         self._peers = Peers(known.trusted_proxies)
         self._near_misses = NearMisses()
         self._is_outage = False
+        self._ignored: set[str] = set()
+        self._own_domains = set(map(hosts.normal, (*known.platform_domains, *known.api_domains)))
+        self.is_sure = False
+        """Whether it is known which custom domains there are."""
         self._parts = PerLoop(self._opened)
+        self._connections: dict[Authenticator, Connection] = {}
         self.authenticator = self._parts.ready
+        connections.register(self)
 
     def _report(self, error: SmarterAuthError) -> None:
         """Once for each outage: every request tries to open what could not be opened."""
@@ -74,6 +84,30 @@ class Wiring:
         if target is not None and self._passes_preflights and isinstance(target, Target) and is_preflight(scope):
             return None
         return target
+
+    async def resolve_surely(self, scope: Mapping[str, Any]) -> Target | Denial | None:
+        """The same once it is known which custom domains there are: a host that may be one is refused until then."""
+        if not self._may_be_custom(scope):
+            return None
+        try:
+            await self._parts.get()
+        except SmarterAuthError as error:
+            self._report(error)
+            return Denial(Reason.UNAVAILABLE, detail="which custom domains there are is not known yet")
+        return self.resolve(scope)
+
+    def _may_be_custom(self, scope: Mapping[str, Any]) -> bool:
+        try:
+            asked = {hosts.normal(host) for host in hosts.asked_for(scope["headers"]).hosts}
+        except hosts.BadHostError:
+            return True  # A careless router may still make one of it.
+        return any(hosts.problem(host) is None and host not in self._own_domains for host in asked)
+
+    def trusted(self, scope: Scope) -> Scope:
+        """The scope, without forwarded hosts and paths where its peer is nobody whose word counts."""
+        if self.routes is None or not self.routes.reads_hosts or self._peers.is_trusted(scope):
+            return scope
+        return hosts.without_forwarded(scope)
 
     async def authenticate(self, target: Target, credentials: Credentials, scope: Mapping[str, Any]) -> Decision:
         """The decision of the running loop's authenticator, whose connections are opened if need be."""
@@ -100,6 +134,10 @@ class Wiring:
         except SmarterAuthError as error:
             self._report(error)
 
+    async def connection(self) -> Connection:
+        """What the models of an app behind this work on, on the running loop; raises ``UnavailableError``."""
+        return self._connections[await self._parts.get()]
+
     async def close(self) -> None:
         """Close the running loop's connections."""
         await self._parts.close()
@@ -108,10 +146,28 @@ class Wiring:
     async def _opened(self) -> AsyncIterator[Authenticator]:
         if self.mistakes is not None or self.settings is None:
             raise self.mistakes or UnavailableError()
-        async with open_parts(self.settings) as parts:
-            yield parts.authenticator
+        async with open_parts(self.settings, self._know_domains) as parts:
+            self._connections[parts.authenticator] = Connection(parts, self.settings)
+            try:
+                yield parts.authenticator
+            finally:
+                del self._connections[parts.authenticator]
+
+    def _know_domains(self, claims: Iterable[tuple[str, str]]) -> None:
+        if self.routes is not None:
+            ignored = self.routes.replace_domains(claims)
+            for told in set(ignored) - self._ignored:
+                logger.warning("domain.ignored: %s", told)
+            self._ignored = set(ignored)
+            self.is_sure = True
 
 
 def compile_routes(settings: RouteSettings, app: Any = None) -> Routes:
     """The routes of the settings, with the mounts that the app itself tells of."""
-    return Routes.parse(settings.routes, mounts=(*settings.mounts, *mounts_of(app)))
+    return Routes.parse(
+        settings.routes,
+        mounts=(*settings.mounts, *mounts_of(app)),
+        api_domains=settings.api_domains,
+        platform_domains=settings.platform_domains,
+        default_account=settings.default_account,
+    )

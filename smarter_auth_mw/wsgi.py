@@ -15,6 +15,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 import anyio
 from anyio.from_thread import BlockingPortal
 
+from smarter_auth_mw import hosts
 from smarter_auth_mw.authenticator import Authenticator
 from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant, Reason
 from smarter_auth_mw.domain import Target
@@ -28,8 +29,16 @@ GRACE_S = 1.0
 
 T = TypeVar("T")
 
+_NOT_KNOWN_YET: Target | Denial | None = Denial(Reason.UNAVAILABLE, detail="which custom domains there are")
+
+
+def _variable(name: bytes) -> str:
+    """Where WSGI has a header; names that differ only in ``-`` and ``_`` are one."""
+    return "HTTP_" + name.decode("ascii").upper().replace("-", "_")
+
+
 _HEADERS = {
-    name: "HTTP_" + name.decode().upper().replace("-", "_")
+    name: _variable(name)
     for name in (
         b"authorization",
         b"x-api-key",
@@ -40,6 +49,8 @@ _HEADERS = {
         b"access-control-request-method",
     )
 }
+_FORWARDED = frozenset(_variable(name) for name in hosts.FORWARDED)
+_HEADERS |= {name: _variable(name) for name in hosts.TELLING}
 _STATUS_LINES = {
     400: "400 Bad Request",
     401: "401 Unauthorized",
@@ -72,7 +83,12 @@ class SmarterAuthWSGIMiddleware:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         scope = scope_of(environ)
+        if self._wiring.trusted(scope) is not scope:
+            environ = {name: value for name, value in environ.items() if name not in _FORWARDED}
+            scope = scope_of(environ)
         target = self._wiring.resolve(scope)
+        if target is None and not self._wiring.is_sure:
+            target = self._loop.run(lambda: self._wiring.resolve_surely(scope), _NOT_KNOWN_YET)
         if target is None:
             return self.app(environ, start_response)
         decision = self._decide(target, self._wiring.extractors["http"](scope["headers"]), scope)

@@ -24,6 +24,28 @@ SELECT pg_current_snapshot()::text AS snapshot,
   LEFT JOIN smarter_auth.key ON key.key_id = binding.key_id
   LEFT JOIN smarter_auth.token ON token.key_id = key.key_id;
 
+-- name: read_alias(kind, form, account, value)
+-- The same for what an alias stands for. Two claimants have rows of two resources.
+SELECT pg_current_snapshot()::text AS snapshot,
+       current_setting('transaction_read_only')::boolean AS is_standby,
+       resource.id, resource.ref, resource.account, resource.protection, resource.on_error,
+       key.key_id::text AS key_id, key.name AS key_name, key.account AS key_account, key.is_active,
+       key.revoked_at IS NOT NULL AS is_revoked,
+       coalesce(token.digest, '') AS digest, coalesce(token.token_key, '') AS token_key,
+       coalesce(least(extract(epoch FROM key.expires_at), extract(epoch FROM token.valid_until)), 'infinity')::float8
+           AS expires_at_s
+  FROM (SELECT) AS asked
+  LEFT JOIN smarter_auth.alias ON alias.kind = :kind AND alias.form = :form AND alias.account = :account
+                              AND alias.value = :value
+  LEFT JOIN smarter_auth.resource ON resource.id = alias.resource_id
+  LEFT JOIN smarter_auth.binding ON binding.resource_id = resource.id
+  LEFT JOIN smarter_auth.key ON key.key_id = binding.key_id
+  LEFT JOIN smarter_auth.token ON token.key_id = key.key_id;
+
+-- name: list_domains()
+-- Every custom domain, and the kind of the resource that it belongs to.
+SELECT DISTINCT value AS domain, kind FROM smarter_auth.alias WHERE form = 'domain';
+
 -- name: read_token(digest)
 -- The same columns for one token and its key; one row, without a key where the token is not known.
 SELECT pg_current_snapshot()::text AS snapshot,
@@ -89,7 +111,7 @@ SELECT id FROM smarter_auth.resource WHERE kind = coalesce(:kind, kind);
 
 -- name: find_resources(ids)
 -- Resources as people administer them.
-SELECT kind, ref, account, name, domain, protection, on_error, created_at, updated_at
+SELECT id, kind, ref, account, name, domain, protection, on_error, created_at, updated_at
   FROM smarter_auth.resource
  WHERE id = ANY (:ids)
  ORDER BY kind, ref;
@@ -203,3 +225,43 @@ INSERT INTO smarter_auth.resource (id, kind, ref, account, name)
 SELECT number, :kind, number::text, :account, :name FROM drawn
     ON CONFLICT (kind, replace(ref, '_', '-')) DO NOTHING
 RETURNING ref;
+
+-- name: read_transaction_id()$
+SELECT pg_current_xact_id();
+
+-- name: find_resource_ids(kind, name)$
+-- In the order in which they were made; of one name, or all.
+SELECT ARRAY(SELECT id FROM smarter_auth.resource
+              WHERE kind = :kind AND (:name::text IS NULL OR name = :name) ORDER BY id);
+
+-- name: find_living_key_ids(name, token_key, digest)$
+-- Keys that are not revoked, in the order in which they were made; of one name, or the one of a token, or all.
+SELECT ARRAY(SELECT key_id FROM smarter_auth.key
+              WHERE revoked_at IS NULL AND (:name::text IS NULL OR name = :name)
+                AND (:token_key::text IS NULL
+                     OR key_id IN (SELECT key_id FROM smarter_auth.token WHERE token_key = :token_key))
+                AND (:digest::bytea IS NULL
+                     OR key_id IN (SELECT key_id FROM smarter_auth.token WHERE digest = :digest))
+              ORDER BY created_at, key_id);
+
+-- name: find_binding_ids(kind)$
+SELECT ARRAY(SELECT binding.id FROM smarter_auth.binding JOIN smarter_auth.resource ON resource.id = resource_id
+              WHERE kind = :kind ORDER BY binding.id);
+
+-- name: find_binding_ids_of_resource(kind, lookup)$
+SELECT ARRAY(SELECT binding.id FROM smarter_auth.binding JOIN smarter_auth.resource ON resource.id = resource_id
+              WHERE kind = :kind AND replace(ref, '_', '-') = :lookup ORDER BY binding.id);
+
+-- name: find_binding_ids_of_key(kind, key_id)$
+SELECT ARRAY(SELECT binding.id FROM smarter_auth.binding JOIN smarter_auth.resource ON resource.id = resource_id
+              WHERE kind = :kind AND key_id = :key_id ORDER BY binding.id);
+
+-- name: find_bindings(kind, ids)
+SELECT binding.id, binding.created_at, binding.updated_at, resource_id, key_id
+  FROM smarter_auth.binding
+  JOIN smarter_auth.resource ON resource.id = resource_id
+ WHERE kind = :kind AND binding.id = ANY (:ids)
+ ORDER BY binding.id;
+
+-- name: touch_binding(id)$
+UPDATE smarter_auth.binding SET updated_at = now() WHERE id = :id RETURNING id;
