@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from starlette.staticfiles import StaticFiles
+
 from smarter_auth_mw.errors import Mistake
 from smarter_auth_mw.paths import UnreadableError
 
@@ -100,11 +102,17 @@ def _walk_route(route: Any, prefix: str, seen: set[int], depth: int) -> Iterator
     if included is not None:
         within = prefix + _text(_attribute(route, "include_context"), "prefix")
         yield from _walk(included, within, seen, depth)
-    elif _attribute(route, "endpoint") is None and _attribute(route, "app") is not None:
+    elif _attribute(route, "endpoint") is None and _is_app(_attribute(route, "app")):
         path = _text(route, "path")
         if path:
             yield from _spellings(prefix + path)
         yield from _walk(route, "", seen, depth)
+
+
+def _is_app(app: Any) -> bool:
+    # Files have no handlers: what lies at /static/bots/logo.png is not what the app has at /bots/.
+    kind = type(app)
+    return app is not None and not (issubclass(kind, StaticFiles) and kind.__call__ is StaticFiles.__call__)
 
 
 def _spellings(path: str) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from fastapi import APIRouter, FastAPI
 from starlette.applications import Starlette
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Host, Mount, Route, Router
+from starlette.staticfiles import StaticFiles
 
 from smarter_auth_mw.mounts import mounts_of
 
@@ -53,6 +55,15 @@ def included() -> FastAPI:
 )
 def test_mounts_are_found_where_the_app_tells_of_them(app: Any, expected: set[str]) -> None:
     assert set(mounts_of(app)) == expected
+
+
+def test_mount_of_files_leads_to_no_handler(tmp_path: Path) -> None:
+    class Answering(StaticFiles):
+        async def __call__(self, *_: Any) -> None: ...
+
+    files, answering = StaticFiles(directory=tmp_path), Answering(directory=tmp_path)
+    routes = [Mount("/static", app=files), Mount("/other", app=answering)]
+    assert mounts_of(Starlette(routes=routes)) == ("/other",)
 
 
 def test_app_that_raises_on_every_look_has_no_mounts() -> None:
