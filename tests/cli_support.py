@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -170,8 +171,13 @@ def serving(
 def _listening(process: subprocess.Popen[str], pattern: re.Pattern[str]) -> Server:
     assert process.stdout is not None
     said = ""
-    for line in process.stdout:
-        said += line
-        if found := pattern.search(said):
-            return Server(process, found[1], said)
+    hanging = threading.Timer(PATIENCE_S, process.kill)
+    hanging.start()
+    try:
+        for line in process.stdout:
+            said += line
+            if found := pattern.search(said):
+                return Server(process, found[1], said)
+    finally:
+        hanging.cancel()
     raise AssertionError(f"The server ended before it was listening:\n{said}")

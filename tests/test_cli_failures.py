@@ -190,6 +190,7 @@ def test_a_reader_that_has_seen_enough_is_no_failure(database: Database) -> None
 @pytest.mark.parametrize("json", [[], ["--json"]])
 def test_ctrl_c_ends_a_command_that_waits(json: list[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(PATIENCE_S)
         env = environment(database_url=f"postgresql://127.0.0.1:{silent.getsockname()[1]}/db")
         command = [*PROGRAM, "key", "list", *json]
         process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
