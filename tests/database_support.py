@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -44,6 +45,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with Cluster.start(tmp_path_factory.mktemp("cluster")) as started:
         asyncio.run(_execute(started.url("owner"), "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()"))
         yield started
+    shutil.rmtree(started.home)  # for root that is no directory of pytest's
 
 
 @pytest.fixture(scope="session")
