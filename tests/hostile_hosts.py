@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -68,13 +69,17 @@ def served(host: str) -> None:
     """What an app would make of a host that minds the case of domains, and looks up labels without case."""
     match host.split("."):
         case [label, account, "api", "example", "com"] | [label, account, "alpha", "api", "example", "com"]:
-            SERVED.append(f"bot:label:{account}:{label}".lower().replace("_", "-"))
+            found = f"bot:label:{account}:{label}"
         case [ref, "teams", "example", "org"]:
-            SERVED.append(f"team:{ref}".lower().replace("_", "-"))
+            found = f"team:{ref}"
         case [*_, "eu", "foo", "net"]:
-            SERVED.append("team:domain::eu.foo.net")
+            found = "team:domain::eu.foo.net"
         case [*_, "foo", "net"]:
-            SERVED.append("bot:domain::foo.net")
+            found = "bot:domain::foo.net"
+        case _:
+            return
+    if re.fullmatch(r"[A-Za-z0-9_.:-]+", found):  # nothing is registered under another name
+        SERVED.append(found.lower().replace("_", "-"))
 
 
 def by_url(host: str) -> str:
