@@ -19,10 +19,7 @@ check: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 tests: $(VENV)/.dev
-	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(ARGS)
-	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report
+	$(BIN)/pytest --numprocesses auto --dist loadfile --cov --cov-report term $(ARGS)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
