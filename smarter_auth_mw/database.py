@@ -22,6 +22,9 @@ SCHEMA = 3
 
 CONNECT_TIMEOUT_S = 5
 
+READ_COMMITTED = {"default_transaction_isolation": "read committed"}
+"""Whatever the database's own default is: a serializable reader makes serializable writers fail."""
+
 _POOLER = "Behind a transaction pooler, set SMARTER_AUTH_STATEMENT_CACHE_SIZE=0."
 _MEANINGS: tuple[tuple[tuple[type[BaseException], ...], type[SmarterAuthError], str, str], ...] = (
     (

@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
-from smarter_auth_mw.database import CONNECT_TIMEOUT_S, QUERIES, SCHEMA, close, connecting, reported
+from smarter_auth_mw.database import CONNECT_TIMEOUT_S, QUERIES, READ_COMMITTED, SCHEMA, close, connecting, reported
 from smarter_auth_mw.domain import Alias, Binding, Bindings, Protection, Resource, Target
 from smarter_auth_mw.errors import InvalidReferenceError, SchemaError, UnavailableError
 from smarter_auth_mw.inputs import is_storable
@@ -19,7 +19,7 @@ from smarter_auth_mw.records import Records
 from smarter_auth_mw.settings import mask_url
 
 # Our statements find their rows by index: compiling them, or planning them anew, costs more than it saves.
-_SESSION = {"jit": "off", "plan_cache_mode": "force_generic_plan"}
+_SESSION = {"jit": "off", "plan_cache_mode": "force_generic_plan"} | READ_COMMITTED
 
 # Bound methods of aiosql look for a pool in every connection they are given, which costs as much as the query.
 _READ_BINDINGS = QUERIES.read_bindings.sql

@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
-from smarter_auth_mw.database import CONNECT_TIMEOUT_S, QUERIES, close, connecting, reported
+from smarter_auth_mw.database import CONNECT_TIMEOUT_S, QUERIES, READ_COMMITTED, close, connecting, reported
 from smarter_auth_mw.errors import SchemaError, UnavailableError
 from smarter_auth_mw.listener import Beat
 from smarter_auth_mw.settings import mask_url
@@ -68,7 +68,7 @@ async def open_wire(
             command_timeout=timeout_s,
             statement_cache_size=statement_cache_size,
             target_session_attrs=SessionAttribute.read_write,
-            server_settings={"application_name": "smarter_auth listener"},
+            server_settings={"application_name": "smarter_auth listener"} | (READ_COMMITTED if listens else {}),
         )
     try:
         if listens:
