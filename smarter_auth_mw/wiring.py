@@ -87,7 +87,7 @@ class Wiring:
 
     async def resolve_surely(self, scope: Mapping[str, Any]) -> Target | Denial | None:
         """The same once it is known which custom domains there are: a host that may be one is refused until then."""
-        if not self._may_be_custom(scope):
+        if not self.may_be_custom(scope):
             return None
         try:
             await self._parts.get()
@@ -96,7 +96,8 @@ class Wiring:
             return Denial(Reason.UNAVAILABLE, detail="which custom domains there are is not known yet")
         return self.resolve(scope)
 
-    def _may_be_custom(self, scope: Mapping[str, Any]) -> bool:
+    def may_be_custom(self, scope: Mapping[str, Any]) -> bool:
+        """Whether the request's host may be a custom domain: not an address, not a single label, and not our own."""
         try:
             asked = {hosts.normal(host) for host in hosts.asked_for(scope["headers"]).hosts}
         except hosts.BadHostError:

@@ -13,8 +13,9 @@ import typer
 
 from smarter_auth_mw.cli import naming
 from smarter_auth_mw.cli.session import Session
-from smarter_auth_mw.domain import Resource
-from smarter_auth_mw.errors import UnknownKindError, UsageError
+from smarter_auth_mw.domain import Resource, Target
+from smarter_auth_mw.errors import InvalidReferenceError, RefusedError, UnknownKindError, UsageError
+from smarter_auth_mw.parts import open_store
 from smarter_auth_mw.tokens import TokenFormat
 
 ResourceName = Annotated[str, typer.Argument(metavar="KIND:REF", help="The resource, for example bot:42.")]
@@ -32,15 +33,35 @@ _AS_IT_STANDS = "%!#$&'()*+,/:;=?@[]~"
 _DURATION = re.compile(r"([1-9][0-9]{0,8})([smhd])")
 
 
-def resource(session: Session, text: str, *, no_route: bool) -> Resource:
-    """The resource that ``KIND:REF`` names, spelled as requests name it."""
+async def resource(session: Session, text: str, *, no_route: bool) -> Resource:
+    """The resource that ``KIND:REF`` names, spelled as requests name it; a name becomes the reference it stands for."""
     kind, ref = naming.split(text)
     try:
         return naming.routed(session.routes, kind, ref)
     except (UnknownKindError, naming.HiddenResourceError):
         if not no_route:
             raise
+    except InvalidReferenceError:
+        found = await _named(session, kind, ref)
+        if found is None:
+            raise
+        return found
     return naming.unrouted(kind, ref)
+
+
+async def _named(session: Session, kind: str, name: str) -> Resource | None:
+    """The one resource of this name or host label in the default account."""
+    aliases = naming.aliases(session.routes, kind, name, session.settings.default_account)
+    if not aliases:
+        return None
+    async with open_store(session.database_settings) as store:
+        for alias in aliases:
+            found = (await store.read(Target(alias))).bindings
+            if found.account is not None and not found.resource.ref:
+                raise RefusedError(f"Several resources are called {kind}:{name}.", hint="Write the reference of one.")
+            if found.account is not None:
+                return found.resource
+    return None
 
 
 def check_name(session: Session, kind: str, name: str | None, *, no_route: bool) -> None:

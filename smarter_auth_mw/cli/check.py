@@ -9,7 +9,9 @@ import typer
 from smarter_auth_mw.cli import arguments
 from smarter_auth_mw.cli.session import Session
 from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant
+from smarter_auth_mw.domain import Alias, Target
 from smarter_auth_mw.http_auth import Credentials
+from smarter_auth_mw.judgement import NOTHING
 from smarter_auth_mw.keys import Keys
 from smarter_auth_mw.parts import authenticator_of, open_store
 from smarter_auth_mw.tokens import Token
@@ -26,16 +28,35 @@ async def check(
 ) -> dict[str, Any]:
     """Explain what the middleware does with a request; exit code 1 where it is denied."""
     scope = arguments.request_scope(url, method, arguments.headers(header or ()), session.root_path)
-    line = session.routes.explain(scope).line
-    decision, detail = await _decided(session, scope)
+    wiring = Wiring(session.found and session.found.app, session.settings)
+    scope = dict(wiring.trusted(scope))
+    await _know_domains(session, wiring, scope)
+    decision, detail = await _decided(session, wiring, scope)
     document = _document(decision)
     session.exit_code = 1 if document["decision"] == "deny" else 0
-    return document | {"routes_from": session.routes_from, "route": line or None, "detail": detail or None}
+    return document | {"routes_from": session.routes_from, **_found(wiring, scope), "detail": detail or None}
 
 
-async def _decided(session: Session, scope: dict[str, Any]) -> tuple[Decision | None, str]:
+async def _know_domains(session: Session, wiring: Wiring, scope: dict[str, Any]) -> None:
+    """Look up the custom domains where one of them may decide."""
+    if wiring.routes is not None and wiring.may_be_custom(scope):
+        async with open_store(session.settings) as store:
+            wiring.routes.replace_domains(await store.domains())
+
+
+def _found(wiring: Wiring, scope: dict[str, Any]) -> dict[str, str | None]:
+    """By which line, in which reading of the request, and by which alias."""
+    judgement = wiring.routes.explain(scope) if wiring.routes else NOTHING
+    names = judgement.result.names if isinstance(judgement.result, Target) else None
+    return {
+        "route": judgement.line or None,
+        "reading": judgement.reading or None,
+        "alias": str(names) if isinstance(names, Alias) else None,
+    }
+
+
+async def _decided(session: Session, wiring: Wiring, scope: dict[str, Any]) -> tuple[Decision | None, str]:
     """The middleware's decision (None: no resource), and what else an operator may want to know."""
-    wiring = Wiring(session.found and session.found.app, session.settings)
     target = wiring.resolve(scope)
     if target is None or isinstance(target, Denial):
         return target, target.detail if target else ""

@@ -44,7 +44,7 @@ async def create(
     """Create a key and print its token, this once."""
     expires_at = arguments.expiry(expires_in)
     longest = arguments.duration(max_lifetime) if max_lifetime is not None else None
-    resources = [arguments.resource(session, text, no_route=no_route) for text in bind or ()]
+    resources = [await arguments.resource(session, text, no_route=no_route) for text in bind or ()]
     async with session.keys() as keys:
         minted = await keys.create(
             name,
@@ -78,7 +78,7 @@ async def list_(
     no_route: NoRoute = False,
 ) -> list[dict[str, Any]]:
     """List the keys, without their tokens."""
-    named = arguments.resource(session, resource, no_route=no_route) if resource is not None else None
+    named = await arguments.resource(session, resource, no_route=no_route) if resource is not None else None
     within = arguments.duration(expiring) if expiring is not None else None
     longest = arguments.duration(max_lifetime) if max_lifetime is not None else None
     async with session.keys() as keys:
@@ -96,7 +96,7 @@ async def show(session: Session, key_id: KeyId) -> dict[str, Any]:
 @command(group, "bind")
 async def bind(session: Session, key_id: KeyId, resource: ResourceName, *, no_route: NoRoute = False) -> dict[str, Any]:
     """Let a key open a resource, which asks for a token from now on."""
-    named = arguments.resource(session, resource, no_route=no_route)
+    named = await arguments.resource(session, resource, no_route=no_route)
     async with session.keys() as keys:
         bound = await keys.bind(key_id, named)
     session.tell_bound(named, created=bound.created)
@@ -115,7 +115,7 @@ async def unbind(
     no_route: NoRoute = False,
 ) -> dict[str, Any]:
     """Take a key off a resource; taking off the last one needs --allow-anonymous."""
-    named = arguments.resource(session, resource, no_route=no_route)
+    named = await arguments.resource(session, resource, no_route=no_route)
     async with session.keys() as keys:
         key = await keys.unbind(key_id, named, allow_anonymous=allow_anonymous)
         if not (await keys.resource(named)).is_protected:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from smarter_auth_mw.domain import Resource, Target
+from smarter_auth_mw.domain import Alias, Resource, Target
 from smarter_auth_mw.errors import InvalidReferenceError, UnknownKindError, UsageError
 from smarter_auth_mw.patterns import Pattern
 from smarter_auth_mw.references import FORMS
@@ -63,6 +63,16 @@ def check_name(routes: Routes, kind: str, name: str) -> None:
         value = pattern.form.parse(name)
         if value is not None:
             _check_reached(routes, _url(pattern, value), kind, value)
+
+
+def aliases(routes: Routes, kind: str, text: str, account: str) -> list[Alias]:
+    """What the text may be as a name or a host label, by the patterns of the kind."""
+    found = []
+    for pattern in _patterns(routes, kind, aliases=True):
+        value = pattern.form.parse(text)
+        if value is not None:
+            found.append(Alias(kind, "name" if pattern.form.placeholder == "name" else "label", value, account))
+    return list(dict.fromkeys(found))
 
 
 def urls(routes: Routes, resource: Resource) -> list[str]:

@@ -37,7 +37,7 @@ async def add(
     no_route: NoRoute = False,
 ) -> dict[str, Any]:
     """Register a resource: open, unless --protect says otherwise."""
-    named = arguments.resource(session, resource, no_route=no_route)
+    named = await arguments.resource(session, resource, no_route=no_route)
     arguments.check_name(session, named.kind, name, no_route=no_route)
     async with session.keys() as keys:
         added = await keys.add_resource(
@@ -60,7 +60,7 @@ async def set_(
     no_route: NoRoute = False,
 ) -> dict[str, Any]:
     """Change what is known of a resource; an empty name or domain takes it away."""
-    named = arguments.resource(session, resource, no_route=no_route)
+    named = await arguments.resource(session, resource, no_route=no_route)
     arguments.check_name(session, named.kind, name, no_route=no_route)
     async with session.keys() as keys:
         changed = await keys.set_resource(
@@ -76,7 +76,7 @@ async def set_(
 @command(group, "protect")
 async def protect(session: Session, resource: ResourceName, *, no_route: NoRoute = False) -> dict[str, Any]:
     """Protect a resource, with or without keys: it asks for a token from now on."""
-    named = arguments.resource(session, resource, no_route=no_route)
+    named = await arguments.resource(session, resource, no_route=no_route)
     async with session.keys() as keys:
         protected = await keys.protect(named)
     session.tell_protected(named)
@@ -86,7 +86,7 @@ async def protect(session: Session, resource: ResourceName, *, no_route: NoRoute
 @command(group, "unprotect")
 async def unprotect(session: Session, resource: ResourceName, *, no_route: NoRoute = False) -> dict[str, Any]:
     """Open a resource to anonymous traffic; refused while keys are bound to it."""
-    named = arguments.resource(session, resource, no_route=no_route)
+    named = await arguments.resource(session, resource, no_route=no_route)
     async with session.keys() as keys:
         opened = await keys.unprotect(named)
     note(f"{named} is open to anyone now.")
@@ -96,7 +96,7 @@ async def unprotect(session: Session, resource: ResourceName, *, no_route: NoRou
 @command(group, "remove")
 async def remove(session: Session, resource: ResourceName, *, no_route: NoRoute = False) -> dict[str, Any]:
     """Forget a resource that is open; a protected one is refused."""
-    named = arguments.resource(session, resource, no_route=no_route)
+    named = await arguments.resource(session, resource, no_route=no_route)
     async with session.keys() as keys:
         removed = await keys.resource(named)
         await keys.remove_resource(named)
@@ -115,6 +115,6 @@ async def list_(
 @command(group, "show", takes_actor=False)
 async def show(session: Session, resource: ResourceName, *, no_route: NoRoute = False) -> dict[str, Any]:
     """Show a resource with the keys that are bound to it."""
-    named = arguments.resource(session, resource, no_route=no_route)
+    named = await arguments.resource(session, resource, no_route=no_route)
     async with session.keys() as keys:
         return resource_document(await keys.resource(named))
