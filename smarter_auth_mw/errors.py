@@ -88,6 +88,22 @@ class ConflictError(RefusedError):
     code = "conflict"
 
 
+class ObjectDoesNotExist(NotFoundError):  # noqa: N818 - Django's names, here and below.
+    """No object matches."""
+
+
+class MultipleObjectsReturned(RefusedError):  # noqa: N818
+    """More than one object matches."""
+
+    code = "multiple"
+
+
+class ObjectNotUpdated(NotFoundError):  # noqa: N818
+    """The object is not there any more, and nothing was written."""
+
+    code = "not_updated"
+
+
 class UnavailableError(SmarterAuthError):
     """Something that is needed could not be reached."""
 

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
-from smarter_auth_mw.domain import Key, KeyState, Protection, RegisteredResource, Resource
+from smarter_auth_mw.domain import Key, KeyState, Protection, RegisteredBinding, RegisteredResource, Resource
 from smarter_auth_mw.errors import ConflictError, NotFoundError, RefusedError, UsageError
 from smarter_auth_mw.inputs import checked, checked_resource
 from smarter_auth_mw.records import Records
@@ -122,7 +122,7 @@ class Keys(Resources):
             key = await _key(records, key_id, lock=True)
             held = await registered(records, resource)
             if key_id not in {bound.key_id for bound in held.keys}:
-                raise NotFoundError(f"The key {key_id} is not bound to {resource}.")
+                raise _not_bound(key_id, resource)
             if len(held.keys) == 1 and not allow_anonymous:
                 raise RefusedError(
                     f"This is the last binding of {resource}: without it the resource is open to anyone.",
@@ -137,6 +137,19 @@ class Keys(Resources):
         await records.audit(self._actor, "key.unbind", key, resource=held.resource)
         if len(held.keys) == 1 and allow_anonymous and held.protection is Protection.BOUND:
             await records.release(held.resource, self._actor, "unbind --allow-anonymous")
+
+    async def binding(self, key_id: UUID, resource: Resource) -> RegisteredBinding:
+        """What binds the key to the resource."""
+        async with self._store.transaction() as records:
+            return await _binding(records, key_id, resource)
+
+    async def touch_binding(self, key_id: UUID, resource: Resource) -> RegisteredBinding:
+        """Note that a binding was saved, though nothing of it can change."""
+        async with self._store.transaction() as records:
+            held = await _binding(records, key_id, resource)
+            await records.touch_binding(held.id)
+            await records.audit(self._actor, "binding.touch", held.key, resource=resource)
+            return await _binding(records, key_id, resource)
 
     async def set_key(
         self,
@@ -249,6 +262,14 @@ class Keys(Resources):
         keys = [await self.revoke(key_id) for key_id in sorted(set(owners.values()))]
         return Leaked(tuple(keys), sum(digest not in owners for digest in digests))
 
+    async def owner(self, digest: bytes) -> Key:
+        """The key that the token of this digest belongs to."""
+        async with self._store.transaction() as records:
+            owners = await records.owners([digest])
+            if digest not in owners:
+                raise NotFoundError("No key has a token of this digest.")
+            return await _key(records, owners[digest])
+
     async def key(self, key_id: UUID) -> Key:
         """The key with its bindings."""
         async with self._store.transaction() as records:
@@ -301,6 +322,13 @@ async def _key(records: Records, key_id: UUID, *, lock: bool = False) -> Key:
     return found
 
 
+async def _binding(records: Records, key_id: UUID, resource: Resource) -> RegisteredBinding:
+    found = await records.binding(resource, key_id)
+    if found is None:
+        raise _not_bound(key_id, resource)
+    return found
+
+
 async def _living_key(records: Records, key_id: UUID) -> Key:
     key = await _key(records, key_id, lock=True)
     if key.revoked_at is not None:
@@ -308,6 +336,10 @@ async def _living_key(records: Records, key_id: UUID) -> Key:
             f"The key {key_id} is revoked, and stays so.", hint="Create another: smarter-auth key create"
         )
     return key
+
+
+def _not_bound(key_id: UUID, resource: Resource) -> NotFoundError:
+    return NotFoundError(f"The key {key_id} is not bound to {resource}.")
 
 
 def _taken(account: str, name: str) -> ConflictError:

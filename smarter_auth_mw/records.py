@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from smarter_auth_mw.database import QUERIES
-from smarter_auth_mw.domain import Key, KeyToken, Protection, RegisteredResource, Resource
+from smarter_auth_mw.domain import Key, KeyToken, Protection, RegisteredBinding, RegisteredResource, Resource
 from smarter_auth_mw.tokens import Token
 
 
@@ -158,6 +158,67 @@ class Records:
     async def delete_binding(self, resource: Resource, key_id: UUID) -> None:
         """Unbind; the latch stays as it is."""
         await QUERIES.delete_binding(self._connection, **_by_lookup(resource), key_id=key_id)
+
+    async def transaction_id(self) -> int:
+        """By which this transaction is known to those who hear of its changes."""
+        tx: int = await QUERIES.read_transaction_id(self._connection)
+        return tx
+
+    async def resource_ids(self, kind: str, name: str | None = None) -> list[int]:
+        """Resources of the kind, in the order in which they were made."""
+        return list(await QUERIES.find_resource_ids(self._connection, kind=kind, name=name))
+
+    async def resource_id(self, resource: Resource) -> list[int]:
+        """The resource, or nothing."""
+        found = await QUERIES.find_resource_id(self._connection, **_by_lookup(resource))
+        return [] if found is None else [found]
+
+    async def resources_by_id(self, ids: Sequence[int]) -> dict[int, RegisteredResource]:
+        """Resources without their keys."""
+        found = QUERIES.find_resources(self._connection, ids=list(ids))
+        return {row["id"]: _resource(row, {}) async for row in found}
+
+    async def key_ids(
+        self, *, name: str | None = None, token_key: str | None = None, digest: bytes | None = None
+    ) -> list[UUID]:
+        """Keys that are not revoked, in the order in which they were made."""
+        return list(await QUERIES.find_living_key_ids(self._connection, name=name, token_key=token_key, digest=digest))
+
+    async def keys_by_id(self, key_ids: Sequence[UUID]) -> dict[UUID, Key]:
+        return {key.key_id: key for key in await self._keys(list(key_ids))}
+
+    async def binding_ids(
+        self, kind: str, *, resource: Resource | None = None, key_id: UUID | None = None
+    ) -> list[int]:
+        """Bindings of resources of the kind, of one of them, or of one key, in the order in which they were made."""
+        if resource is not None:
+            found = await QUERIES.find_binding_ids_of_resource(self._connection, **_by_lookup(resource))
+        elif key_id is not None:
+            found = await QUERIES.find_binding_ids_of_key(self._connection, kind=kind, key_id=key_id)
+        else:
+            found = await QUERIES.find_binding_ids(self._connection, kind=kind)
+        return list(found)
+
+    async def binding(self, resource: Resource, key_id: UUID) -> RegisteredBinding | None:
+        """The binding of the key to the resource."""
+        binding_id = await QUERIES.find_binding_id(self._connection, **_by_lookup(resource), key_id=key_id)
+        found = [] if binding_id is None else await self.bindings(resource.kind, [binding_id])
+        return found[0] if found else None
+
+    async def bindings(self, kind: str, ids: Sequence[int]) -> list[RegisteredBinding]:
+        """Those of these bindings whose resource is of the kind."""
+        rows = [row async for row in QUERIES.find_bindings(self._connection, kind=kind, ids=list(ids))]
+        resources = await self.resources_by_id(list({row["resource_id"] for row in rows}))
+        keys = await self.keys_by_id(list({row["key_id"] for row in rows}))
+        return [
+            RegisteredBinding(
+                row["id"], row["created_at"], row["updated_at"], resources[row["resource_id"]], keys[row["key_id"]]
+            )
+            for row in rows
+        ]
+
+    async def touch_binding(self, binding_id: int) -> None:
+        await QUERIES.touch_binding(self._connection, id=binding_id)
 
     async def audit(
         self,

@@ -171,6 +171,11 @@ class Resources:
         async with self._store.transaction() as records:
             return await records.resources(kind)
 
+    async def transaction_id(self) -> int:
+        """The number of the transaction that acts ``together`` are."""
+        async with self._store.transaction() as records:
+            return await records.transaction_id()
+
     def _account(self, account: str | None) -> str:
         return checked(account or self._default_account, "account")
 

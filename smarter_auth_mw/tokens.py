@@ -75,6 +75,15 @@ class Token:
         raise TypeError("A token is not pickled: it would leave the process in the clear.")
 
 
+class MintedToken(str):
+    """A fresh token for its owner's eyes: the string itself, which hides only where an object is shown."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(Token(self.encode("ascii")))
+
+
 def mint(form: TokenFormat = "knox") -> Token:
     """A new token, of 256 random bits in either format (knox: ``create_token_string``)."""
     if form == "knox":

@@ -256,6 +256,10 @@ SELECT ARRAY(SELECT binding.id FROM smarter_auth.binding JOIN smarter_auth.resou
 SELECT ARRAY(SELECT binding.id FROM smarter_auth.binding JOIN smarter_auth.resource ON resource.id = resource_id
               WHERE kind = :kind AND key_id = :key_id ORDER BY binding.id);
 
+-- name: find_binding_id(kind, lookup, key_id)$
+SELECT binding.id FROM smarter_auth.binding JOIN smarter_auth.resource ON resource.id = resource_id
+ WHERE kind = :kind AND replace(ref, '_', '-') = :lookup AND key_id = :key_id;
+
 -- name: find_bindings(kind, ids)
 SELECT binding.id, binding.created_at, binding.updated_at, resource_id, key_id
   FROM smarter_auth.binding
@@ -263,5 +267,5 @@ SELECT binding.id, binding.created_at, binding.updated_at, resource_id, key_id
  WHERE kind = :kind AND binding.id = ANY (:ids)
  ORDER BY binding.id;
 
--- name: touch_binding(id)$
-UPDATE smarter_auth.binding SET updated_at = now() WHERE id = :id RETURNING id;
+-- name: touch_binding(id)!
+UPDATE smarter_auth.binding SET updated_at = now() WHERE id = :id;
