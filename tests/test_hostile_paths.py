@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smarter_auth_mw import mounts, path_routing, paths, table
+from smarter_auth_mw import hosts, mounts, path_routing, paths, table
 from smarter_auth_mw.decision import Denial
 from smarter_auth_mw.domain import Target
 from smarter_auth_mw.judgement import Judgement, agree
@@ -69,7 +69,7 @@ def test_no_request_put_together_from_fragments_does_either(
 # The suite has teeth: with one rule switched off, it finds a way through.
 
 
-fold, decodings = paths.fold, paths._decodings
+fold, decodings, asked_for = paths.fold, paths._decodings, hosts.asked_for
 
 
 def named_only(hits: Callable[..., list[table.Hit]]) -> Callable[..., list[table.Hit]]:
@@ -112,6 +112,14 @@ def heedless_of_backslashes(path: str) -> list[str]:
     return [text for text in decodings(path) if "\\" in text] or decodings(path)
 
 
+def heedless_of_a_second_host(headers: hosts.Headers) -> hosts.Asked:
+    return asked_for({name: (name, value) for name, value in reversed([*headers])}.values())
+
+
+def heedless_of_texts(headers: hosts.Headers) -> hosts.Asked:
+    return asked_for(headers)._replace(texts=[])
+
+
 def uncut(text: str) -> list[str]:
     return paths._visible(text).split("/")
 
@@ -141,6 +149,10 @@ RULES: dict[str, tuple[str, Any, str, Any]] = {
     "root_path wherever it stands": ("litestar", mounts, "_less_root", only_in_front),
     "mounts": ("nested mounts", mounts.Mounts, "readings", lambda _, text, roots: [text]),
     "mounts nest": ("mounts repeatedly", mounts.Mounts, "readings", once),
+    "exactly one Host": ("hosts, the last", hosts, "asked_for", heedless_of_a_second_host),
+    "what is no host": ("hosts, the first", hosts, "_HOST", re.compile("(?s).*")),
+    "hosts that a proxy tells of": ("hosts, of a trusted proxy", hosts, "FORWARDED_HOSTS", frozenset()),
+    "careless reading of hosts": ("hosts, of a trusted proxy", hosts, "asked_for", heedless_of_texts),
     "a pattern's words further back": ("mount that nobody told of", path_routing, "_rests", lambda _: ()),
 }
 
