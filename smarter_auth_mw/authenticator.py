@@ -49,13 +49,17 @@ class Authenticator:
     def warm(self, target: Target, credentials: Credentials) -> Decision | None:
         """The decision if the facts are at hand: no waiting, no I/O."""
         bindings = self._cache.peek(target)
-        decision = None if bindings is None else self._decide(bindings, target, credentials)
+        if bindings is None or target.also is not None:
+            return None
+        decision = self._decide(bindings, target, credentials)
         return None if self._is_doubtful(decision, credentials) else decision
 
     async def authenticate(self, target: Target, credentials: Credentials, peer: str = "") -> Decision:
         """The decision; unavailable, never anonymous, where the facts cannot be known."""
         try:
-            bindings = self._cache.peek(target) or await self._cache.get(target, peer)
+            bindings = await self._bindings(target, peer)
+            if target.also is not None and await self._resource(target.also, peer) != bindings.resource:
+                return Denial(Reason.AMBIGUOUS, detail=f"{target.names} is not {target.also.names}")
         except InvalidReferenceError as error:
             return Denial(Reason.NOT_CANONICAL, detail=error.message)
         except UnavailableError as error:
@@ -68,6 +72,12 @@ class Authenticator:
             logger.warning("store.recovered")
         decision = self._decide(bindings, target, credentials)
         return await self._judged(decision, credentials, peer) if self._is_doubtful(decision, credentials) else decision
+
+    async def _resource(self, target: Target, peer: str) -> Resource:
+        return target.names if isinstance(target.names, Resource) else (await self._bindings(target, peer)).resource
+
+    async def _bindings(self, target: Target, peer: str) -> Bindings:
+        return self._cache.peek(target) or await self._cache.get(target, peer)
 
     def _is_doubtful(self, decision: Decision | None, credentials: Credentials) -> bool:
         """Whether a bad token may have come along to an open resource, which is not to be ignored."""
@@ -90,7 +100,7 @@ class Authenticator:
 
     def _granted_stale(self, target: Target, credentials: Credentials) -> Grant | None:
         """A grant by an entry that is older than it should be: an outage lengthens grants, and nothing else."""
-        bindings = self._cache.stale(target)
+        bindings = self._cache.stale(target) if target.also is None else None
         decision = None if bindings is None else self._decide(bindings, target, credentials)
         if not isinstance(decision, Grant):
             return None

@@ -53,13 +53,15 @@ class Target:
     """What a route names, as far as the request alone can tell.
 
     ``account`` is the pattern's ``{account}``, which must turn out to be the resource's own; ``always`` marks a route
-    that is protected without any binding; ``exact`` one whose application compares references byte for byte.
+    that is protected without any binding; ``exact`` one whose application compares references byte for byte. ``also``
+    is what the same request names besides: the directory must say that both are one.
     """
 
     names: Resource | Alias
     account: str | None = None
     always: bool = False
     exact: bool = False
+    also: Target | None = None
     lookup: str = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:

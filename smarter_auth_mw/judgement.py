@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from smarter_auth_mw.decision import Denial, Reason
-from smarter_auth_mw.domain import Target
+from smarter_auth_mw.domain import Alias, Target
 
 SHOWN_CHARS = 120
 
@@ -31,11 +31,20 @@ def agree(one: Judgement, other: Judgement) -> Judgement:
 
 
 def _both(one: Judgement, other: Judgement, mine: Target, yours: Target) -> Judgement:
-    if mine.names != yours.names or (mine.account and yours.account and mine.account != yours.account):
+    if not _may_be_one(mine, yours) or (mine.account and yours.account and mine.account != yours.account):
         detail = f"{one.line} names {mine.names}, and {other.line} names {yours.names}"
         return refused(detail, one.reading, Reason.AMBIGUOUS)
     account, always, exact = mine.account or yours.account, mine.always or yours.always, mine.exact or yours.exact
-    return one._replace(result=Target(mine.names, account, always, exact))
+    also = mine.also or yours.also or (None if mine.names == yours.names else Target(yours.names))
+    return one._replace(result=Target(mine.names, account, always, exact, also))
+
+
+def _may_be_one(mine: Target, yours: Target) -> bool:
+    """Whether the directory may find that both name one resource: two forms of alias, or one and a reference."""
+    if mine.names == yours.names:
+        return mine.also is None or yours.also is None or mine.also == yours.also
+    forms = {names.form if isinstance(names, Alias) else None for names in (mine.names, yours.names)}
+    return mine.names.kind == yours.names.kind and len(forms) == 2 and mine.also is None and yours.also is None
 
 
 def refused(detail: str, text: str, reason: Reason = Reason.NOT_CANONICAL) -> Judgement:

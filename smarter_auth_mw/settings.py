@@ -48,7 +48,8 @@ def _split(separators: str) -> BeforeValidator:
 
 
 Words = Annotated[tuple[str, ...], NoDecode, _split(",;\n")]
-Lines = Annotated[tuple[str, ...], NoDecode, _split(";\n")]
+Lines = Annotated[tuple[str, ...], NoDecode, _split("\n")]
+"""A ``;`` separates too, but not within a comment: whoever knows the grammar splits there."""
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -58,7 +59,7 @@ class RouteSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True, hide_input_in_errors=True)
 
-    required: ClassVar[tuple[str, ...]] = ("database_url", "routes")
+    required: ClassVar[tuple[str, ...]] = ()
 
     routes: Lines = Field(
         default=(), validate_default=True, description="KIND PATTERN [always], none PATH, or preset:NAME, one a line"
@@ -115,6 +116,8 @@ class Settings(RouteSettings):
     """
 
     model_config = SettingsConfigDict(extra="forbid")
+
+    required: ClassVar[tuple[str, ...]] = ("database_url", "routes")
 
     database_url: SecretStr = Field(
         default=SecretStr(""), validate_default=True, description="postgresql://…, or embedded: / embedded:///DIR"

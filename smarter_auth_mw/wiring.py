@@ -57,6 +57,7 @@ class Wiring:
         self._near_misses = NearMisses()
         self._is_outage = False
         self._ignored: set[str] = set()
+        self._claims: frozenset[tuple[str, str]] | None = None
         self._own_domains = set(map(hosts.normal, (*known.platform_domains, *known.api_domains)))
         self.is_sure = False
         """Whether it is known which custom domains there are."""
@@ -73,7 +74,8 @@ class Wiring:
 
     def _note(self, error: ConfigurationError) -> None:
         known = self.mistakes.mistakes if self.mistakes else ()
-        self.mistakes = ConfigurationError((*known, *(new for new in error.mistakes if new not in known)))
+        named = {mistake.variable for mistake in known}
+        self.mistakes = ConfigurationError((*known, *(new for new in error.mistakes if new.variable not in named)))
         logger.error("%s", error)
 
     def resolve(self, scope: Mapping[str, Any]) -> Target | Denial | None:
@@ -155,8 +157,9 @@ class Wiring:
                 del self._connections[parts.authenticator]
 
     def _know_domains(self, claims: Iterable[tuple[str, str]]) -> None:
-        if self.routes is not None:
-            ignored = self.routes.replace_domains(claims)
+        known, self._claims = self._claims, frozenset(claims)
+        if self.routes is not None and known != self._claims:
+            ignored = self.routes.replace_domains(self._claims)
             for told in set(ignored) - self._ignored:
                 logger.warning("domain.ignored: %s", told)
             self._ignored = set(ignored)

