@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test check tests format clean
+.PHONY: demo test check tests fuzz format clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/smarter-auth demo $(ARGS)
@@ -20,6 +20,10 @@ check: $(VENV)/.dev
 
 tests: $(VENV)/.dev
 	$(BIN)/pytest --numprocesses auto --dist loadfile --cov --cov-report term $(ARGS)
+
+# SEED=… and COUNT=… choose other requests, and more or fewer of them.
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m tests.hostile --count $(or $(COUNT),1000000) --seed $(or $(SEED),20260101)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .

@@ -38,17 +38,37 @@ async def filled(owner: asyncpg.Connection) -> asyncpg.Connection:
 async def test_reading_a_resource_is_index_probes_only(filled: asyncpg.Connection) -> None:
     await filled.execute(f"PREPARE read (text, text) AS {QUERIES.read_bindings.sql}")
     for ref, tokens in (("30000", 10), ("30002", 1), ("none", 1)):
-        explained = await filled.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE read ('bot', '{ref}')")
-        plan = json.loads(explained)[0]["Plan"]
-        assert {node["Node Type"] for node in _nodes(plan)} <= {
-            "Nested Loop",
-            "Index Scan",
-            "Index Only Scan",
-            "Result",
-            "Memoize",
-        }
-        assert plan["Actual Rows"] >= tokens
-        assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 150
+        await _is_probes_only(filled, f"('bot', '{ref}')", tokens)
+
+
+async def test_reading_a_name_a_label_or_a_domain_is_index_probes_only(filled: asyncpg.Connection) -> None:
+    await filled.execute("""
+        UPDATE smarter_auth.resource SET name = 'bot_' || id, domain = 'bot-' || id || '.example.net';
+        ANALYZE smarter_auth.alias, smarter_auth.resource;
+    """)
+    await filled.execute(f"PREPARE read (text, text, text, text) AS {QUERIES.read_alias.sql}")
+    for form, account, value, tokens in (
+        ("name", "default", "bot-30000", 10),
+        ("label", "default", "bot-30002", 1),
+        ("domain", "", "bot-30000.example.net", 10),
+        ("name", "default", "nobody", 1),
+        ("name", "elsewhere", "bot-30000", 1),
+    ):
+        await _is_probes_only(filled, f"('bot', '{form}', '{account}', '{value}')", tokens)
+
+
+async def _is_probes_only(connection: asyncpg.Connection, arguments: str, tokens: int) -> None:
+    explained = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE read {arguments}")
+    plan = json.loads(explained)[0]["Plan"]
+    assert {node["Node Type"] for node in _nodes(plan)} <= {
+        "Nested Loop",
+        "Index Scan",
+        "Index Only Scan",
+        "Result",
+        "Memoize",
+    }
+    assert plan["Actual Rows"] >= tokens
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 150
 
 
 async def test_heartbeat_finds_what_is_new_by_index(filled: asyncpg.Connection) -> None:
