@@ -50,9 +50,10 @@ class SmarterAuthMiddleware:
         if isinstance(decision, Denial):
             await self._reject(await self._wiring.denied(decision, scope), scope, send)
             return
+        self._wiring.observe(decision, scope)
         admitted = self._admitted(scope, decision)
         if kind == "websocket":
-            await converse(self.app, admitted, receive, send, partial(self._decide, target, credentials, scope))
+            await converse(self.app, admitted, receive, send, partial(self._decide_again, target, credentials, scope))
         else:
             await self.app(admitted, receive, send)
 
@@ -62,6 +63,13 @@ class SmarterAuthMiddleware:
         authenticator = self._wiring.authenticator()
         decision = None if authenticator is None else authenticator.warm(target, credentials)
         return decision or await self._wiring.authenticate(target, credentials, scope)
+
+    async def _decide_again(self, target: Target | Denial, credentials: Credentials, scope: Scope) -> Decision:
+        """The same for a message: what was let in is counted once, that it is cut is to be seen."""
+        decision = await self._decide(target, credentials, scope)
+        if isinstance(decision, Denial):
+            self._wiring.observe(decision, scope)
+        return decision
 
     async def _reject(self, denial: Denial, scope: Scope, send: Send) -> None:
         prefix = ""
@@ -94,7 +102,15 @@ class SmarterAuthMiddleware:
                 await self._wiring.close()
             await send(message)
 
-        await self.app(scope, receive_again, send_closed)
+        try:
+            await self.app(scope, receive_again, send_closed)
+        except Exception:
+            if not waiting:
+                raise
+            # It went without listening, as an app does that does not speak lifespan. But we have something to close.
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await send_closed({"type": "lifespan.shutdown.complete"})
 
     def _admitted(self, scope: Scope, decision: Grant | Anonymous) -> Scope:
         """A copy of the scope that tells the app who is there; the caller's own stays as it is."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from smarter_auth_mw.cache import Cache
 from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant, Reason, Require, decide
@@ -86,13 +87,15 @@ class Authenticator:
     async def _judged(self, opened: Decision, credentials: Credentials, peer: str) -> Decision:
         """The decision for an open resource, or the denial of a token that no key has, or none that is valid."""
         if self._known_tokens is None or not isinstance(credentials, Token) or credentials.is_mistyped:
-            return Denial(Reason.UNKNOWN_TOKEN, opened.resource, detail="malformed")
+            return Denial(Reason.UNKNOWN_TOKEN, opened.resource, detail="malformed", account=opened.account)
         try:
             bindings = await self._known_tokens.bindings_of(credentials, peer)
         except UnavailableError as error:
-            return Denial(Reason.UNAVAILABLE, opened.resource, detail=error.message)
+            return Denial(Reason.UNAVAILABLE, opened.resource, detail=error.message, account=opened.account)
         judged = decide(bindings, credentials, self._clock(), always=True)
-        return Denial(judged.reason, opened.resource, judged.key_id) if isinstance(judged, Denial) else opened
+        if not isinstance(judged, Denial):
+            return opened
+        return replace(judged, resource=opened.resource, detail="", account=opened.account)
 
     async def throttled(self, denial: Denial, peer: str) -> Denial:
         """The denial as the peer is told of it: its token has been judged, and may have been one too many."""
@@ -121,14 +124,16 @@ class Authenticator:
         if bindings.account is not None:
             if isinstance(target.names, Resource) and bindings.resource.ref != target.names.ref:
                 if not target.exact:
-                    return Denial(Reason.NOT_CANONICAL, bindings.resource, detail=f"registered as {bindings.resource}")
+                    detail = f"registered as {bindings.resource}"
+                    return Denial(Reason.NOT_CANONICAL, bindings.resource, detail=detail, account=bindings.account)
                 bindings = Bindings(target.names)  # The app compares exactly: this is another one, and unknown.
             elif target.account is not None and target.account != bindings.account:
-                return Denial(Reason.NOT_FOUND, bindings.resource, detail=f"not in account {target.account}")
+                detail = f"not in account {target.account}"
+                return Denial(Reason.NOT_FOUND, bindings.resource, detail=detail, account=bindings.account)
         token = None if isinstance(credentials, Malformed) else credentials
         decision = decide(bindings, token, self._clock(), always=target.always, require=self._require)
         if isinstance(credentials, Malformed) and isinstance(decision, Denial):
-            return Denial(Reason.MALFORMED_CREDENTIALS, bindings.resource, detail=credentials.detail)
+            return replace(decision, reason=Reason.MALFORMED_CREDENTIALS, detail=credentials.detail)
         return decision
 
 

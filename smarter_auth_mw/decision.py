@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -47,35 +47,49 @@ STATUS = {
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """The token opens the resource; ``outer_user`` is whom an outer middleware had put in ``scope["user"]``."""
+    """The token opens the resource; ``outer_user`` is whom an outer middleware had put in ``scope["user"]``.
+
+    ``binding`` is the one that says so.
+    """
 
     resource: Resource
     principal: Principal
     outer_user: Any = None
+    binding: Binding | None = field(default=None, compare=False, repr=False)
 
     @property
     def key_id(self) -> str:
         return self.principal.key_id
 
+    @property
+    def account(self) -> str:
+        return self.principal.account
+
 
 @dataclass(frozen=True, slots=True)
 class Anonymous:
-    """The resource is open: pass, whatever credentials came along."""
+    """The resource is open: pass, whatever credentials came along. ``account`` is None where nobody registered it."""
 
     resource: Resource
     outer_user: Any = None
     principal: None = None
     key_id: None = None
+    account: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Denial:
-    """The request is refused. ``detail`` explains to operators and never reaches the client."""
+    """The request is refused. ``detail`` explains to operators and never reaches the client.
+
+    ``account`` is the resource's, None where nobody registered it; ``token_key`` tells which known token was refused.
+    """
 
     reason: Reason
     resource: Resource | None = None
     key_id: str | None = None
     detail: str = ""
+    account: str | None = field(default=None, compare=False)
+    token_key: str = field(default="", compare=False)
 
 
 Decision = Grant | Anonymous | Denial
@@ -106,18 +120,21 @@ def decide(
 ) -> Decision:
     """Decide a request for ``bindings.resource`` at ``now_s`` (Unix time)."""
     if not is_protected(bindings, always=always, require=require):
-        return Anonymous(bindings.resource)
+        return Anonymous(bindings.resource, account=bindings.account)
     if token is None:
-        return Denial(Reason.MISSING_CREDENTIALS, bindings.resource)
+        return Denial(Reason.MISSING_CREDENTIALS, bindings.resource, account=bindings.account)
     denial = None
     for binding in bindings.by_digest.get(token.digest, ()):
         if not same_digest(binding.digest, token.digest):
             continue
         reason = _objection(binding, bindings, now_s)
         if reason is None:
-            return Grant(bindings.resource, Principal(binding.key_id, binding.key_name, binding.account))
-        denial = Denial(reason, bindings.resource, binding.key_id)
-    return denial or Denial(Reason.UNKNOWN_TOKEN, bindings.resource, detail=MISTYPED if token.is_mistyped else "")
+            return Grant(
+                bindings.resource, Principal(binding.key_id, binding.key_name, binding.account), binding=binding
+            )
+        denial = Denial(reason, bindings.resource, binding.key_id, "", bindings.account, binding.token_key)
+    detail = MISTYPED if token.is_mistyped else ""
+    return denial or Denial(Reason.UNKNOWN_TOKEN, bindings.resource, detail=detail, account=bindings.account)
 
 
 def opens(binding: Binding, bindings: Bindings, now_s: float) -> bool:

@@ -7,7 +7,7 @@ import contextvars
 import os
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 T = TypeVar("T")
@@ -52,6 +52,7 @@ class PerLoop(Generic[T]):
 
     def _find(self, loop: asyncio.AbstractEventLoop) -> _Owner[T] | None:
         if self._pid != os.getpid():
+            _inherited.extend(self._owners.values())
             self._owners, self._pid = WeakKeyDictionary(), os.getpid()
         return self._owners.get(loop)
 
@@ -91,3 +92,7 @@ class _Owner(Generic[T]):
             self.parts, self.is_over = None, True
             if self._owners.get(self.loop) is self:
                 del self._owners[self.loop]
+
+
+_inherited: list[_Owner[Any]] = []
+"""Those of a parent process. To collect one would be to resume it, on whatever loop happens to run."""

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from functools import partial
@@ -22,6 +22,7 @@ from smarter_auth_mw.changes import Changes
 from smarter_auth_mw.errors import SmarterAuthError
 from smarter_auth_mw.known_tokens import KnownTokens
 from smarter_auth_mw.listener import Listener
+from smarter_auth_mw.observers import Observers
 from smarter_auth_mw.settings import Settings
 from smarter_auth_mw.shared import SharedCounts, SharedTier, backend_of
 from smarter_auth_mw.store import Store, open_pool
@@ -52,10 +53,13 @@ class Parts:
 
 
 @asynccontextmanager
-async def open_parts(settings: Settings, know_domains: KnowDomains = lambda _: None) -> AsyncIterator[Parts]:
+async def open_parts(
+    settings: Settings, know_domains: KnowDomains = lambda _: None, observers: Observers | None = None
+) -> AsyncIterator[Parts]:
     """Everything that decides requests, listening to what changes. Raises ``UnavailableError`` or ``SchemaError``.
 
     ``know_domains`` is told which custom domains there are, before anything is decided and whenever they may change.
+    What ``observers`` have seen is written to the store.
     """
     cache_url = settings.cache_url.get_secret_value()
     async with (
@@ -70,6 +74,7 @@ async def open_parts(settings: Settings, know_domains: KnowDomains = lambda _: N
             _running(parts.listener.run()),
             _running(_keeping_domains(parts, know_domains)),
             _running(_purging(parts.store)),
+            observers.flushing(parts.store, settings.usage_flush_s) if observers else nullcontext(),
         ):
             yield parts
 
@@ -198,10 +203,11 @@ async def _keeping_domains(parts: Parts, know_domains: KnowDomains) -> None:
 
 
 async def _purging(store: Store) -> None:
-    """Forget old changes now and then; any worker does it for all."""
+    """Forget old changes and old usage now and then; any worker does it for all."""
     while True:
         await asyncio.sleep(PURGE_EVERY_S * random.uniform(0.5, 1.5))  # noqa: S311  # spreads the fleet
         try:
             await store.purge_changes(CHANGES_KEPT)
+            await store.drop_old_usage()
         except SmarterAuthError as error:
-            logger.info("changes.not_purged: %s", error)
+            logger.info("store.not_purged: %s", error)

@@ -11,12 +11,15 @@ from typing import Any
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
+from smarter_auth_mw.audit import RequestEvent
 from smarter_auth_mw.database import CONNECT_TIMEOUT_S, QUERIES, READ_COMMITTED, SCHEMA, close, connecting, reported
 from smarter_auth_mw.domain import Alias, Binding, Bindings, Protection, Resource, Target
 from smarter_auth_mw.errors import InvalidReferenceError, SchemaError, UnavailableError
 from smarter_auth_mw.inputs import is_storable
 from smarter_auth_mw.records import Records
+from smarter_auth_mw.reports import Reports
 from smarter_auth_mw.settings import mask_url
+from smarter_auth_mw.usage import Batch
 
 # Our statements find their rows by index: compiling them, or planning them anew, costs more than it saves.
 _SESSION = {"jit": "off", "plan_cache_mode": "force_generic_plan"} | READ_COMMITTED
@@ -172,6 +175,51 @@ class Store:
         async with self._pool.acquire() as connection:
             purged: int = await QUERIES.purge_changes(connection, keep=keep)
         return purged
+
+    async def write_usage(self, batch: Batch) -> None:
+        """Add counts, and note when tokens were used last; a batch that was written already changes nothing."""
+        series = list(batch.counts)
+        async with self._pool.acquire() as connection:
+            await QUERIES.write_usage(
+                connection,
+                batch=batch.batch_id,
+                age=timedelta(seconds=batch.age_s),
+                kinds=[one.kind for one in series],
+                refs=[one.ref for one in series],
+                key_ids=[one.key_id for one in series],
+                token_keys=[one.token_key for one in series],
+                outcomes=[one.outcome for one in series],
+                counts=list(batch.counts.values()),
+                digests=[one.digest or None for one in series],
+            )
+
+    async def write_requests(self, events: Sequence[RequestEvent]) -> None:
+        """Append requests to the audit."""
+        async with self._pool.acquire() as connection:
+            await QUERIES.write_requests(
+                connection,
+                ages_s=[event.age_s for event in events],
+                peers=[event.peer for event in events],
+                actions=[event.action for event in events],
+                kinds=[event.kind for event in events],
+                refs=[event.ref for event in events],
+                accounts=[event.account for event in events],
+                key_ids=[event.key_id for event in events],
+                reasons=[event.reason for event in events],
+                facts=[event.facts_json for event in events],
+            )
+
+    async def drop_old_usage(self) -> int:
+        """Drop the roll-ups that are past their time, and tell how many partitions that were; any worker may."""
+        async with self._pool.acquire() as connection:
+            dropped: int = await QUERIES.drop_old_usage(connection)
+        return dropped
+
+    @asynccontextmanager
+    async def reports(self) -> AsyncIterator[Reports]:
+        """What operators ask about the audit and usage."""
+        async with self._pool.acquire() as connection, connection.transaction(isolation="read_committed"):
+            yield Reports(connection)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Records]:

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
@@ -42,7 +43,7 @@ class Throttle:
         """The denial, or the one that takes its place where this peer has failed too often on this resource."""
         if not is_guess(denial) or await self._counts(str(denial.resource), peer):
             return denial
-        return Denial(Reason.THROTTLED, denial.resource, denial.key_id, detail=denial.reason.value)
+        return replace(denial, reason=Reason.THROTTLED, detail=denial.reason.value)
 
     async def _counts(self, resource: str, peer: str) -> bool:
         """Whether one attempt more is within the rate."""

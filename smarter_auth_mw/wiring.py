@@ -10,6 +10,7 @@ from typing import Any
 from starlette.types import Scope
 
 from smarter_auth_mw import connections, hosts
+from smarter_auth_mw.audit import Audit
 from smarter_auth_mw.authenticator import Authenticator
 from smarter_auth_mw.connections import Connection
 from smarter_auth_mw.decision import Decision, Denial, Reason
@@ -19,11 +20,13 @@ from smarter_auth_mw.http_auth import Credentials, Extractor, Rejections, is_pre
 from smarter_auth_mw.loops import PerLoop
 from smarter_auth_mw.mounts import mounts_of
 from smarter_auth_mw.near_misses import NearMisses
+from smarter_auth_mw.observers import Observers
 from smarter_auth_mw.parts import open_parts
 from smarter_auth_mw.peers import Peers
 from smarter_auth_mw.routing import Routes
 from smarter_auth_mw.settings import RouteSettings, Settings
 from smarter_auth_mw.throttle import is_guess, window_s
+from smarter_auth_mw.usage import Usage
 
 logger = logging.getLogger("smarter_auth_mw")
 
@@ -55,6 +58,8 @@ class Wiring:
         self._passes_preflights = known.preflight == "pass"
         self._peers = Peers(known.trusted_proxies)
         self._near_misses = NearMisses()
+        self._observers = Observers(Usage(), Audit(known.audit, self._peers.network))
+        self.observe = self._observers.observe
         self._is_outage = False
         self._ignored: set[str] = set()
         self._claims: frozenset[tuple[str, str]] | None = None
@@ -123,12 +128,13 @@ class Wiring:
         return await authenticator.authenticate(target, credentials, self._peers.network(scope))
 
     async def denied(self, denial: Denial, scope: Mapping[str, Any]) -> Denial:
-        """What the peer is to be told of a denial: that one, or that it has failed too often."""
+        """What the peer is to be told of a denial: that one, or that it has failed too often. Observers hear of it."""
         self._near_misses.note(denial, scope["path"])
         authenticator = self.authenticator()
-        if authenticator is None or not is_guess(denial):
-            return denial
-        return await authenticator.throttled(denial, self._peers.network(scope))
+        if authenticator is not None and is_guess(denial):
+            denial = await authenticator.throttled(denial, self._peers.network(scope))
+        self.observe(denial, scope)
+        return denial
 
     async def open(self) -> None:
         """Open the running loop's connections; a database that is down is reported, and tried again by requests."""
@@ -149,7 +155,7 @@ class Wiring:
     async def _opened(self) -> AsyncIterator[Authenticator]:
         if self.mistakes is not None or self.settings is None:
             raise self.mistakes or UnavailableError()
-        async with open_parts(self.settings, self._know_domains) as parts:
+        async with open_parts(self.settings, self._know_domains, self._observers) as parts:
             self._connections[parts.authenticator] = Connection(parts, self.settings)
             try:
                 yield parts.authenticator

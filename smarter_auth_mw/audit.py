@@ -1,0 +1,151 @@
+"""The audit of requests: who was refused what, and truly why; bounded, and exact about how much was left out."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant
+
+Audited = Literal["none", "denials", "all"]
+
+DECISIONS: dict[Audited, tuple[type[Decision], ...]] = {
+    "none": (),
+    "denials": (Denial,),
+    "all": (Denial, Grant, Anonymous),
+}
+"""Which decisions are noted."""
+PER_SECOND = 10.0
+"""How many requests a worker writes down at the most, on the average,"""
+BURST = 200
+"""and how many at once."""
+MAX_EVENTS = 2_000
+"""What waits to be written, while the database cannot be reached."""
+MAX_TEXT = 255
+"""How much is kept of whatever a stranger chose."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestEvent:
+    """A request as the audit tells of it, or how many were left out; ``peer`` is the network that it came from."""
+
+    action: str
+    at_s: float
+    peer: str = ""
+    kind: str | None = None
+    ref: str | None = None
+    account: str | None = None
+    key_id: str | None = None
+    reason: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def age_s(self) -> float:
+        """How long ago it was."""
+        return max(0.0, time.monotonic() - self.at_s)
+
+    @property
+    def facts_json(self) -> str | None:
+        return json.dumps(self.facts) if self.facts else None
+
+
+class Sink(Protocol):
+    """Where events are written; it raises where that fails."""
+
+    async def write_requests(self, events: Sequence[RequestEvent]) -> None: ...
+
+
+class Audit:
+    """Writes requests down, of whatever thread they are decided on.
+
+    ``network`` tells the peer's network. What is beyond the rate or the memory is counted by its outcome, and the
+    counts are written as an event.
+    """
+
+    def __init__(
+        self,
+        audited: Audited,
+        network: Callable[[Mapping[str, Any]], str],
+        *,
+        per_second: float = PER_SECOND,
+        burst: int = BURST,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.decisions = DECISIONS[audited]
+        self._network = network
+        self._per_second, self._burst = per_second, burst
+        self._clock = clock
+        self.forget()
+
+    def forget(self) -> None:
+        """Start with nothing."""
+        self._lock = threading.Lock()
+        self._events: deque[RequestEvent] = deque()
+        self._dropped: Counter[str] = Counter()
+        self._allowance, self._allowed_at_s = float(self._burst), self._clock()
+
+    def observe(self, decision: Decision, scope: Mapping[str, Any]) -> None:
+        """Note it; whoever calls looks at ``decisions`` first."""
+        with self._lock:
+            if not self._is_allowed():
+                self._dropped[_outcome(decision)] += 1
+                return
+        self._events.append(_event(decision, self._network(scope), self._clock()))
+
+    async def flush(self, sink: Sink) -> None:
+        """Write what waits; raises what the sink raises, and keeps it then."""
+        events, dropped = self._take()
+        if not events:
+            return
+        try:
+            await sink.write_requests(events)
+        except BaseException:
+            with self._lock:
+                self._events.extendleft(reversed(events[: len(events) - bool(dropped)]))
+                self._dropped.update(dropped)
+            raise
+
+    def _take(self) -> tuple[list[RequestEvent], Counter[str]]:
+        with self._lock:
+            events, dropped = list(self._events), self._dropped
+            self._events.clear()
+            self._dropped = Counter()
+        if dropped:
+            facts = {"events": dropped.total(), "outcomes": dict(dropped)}
+            events.append(RequestEvent("request.dropped", self._clock(), facts=facts))
+        return events, dropped
+
+    def _is_allowed(self) -> bool:
+        now_s = self._clock()
+        self._allowance = min(self._burst, self._allowance + (now_s - self._allowed_at_s) * self._per_second)
+        self._allowed_at_s = now_s
+        if self._allowance < 1 or len(self._events) >= MAX_EVENTS:
+            return False
+        self._allowance -= 1
+        return True
+
+
+def _event(decision: Decision, peer: str, at_s: float) -> RequestEvent:
+    kind, ref = decision.resource or (None, None)
+    about = (peer, kind, ref and _shown(ref), decision.account, decision.key_id)
+    if not isinstance(decision, Denial):
+        return RequestEvent(f"request.{_outcome(decision)}", at_s, *about)
+    facts = {"status": decision.reason.status, "detail": _shown(decision.detail), "token_key": decision.token_key}
+    facts = {name: fact for name, fact in facts.items() if fact}
+    return RequestEvent("request.deny", at_s, *about, decision.reason.value, facts)
+
+
+def _outcome(decision: Decision) -> str:
+    if isinstance(decision, Denial):
+        return decision.reason.value
+    return "grant" if isinstance(decision, Grant) else "anonymous"
+
+
+def _shown(text: str) -> str:
+    """The text in printable ASCII, escaped and cut."""
+    return ascii(text[:MAX_TEXT])[1:-1][:MAX_TEXT]

@@ -1,0 +1,73 @@
+"""Observers watch decisions: they never steer them, never wait, and their failure is counted and not raised."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from smarter_auth_mw import audit, usage
+from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant
+from smarter_auth_mw.errors import SmarterAuthError
+
+Observe = Callable[[Decision, Mapping[str, Any]], None]
+
+logger = logging.getLogger("smarter_auth_mw")
+
+
+class Observers:
+    """Tells usage and audit of every decision, and has them written now and then.
+
+    ``failures`` counts what an observer could not make of a decision, ``failed_flushes`` what could not be written.
+    """
+
+    def __init__(self, usage: usage.Usage, audit: audit.Audit) -> None:
+        self.failures = 0
+        self.failed_flushes = 0
+        self._flushed = (usage, audit)
+        self._of: dict[type[Decision], tuple[Observe, ...]] = {
+            kind: (usage.observe, audit.observe) if kind in audit.decisions else (usage.observe,)
+            for kind in (Grant, Anonymous, Denial)
+        }
+
+    def observe(self, decision: Decision, scope: Mapping[str, Any]) -> None:
+        """Tell all of them of a decision that nothing changes any more."""
+        for observe in self._of[type(decision)]:
+            try:
+                observe(decision, scope)
+            except Exception as error:
+                self._note(error)
+
+    @asynccontextmanager
+    async def flushing(self, store: Any, every_s: float) -> AsyncIterator[None]:
+        """Write to the store as often as that, for as long as the block lasts, and once more at its end."""
+        task = asyncio.create_task(self._flush_for_ever(store, every_s))
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+            for _ in range(2):  # What could not be written before, and what has been counted since.
+                await self.flush(store)
+
+    async def flush(self, store: Any) -> None:
+        """Write what there is; what cannot be written is kept for the next time."""
+        for observer in self._flushed:
+            try:
+                await observer.flush(store)
+            except Exception as error:
+                self.failed_flushes += 1
+                # Not the text of an error that is not ours, which may quote a row.
+                told = error if isinstance(error, SmarterAuthError) else type(error).__name__
+                logger.info("%s.not_written: %s", type(observer).__name__.lower(), told)
+
+    async def _flush_for_ever(self, store: Any, every_s: float) -> None:
+        while True:
+            await asyncio.sleep(every_s)
+            await self.flush(store)
+
+    def _note(self, error: Exception) -> None:
+        self.failures += 1
+        logger.debug("observer.failed: %s", type(error).__name__)

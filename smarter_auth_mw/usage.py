@@ -1,0 +1,175 @@
+"""Usage: how often what was asked with which token, and what came of it; counted here, written in batches."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, NamedTuple, Protocol
+from uuid import UUID, uuid4
+from weakref import WeakSet
+
+from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant
+
+MAX_COUNTERS = 20_000
+"""What is told apart between two flushes; the rest is counted as others of its kind."""
+GRANTED, ANONYMOUS = "grant", "anonymous"
+"""The outcomes that are no reason of a denial."""
+UNKNOWN, OTHER = "", "*"
+"""References of no resource: of all that nobody has registered, and of what there was no room to tell apart."""
+
+
+class Series(NamedTuple):
+    """What is counted: of which resource, with which token of which key, and what came of it.
+
+    ``digest`` is that of an accepted token, empty elsewhere.
+    """
+
+    kind: str
+    ref: str
+    outcome: str
+    key_id: str | None = None
+    token_key: str = ""
+    digest: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Counts that are written together, and only once: by its id the database knows whether it has them already."""
+
+    counts: Mapping[Series, int]
+    batch_id: UUID
+    taken_at_s: float
+
+    @property
+    def age_s(self) -> float:
+        """How long ago it was taken."""
+        return max(0.0, time.monotonic() - self.taken_at_s)
+
+
+class Sink(Protocol):
+    """Where batches are written; it raises where that fails."""
+
+    async def write_usage(self, batch: Batch) -> None: ...
+
+
+class Usage:
+    """Counts decisions, on whatever thread they are made, in bounded memory.
+
+    A token that was counted among others has no last use. What cannot be written is kept and tried again; meanwhile the
+    counts go on.
+    """
+
+    def __init__(self, max_counters: int = MAX_COUNTERS) -> None:
+        self._max_counters = max_counters
+        self.forget()
+        _instances.add(self)
+
+    def forget(self) -> None:
+        """Start with nothing, as a forked child does: its parent writes what was counted before."""
+        self._lock = threading.Lock()
+        self._passes: dict[int, _Pass] = {}
+        self._idle: list[_Pass] = []
+        self._rest: dict[Series, int] = {}
+        self._kept: list[Batch] = []
+
+    def observe(self, decision: Decision, _scope: Mapping[str, Any]) -> None:
+        """Count it."""
+        if not isinstance(decision, Denial):
+            counted = self._passes.get(id(_subject(decision)))
+            if counted is not None:
+                counted.once_more()
+                return
+        with self._lock:
+            self._begin(decision)
+
+    def _begin(self, decision: Decision) -> None:
+        """Count what has not been counted yet, or is not counted often."""
+        series = _series(decision)
+        if isinstance(decision, Denial) or series.ref == UNKNOWN or len(self._passes) >= self._max_counters:
+            if series not in self._rest and len(self._rest) >= self._max_counters:
+                series = Series(series.kind, OTHER, series.outcome)
+            self._rest[series] = self._rest.get(series, 0) + 1
+        else:
+            subject = _subject(decision)
+            self._passes.setdefault(id(subject), _Pass(subject, series)).once_more()
+
+    async def flush(self, sink: Sink) -> None:
+        """Write what could not be written before, or else what has been counted since; raises what the sink raises."""
+        if not self._kept and (taken := self._take()):
+            self._kept.append(taken)
+        while self._kept:
+            batch = self._kept.pop()
+            try:
+                await sink.write_usage(batch)
+            except BaseException:
+                self._kept.append(batch)
+                raise
+
+    def _take(self) -> Batch | None:
+        with self._lock:
+            counts, self._rest = self._rest, {}
+            late, self._idle = self._idle, []
+            for counted in late:
+                counted.add_to(counts)
+            for identity, counted in list(self._passes.items()):
+                if not counted.add_to(counts):
+                    del self._passes[identity]
+                    self._idle.append(counted)  # Another thread may have it in its hands: it is read once more.
+        return Batch(counts, uuid4(), time.monotonic()) if counts else None
+
+
+class _Pass:
+    """What passes, and how often.
+
+    It is found by the identity of its subject, since to hash a binding is to read all of it; and it holds that, so that
+    the identity is nobody else's. It counts without a lock: a count of ``itertools`` cannot be interrupted.
+    """
+
+    __slots__ = ("_taken", "once_more", "series", "subject")
+
+    def __init__(self, subject: object, series: Series) -> None:
+        self.subject = subject
+        self.series = series
+        self.once_more = count().__next__
+        self._taken = 0
+
+    def add_to(self, counts: dict[Series, int]) -> bool:
+        """Add how often since this was asked last; False if not at all."""
+        now = self.once_more()  # which counts as one itself
+        new, self._taken = now - self._taken, now + 1
+        if new:
+            counts[self.series] = counts.get(self.series, 0) + new
+        return new > 0
+
+
+def _subject(decision: Grant | Anonymous) -> object:
+    """What stays the same object from request to request, as long as it is cached."""
+    return decision.binding if type(decision) is Grant else decision.resource
+
+
+def _series(decision: Decision) -> Series:
+    resource = decision.resource
+    if resource is None:
+        kind, ref = "", UNKNOWN
+    else:
+        kind, ref = resource.kind, UNKNOWN if decision.account is None else resource.ref
+    if isinstance(decision, Grant):
+        binding = decision.binding
+        token = (binding.token_key, binding.digest) if binding is not None else ()
+        return Series(kind, ref, GRANTED, decision.key_id, *token)
+    if isinstance(decision, Anonymous):
+        return Series(kind, ref, ANONYMOUS)
+    return Series(kind, ref, decision.reason.value, decision.key_id, decision.token_key)
+
+
+def _forget_all() -> None:
+    for usage in _instances:
+        usage.forget()
+
+
+_instances: WeakSet[Usage] = WeakSet()
+os.register_at_fork(after_in_child=_forget_all)
