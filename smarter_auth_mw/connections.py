@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from typing import Protocol, TypeVar
+from typing import Protocol
 from weakref import WeakSet
 
 from smarter_auth_mw.domain import Bindings, Resource, Target
@@ -19,11 +19,10 @@ from smarter_auth_mw.parts import Parts, open_parts
 from smarter_auth_mw.records import Records
 from smarter_auth_mw.settings import DatabaseSettings, Settings
 
-T = TypeVar("T")
-
 ACTOR = "models"
 """Who does what models do, where nobody says more."""
-MAX_REMEMBERED = 1000
+MAX_REMEMBERED = 10_000
+"""Bindings that models keep, in all."""
 
 
 class NotConnectedError(UsageError):
@@ -46,12 +45,18 @@ class Connection:
     def __init__(self, parts: Parts, settings: Settings, actor: str = ACTOR) -> None:
         self.loop = asyncio.get_running_loop()
         self.is_open = True
-        self.remembered = BoundedMemoryCache(MAX_REMEMBERED)
-        """What models have made of bindings, by the resource's look-up, together with those bindings."""
+        self.remembered = BoundedMemoryCache(MAX_REMEMBERED, weigh=lambda remembered: len(remembered[1]) + 1)
+        """What models have read for the bindings of a resource, by its look-up, together with those bindings."""
         self.database = database_of(settings)
         self._parts = parts
         self._settings = settings
         self._actor = actor
+        with _lock:
+            _connections.add(self)
+
+    async def connection(self) -> Connection:
+        """Itself: it is open."""
+        return self
 
     def reading(self) -> AbstractAsyncContextManager[Records]:
         """One transaction to read in."""
@@ -79,12 +84,19 @@ class Connection:
         return cache.peek(target) or await cache.get(target)
 
 
-class Middleware(Protocol):
-    """A middleware, as far as it can connect the models."""
+class Connectable(Protocol):
+    """Whoever can connect the models."""
+
+    async def connection(self) -> Connection: ...
+
+
+class Middleware(Connectable, Protocol):
+    """A middleware, as far as models are concerned."""
 
     @property
     def settings(self) -> Settings | None: ...
-    async def connection(self) -> Connection: ...
+    @property
+    def was_opened(self) -> bool: ...
 
 
 @asynccontextmanager
@@ -97,7 +109,6 @@ async def connect(settings: Settings | None = None, *, actor: str = ACTOR) -> As
     settings = settings or DatabaseSettings()
     async with open_parts(settings) as parts:
         connection, outer = Connection(parts, settings, actor), _chosen.get()
-        _connections.add(connection)
         _chosen.set(connection)
         try:
             yield
@@ -130,30 +141,34 @@ async def current() -> Connection:
     loop, chosen = asyncio.get_running_loop(), _chosen.get()
     if chosen is not None and chosen.is_open and chosen.loop is loop:
         return chosen
-    if middleware := _only_middleware():
-        return await middleware.connection()
-    # A connect() around a server's life or a fixture's, say: its block is not around the task that asks.
-    return _only({one.database: one for one in list(_connections) if one.is_open and one.loop is loop})
-
-
-def _only_middleware() -> Middleware | None:
-    if len(_usable_middlewares()) > 1:
-        gc.collect()  # One that nobody holds any more holds itself, until it is collected.
-    found = _usable_middlewares()
-    return _only(found) if found else None
-
-
-def _usable_middlewares() -> dict[tuple[str, str], Middleware]:
-    with _lock:
-        return {database_of(one.settings): one for one in _middlewares if one.settings is not None}
-
-
-def _only(found: dict[tuple[str, str], T]) -> T:
-    if not found:
-        raise NotConnectedError()
-    if len(found) > 1:
+    here = _open_on(loop)
+    meant = _meant(here)
+    if len(meant) > 1 or not meant.keys() <= here.keys():
+        del meant
+        gc.collect()  # A middleware that nobody holds any more holds itself, until it is collected.
+        meant = _meant(here)
+    if len(meant) > 1:
         raise AmbiguousConnectionError()
-    return next(iter(found.values()))
+    for one in meant.values():
+        return await one.connection()
+    raise NotConnectedError()
+
+
+def _open_on(loop: asyncio.AbstractEventLoop) -> dict[tuple[str, str], Connection]:
+    with _lock:
+        return {one.database: one for one in _connections if one.is_open and one.loop is loop}
+
+
+def _meant(here: Mapping[tuple[str, str], Connection]) -> Mapping[tuple[str, str], Connectable]:
+    """What could be meant by who is inside no connect(): the middlewares that are open here, or may be yet.
+
+    Without any it is a ``connect()`` whose block is around a server's life, say, and not around the task that asks; and
+    without that a middleware that was opened on another event loop.
+    """
+    with _lock:
+        known = [(database_of(one.settings), one) for one in _middlewares if one.settings is not None]
+    likely = {database: one for database, one in known if database in here or not one.was_opened}
+    return likely or here or dict(known)
 
 
 def database_of(settings: Settings) -> tuple[str, str]:

@@ -68,6 +68,8 @@ class Wiring:
         """Whether it is known which custom domains there are."""
         self._parts = PerLoop(self._opened)
         self._connections: dict[Authenticator, Connection] = {}
+        self.was_opened = False
+        """On any event loop."""
         self.authenticator = self._parts.ready
         connections.register(self)
 
@@ -153,6 +155,7 @@ class Wiring:
 
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[Authenticator]:
+        self.was_opened = True
         if self.mistakes is not None or self.settings is None:
             raise self.mistakes or UnavailableError()
         async with open_parts(self.settings, self._know_domains, self._observers) as parts:
