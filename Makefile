@@ -33,13 +33,14 @@ clean:
 	rm -rf $(VENV) .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(VENV)/bin/python:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
-	$(PYTHON) -m venv $(VENV)
+	@echo "Setting up an environment in $(VENV), which takes a minute."
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
+	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: pyproject.toml $(VENV)/bin/python
-	$(PIP) install -e '.[cli,embedded]'
-	touch $@
+	@$(PIP) install -e '.[cli,embedded]'
+	@touch $@
 
 $(VENV)/.dev: pyproject.toml $(VENV)/bin/python
-	$(PIP) install -e '.[dev]'
-	touch $@
+	@$(PIP) install -e '.[dev]'
+	@touch $@
