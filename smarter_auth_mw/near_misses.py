@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from smarter_auth_mw.decision import Denial, Reason
 
@@ -13,8 +14,10 @@ PAUSE_S = 10
 """At the most one line in this time, with the number of those that were left out."""
 SHOWN_CHARS = 400
 
-_PLAIN = re.compile(r"(?:/[A-Za-z0-9._~-]+){1,8}/?")
+_PLAIN = re.compile(r"(?:/(?!\.\.?(?:/|$))[A-Za-z0-9._~-]+){1,8}/?")
 _ABOUT_SPELLING = frozenset({Reason.NOT_CANONICAL, Reason.AMBIGUOUS})
+
+Resolve = Callable[[Mapping[str, Any]], object]
 
 logger = logging.getLogger("smarter_auth_mw")
 
@@ -22,8 +25,9 @@ logger = logging.getLogger("smarter_auth_mw")
 class NearMisses:
     """Tells operators of requests that were refused since they can be read two ways, and what to do if wrongly so."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, resolve: Resolve, clock: Callable[[], float] = time.monotonic) -> None:
         self.count = 0
+        self._resolve = resolve
         self._clock = clock
         self._silent_until_s = float("-inf")
         self._told = 0
@@ -38,11 +42,13 @@ class NearMisses:
         more, self._told = self.count - self._told - 1, self.count
         self._silent_until_s = self._clock() + PAUSE_S
         # The detail shows what a stranger wrote, escaped and cut by who made it.
-        logger.warning("request.refused 400: %s.%s (%d more before)", denial.detail[:SHOWN_CHARS], _advice(path), more)
+        shown = denial.detail[:SHOWN_CHARS]
+        logger.warning("request.refused 400: %s.%s (%d more before)", shown, self._advice(path), more)
 
-
-def _advice(path: str) -> str:
-    """The line to add where the path is no resource, if such a line can be written."""
-    if len(path) > SHOWN_CHARS or not _PLAIN.fullmatch(path):
-        return ""
-    return f" If that path is no resource, add to SMARTER_AUTH_ROUTES: none {path}"
+    def _advice(self, path: str) -> str:
+        """The line to add if such a path is no resource; not where it is the request around it that was refused."""
+        if len(path) > SHOWN_CHARS or not _PLAIN.fullmatch(path):
+            return ""
+        if not isinstance(self._resolve({"type": "http", "path": path, "headers": []}), Denial):
+            return ""
+        return f" If that path is no resource, add to SMARTER_AUTH_ROUTES: none {path}"

@@ -57,7 +57,7 @@ class Wiring:
         self.hides_credentials = known.hide_credentials
         self._passes_preflights = known.preflight == "pass"
         self._peers = Peers(known.trusted_proxies)
-        self._near_misses = NearMisses()
+        self._near_misses = NearMisses(self.resolve)
         self._observers = Observers(Usage(), Audit(known.audit, self._peers.network))
         self.observe = self._observers.observe
         self._is_outage = False

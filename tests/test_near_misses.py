@@ -35,10 +35,19 @@ async def test_a_refused_path_is_named_with_the_line_to_add(
     assert "add to SMARTER_AUTH_ROUTES: none /bots/Search" in record.message
 
 
+async def test_no_line_is_advised_that_would_open_a_resource(
+    app: SmarterAuthMiddleware, caplog: pytest.LogCaptureFixture
+) -> None:
+    talk = Conversation()
+    await app({**scope("/bots/1"), "raw_path": b"/bots%2F1"}, talk.receive, talk.send)
+    assert talk.sent[0]["status"] == 400
+    assert "none" not in caplog.text
+
+
 async def test_a_flood_is_one_line_and_a_number(caplog: pytest.LogCaptureFixture) -> None:
     clock = Clock()
-    near_misses = NearMisses(clock)
     denial = Denial(Reason.NOT_CANONICAL, detail="'/bots/01': …")
+    near_misses = NearMisses(lambda _: denial, clock)
     for _ in range(1000):
         near_misses.note(denial, "/bots/01")
     clock.now_s += PAUSE_S
@@ -61,5 +70,5 @@ async def test_what_a_stranger_wrote_is_escaped_and_cut(
 
 @pytest.mark.parametrize("reason", [Reason.UNKNOWN_TOKEN, Reason.NOT_FOUND, Reason.MALFORMED_CREDENTIALS])
 def test_other_refusals_are_none_of_these(reason: Reason, caplog: pytest.LogCaptureFixture) -> None:
-    NearMisses().note(Denial(reason), "/bots/1")
+    NearMisses(lambda _: None).note(Denial(reason), "/bots/1")
     assert not caplog.records
