@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from smarter_auth_mw.connections import current
 from smarter_auth_mw.errors import ConflictError, UsageError
+from smarter_auth_mw.records import Records
 
 if TYPE_CHECKING:
     from smarter_auth_mw.timestamped import TimestampedModel
@@ -115,21 +116,30 @@ class QuerySet(Generic[M]):
 
     async def _chunks(self) -> AsyncGenerator[list[M], None]:
         connection = await current()
-        lookups = list(self._lookups)
         async with connection.reading() as records:
-            narrowed = next(
-                (lookup for lookup in lookups if lookup[0] in self.model._narrowings and lookup[1] is not None), None
-            )
-            if narrowed is None:
-                ids = await self.model._all_ids(records)
-            else:
-                lookups.remove(narrowed)
-                ids = await self.model._narrowings[narrowed[0]](records, narrowed[1])
+            ids = await self._ids(records)
         for start in range(0, len(ids), CHUNK):
             async with connection.reading() as records:
                 found = await self.model._load(records, ids[start : start + CHUNK])
             objects = map(self.model._of, found)
-            yield [one for one in objects if all(_holds(one, *lookup) for lookup in lookups)]
+            yield [one for one in objects if all(_holds(one, *lookup) for lookup in self._lookups_by(is_narrow=False))]
+
+    async def _ids(self, records: Records) -> Sequence[Any]:
+        """Of the objects that the database finds: those for which every narrowing holds, or all."""
+        ids: Sequence[Any] | None = None
+        for name, value in self._lookups_by(is_narrow=True):
+            found = await self.model._narrowings[name](records, value)
+            both = set(found).intersection(found if ids is None else ids)
+            ids = [one for one in found if one in both]
+        return await self.model._all_ids(records) if ids is None else ids
+
+    def _lookups_by(self, *, is_narrow: bool) -> list[tuple[str, Any]]:
+        """The lookups that the database answers, or the others; what is not there has no index."""
+        return [
+            (name, value)
+            for name, value in self._lookups
+            if (name in self.model._narrowings and value is not None) is is_narrow
+        ]
 
 
 class BaseManager(QuerySet[M]):

@@ -78,7 +78,7 @@ class TokenModel(TimestampedModel):
         self.description = description
         self.account = account
         self.is_active = is_active
-        self.expiry = expiry
+        self.expiry = _time(expiry)
         self._minting: Mapping[str, Any] = {"form": format, "max_lifetime": max_lifetime}
 
     def __init_subclass__(cls) -> None:
@@ -183,7 +183,7 @@ class TokenModel(TimestampedModel):
             self.name,
             account=self.account,
             description=self.description,
-            expires_at=_time(self.expiry),
+            expires_at=self.expiry,
             **self._minting,
         )
         self.token = MintedToken(minted.token.reveal())
