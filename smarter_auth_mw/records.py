@@ -14,6 +14,8 @@ from smarter_auth_mw.database import QUERIES
 from smarter_auth_mw.domain import Key, KeyToken, Protection, RegisteredBinding, RegisteredResource, Resource
 from smarter_auth_mw.tokens import Token
 
+_PRUNED_AT_ONCE = 20_000
+
 
 class Records:
     """Resources, keys, bindings and the audit, on one connection in one transaction."""
@@ -246,6 +248,18 @@ class Records:
             before=before and _told(before),
             after=after and _told(after),
         )
+
+    async def prune_audit(self, before: datetime, actor: str) -> int:
+        """Forget events that are older, some at a time, and write down how many they were."""
+        pruned = 0
+        while gone := await QUERIES.prune_audit(self._connection, before=before, most=_PRUNED_AT_ONCE):
+            pruned += gone
+        told = json.dumps({"older_than": before.isoformat(), "events": pruned})
+        about = dict.fromkeys(("kind", "ref", "account", "key_id", "after"))
+        await QUERIES.insert_audit_event(
+            self._connection, actor=actor, action="audit.prune", reason="", before=told, **about
+        )
+        return pruned
 
     async def _resources(self, ids: list[int]) -> list[RegisteredResource]:
         keys = await self._keys(await _column(QUERIES.list_bound_key_ids(self._connection, resource_ids=ids)))

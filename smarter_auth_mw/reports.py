@@ -68,6 +68,8 @@ class Used:
     begins: datetime
     points: tuple[int, ...]
 
+    width: timedelta
+
     @property
     def count(self) -> int:
         return sum(self.points)
@@ -100,9 +102,9 @@ class Reports:
         """What was asked in this span of time until now, by resource, key, token and outcome."""
         grain, step = next((grain, step) for longest, grain, step in _GRAINS if span <= longest)
         width = step * max(1, -(-span // (step * POINTS)))
-        size = span // width + 2  # The first grain begins before the span, the last one ends after it.
+        size = -(-(span + step) // width)  # The first grain may begin before the span does.
         found = QUERIES.find_usage(self._connection, **about.arguments, grain=grain, span=span, width=width)
-        return [_used(row, size) async for row in found]
+        return [_used(row, width, size) async for row in found]
 
 
 def _event(row: Any) -> AuditEvent:
@@ -110,9 +112,9 @@ def _event(row: Any) -> AuditEvent:
     return AuditEvent(**values | {name: values[name] and json.loads(values[name]) for name in ("before", "after")})
 
 
-def _used(row: Any, size: int) -> Used:
+def _used(row: Any, width: timedelta, size: int) -> Used:
     values = dict(row)
     points = [0] * size
     for point, count in zip(values.pop("points"), values.pop("counts"), strict=True):
         points[min(point, size - 1)] += count
-    return Used(**values, points=tuple(points))
+    return Used(**values, points=tuple(points), width=width)

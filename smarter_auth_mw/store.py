@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -14,7 +14,7 @@ from asyncpg.connect_utils import SessionAttribute
 from smarter_auth_mw.audit import RequestEvent
 from smarter_auth_mw.database import CONNECT_TIMEOUT_S, QUERIES, READ_COMMITTED, SCHEMA, close, connecting, reported
 from smarter_auth_mw.domain import Alias, Binding, Bindings, Protection, Resource, Target
-from smarter_auth_mw.errors import InvalidReferenceError, SchemaError, UnavailableError
+from smarter_auth_mw.errors import InvalidReferenceError, RefusedError, SchemaError, UnavailableError
 from smarter_auth_mw.inputs import is_storable
 from smarter_auth_mw.records import Records
 from smarter_auth_mw.reports import Reports
@@ -23,6 +23,8 @@ from smarter_auth_mw.usage import Batch
 
 # Our statements find their rows by index: compiling them, or planning them anew, costs more than it saves.
 _SESSION = {"jit": "off", "plan_cache_mode": "force_generic_plan"} | READ_COMMITTED
+
+_AS_OWNER = "Run it as the owner of the schema: SMARTER_AUTH_DATABASE_URL=postgresql://OWNER@HOST/DATABASE"
 
 # Bound methods of aiosql look for a pool in every connection they are given, which costs as much as the query.
 _READ_BINDINGS = QUERIES.read_bindings.sql
@@ -214,6 +216,14 @@ class Store:
         async with self._pool.acquire() as connection:
             dropped: int = await QUERIES.drop_old_usage(connection)
         return dropped
+
+    async def prune_audit(self, before: datetime, actor: str) -> int:
+        """Forget audit events that are older, write that down, and tell how many; for the owner of the schema."""
+        async with self.transaction() as records:
+            try:
+                return await records.prune_audit(before, actor)
+            except asyncpg.InsufficientPrivilegeError:
+                raise RefusedError("The audit is append-only for this role.", hint=_AS_OWNER) from None
 
     @asynccontextmanager
     async def reports(self) -> AsyncIterator[Reports]:

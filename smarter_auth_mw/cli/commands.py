@@ -40,8 +40,10 @@ class InterruptedCommandError(SmarterAuthError):
     default_hint = "A change that was under way is done completely or not at all."
 
 
-def command(group: typer.Typer, name: str, *, takes_actor: bool = True) -> Callable[[Function], Function]:
+def command(group: typer.Typer, name: str | None, *, takes_actor: bool = True) -> Callable[[Function], Function]:
     """Make an ``async`` function a command of ``group``: it gets a session, and what it returns is printed.
+
+    Without a name it is what the group does by itself, where none of its commands follows.
 
     The function's own parameters are the command's; the common options are added to them. A function that has shown
     its document already returns None.
@@ -50,7 +52,9 @@ def command(group: typer.Typer, name: str, *, takes_actor: bool = True) -> Calla
     def register(function: Function) -> Function:
         def run(
             context: typer.Context, *, as_json: bool, from_app: str | None, actor: str | None = None, **own: Any
-        ) -> Answer:
+        ) -> Answer | None:
+            if context.invoked_subcommand is not None:
+                return None
             given = context.obj or Globals()
             session = Session(from_app or given.from_app, actor, as_json=as_json or given.as_json)
             try:
@@ -61,7 +65,10 @@ def command(group: typer.Typer, name: str, *, takes_actor: bool = True) -> Calla
 
         told: Any = run  # Typer reads the signature that it is told.
         told.__signature__ = _signature(function, takes_actor=takes_actor)
-        group.command(name, help=inspect.getdoc(function))(told)
+        if name is None:
+            group.callback(invoke_without_command=True, help=inspect.getdoc(function))(told)
+        else:
+            group.command(name, help=inspect.getdoc(function))(told)
         return function
 
     return register

@@ -31,10 +31,18 @@ class Script:
 
 
 @dataclass(frozen=True, slots=True)
+class Listing:
+    """Rows for people, who get less than programs do."""
+
+    rows: Sequence[Mapping[str, Any]]
+    document: Document
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What a command has to say, and the exit code that says it too."""
 
-    document: Document | Script | None
+    document: Document | Script | Listing | None
     exit_code: int = 0
     as_json: bool = False
 
@@ -66,6 +74,8 @@ def _print(answer: Answer) -> None:
     document = answer.document
     if document is None:
         return
+    if isinstance(document, Listing):
+        document = document.document if answer.as_json else document.rows
     if isinstance(document, Script):
         line(to_json(document.document) if answer.as_json else document.text)
     elif answer.as_json:

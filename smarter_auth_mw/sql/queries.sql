@@ -297,14 +297,13 @@ SELECT id, at, actor, action, kind, ref, account, key_id, reason, before, after
  ORDER BY id DESC
  LIMIT :most;
 
--- name: prune_audit(before, actor)$
--- Forget what is older, and write that down.
-  WITH gone AS (DELETE FROM smarter_auth.audit_event WHERE at < :before RETURNING id),
-       counted AS (SELECT count(*) AS events FROM gone)
-INSERT INTO smarter_auth.audit_event (actor, action, before)
-SELECT :actor, 'audit.prune', jsonb_build_object('older_than', :before::timestamptz, 'events', events)
-  FROM counted
-RETURNING (before ->> 'events')::bigint;
+-- name: prune_audit(before, most)$
+-- Forget events that are older, as many as that; how many they were.
+  WITH gone AS (
+       DELETE FROM smarter_auth.audit_event
+        WHERE id IN (SELECT id FROM smarter_auth.audit_event WHERE at < :before ORDER BY at LIMIT :most)
+       RETURNING id)
+SELECT count(*) FROM gone;
 
 -- name: find_usage(grain, span, width, kind, lookup, key_id)
 -- How often what was asked since then, and when: counts by points, each as wide as that, the first one where it begins.
