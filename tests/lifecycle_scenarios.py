@@ -13,6 +13,7 @@ import threading
 from typing import Any
 
 import httpx
+import pytest
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -182,12 +183,8 @@ def mistakes_stop_a_server_that_speaks_lifespan() -> None:
         server = Server(SmarterAuthMiddleware(APP))
         await server.serve()
 
-    try:
+    with pytest.raises(SystemExit, match="^3$"):
         asyncio.run(main())
-    except SystemExit as end:
-        assert end.code == 3
-    else:
-        raise AssertionError("it serves")
 
 
 SCENARIOS = {
