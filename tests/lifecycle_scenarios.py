@@ -183,7 +183,7 @@ def mistakes_stop_a_server_that_speaks_lifespan() -> None:
         server = Server(SmarterAuthMiddleware(APP))
         await server.serve()
 
-    with pytest.raises(SystemExit, match="^3$"):
+    with pytest.raises(SystemExit, match=r"^3$"):
         asyncio.run(main())
 
 
