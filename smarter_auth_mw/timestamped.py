@@ -140,7 +140,7 @@ class TimestampedModel:
         ``DoesNotExist`` where it is gone already.
         """
         if not self.ready:
-            raise self.DoesNotExist(f"{self} was never saved.")
+            raise self.DoesNotExist(f"This {type(self).__name__} was never saved.")
         connection = await current()
         async with connection.writing() as (acts, touched):
             try:
