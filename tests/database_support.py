@@ -60,19 +60,19 @@ def template(cluster: Cluster) -> str:
 @pytest.fixture
 def database(cluster: Cluster, template: str) -> Iterator[Database]:
     """A migrated database."""
-    yield from _copy(cluster, template)
+    yield from copied(cluster, template)
 
 
 @pytest.fixture
 def other_database(cluster: Cluster, template: str) -> Iterator[Database]:
     """Another migrated database, a copy of the same."""
-    yield from _copy(cluster, template)
+    yield from copied(cluster, template)
 
 
 @pytest.fixture
 def empty_database(cluster: Cluster) -> Iterator[Database]:
     """A database with nothing in it."""
-    yield from _copy(cluster, EMPTY)
+    yield from copied(cluster, EMPTY)
 
 
 @pytest.fixture
@@ -101,7 +101,8 @@ async def runtime(database: Database) -> AsyncIterator[asyncpg.Connection]:
         yield connection
 
 
-def _copy(cluster: Cluster, template: str) -> Iterator[Database]:
+def copied(cluster: Cluster, template: str) -> Iterator[Database]:
+    """A fixture's whole life: a copy of the template, dropped in the end."""
     name = f"test_{next(_numbers)}"
     server = cluster.url("owner")
     asyncio.run(_execute(server, f"CREATE DATABASE {name} TEMPLATE {template}"))
