@@ -16,6 +16,8 @@ from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant
 
 MAX_COUNTERS = 20_000
 """What is told apart between two flushes; the rest is counted as others of its kind."""
+MAX_BATCH = 2_000
+"""What is written at once: so much is done well within the time that a query has."""
 GRANTED, ANONYMOUS = "grant", "anonymous"
 """The outcomes that are no reason of a denial."""
 UNKNOWN, OTHER = "", "*"
@@ -99,8 +101,8 @@ class Usage:
 
     async def flush(self, sink: Sink) -> None:
         """Write what could not be written before, or else what has been counted since; raises what the sink raises."""
-        if not self._kept and (taken := self._take()):
-            self._kept.append(taken)
+        if not self._kept:
+            self._kept.extend(self._take())
         while self._kept:
             batch = self._kept.pop()
             try:
@@ -109,7 +111,7 @@ class Usage:
                 self._kept.append(batch)
                 raise
 
-    def _take(self) -> Batch | None:
+    def _take(self) -> list[Batch]:
         with self._lock:
             counts, self._rest = self._rest, {}
             late, self._idle = self._idle, []
@@ -119,7 +121,9 @@ class Usage:
                 if not counted.add_to(counts):
                     del self._passes[identity]
                     self._idle.append(counted)  # Another thread may have it in its hands: it is read once more.
-        return Batch(counts, uuid4(), time.monotonic()) if counts else None
+        series = list(counts)
+        parts = (series[first : first + MAX_BATCH] for first in range(0, len(series), MAX_BATCH))
+        return [Batch({one: counts[one] for one in part}, uuid4(), time.monotonic()) for part in parts]
 
 
 class _Pass:

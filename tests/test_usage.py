@@ -23,7 +23,7 @@ from smarter_auth_mw.keys import Keys
 from smarter_auth_mw.reports import About
 from smarter_auth_mw.store import Store, open_pool
 from smarter_auth_mw.tokens import Token, mint
-from smarter_auth_mw.usage import ANONYMOUS, GRANTED, OTHER, UNKNOWN, Batch, Series, Usage
+from smarter_auth_mw.usage import ANONYMOUS, GRANTED, MAX_BATCH, OTHER, UNKNOWN, Batch, Series, Usage
 from tests import test_wsgi
 from tests.asgi_support import KEYED, Conversation, bearer, client, guarded, lifespan, raw, scope
 from tests.cli_support import ROUTES, Server, environment, serving
@@ -108,6 +108,16 @@ async def test_beyond_the_bound_the_sum_stays_true() -> None:
     assert sum(written.counts.values()) == 10
     assert written.counts["bot", OTHER, ANONYMOUS] == 4
     assert len(written.counts) == 7
+
+
+async def test_what_is_much_is_written_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(usage, "MAX_BATCH", 3)
+    counts, written = Usage(), Written()
+    for number in range(10):
+        counts.observe(Anonymous(Resource("bot", str(number)), account="default"), {})
+    await counts.flush(written)
+    assert [len(batch.counts) for batch in written.batches.values()] == [1, 3, 3, 3]
+    assert len(written.counts) == 10
 
 
 async def test_bindings_that_are_read_again_are_one_series() -> None:
@@ -198,10 +208,14 @@ async def test_counts_are_rolled_up_as_they_are_written(store: Store) -> None:
 
 
 async def test_full_batch_is_written_within_the_time_that_a_query_has(store: Store) -> None:
-    many = {Series("bot", str(n), GRANTED, str(uuid4()), f"{n:015}", bytes([n % 256]) * 64): n + 1 for n in range(5000)}
+    names = (Series("bot", str(n), GRANTED, str(uuid4()), f"{n:015}", bytes([n % 256]) * 64) for n in range(MAX_BATCH))
+    many = {series: n for n, series in enumerate(names, 1)}
     await store.write_usage(batch(many))
     async with store.reports() as reports:
-        assert sum(used.count for used in await reports.usage(About(), timedelta(hours=1))) == 5000 * 5001 / 2
+        assert (
+            sum(used.count for used in await reports.usage(About(), timedelta(hours=1)))
+            == MAX_BATCH * (MAX_BATCH + 1) / 2
+        )
 
 
 async def test_two_workers_with_the_same_counters_do_not_wait_for_each_other_forever(store: Store) -> None:

@@ -321,7 +321,7 @@ SELECT count(*) FROM gone;
               floor(extract(epoch FROM at - (SELECT begins FROM asked)) / extract(epoch FROM :width::interval))::integer
                   AS point
          FROM kept
-        WHERE series_id = ANY (SELECT unnest(series_ids) FROM asked) AND at >= (SELECT begins FROM asked)
+        WHERE series_id = ANY ((SELECT series_ids FROM asked)::bigint[]) AND at >= (SELECT begins FROM asked)
         GROUP BY series_id, point)
 SELECT begins, kind, ref, series.key_id, key.name AS key_name, token_key, outcome,
        array_agg(point) AS points, array_agg(counted.count) AS counts
