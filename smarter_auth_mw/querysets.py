@@ -78,6 +78,10 @@ class QuerySet(Generic[M]):
 
     async def count(self) -> int:
         """How many there are."""
+        if not self._lookups:
+            connection = await current()
+            async with connection.reading() as records:
+                return len(await self.model._all_ids(records))
         async with aclosing(self._chunks()) as chunks:
             return sum([len(chunk) async for chunk in chunks])
 

@@ -180,11 +180,9 @@ class Records:
         found = QUERIES.find_resources(self._connection, ids=list(ids))
         return {row["id"]: _resource(row, {}) async for row in found}
 
-    async def key_ids(
-        self, *, name: str | None = None, token_key: str | None = None, digest: bytes | None = None
-    ) -> list[UUID]:
+    async def key_ids(self, *, name: str | None = None, token_key: str | None = None) -> list[UUID]:
         """Keys that are not revoked, in the order in which they were made."""
-        return list(await QUERIES.find_living_key_ids(self._connection, name=name, token_key=token_key, digest=digest))
+        return list(await QUERIES.find_living_key_ids(self._connection, name=name, token_key=token_key))
 
     async def keys_by_id(self, key_ids: Sequence[UUID]) -> dict[UUID, Key]:
         return {key.key_id: key for key in await self._keys(list(key_ids))}

@@ -137,7 +137,7 @@ class TokenModel(TimestampedModel):
     async def _ids_by_digest(cls, records: Records, value: Any) -> Sequence[UUID]:
         """Of any of the key's tokens, also of one that was rotated out."""
         is_digest = isinstance(value, str) and _DIGEST.fullmatch(value)
-        return await records.key_ids(digest=bytes.fromhex(value)) if is_digest else []
+        return list((await records.owners([bytes.fromhex(value)])).values()) if is_digest else []
 
     @classmethod
     async def _ids_by_token_key(cls, records: Records, value: Any) -> Sequence[UUID]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 from weakref import WeakSet
 
@@ -90,6 +91,18 @@ async def test_what_models_change_counts_from_the_next_request_on(database: Data
         assert (await http.get(url)).status_code == 401
         assert (await http.get("/release", params=chosen)).json() == 1
         assert (await http.get(url)).status_code == 200
+
+
+async def test_rotation_without_overlap_counts_from_the_next_request_on(database: Database) -> None:
+    app = guarded(database.runtime, APP, routes=ROUTES)
+    async with lifespan(app), client(app) as http:
+        made = (await http.get("/protect", params={"name": "mine"})).json()
+        key = await SmarterAuthToken.objects.get(name="mine")
+        for overlap, status in ((timedelta(hours=1), 200), (timedelta(0), 401)):
+            rotated = await key.rotate(overlap, force=True)
+            for token, expected in ((made["token"], status), (rotated.token, 200)):
+                credentials = {"Authorization": f"Token {token}"}
+                assert (await http.get(f"/bots/{made['id']}", headers=credentials)).status_code == expected
 
 
 async def test_script_connects_by_its_environment(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -425,7 +425,7 @@ async def test_objects_are_filtered_by_what_they_have_and_belong_to(keys: Keys) 
 
 
 async def test_what_can_be_no_value_finds_nothing() -> None:
-    await make_binding()
+    binding = await make_binding()
     for found in (
         ChatBot.objects.filter(id="x"),
         LLMClient.objects.filter(name="a\0b"),
@@ -434,9 +434,13 @@ async def test_what_can_be_no_value_finds_nothing() -> None:
         SmarterAuthToken.objects.filter(digest="x"),
         SmarterAuthToken.objects.filter(token_key="\ud800"),
         LLMClientAPIKey.objects.filter(id="x"),
+        LLMClientAPIKey.objects.filter(id=4711),
+        ChatBotAPIKey.objects.filter(id=binding.id),
+        SmarterAuthToken.objects.filter(key_id=uuid4()),
         LLMClientAPIKey.objects.filter(api_key="0" * 128),
     ):
         assert not await found.exists()
+        assert await found.count() == 0
 
 
 @pytest.mark.parametrize("lookup", ["colour", "api_key__colour", "id__id", "llm_client__api_key", "name"])

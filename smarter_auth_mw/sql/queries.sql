@@ -234,14 +234,12 @@ SELECT pg_current_xact_id();
 SELECT ARRAY(SELECT id FROM smarter_auth.resource
               WHERE kind = :kind AND (:name::text IS NULL OR name = :name) ORDER BY id);
 
--- name: find_living_key_ids(name, token_key, digest)$
+-- name: find_living_key_ids(name, token_key)$
 -- Keys that are not revoked, in the order in which they were made; of one name, or the one of a token, or all.
 SELECT ARRAY(SELECT key_id FROM smarter_auth.key
               WHERE revoked_at IS NULL AND (:name::text IS NULL OR name = :name)
                 AND (:token_key::text IS NULL
                      OR key_id IN (SELECT key_id FROM smarter_auth.token WHERE token_key = :token_key))
-                AND (:digest::bytea IS NULL
-                     OR key_id IN (SELECT key_id FROM smarter_auth.token WHERE digest = :digest))
               ORDER BY created_at, key_id);
 
 -- name: find_binding_ids(kind)$
