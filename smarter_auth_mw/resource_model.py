@@ -94,7 +94,7 @@ class ResourceModel(TimestampedModel):
 
     @classmethod
     def _sources(cls, record: RegisteredResource) -> Iterable[str]:
-        return [f"resource:{record.resource.lookup}"]
+        return [f"resource:{record.resource.lookup}", f"directory:{record.resource.kind}"]
 
     async def _insert(self, acts: Keys) -> RegisteredResource:
         if self.ref is None:

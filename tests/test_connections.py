@@ -93,6 +93,20 @@ async def test_what_models_change_counts_from_the_next_request_on(database: Data
         assert (await http.get(url)).status_code == 200
 
 
+async def test_new_name_counts_from_the_next_request_on(database: Database) -> None:
+    app = guarded(database.runtime, APP, routes=["chatbot /bots/{name}"])
+    async with lifespan(app), client(app) as http:
+        await http.get("/protect", params={"name": "one"})
+        mine = await ChatBot.objects.get(name="one")
+        for before, after in (("one", "two"), ("two", "three")):
+            assert (await http.get(f"/bots/{before}")).status_code == 401
+            assert (await http.get(f"/bots/{after}")).status_code == 404
+            mine.name = after
+            await mine.save()
+            assert (await http.get(f"/bots/{before}")).status_code == 404
+            assert (await http.get(f"/bots/{after}")).status_code == 401
+
+
 async def test_rotation_without_overlap_counts_from_the_next_request_on(database: Database) -> None:
     app = guarded(database.runtime, APP, routes=ROUTES)
     async with lifespan(app), client(app) as http:
