@@ -17,7 +17,7 @@ LINGER_S = 0.25
 """How long a connection is listened to after an answer: a smuggled request would bring a second one."""
 MAX_ANSWER_BYTES = 65_536
 AT_ONCE = 4
-SWITCHED = 101
+SWITCHED, FAILED = 101, 500
 
 NOT_TRIED = (
     "HTTP/2 and HTTP/3: the list is HTTP/1 only",
@@ -41,15 +41,20 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """How the app shows itself: a header's value, or a pattern in the body; without either, by any success."""
+    """How the resource shows itself: a header's value, or a pattern in the body.
+
+    Without either it is any success, or a 500, which nobody but an app makes; but not one with a body of ``elsewhere``:
+    what the app answers to anything.
+    """
 
     header: tuple[str, str] | None = None
     body: re.Pattern[bytes] | None = None
+    elsewhere: frozenset[bytes] = frozenset()
 
     def shows(self, answer: Answer) -> bool:
-        """Whether the answer comes from the app."""
+        """Whether the answer is the resource's own."""
         if self.header is None and self.body is None:
-            return _is_success(answer)
+            return _is_of_an_app(answer) and answer.body not in self.elsewhere
         return self._is_in_head(answer) or (self.body is not None and self.body.search(answer.body) is not None)
 
     def _is_in_head(self, answer: Answer) -> bool:
@@ -60,11 +65,11 @@ class Marker:
         return any(key.lower() == name.lower() and value in found for key, _, found in lines)
 
 
-def _is_success(answer: Answer) -> bool:
-    """A 2xx, or a WebSocket; that a server switches to HTTP/2 says nothing of the app."""
+def _is_of_an_app(answer: Answer) -> bool:
+    """A 2xx, a 500, or a WebSocket; that a server switches to HTTP/2 says nothing of the app."""
     if answer.status == SWITCHED:
         return re.search(rb"(?im)^upgrade:[ \t]*websocket", answer.head) is not None
-    return answer.status is not None and answer.status // 100 == 2
+    return answer.status is not None and (answer.status // 100 == 2 or answer.status == FAILED)
 
 
 @dataclass(frozen=True, slots=True)

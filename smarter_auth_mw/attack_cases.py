@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 from smarter_auth_mw.attack_paths import Named, targets
 
 UNKNOWN = {"unknown token": "0" * 64}
+NOWHERE = "/.well-known/smarter-auth-attack"
+"""A path that no app has: what carries a hidden request, and shows what an app answers to anything."""
 KEY = "AAAAAAAAAAAAAAAAAAAAAA=="
 
 
@@ -80,6 +82,11 @@ class _Requests:
         common = [*(f"Host: {host}" for host in hosts), f"Connection: {connection}"]
         lines = [f"{method} {target} {version}", *common, *headers]
         return Case(self.group, name, "\r\n".join([*lines, "", body]).encode("latin-1"))
+
+
+def ordinary(site: Site, *headers: str, target: str | None = None) -> bytes:
+    """The request that any client makes."""
+    return _Requests(site, "").make("", *headers, target=target).request
 
 
 def cases(site: Site, tokens: Mapping[str, str] = UNKNOWN) -> Iterator[Case]:
@@ -277,7 +284,7 @@ def _of_methods(requests: _Requests) -> Iterator[Case]:
 
 
 def _of_protocols(requests: _Requests) -> Iterator[Case]:
-    plain = requests.make("").request.decode("latin-1")
+    plain = ordinary(requests.site).decode("latin-1")
     yield requests.make("HTTP/1.0", version="HTTP/1.0")
     yield requests.make("HTTP/0.9", version="HTTP/0.9")
     yield requests.make("HTTP/2.0", version="HTTP/2.0")
@@ -287,11 +294,13 @@ def _of_protocols(requests: _Requests) -> Iterator[Case]:
     yield requests.make("chunked", "Transfer-Encoding: chunked", method="POST", body="1\r\nx\r\n0\r\n\r\n")
     smuggled = f"0\r\n\r\n{plain}"
     both = (f"Content-Length: {len(smuggled)}", "Transfer-Encoding: chunked")
-    yield requests.make("a request within a chunked one", *both, method="POST", target="/", body=smuggled)
+    yield requests.make("a request within a chunked one", *both, method="POST", target=NOWHERE, body=smuggled)
     hidden = ("Content-Length: 4", "Transfer-Encoding: xchunked")
-    yield requests.make("a request within an odd encoding", *hidden, method="POST", target="/", body=f"0\r\n\r{plain}")
+    yield requests.make(
+        "a request within an odd encoding", *hidden, method="POST", target=NOWHERE, body=f"0\r\n\r{plain}"
+    )
     two = ("Content-Length: 0", f"Content-Length: {len(plain)}")
-    yield requests.make("two lengths", *two, method="POST", target="/", body=plain)
+    yield requests.make("two lengths", *two, method="POST", target=NOWHERE, body=plain)
     yield requests.make("Upgrade to h2c", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__", connection="Upgrade")
     yield requests.make("a header without a name", ": Token")
     yield requests.make("a bare line feed in a header", "X-A: b\nAuthorization: Token x")

@@ -9,7 +9,20 @@ from typing import Annotated
 import typer
 
 from smarter_auth_mw import __version__
-from smarter_auth_mw.cli import audit, check, database, demo, failures, keys, output, resources, rotation, serve, usage
+from smarter_auth_mw.cli import (
+    attack,
+    audit,
+    check,
+    database,
+    demo,
+    failures,
+    keys,
+    output,
+    resources,
+    rotation,
+    serve,
+    usage,
+)
 from smarter_auth_mw.cli.commands import AsJson, FromApp, Globals, command
 
 PROGRAM = "smarter-auth"
@@ -26,6 +39,7 @@ app.add_typer(keys.group, name="key")
 command(keys.group, "rotate")(rotation.rotate)
 command(keys.group, "wait", takes_actor=False)(rotation.wait)
 command(app, "check", takes_actor=False)(check.check)
+command(app, "attack", takes_actor=False)(attack.run)
 app.add_typer(audit.group, name="audit")
 command(app, "usage", takes_actor=False)(usage.usage)
 app.command("serve")(serve.serve)
