@@ -254,6 +254,7 @@ def _told(tally: Tally, witnesses: list[Witness]) -> str:
     )
 
 
+MAX_BROKEN_OFF = 3
 PAIRS = {
     "bind against deactivate": (
         "INSERT INTO binding (resource_id, key_id, account) VALUES ($1, md5($1::text)::uuid, 'default')",
@@ -280,20 +281,28 @@ LEVEL_PAIRS = [(level, level) for level in LEVELS] + [(LEVELS[0], LEVELS[2]), (L
 async def test_two_transactions_in_every_order_leave_no_wrong_entry_unmarked(
     pair: str, witnesses: list[Witness], database: Database
 ) -> None:
+    broken_off = 0
     async with _session(database.owner) as one, _session(database.owner) as other:
         for number, (order, levels) in enumerate(product(ORDERS, LEVEL_PAIRS)):
             both = [
                 iter([(session, f"BEGIN ISOLATION LEVEL {level}"), (session, statement), (session, "COMMIT")])
                 for session, level, statement in zip((one, other), levels, PAIRS[pair], strict=True)
             ]
-            for which in order:
-                session, statement = next(both[which])
-                await session.execute(statement.replace("$1", str(number)))
-                for witness in witnesses:
-                    await witness.fill(Target(Resource("bot", str(number))))
+            try:
+                for which in order:
+                    session, statement = next(both[which])
+                    await session.execute(statement.replace("$1", str(number)))
+                    for witness in witnesses:
+                        await witness.fill(Target(Resource("bot", str(number))))
+            except asyncpg.SerializationError:
+                broken_off += 1
+                await one.execute("ROLLBACK")
+                await other.execute("ROLLBACK")
     for witness in witnesses:
         assert await witness.unmarked() == []
         assert witness.differing > len(ORDERS) * len(LEVEL_PAIRS)
+    # PostgreSQL locks pages where it cannot lock rows, and may suspect a cycle where there is none: rarely.
+    assert broken_off <= MAX_BROKEN_OFF
 
 
 async def test_forgery_ahead_of_the_commit_does_not_excuse_what_was_read_between_the_two(
