@@ -113,6 +113,18 @@ def test_the_commands_about_keys_run_as_printed(tmp_path: Path, database: Databa
 
 
 @pytest.mark.usefixtures("cluster")
+def test_the_models_run_as_printed(tmp_path: Path, database: Database) -> None:
+    (tmp_path / "keys.py").write_text(PYTHON[1])
+    environment = os.environ | {
+        "SMARTER_AUTH_DATABASE_URL": database.owner,
+        "SMARTER_AUTH_ROUTES": "chatbot /bots/{ref}",
+    }
+    done = subprocess.run([sys.executable, "keys.py"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"chatbot:\d+ answers to [0-9a-f]{64} only\n", done.stdout)
+
+
+@pytest.mark.usefixtures("cluster")
 def test_the_platforms_bots_are_found_as_printed(tmp_path: Path, database: Database) -> None:
     environment = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}", "SMARTER_AUTH_DATABASE_URL": database.owner}
     script = "set -e\n" + next(block for block in SHELL if "preset:smarter" in block)
