@@ -15,6 +15,7 @@ from smarter_auth_mw.cli import (
     check,
     database,
     demo,
+    doctor,
     failures,
     keys,
     output,
@@ -40,6 +41,7 @@ command(keys.group, "rotate")(rotation.rotate)
 command(keys.group, "wait", takes_actor=False)(rotation.wait)
 command(app, "check", takes_actor=False)(check.check)
 command(app, "attack", takes_actor=False)(attack.run)
+command(app, "doctor", takes_actor=False)(doctor.doctor)
 app.add_typer(audit.group, name="audit")
 command(app, "usage", takes_actor=False)(usage.usage)
 app.command("serve")(serve.serve)

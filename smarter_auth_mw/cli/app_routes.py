@@ -1,0 +1,92 @@
+"""The routes of somebody's app, as its router has them: through middleware, mounts, hosts and included routers."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+MAX_DEPTH = 32
+PLACEHOLDER = re.compile(r"\{([^{}:/]*)(?::[^{}]*)?\}")
+
+
+@dataclass(frozen=True, slots=True)
+class AppRoute:
+    """One route: its path with ``{placeholders}``, the host that it wants, and what it takes.
+
+    ``methods`` are empty where its handler looks at the method itself; a WebSocket's are ``("WEBSOCKET",)``.
+    """
+
+    path: str
+    host: str = ""
+    methods: tuple[str, ...] = ()
+    takes_options: bool = False
+
+    def __str__(self) -> str:
+        methods = [method for method in self.methods if method not in ("HEAD", "OPTIONS")] or list(self.methods)
+        return f"{','.join(methods) or 'ANY'} {self.host}{self.path}"
+
+    def filled(self, sample: str) -> dict[str, Any]:
+        """The scope of a request that this route takes, with ``sample`` in the place of every placeholder."""
+        host = PLACEHOLDER.sub(sample, self.host) or "localhost"
+        return {
+            "type": "http",
+            "method": "GET",
+            "path": PLACEHOLDER.sub(sample, self.path),
+            "headers": [(b"host", host.encode("idna"))],
+        }
+
+
+def routes_of(app: Any) -> list[AppRoute]:
+    """Every route that the app tells of; a mounted app that tells of none is one by itself."""
+    return list(dict.fromkeys(_walk(app, AppRoute(""), MAX_DEPTH)))
+
+
+def middlewares_of(app: Any) -> list[type]:
+    """The middlewares that a request goes through, the outermost one first."""
+    found: list[type] = []
+    for _ in range(MAX_DEPTH):
+        found += [
+            type(app),
+            *(added.cls for added in getattr(app, "user_middleware", ()) if inspect.isclass(added.cls)),
+        ]
+        app = getattr(app, "app", None)
+    return found
+
+
+def _walk(app: Any, below: AppRoute, depth: int) -> Iterator[AppRoute]:
+    if app is None or depth == 0:
+        return
+    routes = getattr(app, "routes", None)
+    if isinstance(routes, list):
+        for route in routes:
+            yield from _walk_route(route, below, depth - 1)
+    elif hasattr(app, "app"):
+        yield from _walk(app.app, below, depth - 1)
+    elif below.path:
+        yield replace(below, path=f"{below.path}/{{path}}", takes_options=True)
+
+
+def _walk_route(route: Any, below: AppRoute, depth: int) -> Iterator[AppRoute]:
+    path = below.path + str(getattr(route, "path", "") or "")
+    included = getattr(route, "original_router", None)  # FastAPI keeps an included router as one route
+    if included is not None:
+        prefix = str(getattr(route.include_context, "prefix", "") or "")
+        yield from _walk(included, replace(below, path=below.path + prefix), depth)
+    elif hasattr(route, "host"):
+        yield from _walk(route.app, replace(below, host=route.host), depth)
+    elif not hasattr(route, "endpoint"):
+        yield from _walk(getattr(route, "app", None), replace(below, path=path), depth)
+    elif not hasattr(route, "methods"):
+        yield replace(below, path=path, methods=("WEBSOCKET",))
+    else:
+        methods = tuple(sorted(route.methods or ()))
+        yield replace(below, path=path, methods=methods, takes_options=_takes_options(route.endpoint, methods))
+
+
+def _takes_options(endpoint: Any, methods: tuple[str, ...]) -> bool:
+    if methods:
+        return "OPTIONS" in methods
+    return hasattr(endpoint, "options") or not inspect.isclass(endpoint)
