@@ -188,3 +188,15 @@ async def test_a_wire_that_fails_is_replaced_and_nothing_in_between_is_lost(worl
     assert world.listener.reconnects >= 1
     running.cancel()
     await asyncio.wait([running])
+
+
+async def test_whatever_a_wire_fails_with_another_one_takes_its_place(world: World) -> None:
+    world.wire.answers = [Beat("no snapshot", "a")]
+    running = asyncio.create_task(world.listener.run())
+    while world.wire.connected < 2:
+        await asyncio.sleep(0.01)
+    world.wire.answers = [Beat("10:10:", "a")]
+    while not world.vouched:
+        await asyncio.sleep(0.01)
+    running.cancel()
+    await asyncio.wait([running])
