@@ -57,12 +57,17 @@ class Authenticator:
 
     async def authenticate(self, target: Target, credentials: Credentials, peer: str = "") -> Decision:
         """The decision; unavailable, never anonymous, where the facts cannot be known."""
+        if self._cache.is_store_down and (granted := self._granted_stale(target, credentials)):
+            self._cache.probe(target)
+            return granted  # Without waiting for a store that hangs.
         try:
             bindings = await self._bindings(target, peer)
             if target.also is not None and await self._resource(target.also, peer) != bindings.resource:
                 return Denial(Reason.AMBIGUOUS, detail=f"{target.names} is not {target.also.names}")
         except InvalidReferenceError as error:
             return Denial(Reason.NOT_CANONICAL, detail=error.message)
+        except OverloadedError as error:  # No outage: many who ask are no reason to grant by what is old.
+            return Denial(Reason.UNAVAILABLE, _resource(target), detail=error.message)
         except UnavailableError as error:
             self._report(error)
             return self._granted_stale(target, credentials) or Denial(
@@ -111,8 +116,8 @@ class Authenticator:
         return decision
 
     def _report(self, error: UnavailableError) -> None:
-        """Once for each outage; a burst of look-ups is none."""
-        if not self._is_outage and not isinstance(error, OverloadedError):
+        """Once for each outage."""
+        if not self._is_outage:
             self._is_outage = True
             logger.error("store.unavailable: %s %s", error, error.hint)
 

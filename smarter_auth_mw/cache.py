@@ -98,13 +98,15 @@ class Cache:
     ) -> None:
         self.counts = CacheCounts()
         self.shared: SharedTier | None = None
+        self.is_store_down = False
+        """Whether the last look-up in the database failed."""
         self._source = source
         self._limits = limits
         self._changes = changes
         self._clock = clock
         self._known = BoundedMemoryCache(limits.max_entries, limits.max_bindings, _weight, clock)
         self._unknown = BoundedMemoryCache(max(limits.max_entries // 10, 1), clock=clock)
-        self._flights: dict[str, asyncio.Task[Bindings]] = {}
+        self._flights: dict[str, asyncio.Task[Entry]] = {}
         self._flights_of: Counter[str] = Counter()
         self._writes: set[asyncio.Task[None]] = set()
         self._vouched_at_s = NEVER
@@ -142,10 +144,14 @@ class Cache:
 
         ``peer`` is the network that asks. Raises ``UnavailableError`` where they cannot be known, or too many ask.
         """
-        flight = self._flights.get(target.lookup)
-        if flight is None or flight.done():  # What is done was judged by what had been heard until then.
-            flight = self._take_off(target, peer)
-        return await asyncio.shield(flight)  # A caller who goes away leaves the flight to the others.
+        for _ in range(FILL_ATTEMPTS):
+            flight = self._flights.get(target.lookup)
+            if flight is None or flight.done():  # What is done was judged by what had been heard until then.
+                flight = self._take_off(target, peer)
+            entry = await asyncio.shield(flight)  # A caller who goes away leaves the flight to the others.
+            if self._is_fresh(entry):  # Not so if the loop was held up between the landing and this line.
+                return entry.bindings
+        raise UnavailableError(f"{target.names} changes faster than it can be told.")
 
     async def refresh(self, target: Target) -> Bindings:
         """The bindings by a statement sent from now on, whatever is known already; raises ``UnavailableError``."""
@@ -153,7 +159,12 @@ class Cache:
         self._keep(target, entry)
         return entry.bindings
 
-    def _take_off(self, target: Target, peer: str) -> asyncio.Task[Bindings]:
+    def probe(self, target: Target) -> None:
+        """See whether the store is back, without waiting: by one look-up at a time."""
+        if not self._flights:
+            self._take_off(target, "")
+
+    def _take_off(self, target: Target, peer: str) -> asyncio.Task[Entry]:
         if len(self._flights) >= MAX_FLIGHTS or self._flights_of[peer] >= MAX_FLIGHTS_PER_PEER:
             self.counts.shed += 1
             raise OverloadedError()
@@ -165,7 +176,7 @@ class Cache:
         flight.add_done_callback(lambda done: self._landed(target, peer, done))
         return flight
 
-    def _landed(self, target: Target, peer: str, flight: asyncio.Task[Bindings]) -> None:
+    def _landed(self, target: Target, peer: str, flight: asyncio.Task[Entry]) -> None:
         if self._flights.get(target.lookup) is flight:
             del self._flights[target.lookup]
         self._flights_of[peer] -= 1
@@ -187,12 +198,12 @@ class Cache:
     def _age_s(self, entry: Entry) -> float:
         return self._clock() - max(entry.read_at_s, self._vouched_at_s)
 
-    async def _fill(self, target: Target) -> Bindings:
+    async def _fill(self, target: Target) -> Entry:
         entry = await self._borrow(target)
         if entry is None:
             entry = await self._read_current(target)
         self._keep(target, entry)
-        return entry.bindings
+        return entry
 
     async def _read_current(self, target: Target) -> Entry:
         for _ in range(FILL_ATTEMPTS):
@@ -200,7 +211,7 @@ class Cache:
             entry, read = await self._read(target)
             if self._is_fresh(
                 entry
-            ):  # Not so if a change was heard, or too long a time went by, while it was on its way.
+            ):  # Not so if a change was heard, or too much time went by, while it was on its way.
                 self._lend(target, read)
                 return entry
             self.counts.outdated_fills += 1
@@ -208,7 +219,12 @@ class Cache:
 
     async def _read(self, target: Target) -> tuple[Entry, Read]:
         begun, server, read_at_s = self._changes.heard, self._changes.server, self._clock()
-        read = await self._source.read(target)
+        try:
+            read = await self._source.read(target)
+        except UnavailableError:
+            self.is_store_down = True
+            raise
+        self.is_store_down = False
         return self._entry(read, read_at_s, begun, server), read
 
     def _entry(self, read: Read, read_at_s: float, begun: int, server: int) -> Entry:

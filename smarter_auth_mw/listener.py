@@ -17,7 +17,7 @@ from smarter_auth_mw.errors import SmarterAuthError
 
 MAX_HEARD = 100_000
 """More changes than this are not remembered one by one: the floor is raised to the newest snapshot (a flush)."""
-MAX_BACK_OFF_S = 5.0
+FIRST_PAUSE_S, MAX_BACK_OFF_S = 0.1, 5.0
 MAX_TX_DIGITS = 20
 """A transaction's number has 64 bits."""
 
@@ -84,16 +84,20 @@ class Listener:
 
     async def run(self) -> None:
         """Listen and beat for ever; a wire that fails is replaced, after a pause that grows."""
-        pause_s = 0.1
+        pause_s = FIRST_PAUSE_S
         while True:
             try:
                 async with self._connect(self.notified) as wire:
                     while True:
                         await self.beat(wire)
-                        pause_s = 0.1
+                        if pause_s > FIRST_PAUSE_S:
+                            logger.warning("listener.recovered")
+                        pause_s = FIRST_PAUSE_S
                         await asyncio.sleep(self._heartbeat_s)
-            except (SmarterAuthError, OSError, TimeoutError) as error:
-                logger.warning("listener.lost: %s", error)
+            except Exception as error:  # Whatever it is: who ends here never hears anything again.
+                if pause_s == FIRST_PAUSE_S:
+                    is_known = isinstance(error, SmarterAuthError | OSError)
+                    logger.warning("listener.lost: %s", error, exc_info=not is_known)
             self.reconnects += 1
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311  # spreads the fleet, guards nothing
             pause_s = min(pause_s * 2, MAX_BACK_OFF_S)
