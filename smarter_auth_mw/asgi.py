@@ -25,8 +25,8 @@ class SmarterAuthMiddleware:
     """
 
     def __init__(self, app: ASGIApp, settings: Settings | None = None) -> None:
-        self.app = app
         self._wiring = Wiring(app, settings)
+        self.app = self._wiring.verified(app)
 
     @property
     def settings(self) -> Settings | None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from starlette.types import Scope
+from starlette.types import ASGIApp, Scope
 
 from smarter_auth_mw import connections, hosts
 from smarter_auth_mw.audit import Audit
@@ -23,6 +23,7 @@ from smarter_auth_mw.near_misses import NearMisses
 from smarter_auth_mw.observers import Observers
 from smarter_auth_mw.parts import open_parts
 from smarter_auth_mw.peers import Peers
+from smarter_auth_mw.router_check import RouterCheck
 from smarter_auth_mw.routing import Routes
 from smarter_auth_mw.settings import RouteSettings, Settings
 from smarter_auth_mw.throttle import is_guess, window_s
@@ -118,6 +119,11 @@ class Wiring:
         if self.routes is None or not self.routes.reads_hosts or self._peers.is_trusted(scope):
             return scope
         return hosts.without_forwarded(scope)
+
+    def verified(self, app: ASGIApp) -> ASGIApp:
+        """The app, or in development the app with a check whether its router agrees with us."""
+        is_checked = self.settings is not None and self.settings.verify_router
+        return RouterCheck(app, self.routes) if is_checked and self.routes else app
 
     async def authenticate(self, target: Target, credentials: Credentials, scope: Mapping[str, Any]) -> Decision:
         """The decision of the running loop's authenticator, whose connections are opened if need be."""

@@ -15,7 +15,8 @@ from smarter_auth_mw.cli.app_routes import PLACEHOLDER, AppRoute
 from smarter_auth_mw.decision import Denial
 from smarter_auth_mw.domain import Resource, Target
 from smarter_auth_mw.judgement import Judgement
-from smarter_auth_mw.patterns import NoResource, Pattern
+from smarter_auth_mw.patterns import Pattern
+from smarter_auth_mw.router_check import none_line
 from smarter_auth_mw.routing import Routes
 from smarter_auth_mw.settings import Settings
 
@@ -82,7 +83,7 @@ def _of_route(one: Covered, routes: Routes, words: frozenset[str]) -> Iterator[F
         value = result.names.ref if isinstance(result.names, Resource) else result.names.value
         if value not in SAMPLES:
             yield Finding("warning", "literal", f"{route} is read as {result.names}.", _none_hint(route))
-    elif hidden := _hiding(path, routes):
+    elif hidden := none_line(routes, path):
         if _looks_alike(route, words):
             yield Finding("warning", "hidden", f"{route} is open, by the line: {hidden}", "Is it meant to be?")
     elif _looks_alike(route, words):
@@ -112,17 +113,6 @@ def _looks_alike(route: AppRoute, words: frozenset[str]) -> bool:
 
 def _singular(word: str) -> str:
     return re.sub(r"[^a-z0-9]", "", word.lower()).removesuffix("s")
-
-
-def _hiding(path: str, routes: Routes) -> NoResource | None:
-    """The `none` line that decides about the path."""
-    bare = path.rstrip("/")
-    for line in routes.lines:
-        if isinstance(line, NoResource):
-            own = line.text.removesuffix("/**").rstrip("/")
-            if bare == own or (line.is_subtree and bare.startswith(f"{own}/")):
-                return line
-    return None
 
 
 def _none_hint(route: AppRoute) -> str:
