@@ -110,6 +110,10 @@ def is_protected(bindings: Bindings, *, always: bool = False, require: Require =
     return bindings.protection is not Protection.OPEN or bool(bindings.bindings)
 
 
+_NOBODYS = (Binding("", "", "", bytes(64), "", is_revoked=True),)
+"""What an unknown token is compared with: it takes as long to refuse as a known one."""
+
+
 def decide(
     bindings: Bindings,
     token: Token | None,
@@ -124,10 +128,10 @@ def decide(
     if token is None:
         return Denial(Reason.MISSING_CREDENTIALS, bindings.resource, account=bindings.account)
     denial = None
-    for binding in bindings.by_digest.get(token.digest, ()):
-        if not same_digest(binding.digest, token.digest):
+    for binding in bindings.by_digest.get(token.digest, _NOBODYS):
+        is_same, reason = same_digest(binding.digest, token.digest), _objection(binding, bindings, now_s)
+        if not is_same:
             continue
-        reason = _objection(binding, bindings, now_s)
         if reason is None:
             return Grant(
                 bindings.resource, Principal(binding.key_id, binding.key_name, binding.account), binding=binding
