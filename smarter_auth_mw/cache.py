@@ -209,9 +209,7 @@ class Cache:
         for _ in range(FILL_ATTEMPTS):
             self.counts.fills += 1
             entry, read = await self._read(target)
-            if self._is_fresh(
-                entry
-            ):  # Not so if a change was heard, or too much time went by, while it was on its way.
+            if self._is_fresh(entry):  # Not so if a change was heard, or too much time passed, while it was on its way.
                 self._lend(target, read)
                 return entry
             self.counts.outdated_fills += 1

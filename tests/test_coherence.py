@@ -119,7 +119,7 @@ async def test_what_is_always_answered_too_late_is_refused() -> None:
         await caller
 
 
-async def test_nobody_joins_a_flight_that_has_landed_already() -> None:
+async def test_nobody_is_answered_by_a_flight_that_has_landed_already() -> None:
     database, loop = Database(), asyncio.get_running_loop()
     first = asyncio.create_task(database.cache.get(BOT))
     await database.asked_for(1)
@@ -127,8 +127,20 @@ async def test_nobody_joins_a_flight_that_has_landed_already() -> None:
     database.asked[0].set_result(Answer())
     loop.call_soon(database.changes.hear, "key:1", 11)
     second = asyncio.create_task(database.cache.get(BOT))
-    await first
     await database.asked_for(2)
+    assert not first.done()
     assert not second.done()
     database.asked[1].set_result(Answer(snapshot="12:12:"))
-    assert await second
+    assert await first is await second
+
+
+async def test_an_answer_that_lay_too_long_before_its_caller_came_to_it_is_asked_for_again() -> None:
+    database, loop = Database(), asyncio.get_running_loop()
+    caller = asyncio.create_task(database.cache.get(BOT))
+    await database.asked_for(1)
+    database.asked[0].set_result(Answer())
+    loop.call_soon(setattr, database, "now_s", database.now_s + 5)  # The process is frozen for a while.
+    await database.asked_for(2)
+    assert not caller.done()
+    database.asked[1].set_result(Answer())
+    assert await caller
