@@ -150,6 +150,11 @@ class Store:
         async with self._pool.acquire() as connection:
             return [(row["domain"], row["kind"]) async for row in QUERIES.list_domains(connection)]
 
+    async def protected_kinds(self) -> frozenset[str]:
+        """The kinds that have a protected resource."""
+        async with self._pool.acquire() as connection:
+            return frozenset([row["kind"] async for row in QUERIES.list_protected_kinds(connection)])
+
     async def read_token(self, digest: bytes) -> Read:
         """The same for a token by itself: to ``token:DIGEST``, a resource of its own, its key is bound."""
         return _read_token(Resource("token", digest.hex()), await self._fetch(_READ_TOKEN, digest))

@@ -63,6 +63,8 @@ class Wiring:
         self.observe = self._observers.observe
         self._is_outage = False
         self._ignored: set[str] = set()
+        self.unrouted_kinds: frozenset[str] = frozenset()
+        """Protected, and open by the configuration: readiness is degraded while there is one."""
         self._claims: frozenset[tuple[str, str]] | None = None
         self._own_domains = set(map(hosts.normal, (*known.platform_domains, *known.api_domains)))
         self.is_sure = False
@@ -166,10 +168,20 @@ class Wiring:
             raise self.mistakes or UnavailableError()
         async with open_parts(self.settings, self._know_domains, self._observers) as parts:
             self._connections[parts.authenticator] = Connection(parts, self.settings)
+            self._know_kinds(await parts.store.protected_kinds())
             try:
                 yield parts.authenticator
             finally:
                 del self._connections[parts.authenticator]
+
+    def _know_kinds(self, protected: frozenset[str]) -> None:
+        """Warn once of kinds that somebody protects, and no line names: what the settings alone cannot tell."""
+        unrouted = protected.difference(self.routes.kinds if self.routes else ())
+        for kind in sorted(unrouted - self.unrouted_kinds):
+            logger.warning(
+                "routes.missing: resources of the kind %s are protected, and no line of ROUTES names it", kind
+            )
+        self.unrouted_kinds = unrouted
 
     def _know_domains(self, claims: Iterable[tuple[str, str]]) -> None:
         known, self._claims = self._claims, frozenset(claims)

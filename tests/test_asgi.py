@@ -156,6 +156,18 @@ async def test_a_schema_that_was_not_migrated_is_503(
     assert "smarter-auth db migrate" in caplog.text
 
 
+async def test_a_protected_kind_that_no_line_names_is_one_warning_and_no_refusal_to_start(
+    database: Database, keys: Keys, caplog: pytest.LogCaptureFixture
+) -> None:
+    await keys.add_resource(Resource("llm", "1"), protect=True)
+    await keys.add_resource(Resource("note", "1"))
+    async with lifespan(guarded(database.runtime)) as app, client(app) as http:
+        assert (await http.get("/bots/2")).status_code == 200
+        assert app._wiring.unrouted_kinds == {"llm"}
+    (record,) = [record for record in caplog.records if "routes.missing" in record.message]
+    assert "llm" in record.message
+
+
 async def test_an_unknown_scope_type_is_refused(app: SmarterAuthMiddleware) -> None:
     with pytest.raises(RuntimeError, match="not known"):
         await app({"type": "telepathy", "path": "/bots/2"}, Conversation().receive, Conversation().send)

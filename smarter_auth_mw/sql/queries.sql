@@ -42,6 +42,16 @@ SELECT pg_current_snapshot()::text AS snapshot,
   LEFT JOIN smarter_auth.key ON key.key_id = binding.key_id
   LEFT JOIN smarter_auth.token ON token.key_id = key.key_id;
 
+-- name: list_protected_kinds()
+-- One look into the index for each kind, however many resources there are.
+WITH RECURSIVE known AS (
+    SELECT min(kind) AS kind FROM smarter_auth.resource
+     UNION ALL
+    SELECT (SELECT min(kind) FROM smarter_auth.resource WHERE kind > known.kind) FROM known WHERE kind IS NOT NULL
+)
+SELECT kind FROM known
+ WHERE EXISTS (SELECT FROM smarter_auth.resource WHERE resource.kind = known.kind AND protection <> 'open');
+
 -- name: list_domains()
 -- Every custom domain, and the kind of the resource that it belongs to.
 SELECT DISTINCT value AS domain, kind FROM smarter_auth.alias WHERE form = 'domain';
