@@ -120,6 +120,7 @@ def guarded(others: int = 0) -> SmarterAuthMiddleware:
         yield Authenticator(Cache(Source(others), FOR_EVER, Changes()))
 
     middleware._wiring._parts._opening = opened
+    middleware._wiring._know_domains(())  # or each request asks whether its host is a custom domain
     return middleware
 
 
