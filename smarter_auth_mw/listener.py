@@ -102,6 +102,10 @@ class Listener:
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311  # spreads the fleet, guards nothing
             pause_s = min(pause_s * 2, MAX_BACK_OFF_S)
 
+    def meet_anew(self) -> None:
+        """Take whoever answers the next heartbeat for another server: what is read until then is not vouched for."""
+        self._server = None
+
     def notified(self, payload: str) -> None:
         """A notification, ``source:tx``: only a hint, since anyone may send one."""
         source, _, tx = payload.rpartition(":")

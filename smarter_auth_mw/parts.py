@@ -85,8 +85,16 @@ def _assembled(
     changes, counts = Changes(), SharedCounts()
     cache = Cache(store, limits(settings), changes)
 
+    def is_followed(server: str, started: str) -> bool:
+        """A deposed primary may go on, and who is connected to it would never know; but somebody must be believed."""
+        if not server.startswith(f"{started} ") and cache.heartbeat_age_s >= settings.max_staleness_s:
+            listener.meet_anew()
+            return True
+        return server.startswith(f"{started} ")
+
     async def met(server: str) -> None:
         """What other workers read of another server, or of this one before it was restored, is out of reach."""
+        store.is_followed = partial(is_followed, server)
         if backend is not None:
             cache.shared = None
             cache.shared = SharedTier(backend, await store.secret(), server, settings.cache_ttl_s, counts=counts)

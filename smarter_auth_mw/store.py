@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,6 +20,8 @@ from smarter_auth_mw.records import Records
 from smarter_auth_mw.reports import Reports
 from smarter_auth_mw.settings import mask_url
 from smarter_auth_mw.usage import Batch
+
+_TWO_SERVERS = "Let SMARTER_AUTH_DATABASE_URL and SMARTER_AUTH_LISTEN_URL lead to the same primary."
 
 # Our statements find their rows by index: compiling them, or planning them anew, costs more than it saves.
 _SESSION = {"jit": "off", "plan_cache_mode": "force_generic_plan"} | READ_COMMITTED
@@ -124,6 +126,8 @@ class Store:
     """The database as the rest of the house sees it."""
 
     def __init__(self, pool: Pool) -> None:
+        self.is_followed: Callable[[str], bool] = lambda _: True
+        """Whether the server that was started then is the one to read from: its name begins with that."""
         self._pool = pool
 
     async def read(self, target: Target) -> Read:
@@ -165,6 +169,9 @@ class Store:
         if rows[0]["is_standby"]:
             await self._pool.connections.expire_connections()  # The next ones find the primary.
             raise UnavailableError(f"{self._pool.where} is read-only: a standby, or a role that may only read.")
+        if not self.is_followed(rows[0]["started"]):
+            await self._pool.connections.expire_connections()
+            raise UnavailableError(f"{self._pool.where} is not the server whose changes are heard.", hint=_TWO_SERVERS)
         return rows
 
     async def secret(self) -> bytes:

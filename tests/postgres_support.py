@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -38,6 +39,15 @@ class Postgres:
         embedded_setup._configure(self._server)
         with (self._server.home / "postgresql.conf").open("a") as configuration:
             configuration.writelines(f"{name} = '{value}'\n" for name, value in ({"fsync": "off"} | settings).items())
+
+    @classmethod
+    def standby_of(cls, primary: Postgres, directory: Path) -> Self:
+        """A standby that has all that the primary had, which is stopped; it hears of nothing that comes after."""
+        standby = cls(directory)
+        shutil.rmtree(standby._server.data)
+        subprocess.run(["cp", "-a", str(primary._server.data), str(standby._server.data)], check=True)
+        (standby._server.data / "standby.signal").touch()
+        return standby
 
     @property
     def socket(self) -> Path:
@@ -77,17 +87,27 @@ class Postgres:
             _signal([*pids, self._postmaster], signal.SIGCONT)
             await connection.close()
 
+    async def promote(self) -> None:
+        """Make a primary of a standby."""
+        await self.execute("SELECT pg_promote()")
+
     async def database(self) -> Database:
         """A migrated database that nobody else uses."""
         if not self._made:
-            await self._execute(f"CREATE DATABASE {TEMPLATE}")
+            await self.execute(f"CREATE DATABASE {TEMPLATE}")
             await migrate(self.url("owner", TEMPLATE), "smarter_auth_runtime")
         self._made += 1
         name = f"test_{self._made}"
-        await self._execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+        await self.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
         return Database(self.url("owner", name), self.url("runtime", name))
 
-    async def _execute(self, statement: str) -> None:
+    def run(self, program: str, *arguments: str, text: str = "") -> str:
+        """What one of PostgreSQL's own programs says."""
+        command = [self._server.program(program), *arguments]
+        return subprocess.run(command, input=text, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+    async def execute(self, statement: str) -> None:
+        """As its administrator, in a database that nobody else uses."""
         connection = await asyncpg.connect(self.url("owner", "postgres"))
         try:
             await connection.execute(statement)
@@ -154,6 +174,10 @@ class Proxy:
         for link in self._links:
             link.insert(garbage)
         self._links.clear()
+
+    def lead_to(self, target: Path) -> None:
+        """Let new connections through to another server."""
+        self._target = target
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)

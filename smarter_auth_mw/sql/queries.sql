@@ -9,9 +9,11 @@ SELECT (SELECT max(version_num)::integer FROM smarter_auth.schema_version) AS ve
 -- The facts of a decision and the snapshot they are read in: one row per token of each bound key; a single row
 -- without a key where there is no binding, without a resource where it is not known.
 -- A transaction that began on a standby stays read-only: its snapshot does not tell all that is in progress.
+-- When the server was started tells one that was deposed, and goes on, from the one whose changes are heard.
 -- No VOLATILE function may stand here: it could see more than the snapshot says.
 SELECT pg_current_snapshot()::text AS snapshot,
        current_setting('transaction_read_only')::boolean AS is_standby,
+       extract(epoch FROM pg_postmaster_start_time())::text AS started,
        resource.id, resource.ref, resource.account, resource.protection, resource.on_error,
        key.key_id::text AS key_id, key.name AS key_name, key.account AS key_account, key.is_active,
        key.revoked_at IS NOT NULL AS is_revoked,
@@ -28,6 +30,7 @@ SELECT pg_current_snapshot()::text AS snapshot,
 -- The same for what an alias stands for. Two claimants have rows of two resources.
 SELECT pg_current_snapshot()::text AS snapshot,
        current_setting('transaction_read_only')::boolean AS is_standby,
+       extract(epoch FROM pg_postmaster_start_time())::text AS started,
        resource.id, resource.ref, resource.account, resource.protection, resource.on_error,
        key.key_id::text AS key_id, key.name AS key_name, key.account AS key_account, key.is_active,
        key.revoked_at IS NOT NULL AS is_revoked,
@@ -60,6 +63,7 @@ SELECT DISTINCT value AS domain, kind FROM smarter_auth.alias WHERE form = 'doma
 -- The same columns for one token and its key; one row, without a key where the token is not known.
 SELECT pg_current_snapshot()::text AS snapshot,
        current_setting('transaction_read_only')::boolean AS is_standby,
+       extract(epoch FROM pg_postmaster_start_time())::text AS started,
        key.key_id::text AS key_id, key.name AS key_name, key.account AS key_account, key.is_active,
        key.revoked_at IS NOT NULL AS is_revoked, token.digest, token.token_key,
        coalesce(least(extract(epoch FROM key.expires_at), extract(epoch FROM token.valid_until)), 'infinity')::float8
@@ -75,7 +79,7 @@ SELECT pg_current_snapshot()::text AS snapshot,
 -- transaction numbers are given out again.
 SELECT pg_current_snapshot()::text AS snapshot,
        current_setting('transaction_read_only')::boolean AS is_standby,
-       concat_ws(' ', meta.epoch, smarter_auth.home(), extract(epoch FROM pg_postmaster_start_time())) AS server,
+       concat_ws(' ', extract(epoch FROM pg_postmaster_start_time()), meta.epoch, smarter_auth.home()) AS server,
        asked.previous IS NULL
        OR (meta.horizon < pg_snapshot_xmax(asked.previous)
            AND NOT EXISTS (SELECT FROM pg_snapshot_xip(asked.previous) AS running WHERE running <= meta.horizon))
