@@ -22,6 +22,8 @@ class SmarterAuthMiddleware:
     Pure ASGI middleware, for ``app.add_middleware(SmarterAuthMiddleware)`` or ``SmarterAuthMiddleware(app)``. Without
     ``settings`` it is configured by ``SMARTER_AUTH_*`` in the environment. It never raises for a mistake there:
     ``lifespan.startup.failed`` reports it, and where no lifespan comes, what may be a resource answers 503.
+
+    What it knows travels in the scope and never in a header, so that there is none that a client could send instead.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings | None = None) -> None:

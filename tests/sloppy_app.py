@@ -45,10 +45,16 @@ class SloppyApp:
         headers = [(b"x-served", " ".join(bots).encode() or b"nothing"), (b"content-length", b"0")]
         if scope["type"] == "websocket":
             await send({"type": "websocket.accept", "headers": headers[:1]})
-            await send({"type": "websocket.close"})
+            await _echo(receive, send)
             return
         await send({"type": "http.response.start", "status": 200 if bots else 404, "headers": headers})
         await send({"type": "http.response.body"})
+
+
+async def _echo(receive: Receive, send: Send) -> None:
+    while (message := await receive())["type"] != "websocket.disconnect":
+        if message["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": message["text"]})
 
 
 def _by_host(scope: Scope) -> set[str]:

@@ -12,9 +12,12 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from uuid import uuid4
 
 import asyncpg
 import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
 from smarter_auth_mw.attack import Marker, Report, Result, ask, attack
 from smarter_auth_mw.attack_cases import KEY, UNKNOWN, Site, cases, nearly
@@ -123,6 +126,28 @@ async def test_a_websocket_takes_a_token_by_header_and_by_subprotocol(
     assert (answer.status, server.whom()) == (101, {"bot:1"})
     assert ("sec-websocket-protocol: smarter-auth" in head.lower()) == way.startswith("Sec-")
     assert tokens.valid not in head
+
+
+async def test_a_websocket_is_cut_at_a_message_after_its_key_was_revoked(server: Serving, database: Database) -> None:
+    url = f"ws://127.0.0.1:{server.site.port}/bots/4/chat"
+    async with open_pool(database.runtime) as pool, asyncio.timeout(PATIENCE_S):
+        keys = Keys(Store(pool), actor="tester")
+        minted = await keys.create(str(uuid4()), bind=[Resource("bot", "4")])
+        headers = {"X-API-Key": minted.token.reveal()}
+        async with connect(url, additional_headers=headers, proxy=None) as websocket:
+            await websocket.send("hello")
+            assert await websocket.recv() == "hello"
+            await keys.revoke(minted.key.key_id)
+            with pytest.raises(ConnectionClosed) as closed:
+                await talk(websocket)  # The worker hears of it in a moment, by the database.
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1008
+
+
+async def talk(websocket: ClientConnection) -> None:
+    while True:
+        await websocket.send("still there?")
+        await websocket.recv()
 
 
 async def test_an_open_resource_is_served_to_anyone(server: Serving) -> None:
