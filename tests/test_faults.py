@@ -6,6 +6,8 @@ Run with ``-s`` to see how long each took.
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -16,12 +18,15 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
+from smarter_auth_mw.errors import UnavailableError
 from smarter_auth_mw.keys import Keys
 from smarter_auth_mw.store import Store, open_pool
 from smarter_auth_mw.tokens import Token
 from tests.asgi_support import KEYED, OTHER, forget
+from tests.cli_support import environment
 from tests.database_support import Database
 from tests.postgres_support import Postgres, Proxy
+from tests.process_scenarios import SCENARIOS
 from tests.valkey_support import Valkey
 from tests.worker_support import FOREVER_S, PATIENCE_S, Worker, beaten, until, worker
 
@@ -272,6 +277,22 @@ class TestStaleIfError:
         assert told["listener.lost"] == told["listener.recovered"] == 2
 
 
+@pytest.mark.parametrize("name", SCENARIOS)
+async def test_process_hears_of_revocations_wherever_it_serves_now(name: str, database: Database) -> None:
+    async with open_pool(database.runtime) as pool:
+        minted = await Keys(Store(pool), actor="tester").create("laptop", bind=[KEYED])
+    settings = {"database_url": database.runtime, "routes": "bot /bots/{ref}", "failed_attempts": ""}
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-X", "dev", "-W", "error", "-m", "tests.process_scenarios", name],
+        env=environment(**settings) | {"TOKEN": minted.token.reveal(), "KEY_ID": str(minted.key.key_id)},
+        capture_output=True,
+        text=True,
+        timeout=2 * PATIENCE_S,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.fixture
 async def wire(server: Postgres) -> AsyncIterator[Proxy]:
     async with Proxy(server.socket) as started:
@@ -357,6 +378,26 @@ class TestValkey:
         async with opening(cache_url=valkey.url, max_staleness_s=30) as opened:
             await opened.settles()
             yield opened
+
+    async def test_tier_that_cannot_be_opened_is_done_without_until_it_can(
+        self, valkey: Valkey, opening: Opening, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        secret, refusals = Store.secret, [1, 2, 3]
+
+        async def refused(store: Store) -> bytes:
+            if refusals:
+                refusals.pop()
+                raise UnavailableError
+            return await secret(store)
+
+        monkeypatch.setattr(Store, "secret", refused)
+        async with opening(cache_url=valkey.url) as site:
+            await site.comes_to(HEALTHY)
+            await site.revoke("valid")
+            await site.refuses(site.valid, time.monotonic())
+            await site.is_well_again()
+            assert not refusals
+            assert site.worker.cache.shared is not None
 
     @pytest.mark.parametrize("fault", ["killed", "frozen", "restarted empty", "holding garbage"])
     async def test_every_request_is_answered_as_ever(self, fault: str, valkey: Valkey, sharing: Site) -> None:
