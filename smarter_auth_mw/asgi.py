@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,14 @@ from smarter_auth_mw.http_auth import Credentials
 from smarter_auth_mw.settings import Settings
 from smarter_auth_mw.websocket import POLICY_VIOLATION, converse
 from smarter_auth_mw.wiring import Wiring
+
+
+def _takes_denials(scope: Scope) -> bool:
+    """Whether the server lets a WebSocket be refused with a whole response.
+
+    granian 2.8 offers it, and may lose its worker over it: the denial races with its own ending of the connection.
+    """
+    return "websocket.http.response" in (scope.get("extensions") or {}) and "granian" not in sys.modules
 
 
 class SmarterAuthMiddleware:
@@ -76,7 +85,7 @@ class SmarterAuthMiddleware:
     async def _reject(self, denial: Denial, scope: Scope, send: Send) -> None:
         prefix = ""
         if scope["type"] == "websocket":
-            if "websocket.http.response" not in (scope.get("extensions") or {}):
+            if not _takes_denials(scope):
                 await send({"type": "websocket.close", "code": POLICY_VIOLATION})
                 return
             prefix = "websocket."

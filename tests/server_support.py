@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from smarter_auth_mw.attack_cases import Site
-from tests.sloppy_app import CLOSES, SERVED
+from tests.sloppy_app import SERVED
 
 APP = "tests.sloppy_app:application"
 ROOT = Path(__file__).parent.parent
@@ -25,10 +25,6 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     "granian": ("granian", "--factory", "--interface", "asgi", "--port", "PORT", "--workers-kill-timeout", "5"),
 }
 """Each as its users start it. FD is a socket that listens already; PORT one that is kept free for it."""
-
-# granian 2.8 may end its worker when a WebSocket is denied by the extension: its own ending of the connection races
-# with the denial (`src/ws.rs`, `UpgradeData::send`), whichever app it is that denies.
-ENVIRONMENT: Mapping[str, Mapping[str, str]] = {"granian": {CLOSES: "1"}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +52,7 @@ def serving(server: str, directory: Path, environment: Mapping[str, str]) -> Ite
         process = subprocess.Popen(
             [sys.executable, "-m", *words, app],
             cwd=ROOT,
-            env={**os.environ, **environment, **ENVIRONMENT.get(server, {}), SERVED: str(served)},
+            env={**os.environ, **environment, SERVED: str(served)},
             pass_fds=[reserved.fileno()],
         )
         try:

@@ -15,8 +15,6 @@ from smarter_auth_mw import SmarterAuthMiddleware
 
 SERVED = "SERVED"
 """The environment variable that names the file of whom it served."""
-CLOSES = "CLOSES"
-"""Set where the server's extension for denying WebSockets is not to be used."""
 
 DOMAIN = ".bots.example"
 HOST_HEADERS = {b"host", b"x-forwarded-host", b"forwarded", b"x-host", b"x-forwarded-server", b"x-original-host"}
@@ -120,12 +118,4 @@ def _leading_number(text: str) -> int:
 
 def application() -> ASGIApp:
     """The app behind the middleware, both configured by the environment."""
-    guard = SmarterAuthMiddleware(SloppyApp(Path(os.environ[SERVED])))
-    return _without_denial_extension(guard) if CLOSES in os.environ else guard
-
-
-def _without_denial_extension(app: ASGIApp) -> ASGIApp:
-    async def without(scope: Scope, receive: Receive, send: Send) -> None:
-        await app({**scope, "extensions": {}}, receive, send)
-
-    return without
+    return SmarterAuthMiddleware(SloppyApp(Path(os.environ[SERVED])))
