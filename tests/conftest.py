@@ -2,4 +2,10 @@
 
 from __future__ import annotations
 
-pytest_plugins = ["tests.database_support", "tests.change_support", "tests.asgi_support", "tests.cli_support"]
+pytest_plugins = [
+    "tests.database_support",
+    "tests.change_support",
+    "tests.asgi_support",
+    "tests.cli_support",
+    "tests.faults_support",
+]
