@@ -159,6 +159,11 @@ class Store:
         async with self._pool.acquire() as connection:
             return frozenset([row["kind"] async for row in QUERIES.list_protected_kinds(connection)])
 
+    async def may_change_audit(self) -> bool:
+        """Whether the role that this works as could rewrite the audit."""
+        async with self._pool.acquire() as connection:
+            return bool(await QUERIES.may_change_audit(connection))
+
     async def read_token(self, digest: bytes) -> Read:
         """The same for a token by itself: to ``token:DIGEST``, a resource of its own, its key is bound."""
         return _read_token(Resource("token", digest.hex()), await self._fetch(_READ_TOKEN, digest))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.cli_support import Commands
+from tests.database_support import Database
 
 STARLETTE = """
 from starlette.applications import Starlette
@@ -171,6 +172,14 @@ def test_without_an_app_settings_and_database_are_checked(run: Commands) -> None
     run.set(routes="bot /bots/{ref}", database_url="postgresql://127.0.0.1:1/none")
     ran = run("doctor", "--json")
     assert (ran.exit_code, ran.json["findings"][0]["check"]) == (1, "database")
+
+
+def test_an_audit_that_the_running_role_may_rewrite_is_named(run: Commands, database: Database) -> None:
+    assert not run.json("doctor")["findings"]
+    run.set(database_url=database.owner)
+    ran = run("doctor", "--json")
+    assert ran.exit_code == 0
+    assert list(told(ran.json)) == ["audit"]
 
 
 def test_an_app_that_serve_is_to_wrap_is_checked_with_the_environment(

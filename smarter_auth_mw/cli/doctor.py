@@ -12,6 +12,7 @@ from smarter_auth_mw.cli.findings import Covered, Finding
 from smarter_auth_mw.cli.session import Session
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.errors import ConfigurationError, SmarterAuthError
+from smarter_auth_mw.parts import open_store
 from smarter_auth_mw.routing import Routes
 
 SHOWN_RESOURCES = 10
@@ -61,11 +62,19 @@ def _of_app(session: Session, app: Any, covered: Sequence[Covered]) -> Iterator[
 
 async def _of_database(session: Session) -> AsyncIterator[Finding]:
     try:
-        async with session.keys() as keys:
-            resources = [one.resource for one in await keys.resources() if one.is_protected]
+        async with open_store(session.database_settings) as store:
+            resources = [one.resource for one in await session.keys_of(store).resources() if one.is_protected]
+            may_change_audit = await store.may_change_audit()
     except SmarterAuthError as error:
         yield Finding("problem", "database", error.message, error.hint)
         return
+    if may_change_audit:
+        yield Finding(
+            "warning",
+            "audit",
+            "The role that requests are decided as may change and delete what the audit says.",
+            "Let the app work as a role of its own: smarter-auth db migrate --runtime-role ROLE",
+        )
     lost = [resource for resource in resources if not _is_reached(session.routes, resource)]
     for resource in lost[:SHOWN_RESOURCES]:
         yield Finding(

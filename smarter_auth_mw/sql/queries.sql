@@ -45,6 +45,10 @@ SELECT pg_current_snapshot()::text AS snapshot,
   LEFT JOIN smarter_auth.key ON key.key_id = binding.key_id
   LEFT JOIN smarter_auth.token ON token.key_id = key.key_id;
 
+-- name: may_change_audit()$
+-- Whether this role could rewrite what the audit says.
+SELECT has_table_privilege('smarter_auth.audit_event', 'UPDATE, DELETE, TRUNCATE');
+
 -- name: list_protected_kinds()
 -- One look into the index for each kind, however many resources there are.
 WITH RECURSIVE known AS (
