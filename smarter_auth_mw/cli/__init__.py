@@ -17,6 +17,7 @@ from smarter_auth_mw.cli import (
     demo,
     doctor,
     failures,
+    gate,
     keys,
     output,
     resources,
@@ -45,6 +46,7 @@ command(app, "doctor", takes_actor=False)(doctor.doctor)
 app.add_typer(audit.group, name="audit")
 command(app, "usage", takes_actor=False)(usage.usage)
 app.command("serve")(serve.serve)
+app.command("gate")(gate.gate)
 app.command("demo")(demo.demo)
 
 

@@ -1,0 +1,81 @@
+"""How proxies ask: which headers tell of the request that they are asked about, and what they make of an answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+OWN_TARGET = ""
+"""In the place of a header: the method and the target are those of the proxy's own request."""
+
+_METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class MisreadError(Exception):
+    """What the proxy tells does not say in one way which request it asks about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """The headers of one proxy, and whether it knows no other refusals than 401 and 403."""
+
+    name: str
+    uri: str
+    method: str
+    host: str = "Host"
+    knows_two_refusals: bool = False
+
+    def read(self, scope: Mapping[str, Any]) -> dict[str, Any]:
+        """The scope of the request that ``scope`` asks about, whose peer is the proxy's; raises MisreadError."""
+        headers: Headers = list(scope["headers"])
+        target = self._target(scope, headers)
+        if not target.startswith(b"/"):
+            raise MisreadError(f"{self.uri or 'the target'} does not begin with a slash")
+        raw_path, _, query = target.partition(b"?")
+        host = _only(headers, self.host)
+        others = [header for header in headers if header[0] != b"host"]
+        return {
+            "type": "http",
+            "method": self._method(scope, headers),
+            "path": unquote_to_bytes(raw_path).decode("utf-8", "replace"),
+            "raw_path": raw_path,
+            "query_string": query,
+            "root_path": "",
+            "headers": [(b"host", host), *others],
+            "client": scope.get("client"),
+        }
+
+    def _target(self, scope: Mapping[str, Any], headers: Headers) -> bytes:
+        if self.uri != OWN_TARGET:
+            return _only(headers, self.uri)
+        target: bytes = (scope["raw_path"] or b"") + b"?" + scope["query_string"]
+        return target
+
+    def _method(self, scope: Mapping[str, Any], headers: Headers) -> str:
+        method = str(scope["method"]).encode("latin-1") if self.method == OWN_TARGET else _only(headers, self.method)
+        if not _METHOD.fullmatch(method):
+            raise MisreadError(f"{self.method or 'the method'} is no method")
+        return method.decode("ascii")
+
+
+def _only(headers: Headers, name: str) -> bytes:
+    """The value of a header that stands exactly once, and is not empty."""
+    wanted = name.lower().encode("ascii")
+    values = [value for header, value in headers if header == wanted]
+    if len(values) != 1 or not values[0]:
+        raise MisreadError(
+            f"{name} stands {len(values)} times, and not once" if values != [b""] else f"{name} is empty"
+        )
+    return values[0]
+
+
+NGINX = Dialect("nginx", "X-Original-URI", "X-Original-Method", knows_two_refusals=True)
+TRAEFIK = Dialect("traefik", "X-Forwarded-Uri", "X-Forwarded-Method", "X-Forwarded-Host")
+CADDY = Dialect("caddy", "X-Forwarded-Uri", "X-Forwarded-Method", "X-Forwarded-Host")
+ENVOY = Dialect("envoy", OWN_TARGET, OWN_TARGET)
+DIALECTS = {dialect.name: dialect for dialect in (NGINX, TRAEFIK, ENVOY, CADDY)}
