@@ -37,7 +37,7 @@ class SmarterAuthMiddleware:
 
     def __init__(self, app: ASGIApp, settings: Settings | None = None) -> None:
         self._wiring = Wiring(app, settings)
-        self.app = self._wiring.verified(app)
+        self.app = self._wiring.pages.before(self._wiring.verified(app))
 
     @property
     def settings(self) -> Settings | None:

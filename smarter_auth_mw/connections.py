@@ -54,6 +54,10 @@ class Connection:
         with _lock:
             _connections.add(self)
 
+    @property
+    def parts(self) -> Parts:
+        return self._parts
+
     async def connection(self) -> Connection:
         """Itself: it is open."""
         return self

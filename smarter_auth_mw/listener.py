@@ -77,10 +77,21 @@ class Listener:
         self._server: str | None = None
         self._previous: str | None = None
         self._guarded = ("", True)
+        self._answered_at_s = clock()
         self._floors: deque[tuple[float, Snapshot]] = deque()
         self.malformed = 0
         self.flushes = 0
         self.reconnects = 0
+
+    @property
+    def silent_s(self) -> float:
+        """For how long no heartbeat was answered: since the last one was sent that was, or since it began."""
+        return self._clock() - self._answered_at_s
+
+    @property
+    def is_coherent(self) -> bool:
+        """Whether every trigger was there that tells of changes, when that was looked at last."""
+        return self._guarded[1]
 
     async def run(self) -> None:
         """Listen and beat for ever; a wire that fails is replaced, after a pause that grows."""
@@ -128,7 +139,7 @@ class Listener:
         self._changes.prove(snapshot, begun)
         if beat.server != self._server:
             await self._met(beat.server)
-        self._server, self._previous = beat.server, beat.snapshot
+        self._server, self._previous, self._answered_at_s = beat.server, beat.snapshot, sent_s
         self._guarded = (beat.guard, beat.is_coherent)
         self._forget(snapshot)
         self._held(sent_s, beat.is_coherent)

@@ -20,6 +20,7 @@ from smarter_auth_mw.authenticator import Authenticator
 from smarter_auth_mw.cache import Cache, Limits
 from smarter_auth_mw.changes import Changes
 from smarter_auth_mw.errors import SmarterAuthError
+from smarter_auth_mw.health import Health
 from smarter_auth_mw.known_tokens import KnownTokens
 from smarter_auth_mw.listener import Listener
 from smarter_auth_mw.observers import Observers
@@ -50,6 +51,7 @@ class Parts:
     listener: Listener
     authenticator: Authenticator
     shared: SharedCounts
+    health: Health
 
 
 @asynccontextmanager
@@ -107,7 +109,7 @@ def _assembled(
         partial(
             open_wire,
             listen_url,
-            listens=bool(settings.listen_url.get_secret_value() or settings.statement_cache_size),
+            listens=listens(settings),
             timeout_s=settings.query_timeout_s,
             statement_cache_size=settings.statement_cache_size,
         ),
@@ -118,7 +120,20 @@ def _assembled(
         kept_s=2 * settings.cache_ttl_s,  # One life in the shared tier, and then one in a process.
     )
     authenticator = authenticator_of(settings, store, cache, changes, throttle)
-    return Parts(store, cache, changes, listener, authenticator, counts)
+    health = Health(
+        store,
+        cache,
+        listener,
+        listens=listens(settings),
+        stale_after_s=settings.max_staleness_s,
+        gone_after_s=settings.max_staleness_s + settings.stale_if_error_s,
+    )
+    return Parts(store, cache, changes, listener, authenticator, counts, health)
+
+
+def listens(settings: Settings) -> bool:
+    """Whether notifications are heard: behind a transaction pooler only where the primary itself is named too."""
+    return bool(settings.listen_url.get_secret_value() or settings.statement_cache_size)
 
 
 def authenticator_of(

@@ -69,6 +69,8 @@ class RouteSettings(BaseSettings):
     platform_domains: Words = Field(default=(), description="domains of the platform's own console")
     default_account: str = Field(default="default", description="the account of whatever names none")
     trusted_proxies: Words = Field(default=(), description="addresses or networks whose forwarded headers count")
+    live_path: str = Field(default="", description="a path that answers while the process does; empty: off")
+    ready_path: str = Field(default="", description="a path that tells whether requests can be decided; empty: off")
 
     @field_validator("database_url", "routes", check_fields=False)
     @classmethod

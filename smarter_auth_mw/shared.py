@@ -117,6 +117,11 @@ class SharedTier:
         self._writing = Outage("written", clock)  # Apart: a full or read-only Redis may still be read.
         self._is_closed = False
 
+    @property
+    def is_down(self) -> bool:
+        """Whether the last call of one kind failed: the backend is left alone for a while."""
+        return self._reading.is_on or self._writing.is_on
+
     async def get(self, lookup: str) -> SharedEntry | None:
         """The entry that was put for this look-up, or None."""
         entry = await self._find(lookup)

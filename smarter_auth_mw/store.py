@@ -149,6 +149,10 @@ class Store:
         _check_storable(account + value)
         return _read_claimants(alias.kind, await self._fetch(_READ_ALIAS, alias.kind, alias.form, account, value))
 
+    async def check(self) -> None:
+        """Read as for a request, of nothing; raises what such a look-up would."""
+        await self._fetch(_READ_BINDINGS, "", "")
+
     async def domains(self) -> list[tuple[str, str]]:
         """Every custom domain, with the kind of the resource that it belongs to."""
         async with self._pool.acquire() as connection:

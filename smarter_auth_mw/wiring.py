@@ -9,18 +9,20 @@ from typing import Any
 
 from starlette.types import ASGIApp, Scope
 
-from smarter_auth_mw import connections, hosts
+from smarter_auth_mw import connections, health, hosts, pages
 from smarter_auth_mw.audit import Audit
 from smarter_auth_mw.authenticator import Authenticator
 from smarter_auth_mw.connections import Connection
 from smarter_auth_mw.decision import Decision, Denial, Reason
 from smarter_auth_mw.domain import Target
 from smarter_auth_mw.errors import ConfigurationError, SmarterAuthError, UnavailableError
+from smarter_auth_mw.health import Readiness
 from smarter_auth_mw.http_auth import Credentials, Extractor, Rejections, is_preflight
 from smarter_auth_mw.loops import PerLoop
 from smarter_auth_mw.mounts import mounts_of
 from smarter_auth_mw.near_misses import NearMisses
 from smarter_auth_mw.observers import Observers
+from smarter_auth_mw.pages import Page, Pages
 from smarter_auth_mw.parts import open_parts
 from smarter_auth_mw.peers import Peers
 from smarter_auth_mw.router_check import RouterCheck
@@ -28,6 +30,8 @@ from smarter_auth_mw.routing import Routes
 from smarter_auth_mw.settings import RouteSettings, Settings
 from smarter_auth_mw.throttle import is_guess, window_s
 from smarter_auth_mw.usage import Usage
+
+LIVE = Page(b'{"status": "live"}')
 
 logger = logging.getLogger("smarter_auth_mw")
 
@@ -61,6 +65,9 @@ class Wiring:
         self._near_misses = NearMisses(self.resolve)
         self._observers = Observers(Usage(), Audit(known.audit, self._peers.network))
         self.observe = self._observers.observe
+        self.pages = Pages(
+            {path: make for path, make in ((known.live_path, _live), (known.ready_path, self._ready)) if path}
+        )
         self._is_outage = False
         self._ignored: set[str] = set()
         self.unrouted_kinds: frozenset[str] = frozenset()
@@ -99,7 +106,7 @@ class Wiring:
 
     async def resolve_surely(self, scope: Mapping[str, Any]) -> Target | Denial | None:
         """The same once it is known which custom domains there are: a host that may be one is refused until then."""
-        if not self.may_be_custom(scope):
+        if not self.may_be_custom(scope) or self.pages.find(scope):
             return None
         try:
             await self._parts.get()
@@ -157,6 +164,19 @@ class Wiring:
         """What the models of an app behind this work on, on the running loop; raises ``UnavailableError``."""
         return self._connections[await self._parts.get()]
 
+    async def readiness(self) -> Readiness:
+        """Whether requests can be decided on the running loop, whose connections are opened if need be."""
+        try:
+            connection = await self.connection()
+        except SmarterAuthError as error:
+            self._report(error)
+            return Readiness(can_decide=False, reasons=(health.reason_of(error),))
+        found = await connection.parts.health.readiness()
+        return found.and_also([health.UNROUTED] if self.unrouted_kinds else [])
+
+    async def _ready(self) -> Page:
+        return (await self.readiness()).page()
+
     async def close(self) -> None:
         """Close the running loop's connections."""
         await self._parts.close()
@@ -195,10 +215,18 @@ class Wiring:
 
 def compile_routes(settings: RouteSettings, app: Any = None) -> Routes:
     """The routes of the settings, with the mounts that the app itself tells of."""
-    return Routes.parse(
+    routes = Routes.parse(
         settings.routes,
         mounts=(*settings.mounts, *mounts_of(app)),
         api_domains=settings.api_domains,
         platform_domains=settings.platform_domains,
         default_account=settings.default_account,
     )
+    mistakes = list(pages.mistakes_of(settings, lambda path: routes.explain({"path": path}).result))
+    if mistakes:
+        raise ConfigurationError(mistakes)
+    return routes
+
+
+async def _live() -> Page:
+    return LIVE

@@ -20,12 +20,15 @@ from smarter_auth_mw.authenticator import Authenticator
 from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant, Reason
 from smarter_auth_mw.domain import Target
 from smarter_auth_mw.http_auth import Credentials, Rejection
+from smarter_auth_mw.pages import Page
 from smarter_auth_mw.settings import Settings
 from smarter_auth_mw.wiring import Wiring
 
 DECISION = "smarter_auth.decision"
 GRACE_S = 1.0
 """What a crossing may take beyond the query that it waits for, and the loop to close what it has open."""
+
+NO_ANSWER = Page(b'{"status": "not_ready", "reasons": ["no_answer"]}', 503)
 
 T = TypeVar("T")
 
@@ -52,9 +55,11 @@ _HEADERS = {
 _FORWARDED = frozenset(_variable(name) for name in hosts.FORWARDED)
 _HEADERS |= {name: _variable(name) for name in hosts.TELLING}
 _STATUS_LINES = {
+    200: "200 OK",
     400: "400 Bad Request",
     401: "401 Unauthorized",
     404: "404 Not Found",
+    405: "405 Method Not Allowed",
     429: "429 Too Many Requests",
     503: "503 Service Unavailable",
 }
@@ -71,8 +76,8 @@ class SmarterAuthWSGIMiddleware:
     def __init__(self, app: WSGIApplication, settings: Settings | None = None) -> None:
         if asyncio.iscoroutinefunction(app) or asyncio.iscoroutinefunction(getattr(app, "__call__", None)):  # noqa: B004
             raise TypeError("This is an ASGI app: wrap it with smarter_auth_mw.SmarterAuthMiddleware.")
-        self.app = app
         self._wiring = Wiring(app, settings)
+        self.app = PagedApp(app, self._page) if self._wiring.pages else app
         known = self._wiring.settings
         self._loop = LoopThread((known.query_timeout_s if known else 0) + GRACE_S, self._wiring.close)
 
@@ -120,6 +125,10 @@ class SmarterAuthWSGIMiddleware:
         self._loop.kept = self._wiring.authenticator()
         return decision
 
+    def _page(self, environ: WSGIEnvironment) -> Page | None:
+        make = None if DECISION in environ else self._wiring.pages.find(scope_of(environ))
+        return None if make is None else self._loop.run(make, NO_ANSWER)
+
     def _denied(self, denial: Denial, scope: dict[str, Any]) -> Denial:
         return self._loop.run(lambda: self._wiring.denied(denial, scope), denial)
 
@@ -139,6 +148,21 @@ class SmarterAuthWSGIMiddleware:
                 if name not in kept:
                     admitted.pop(_HEADERS[name], None)
         return admitted
+
+
+class PagedApp:
+    """Answers for the middleware's own pages, and calls the app for all else."""
+
+    def __init__(self, app: WSGIApplication, find: Callable[[WSGIEnvironment], Page | None]) -> None:
+        self.app = app
+        self._find = find
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        page = self._find(environ)
+        if page is None:
+            return self.app(environ, start_response)
+        _start(page.status, page.headers, start_response)
+        return [b"" if environ["REQUEST_METHOD"] == "HEAD" else page.body]
 
 
 def scope_of(environ: WSGIEnvironment) -> dict[str, Any]:
@@ -174,9 +198,14 @@ def _text(native: str) -> str:
 
 
 def _reject(rejection: Rejection, start_response: StartResponse) -> list[bytes]:
-    headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in rejection.headers]
-    start_response(_STATUS_LINES[rejection.status], headers)
+    _start(rejection.status, rejection.headers, start_response)
     return [rejection.body]
+
+
+def _start(status: int, headers: Iterable[tuple[bytes, bytes]], start_response: StartResponse) -> None:
+    start_response(
+        _STATUS_LINES[status], [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+    )
 
 
 class LoopThread:
