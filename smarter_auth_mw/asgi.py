@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
+from collections.abc import Awaitable
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from starlette.authentication import AuthCredentials, UnauthenticatedUser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant
 from smarter_auth_mw.domain import Target
-from smarter_auth_mw.http_auth import Credentials
 from smarter_auth_mw.settings import Settings
 from smarter_auth_mw.websocket import POLICY_VIOLATION, converse
 from smarter_auth_mw.wiring import Wiring
@@ -23,6 +24,24 @@ def _takes_denials(scope: Scope) -> bool:
     granian 2.8 offers it, and may lose its worker over it: the denial races with its own ending of the connection.
     """
     return "websocket.http.response" in (scope.get("extensions") or {}) and "granian" not in sys.modules
+
+
+class _Authenticated(AuthCredentials):
+    """Starlette's credentials of whoever was granted: one for all requests, so that it hands out copies only."""
+
+    def __init__(self) -> None:
+        pass
+
+    @property
+    def scopes(self) -> list[str]:
+        return ["authenticated"]
+
+    @scopes.setter
+    def scopes(self, _: list[str]) -> None:
+        raise AttributeError('Requests share these credentials: put others in scope["auth"].')
+
+
+AUTHENTICATED = _Authenticated()
 
 
 class SmarterAuthMiddleware:
@@ -44,40 +63,59 @@ class SmarterAuthMiddleware:
         """What it is configured by; None where the configuration has mistakes."""
         return self._wiring.settings
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        kind = scope["type"]
-        if kind not in ("http", "websocket"):
+    def _call(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """What answers the request: the app itself where nothing is to be waited for, without a coroutine of ours."""
+        wiring = self._wiring
+        if scope["type"] != "http" or not wiring.is_sure:
+            return self._wait(scope, receive, send)
+        if wiring.minds_hosts:
+            scope = wiring.trusted(scope)
+        target = wiring.resolve(scope)
+        if target is None:
+            return self.app(scope, receive, send)
+        decision = wiring.warm(target, scope)
+        if decision is None or isinstance(decision, Denial):
+            return self._wait_for(target, decision, scope, receive, send)
+        wiring.observe(decision, scope)
+        return self.app(self._admitted(scope, decision), receive, send)
+
+    if sys.version_info >= (3, 12):
+        __call__ = inspect.markcoroutinefunction(_call)  # Servers tell ASGI 3 from ASGI 2 by that.
+    else:
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await self._call(scope, receive, send)
+
+    async def _wait(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer what is no HTTP request, or comes before it is known which custom domains there are."""
+        if scope["type"] not in ("http", "websocket"):
             await self._other(scope, receive, send)
             return
         scope = self._wiring.trusted(scope)
-        target = self._wiring.resolve(scope)
-        if target is None and not self._wiring.is_sure:
-            target = await self._wiring.resolve_surely(scope)
+        target = await self._wiring.resolve_surely(scope)
         if target is None:
             await self.app(scope, receive, send)
-            return
-        credentials = self._wiring.extractors[kind](scope["headers"])
-        decision = await self._decide(target, credentials, scope)
+        else:
+            await self._wait_for(target, self._wiring.warm(target, scope), scope, receive, send)
+
+    async def _wait_for(
+        self, target: Target | Denial, decision: Decision | None, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Answer a request for a resource, once it is decided."""
+        decision = decision or await self._wiring.authenticate(target, scope)
         if isinstance(decision, Denial):
             await self._reject(await self._wiring.denied(decision, scope), scope, send)
             return
         self._wiring.observe(decision, scope)
         admitted = self._admitted(scope, decision)
-        if kind == "websocket":
-            await converse(self.app, admitted, receive, send, partial(self._decide_again, target, credentials, scope))
+        if scope["type"] == "websocket":
+            await converse(self.app, admitted, receive, send, partial(self._decide_again, target, scope))
         else:
             await self.app(admitted, receive, send)
 
-    async def _decide(self, target: Target | Denial, credentials: Credentials, scope: Scope) -> Decision:
-        if isinstance(target, Denial):
-            return target
-        authenticator = self._wiring.authenticator()
-        decision = None if authenticator is None else authenticator.warm(target, credentials)
-        return decision or await self._wiring.authenticate(target, credentials, scope)
-
-    async def _decide_again(self, target: Target | Denial, credentials: Credentials, scope: Scope) -> Decision:
-        """The same for a message: what was let in is counted once, that it is cut is to be seen."""
-        decision = await self._decide(target, credentials, scope)
+    async def _decide_again(self, target: Target | Denial, scope: Scope) -> Decision:
+        """The decision for a message: what was let in is counted once, that it is cut is to be seen."""
+        decision = self._wiring.warm(target, scope) or await self._wiring.authenticate(target, scope)
         if isinstance(decision, Denial):
             self._wiring.observe(decision, scope)
         return decision
@@ -126,15 +164,12 @@ class SmarterAuthMiddleware:
     def _admitted(self, scope: Scope, decision: Grant | Anonymous) -> Scope:
         """A copy of the scope that tells the app who is there; the caller's own stays as it is."""
         outer_user = scope.get("user")
-        told: dict[str, Any] = {"smarter_auth": decision}
+        admitted = {**scope}
+        admitted["smarter_auth"] = decision if outer_user is None else replace(decision, outer_user=outer_user)
         if isinstance(decision, Grant):
-            if outer_user is not None:
-                told["smarter_auth"] = Grant(decision.resource, decision.principal, outer_user)
-            told["user"], told["auth"] = decision.principal, AuthCredentials(["authenticated"])
+            admitted["user"], admitted["auth"] = decision.principal, AUTHENTICATED
         elif outer_user is None:
-            told["user"], told["auth"] = UnauthenticatedUser(), AuthCredentials()
-        else:
-            told["smarter_auth"] = Anonymous(decision.resource, outer_user)
+            admitted["user"], admitted["auth"] = UnauthenticatedUser(), AuthCredentials()
         if self._wiring.hides_credentials:
-            told["headers"] = self._wiring.extractors[scope["type"]].hide(scope["headers"])
-        return {**scope, **told}
+            admitted["headers"] = self._wiring.extractors[scope["type"]].hide(scope["headers"])
+        return admitted

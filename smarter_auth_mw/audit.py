@@ -91,11 +91,12 @@ class Audit:
 
     def observe(self, decision: Decision, scope: Mapping[str, Any]) -> None:
         """Note it; whoever calls looks at ``decisions`` first."""
+        now_s = self._clock()
         with self._lock:
-            if not self._is_allowed():
+            if not self._is_allowed(now_s):
                 self._dropped[_outcome(decision)] += 1
                 return
-        self._events.append(_event(decision, self._network(scope), self._clock()))
+        self._events.append(_event(decision, self._network(scope), now_s))
 
     async def flush(self, sink: Sink) -> None:
         """Write what waits; raises what the sink raises, and keeps it then."""
@@ -120,8 +121,7 @@ class Audit:
             events.append(RequestEvent("request.dropped", self._clock(), facts=facts))
         return events, dropped
 
-    def _is_allowed(self) -> bool:
-        now_s = self._clock()
+    def _is_allowed(self, now_s: float) -> bool:
         self._allowance = min(self._burst, self._allowance + (now_s - self._allowed_at_s) * self._per_second)
         self._allowed_at_s = now_s
         if self._allowance < 1 or len(self._events) >= MAX_EVENTS:

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from smarter_auth_mw.cache import Cache
-from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant, Reason, Require, decide
+from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant, Reason, Require, decide, granted_before
 from smarter_auth_mw.domain import Alias, Bindings, Resource, Target
 from smarter_auth_mw.errors import InvalidReferenceError, OverloadedError, UnavailableError
-from smarter_auth_mw.http_auth import Credentials, Malformed
+from smarter_auth_mw.http_auth import Credentials, Extractor, Headers, Malformed
 from smarter_auth_mw.known_tokens import KnownTokens
 from smarter_auth_mw.throttle import Throttle
 from smarter_auth_mw.tokens import Token
@@ -19,14 +19,11 @@ from smarter_auth_mw.tokens import Token
 logger = logging.getLogger("smarter_auth_mw")
 
 
-class WallClock:
+def wall_clock() -> Callable[[], float]:
     """Unix time that does not step back: an expired token stays expired when somebody sets the clock."""
-
-    def __init__(self) -> None:
-        self._offset_s = time.time() - time.monotonic()
-
-    def __call__(self) -> float:
-        return max(time.time(), time.monotonic() + self._offset_s)
+    wall_s, steady_s = time.time, time.monotonic
+    offset_s = wall_s() - steady_s()
+    return lambda: max(wall_s(), steady_s() + offset_s)
 
 
 class Authenticator:
@@ -44,16 +41,27 @@ class Authenticator:
         self._known_tokens = known_tokens
         self._require = require
         self._throttle = throttle
-        self._clock = clock or WallClock()
+        self._clock = clock or wall_clock()
         self._is_outage = False
 
-    def warm(self, target: Target, credentials: Credentials) -> Decision | None:
-        """The decision if the facts are at hand: no waiting, no I/O."""
+    def warm(self, target: Target, headers: Headers, extractor: Extractor) -> Decision | None:
+        """The decision if the facts are at hand: no waiting, no I/O.
+
+        A token that was granted before, and comes as nearly all of them come, is not looked at any closer.
+        """
         bindings = self._cache.peek(target)
         if bindings is None or target.also is not None:
             return None
+        if bindings.decided and target.account is None and target.names == bindings.resource:
+            digest = extractor.usual_digest(headers)
+            granted = digest and granted_before(bindings, digest, self._clock() if bindings.may_expire else 0)
+            if granted:
+                return granted
+        credentials = extractor(headers)
         decision = self._decide(bindings, target, credentials)
-        return None if self._is_doubtful(decision, credentials) else decision
+        if self._known_tokens is not None and self._is_doubtful(decision, credentials):
+            return None
+        return decision
 
     async def authenticate(self, target: Target, credentials: Credentials, peer: str = "") -> Decision:
         """The decision; unavailable, never anonymous, where the facts cannot be known."""
@@ -122,24 +130,35 @@ class Authenticator:
             logger.error("store.unavailable: %s %s", error, error.hint)
 
     def _decide(self, bindings: Bindings, target: Target, credentials: Credentials) -> Decision:
-        if isinstance(target.names, Alias) and not bindings.resource.ref:
-            if bindings.account is None:
-                return Denial(Reason.NOT_FOUND, detail=f"{target.names} stands for nothing")
-            return Denial(Reason.AMBIGUOUS, detail=f"{target.names} stands for several resources")
-        if bindings.account is not None:
-            if isinstance(target.names, Resource) and bindings.resource.ref != target.names.ref:
-                if not target.exact:
-                    detail = f"registered as {bindings.resource}"
-                    return Denial(Reason.NOT_CANONICAL, bindings.resource, detail=detail, account=bindings.account)
+        if target.account is not None or target.names != bindings.resource:
+            if denial := _objection(bindings, target):
+                return denial
+            if isinstance(target.names, Resource) and target.names.ref != bindings.resource.ref:
                 bindings = Bindings(target.names)  # The app compares exactly: this is another one, and unknown.
-            elif target.account is not None and target.account != bindings.account:
-                detail = f"not in account {target.account}"
-                return Denial(Reason.NOT_FOUND, bindings.resource, detail=detail, account=bindings.account)
-        token = None if isinstance(credentials, Malformed) else credentials
-        decision = decide(bindings, token, self._clock(), always=target.always, require=self._require)
-        if isinstance(credentials, Malformed) and isinstance(decision, Denial):
-            return replace(decision, reason=Reason.MALFORMED_CREDENTIALS, detail=credentials.detail)
-        return decision
+        if isinstance(credentials, Malformed):
+            decision = decide(bindings, None, self._clock(), always=target.always, require=self._require)
+            if isinstance(decision, Denial):
+                return replace(decision, reason=Reason.MALFORMED_CREDENTIALS, detail=credentials.detail)
+            return decision
+        return decide(bindings, credentials, self._clock(), always=target.always, require=self._require)
+
+
+def _objection(bindings: Bindings, target: Target) -> Denial | None:
+    """Why what was found is not what the target names, if so."""
+    if isinstance(target.names, Alias) and not bindings.resource.ref:
+        if bindings.account is None:
+            return Denial(Reason.NOT_FOUND, detail=f"{target.names} stands for nothing")
+        return Denial(Reason.AMBIGUOUS, detail=f"{target.names} stands for several resources")
+    if bindings.account is None:
+        return None
+    if isinstance(target.names, Resource) and bindings.resource.ref != target.names.ref:
+        detail = f"registered as {bindings.resource}"
+        denial = Denial(Reason.NOT_CANONICAL, bindings.resource, detail=detail, account=bindings.account)
+        return None if target.exact else denial
+    if target.account is not None and target.account != bindings.account:
+        detail = f"not in account {target.account}"
+        return Denial(Reason.NOT_FOUND, bindings.resource, detail=detail, account=bindings.account)
+    return None
 
 
 def _resource(target: Target) -> Resource | None:

@@ -125,11 +125,12 @@ class Cache:
         entry = self._find(target)
         if entry is None or not self._serves(entry):
             return None
-        if entry.bindings.account is None:
-            self.counts.negative_hits += 1
+        bindings, counts = entry.bindings, self.counts
+        if bindings.account is None:
+            counts.negative_hits += 1
         else:
-            self.counts.hits += 1
-        return entry.bindings
+            counts.hits += 1
+        return bindings
 
     def stale(self, target: Target) -> Bindings | None:
         """What may still be granted by while the store is down: bindings that no change heard counts against."""
@@ -137,7 +138,7 @@ class Cache:
         if entry is None or entry.bindings.on_error == "deny" or not self._changes.is_current(entry.reading):
             return None
         allowed_s = self._limits.max_staleness_s + self._limits.stale_if_error_s
-        return entry.bindings if self._age_s(entry) < allowed_s else None
+        return entry.bindings if self._was_known_after(entry, self._clock() - allowed_s) else None
 
     async def get(self, target: Target, peer: str = "") -> Bindings:
         """The bindings, from the shared tier or the database if need be; any number of callers make one query.
@@ -149,7 +150,7 @@ class Cache:
             if flight is None or flight.done():  # What is done was judged by what had been heard until then.
                 flight = self._take_off(target, peer)
             entry = await asyncio.shield(flight)  # A caller who goes away leaves the flight to the others.
-            if self._is_fresh(entry):  # Not so if the loop was held up between the landing and this line.
+            if self._is_fresh(entry, self._clock()):  # Not so if the loop was held up before this line.
                 return entry.bindings
         raise UnavailableError(f"{target.names} changes faster than it can be told.")
 
@@ -190,13 +191,16 @@ class Cache:
         return found
 
     def _serves(self, entry: Entry) -> bool:
-        return self._clock() < entry.kept_until_s and self._is_fresh(entry)
+        now_s = self._clock()
+        return now_s < entry.kept_until_s and self._is_fresh(entry, now_s)
 
-    def _is_fresh(self, entry: Entry) -> bool:
-        return self._age_s(entry) < self._limits.max_staleness_s and self._changes.is_current(entry.reading)
+    def _is_fresh(self, entry: Entry, now_s: float) -> bool:
+        is_young = self._was_known_after(entry, now_s - self._limits.max_staleness_s)
+        return is_young and self._changes.is_current(entry.reading)
 
-    def _age_s(self, entry: Entry) -> float:
-        return self._clock() - max(entry.read_at_s, self._vouched_at_s)
+    def _was_known_after(self, entry: Entry, since_s: float) -> bool:
+        """Whether it was read, or a heartbeat vouched for it, after this time."""
+        return self._vouched_at_s > since_s or entry.read_at_s > since_s
 
     async def _fill(self, target: Target) -> Entry:
         entry = await self._borrow(target)
@@ -209,7 +213,8 @@ class Cache:
         for _ in range(FILL_ATTEMPTS):
             self.counts.fills += 1
             entry, read = await self._read(target)
-            if self._is_fresh(entry):  # Not so if a change was heard, or too much time passed, while it was on its way.
+            # Not so if a change was heard, or too much time passed, while it was on its way.
+            if self._is_fresh(entry, self._clock()):
                 self._lend(target, read)
                 return entry
             self.counts.outdated_fills += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from smarter_auth_mw.domain import Binding, Bindings, Principal, Protection, Resource
 from smarter_auth_mw.tokens import Token, same_digest
@@ -110,6 +110,8 @@ def is_protected(bindings: Bindings, *, always: bool = False, require: Require =
     return bindings.protection is not Protection.OPEN or bool(bindings.bindings)
 
 
+_OPEN, _CLOSED = b"open", b"closed"
+"""Under which stands what is decided without a token; a digest has 64 bytes."""
 _NOBODYS = (Binding("", "", "", bytes(64), "", is_revoked=True),)
 """What an unknown token is compared with: it takes as long to refuse as a known one."""
 
@@ -122,23 +124,42 @@ def decide(
     always: bool = False,
     require: Require = "bound",
 ) -> Decision:
-    """Decide a request for ``bindings.resource`` at ``now_s`` (Unix time)."""
+    """Decide a request for ``bindings.resource`` at ``now_s`` (Unix time).
+
+    What depends on nothing but the bindings is made once, and stands in ``bindings.decided`` from then on.
+    """
+    decided = bindings.decided
+    if token is not None and bindings.bindings and (granted := granted_before(bindings, token.digest, now_s)):
+        return granted
     if not is_protected(bindings, always=always, require=require):
-        return Anonymous(bindings.resource, account=bindings.account)
+        if _OPEN not in decided:
+            decided[_OPEN] = Anonymous(bindings.resource, account=bindings.account)
+        return cast("Anonymous", decided[_OPEN])
     if token is None:
-        return Denial(Reason.MISSING_CREDENTIALS, bindings.resource, account=bindings.account)
+        if _CLOSED not in decided:
+            decided[_CLOSED] = Denial(Reason.MISSING_CREDENTIALS, bindings.resource, account=bindings.account)
+        return cast("Denial", decided[_CLOSED])
     denial = None
     for binding in bindings.by_digest.get(token.digest, _NOBODYS):
         is_same, reason = same_digest(binding.digest, token.digest), _objection(binding, bindings, now_s)
         if not is_same:
             continue
         if reason is None:
-            return Grant(
-                bindings.resource, Principal(binding.key_id, binding.key_name, binding.account), binding=binding
-            )
+            principal = Principal(binding.key_id, binding.key_name, binding.account)
+            granted = decided[token.digest] = Grant(bindings.resource, principal, binding=binding)
+            return granted
         denial = Denial(reason, bindings.resource, binding.key_id, "", bindings.account, binding.token_key)
     detail = MISTYPED if token.is_mistyped else ""
     return denial or Denial(Reason.UNKNOWN_TOKEN, bindings.resource, detail=detail, account=bindings.account)
+
+
+def granted_before(bindings: Bindings, digest: bytes, now_s: float) -> Grant | None:
+    """The grant that ``decide`` made of these bindings for the token of this digest, unless it has expired."""
+    known: Grant | None = bindings.decided.get(digest)
+    binding = known.binding if known is not None else None
+    if binding is None or binding.expires_at_s < now_s or not same_digest(binding.digest, digest):
+        return None
+    return known
 
 
 def opens(binding: Binding, bindings: Bindings, now_s: float) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from starlette.authentication import BaseUser
@@ -101,6 +101,7 @@ class Bindings:
 
     An unknown resource has ``account`` None, is open and has no bindings. ``resource`` is the registered spelling; what
     an alias stands for has no reference where that is nothing, and, declared protected, where it is several.
+    ``decided`` is what ``decide`` made of them before and may say again, by the token's digest: the same object.
     """
 
     resource: Resource
@@ -109,6 +110,8 @@ class Bindings:
     on_error: OnError = "stale"
     bindings: tuple[Binding, ...] = ()
     by_digest: Mapping[bytes, tuple[Binding, ...]] = field(init=False, compare=False, repr=False)
+    may_expire: bool = field(init=False, compare=False, repr=False)
+    decided: dict[bytes, Any] = field(init=False, compare=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         index: dict[bytes, tuple[Binding, ...]] = {}
@@ -116,17 +119,23 @@ class Bindings:
             if binding.digest:
                 index[binding.digest] = (*index.get(binding.digest, ()), binding)
         object.__setattr__(self, "by_digest", index)
+        object.__setattr__(self, "may_expire", any(binding.expires_at_s < math.inf for binding in self.bindings))
 
 
 class Principal(BaseUser):
     """Who stands behind an accepted key: Starlette's ``BaseUser``, told by the key and its account."""
 
     __slots__ = ("account", "key_id", "key_name")
+    key_id: str
+    key_name: str
+    account: str
 
     def __init__(self, key_id: str, key_name: str, account: str) -> None:
-        self.key_id = key_id
-        self.key_name = key_name
-        self.account = account
+        for name, value in (("key_id", key_id), ("key_name", key_name), ("account", account)):
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{name} is not set: a key's requests share its principal. Use request.state.")
 
     @property
     def is_authenticated(self) -> bool:

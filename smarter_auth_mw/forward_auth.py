@@ -81,10 +81,8 @@ class ForwardAuth:
             target = await self._wiring.resolve_surely(told)
         if not isinstance(target, Target):
             return target
-        credentials = self._wiring.extractors[_kind(asked)](asked["headers"])
-        authenticator = self._wiring.authenticator()
-        decision = None if authenticator is None else authenticator.warm(target, credentials)
-        return decision or await self._wiring.authenticate(target, credentials, asked)
+        asked = {**asked, "type": _kind(asked)}
+        return self._wiring.warm(target, asked) or await self._wiring.authenticate(target, asked)
 
     async def _reject(self, denial: Denial, send: Send) -> None:
         rejection = self._wiring.rejections[denial]

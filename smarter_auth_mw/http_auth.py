@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from smarter_auth_mw.decision import Denial, Reason
-from smarter_auth_mw.tokens import MAX_TOKEN_BYTES, Token
+from smarter_auth_mw.tokens import MAX_TOKEN_BYTES, Token, digest_of
 
 Header = tuple[bytes, bytes]
 Headers = Sequence[Header]
 Offered = TypeVar("Offered", bytes, str)
 
+AUTHORIZATION_HEADER = b"authorization"
 API_KEY_HEADER = b"x-api-key"
 SUBPROTOCOL_HEADER = b"sec-websocket-protocol"
 SUBPROTOCOL = "smarter-auth"
@@ -53,10 +54,11 @@ class Extractor:
     def __init__(self, ways: Iterable[str]) -> None:
         ways = frozenset(ways)
         self._schemes = frozenset(way.encode("ascii") for way in ways & {"token", "bearer"})
+        self._usual = {spelling for scheme in self._schemes for spelling in (scheme, scheme.title())}
         self._joined = re.compile(_JOINED % b"|".join(sorted(self._schemes)), re.IGNORECASE)
         self._readers: dict[bytes, Callable[[bytes], Credentials]] = {}
         if self._schemes:
-            self._readers[b"authorization"] = self._read_authorization
+            self._readers[AUTHORIZATION_HEADER] = self._read_authorization
         if "x-api-key" in ways:
             self._readers[API_KEY_HEADER] = _read_api_key
         if "subprotocol" in ways:
@@ -65,12 +67,25 @@ class Extractor:
     def __call__(self, headers: Headers) -> Credentials:
         readers = self._readers
         found = [header for header in headers if header[0] in readers]
-        if not found:
-            return None
         if len(found) == 1:
             name, value = found[0]
             return readers[name](value)
-        return self._read_several(found)
+        return self._read_several(found) if found else None
+
+    def usual_digest(self, headers: Headers) -> bytes | None:
+        """The digest of the one token of letters and digits that the headers hold, spelled as usual; else None."""
+        readers = self._readers
+        found = [header for header in headers if header[0] in readers]
+        if len(found) != 1:
+            return None
+        name, token = found[0]
+        if name == AUTHORIZATION_HEADER:
+            scheme, _, token = token.partition(b" ")
+            if scheme not in self._usual:
+                return None
+        elif name != API_KEY_HEADER:
+            return None
+        return digest_of(token) if token.isalnum() and len(token) <= MAX_TOKEN_BYTES else None
 
     def _read_several(self, found: Headers) -> Credentials:
         read = [self._readers[name](value) for name, value in found]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import compress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from smarter_auth_mw.judgement import NOTHING, Judgement, agree, refused
@@ -26,6 +26,10 @@ class Request(NamedTuple):
     path: str
     raw_path: bytes | None
     root_path: str
+
+    @classmethod
+    def of(cls, scope: Mapping[str, Any]) -> Request:
+        return cls(scope["path"], scope.get("raw_path"), scope.get("root_path", ""))
 
     @property
     def raw(self) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
@@ -11,6 +12,8 @@ UNKNOWN = "unknown"
 """A peer without an address (a socket in the file system), or with something in its place: one peer."""
 NETWORK_BITS = 64
 """What an IPv6 site is given at the least: whoever has one address has all of these (RFC 6177)."""
+MAX_KNOWN = 4096
+"""How many addresses are remembered with their network: to read one takes longer than to decide a request."""
 
 _FORWARDED_FOR = re.compile(r"(?:^|;)[ \t]*for[ \t]*=[ \t]*([^;]*)", re.IGNORECASE)
 _WITH_PORT = re.compile(r"\[([^\]]*)\](?::\d+)?|([^:]*):\d+")
@@ -26,7 +29,7 @@ class Peers:
 
     def is_trusted(self, scope: Mapping[str, Any]) -> bool:
         """Whether the request comes from a trusted proxy, whose forwarded headers count."""
-        return self._trusts(_client(scope))
+        return bool(self._trusted) and self._trusts(_client(scope))
 
     def network(self, scope: Mapping[str, Any]) -> str:
         """The peer's network: its IPv4 address, the /64 of its IPv6 address, or ``UNKNOWN``.
@@ -35,6 +38,9 @@ class Peers:
         ``Forwarded`` that differ (one of them may be the client's own), and what is no address, leave it at the
         proxy's.
         """
+        if not self._trusted:
+            client = scope.get("client")
+            return _network_of(str(client[0])) if client else UNKNOWN
         peer = _client(scope)
         if self._trusts(peer):
             chains = [list(chain) for chain in _chains(scope["headers"]) if chain]
@@ -82,6 +88,11 @@ def _address(text: str) -> Address | None:
         return None
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return mapped or address
+
+
+@lru_cache(maxsize=MAX_KNOWN)
+def _network_of(text: str) -> str:
+    return _network(_address(text))
 
 
 def _network(address: Address | None) -> str:

@@ -42,7 +42,7 @@ class Routes:
         by_path = [line for line in lines if line not in by_host]
         self._paths = PathRouting(by_path, mounts, default_account)
         self._hosts = HostRouting(by_host, own_domains, heir, default_account)
-        self._memo: Memo[Request] = Memo()
+        self._memo: Memo[tuple[str, bytes | None, str]] = Memo()
 
     @classmethod
     def parse(
@@ -77,16 +77,14 @@ class Routes:
         Where hosts are read, headers that tell of a forwarded host count, so those of peers that are not trusted are
         to be taken out before (``hosts.without_forwarded``).
         """
-        request = Request(scope["path"], scope.get("raw_path"), scope.get("root_path", ""))
-        found = self._memo.young.get(request, UNKNOWN)
+        found = self._memo.young.get((scope["path"], scope.get("raw_path"), scope.get("root_path", "")), UNKNOWN)
         if found is UNKNOWN:
-            found = self._look_up(scope, request)
+            found = self._look_up(scope)
         return self._with_host(scope, found) if self._hosts.is_needed else found
 
     def explain(self, scope: Scope) -> Judgement:
         """The same with the line and the reading that decided, for operators; without headers by the path alone."""
-        request = Request(scope["path"], scope.get("raw_path"), scope.get("root_path", ""))
-        by_path = self._judge(scope, request)
+        by_path = self._judge(scope, Request.of(scope))
         if not self._hosts.is_needed or "headers" not in scope:
             return by_path
         return agree(self._hosts.judge(scope["headers"]), by_path)
@@ -99,7 +97,8 @@ class Routes:
         self._hosts = self._hosts.with_domains(claims)
         return self._hosts.ignored
 
-    def _look_up(self, scope: Scope, request: Request) -> Answer:
+    def _look_up(self, scope: Scope) -> Answer:
+        request = Request.of(scope)
         found: Answer = self._memo.recall(request)
         if found is UNKNOWN:
             found = self._judge(scope, request).result

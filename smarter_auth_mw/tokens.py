@@ -29,18 +29,11 @@ _PREFIXED_KNOX = re.compile(rb"sm_[0-9a-f]+")
 class Token:
     """The secret string, as the bytes that came in; it shows four characters of itself at the most."""
 
-    __slots__ = ("_digest", "_value")
+    __slots__ = ("_value", "digest")
 
     def __init__(self, value: bytes) -> None:
         self._value = value
-        self._digest: bytes | None = None
-
-    @property
-    def digest(self) -> bytes:
-        """SHA-512 of the token's bytes, 64 bytes (knox 5: of its UTF-8 form; 4.x hashed something else)."""
-        if self._digest is None:
-            self._digest = hashlib.sha512(self._value).digest()
-        return self._digest
+        self.digest = digest_of(value)
 
     @property
     def token_key(self) -> str:
@@ -90,6 +83,11 @@ def mint(form: TokenFormat = "knox") -> Token:
         return Token(secrets.token_hex(32).encode("ascii"))
     body = CHECKED_PREFIX + "".join(secrets.choice(_BASE62) for _ in range(_SECRET_CHARS)).encode("ascii")
     return Token(body + _checksum(body))
+
+
+def digest_of(token: bytes) -> bytes:
+    """SHA-512 of the token's bytes, 64 bytes (knox 5: of its UTF-8 form; 4.x hashed something else)."""
+    return hashlib.sha512(token).digest()
 
 
 def form_of(token_key: str) -> TokenFormat:

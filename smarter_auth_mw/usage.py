@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from uuid import UUID, uuid4
 from weakref import WeakSet
 
-from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant
+from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant, Reason
 
 MAX_COUNTERS = 20_000
 """What is told apart between two flushes; the rest is counted as others of its kind."""
@@ -80,24 +80,22 @@ class Usage:
 
     def observe(self, decision: Decision, _scope: Mapping[str, Any]) -> None:
         """Count it."""
-        if not isinstance(decision, Denial):
-            counted = self._passes.get(id(_subject(decision)))
-            if counted is not None:
-                counted.once_more()
-                return
+        counted = self._passes.get(id(decision))
+        if counted is not None:
+            counted.once_more()
+            return
         with self._lock:
             self._begin(decision)
 
     def _begin(self, decision: Decision) -> None:
         """Count what has not been counted yet, or is not counted often."""
         series = _series(decision)
-        if isinstance(decision, Denial) or series.ref == UNKNOWN or len(self._passes) >= self._max_counters:
+        if _is_made_anew(decision) or series.ref == UNKNOWN or len(self._passes) >= self._max_counters:
             if series not in self._rest and len(self._rest) >= self._max_counters:
                 series = Series(series.kind, OTHER, series.outcome)
             self._rest[series] = self._rest.get(series, 0) + 1
         else:
-            subject = _subject(decision)
-            self._passes.setdefault(id(subject), _Pass(subject, series)).once_more()
+            self._passes.setdefault(id(decision), _Pass(decision, series)).once_more()
 
     async def flush(self, sink: Sink) -> None:
         """Write what could not be written before, or else what has been counted since; raises what the sink raises."""
@@ -127,16 +125,16 @@ class Usage:
 
 
 class _Pass:
-    """What passes, and how often.
+    """A decision that is made again and again, and how often.
 
-    It is found by the identity of its subject, since to hash a binding is to read all of it; and it holds that, so that
-    the identity is nobody else's. It counts without a lock: a count of ``itertools`` cannot be interrupted.
+    It is found by the decision's identity, since to hash one is to read all of it; and it holds that, so that the
+    identity is nobody else's. It counts without a lock: a count of ``itertools`` cannot be interrupted.
     """
 
-    __slots__ = ("_taken", "once_more", "series", "subject")
+    __slots__ = ("_taken", "decision", "once_more", "series")
 
-    def __init__(self, subject: object, series: Series) -> None:
-        self.subject = subject
+    def __init__(self, decision: Decision, series: Series) -> None:
+        self.decision = decision
         self.series = series
         self.once_more = count().__next__
         self._taken = 0
@@ -150,9 +148,9 @@ class _Pass:
         return new > 0
 
 
-def _subject(decision: Grant | Anonymous) -> object:
-    """What stays the same object from request to request, as long as it is cached."""
-    return decision.binding if type(decision) is Grant else decision.resource
+def _is_made_anew(decision: Decision) -> bool:
+    """Whether it is another object each time, and not the one that stays with the bindings."""
+    return isinstance(decision, Denial) and decision.reason is not Reason.MISSING_CREDENTIALS
 
 
 def _series(decision: Decision) -> Series:

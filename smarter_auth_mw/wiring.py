@@ -17,7 +17,7 @@ from smarter_auth_mw.decision import Decision, Denial, Reason
 from smarter_auth_mw.domain import Target
 from smarter_auth_mw.errors import ConfigurationError, SmarterAuthError, UnavailableError
 from smarter_auth_mw.health import Readiness
-from smarter_auth_mw.http_auth import Credentials, Extractor, Rejections, is_preflight
+from smarter_auth_mw.http_auth import Extractor, Rejections, is_preflight
 from smarter_auth_mw.loops import PerLoop
 from smarter_auth_mw.mounts import mounts_of
 from smarter_auth_mw.near_misses import NearMisses
@@ -76,6 +76,8 @@ class Wiring:
         self._own_domains = set(map(hosts.normal, (*known.platform_domains, *known.api_domains)))
         self.is_sure = False
         """Whether it is known which custom domains there are."""
+        self.minds_hosts = True
+        """Whether a host may name a resource, as far as is known."""
         self._parts = PerLoop(self._opened)
         self._connections: dict[Authenticator, Connection] = {}
         self.was_opened = False
@@ -96,7 +98,7 @@ class Wiring:
         logger.error("%s", error)
 
     def resolve(self, scope: Mapping[str, Any]) -> Target | Denial | None:
-        """What the request names; None only where it surely names no resource."""
+        """What the request names; where hosts are minded, None may mean that one is not known yet."""
         if self.routes is None:
             return Denial(Reason.UNAVAILABLE, detail="the routes have mistakes")
         target = self.routes.resolve(scope)
@@ -105,9 +107,10 @@ class Wiring:
         return target
 
     async def resolve_surely(self, scope: Mapping[str, Any]) -> Target | Denial | None:
-        """The same once it is known which custom domains there are: a host that may be one is refused until then."""
-        if not self.may_be_custom(scope) or self.pages.find(scope):
-            return None
+        """The same; a host that may be a custom domain is refused until it is known which ones there are."""
+        target = self.resolve(scope)
+        if target is not None or self.is_sure or not self.may_be_custom(scope) or self.pages.find(scope):
+            return target
         try:
             await self._parts.get()
         except SmarterAuthError as error:
@@ -134,8 +137,20 @@ class Wiring:
         is_checked = self.settings is not None and self.settings.verify_router
         return RouterCheck(app, self.routes) if is_checked and self.routes else app
 
-    async def authenticate(self, target: Target, credentials: Credentials, scope: Mapping[str, Any]) -> Decision:
+    def warm(self, target: Target | Denial, scope: Mapping[str, Any]) -> Decision | None:
+        """The decision if the facts are at hand on the running loop: no waiting, no I/O."""
+        if isinstance(target, Denial):
+            return target
+        authenticator = self.authenticator()
+        if authenticator is None:
+            return None
+        return authenticator.warm(target, scope["headers"], self.extractors[scope["type"]])
+
+    async def authenticate(self, target: Target | Denial, scope: Mapping[str, Any]) -> Decision:
         """The decision of the running loop's authenticator, whose connections are opened if need be."""
+        if isinstance(target, Denial):
+            return target
+        credentials = self.extractors[scope["type"]](scope["headers"])
         try:
             authenticator = await self._parts.get()
         except SmarterAuthError as error:
@@ -210,7 +225,7 @@ class Wiring:
             for told in set(ignored) - self._ignored:
                 logger.warning("domain.ignored: %s", told)
             self._ignored = set(ignored)
-            self.is_sure = True
+            self.is_sure, self.minds_hosts = True, self.routes.reads_hosts
 
 
 def compile_routes(settings: RouteSettings, app: Any = None) -> Routes:

@@ -19,7 +19,7 @@ from smarter_auth_mw import hosts
 from smarter_auth_mw.authenticator import Authenticator
 from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant, Reason
 from smarter_auth_mw.domain import Target
-from smarter_auth_mw.http_auth import Credentials, Rejection
+from smarter_auth_mw.http_auth import Rejection
 from smarter_auth_mw.pages import Page
 from smarter_auth_mw.settings import Settings
 from smarter_auth_mw.wiring import Wiring
@@ -92,11 +92,11 @@ class SmarterAuthWSGIMiddleware:
             environ = {name: value for name, value in environ.items() if name not in _FORWARDED}
             scope = scope_of(environ)
         target = self._wiring.resolve(scope)
-        if target is None and not self._wiring.is_sure:
+        if target is None and self._wiring.minds_hosts:
             target = self._loop.run(lambda: self._wiring.resolve_surely(scope), _NOT_KNOWN_YET)
         if target is None:
             return self.app(environ, start_response)
-        decision = self._decide(target, self._wiring.extractors["http"](scope["headers"]), scope)
+        decision = self._decide(target, scope)
         if isinstance(decision, Denial):
             decision = self._denied(decision, scope)
             return _reject(self._wiring.rejections[decision], start_response)
@@ -107,21 +107,25 @@ class SmarterAuthWSGIMiddleware:
         """Close the connections and end the event loop; done by itself when the process ends."""
         self._loop.close()
 
-    def _decide(self, target: Target | Denial, credentials: Credentials, scope: dict[str, Any]) -> Decision:
+    def _decide(self, target: Target | Denial, scope: dict[str, Any]) -> Decision:
         if isinstance(target, Denial):
             return target
         authenticator = self._loop.kept
         try:
-            decision = None if authenticator is None else authenticator.warm(target, credentials)
+            decision = (
+                None
+                if authenticator is None
+                else authenticator.warm(target, scope["headers"], self._wiring.extractors["http"])
+            )
         except (KeyError, RuntimeError):  # The loop's thread changed under us what we were looking at.
             decision = None
         if decision is not None:
             return decision
         unavailable: Decision = Denial(Reason.UNAVAILABLE, detail="no answer in time")
-        return self._loop.run(lambda: self._cross(target, credentials, scope), unavailable)
+        return self._loop.run(lambda: self._cross(target, scope), unavailable)
 
-    async def _cross(self, target: Target, credentials: Credentials, scope: dict[str, Any]) -> Decision:
-        decision = await self._wiring.authenticate(target, credentials, scope)
+    async def _cross(self, target: Target, scope: dict[str, Any]) -> Decision:
+        decision = await self._wiring.authenticate(target, scope)
         self._loop.kept = self._wiring.authenticator()
         return decision
 

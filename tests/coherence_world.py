@@ -14,6 +14,7 @@ from smarter_auth_mw.changes import Changes, Snapshot
 from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant, Reason
 from smarter_auth_mw.domain import Protection, Target
 from smarter_auth_mw.errors import UnavailableError
+from smarter_auth_mw.http_auth import Extractor
 from smarter_auth_mw.listener import Beat, Listener
 from smarter_auth_mw.tokens import Token
 from tests.model_database import (
@@ -33,6 +34,7 @@ from tests.model_database import (
 LIMITS = Limits(cache_ttl_s=60, negative_ttl_s=20, max_staleness_s=5)
 KEPT_S = 100
 TOKENS = {None: None} | {name: Token(name.encode()) for name in ("a1", "a2", "b1", "b2")}
+EXTRACTOR = Extractor(["x-api-key"])
 ALL_TURNS = 5
 """So many turns of the loop, and nothing is left to do."""
 
@@ -134,6 +136,10 @@ class Worker:
         await self.world.send(lambda primary: primary.name)
         tier: Any = SharedTier(self.world, server)
         self.cache.shared = tier
+
+    def warm(self, target: Target, token: str | None) -> Decision | None:
+        headers = [] if token is None else [(b"x-api-key", token.encode())]
+        return self.authenticator.warm(target, headers, EXTRACTOR)
 
     async def read(self, target: Target) -> Any:
         return await self.world.send(lambda server: server.read(target))
@@ -297,7 +303,7 @@ class World:
                 worker.used[decision.key_id] = KeyRow(binding.is_active, binding.is_revoked)
 
     def look(self, worker: Worker, target: Target, token: str | None) -> None:
-        decision = worker.authenticator.warm(target, TOKENS[token])
+        decision = worker.warm(target, token)
         if decision is not None:
             self.judge(worker, target, token, decision, self.since(worker))
 
@@ -347,7 +353,7 @@ class World:
         self.turn()
         self.complete_all()
         for token in TOKENS:
-            decision = worker.authenticator.warm(target, TOKENS[token])
+            decision = worker.warm(target, token)
             if decision is None or _said(decision) == "unavailable":
                 raise WrongAnswerError(f"all is well, and {target.names} is not at hand")
             self.judge(worker, target, token, decision, self.database.now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,7 @@ from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from smarter_auth_mw import SmarterAuthMiddleware
+from smarter_auth_mw.asgi import AUTHENTICATED
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.errors import ConfigurationError
 from smarter_auth_mw.keys import Keys
@@ -46,6 +48,17 @@ async def test_a_bound_token_opens_it_in_each_accepted_way(http: httpx.AsyncClie
     assert (told["user"], told["is_authenticated"], told["scopes"]) == ("laptop", True, ["authenticated"])
     assert told["resource"] == "bot:1"
     assert told["key_id"]
+
+
+def test_requests_share_their_credentials_and_cannot_change_them() -> None:
+    AUTHENTICATED.scopes.append("admin")
+    assert AUTHENTICATED.scopes == ["authenticated"]
+    with pytest.raises(AttributeError, match="share"):
+        AUTHENTICATED.scopes = ["admin"]
+
+
+def test_servers_see_an_asgi_3_app() -> None:
+    assert inspect.iscoroutinefunction(guarded("postgresql://unused/unused").__call__)
 
 
 async def test_an_open_resource_is_anonymous_whatever_credentials_come(http: httpx.AsyncClient, token: Token) -> None:

@@ -8,7 +8,18 @@ from typing import Any
 
 import pytest
 
-from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant, Reason, Require, decide, is_protected, opens
+from smarter_auth_mw.decision import (
+    Anonymous,
+    Decision,
+    Denial,
+    Grant,
+    Reason,
+    Require,
+    decide,
+    granted_before,
+    is_protected,
+    opens,
+)
 from smarter_auth_mw.domain import Binding, Bindings, Protection, Resource
 from smarter_auth_mw.tokens import Token, mint
 
@@ -154,3 +165,40 @@ def test_what_is_wrong_with_a_token_does_not_show_in_the_status() -> None:
     about_tokens = {"unknown_token", "inactive", "revoked", "expired", "inactive_owner", "foreign_account"}
     assert {Reason(reason).status for reason in about_tokens} == {401}
     assert Reason.UNAVAILABLE.status == 503
+
+
+def test_what_was_granted_before_is_the_same_object_until_it_expires() -> None:
+    bound = bindings(binding(expires_at_s=NOW_S))
+    granted = decide(bound, TOKEN, NOW_S)
+    assert decide(bound, TOKEN, NOW_S) is granted
+    assert granted_before(bound, TOKEN.digest, NOW_S) is granted
+    assert granted_before(bound, TOKEN.digest, NOW_S + 0.001) is None
+    assert name_of(decide(bound, TOKEN, NOW_S + 0.001)) == "expired"
+
+
+def test_nothing_but_a_grant_was_granted_before() -> None:
+    for facts, token in (
+        (bindings(binding()), OTHER),
+        (bindings(binding()), None),
+        (OPEN, OTHER),
+        (bindings(binding(is_revoked=True)), TOKEN),
+    ):
+        decide(facts, token, NOW_S)
+        for each in (TOKEN, OTHER):
+            assert granted_before(facts, each.digest, NOW_S) is None
+
+
+def test_one_of_two_bindings_of_a_token_may_expire_before_the_other() -> None:
+    bound = bindings(binding(key_id="key-1", expires_at_s=NOW_S), binding(key_id="key-2"))
+    assert [decide(bound, TOKEN, now_s).key_id for now_s in (NOW_S, NOW_S + 1, NOW_S + 2)] == [
+        "key-1",
+        "key-2",
+        "key-2",
+    ]
+
+
+def test_a_principal_is_shared_and_so_nobodys_notepad() -> None:
+    granted = decide(GOOD, TOKEN, NOW_S)
+    assert isinstance(granted, Grant)
+    with pytest.raises(AttributeError, match=r"request\.state"):
+        granted.principal.tenant = "acme"
