@@ -77,6 +77,8 @@ class Audit:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.decisions = DECISIONS[audited]
+        self.dropped = 0
+        """How many requests were not written down."""
         self._network = network
         self._per_second, self._burst = per_second, burst
         self._clock = clock
@@ -95,6 +97,7 @@ class Audit:
         with self._lock:
             if not self._is_allowed(now_s):
                 self._dropped[_outcome(decision)] += 1
+                self.dropped += 1
                 return
         self._events.append(_event(decision, self._network(scope), now_s))
 

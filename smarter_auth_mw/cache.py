@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from smarter_auth_mw.changes import Changes, Reading, Snapshot
 from smarter_auth_mw.codec import SharedEntry
@@ -86,6 +86,15 @@ class CacheCounts:
     stale: int = 0
 
 
+class Sizes(NamedTuple):
+    """How much is kept: entries of known resources with their bindings, entries of what is none, and what was lost."""
+
+    known: int
+    unknown: int
+    bindings: int
+    evictions: int
+
+
 class Cache:
     """The bindings of resources, kept while they are known to be current.
 
@@ -119,6 +128,11 @@ class Cache:
     def heartbeat_age_s(self) -> float:
         """How long ago the last heartbeat was sent that was answered; infinity before the first one."""
         return self._clock() - self._vouched_at_s
+
+    @property
+    def sizes(self) -> Sizes:
+        evictions = self._known.evictions + self._unknown.evictions
+        return Sizes(len(self._known), len(self._unknown), self._known.weight, evictions)
 
     def peek(self, target: Target) -> Bindings | None:
         """The bindings if they are here and current: no waiting."""

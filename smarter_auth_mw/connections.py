@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
@@ -45,6 +46,7 @@ class Connection:
     def __init__(self, parts: Parts, settings: Settings, actor: str = ACTOR) -> None:
         self.loop = asyncio.get_running_loop()
         self.is_open = True
+        self.pid = os.getpid()
         self.remembered = BoundedMemoryCache(MAX_REMEMBERED, weigh=lambda remembered: len(remembered[1]) + 1)
         """What models have read for the bindings of a resource, by its look-up, together with those bindings."""
         self.database = database_of(settings)

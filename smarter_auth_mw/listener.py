@@ -14,9 +14,12 @@ from typing import Protocol
 
 from smarter_auth_mw.changes import Changes, Snapshot
 from smarter_auth_mw.errors import SmarterAuthError
+from smarter_auth_mw.lag import Lag
 
 MAX_HEARD = 100_000
 """More changes than this are not remembered one by one: the floor is raised to the newest snapshot (a flush)."""
+MAX_TIMED = 1_000
+"""Of more notifications than this between two heartbeats the rest is taken for heard by the heartbeat."""
 FIRST_PAUSE_S, MAX_BACK_OFF_S = 0.1, 5.0
 MAX_TX_DIGITS = 20
 """A transaction's number has 64 bits."""
@@ -39,6 +42,8 @@ class Beat:
     is_complete: bool = True
     is_coherent: bool = True
     guard: str = ""
+    ages_s: Sequence[float] = ()
+    """How long before the heartbeat each of the changes was made, by the clock of who answers."""
 
 
 class Wire(Protocol):
@@ -79,6 +84,9 @@ class Listener:
         self._guarded = ("", True)
         self._answered_at_s = clock()
         self._floors: deque[tuple[float, Snapshot]] = deque()
+        self._notified_at_s: dict[tuple[str, int], float] = {}
+        self.lag = Lag()
+        self.beats = 0
         self.malformed = 0
         self.flushes = 0
         self.reconnects = 0
@@ -124,6 +132,8 @@ class Listener:
             self.malformed += 1
             return
         self._changes.hear(source, int(tx))
+        if len(self._notified_at_s) < MAX_TIMED:
+            self._notified_at_s.setdefault((source, int(tx)), self._clock())
 
     async def beat(self, wire: Wire) -> None:
         """One heartbeat: hear whatever the notifications left out, then vouch for what is known."""
@@ -142,7 +152,17 @@ class Listener:
         self._server, self._previous, self._answered_at_s = beat.server, beat.snapshot, sent_s
         self._guarded = (beat.guard, beat.is_coherent)
         self._forget(snapshot)
+        self._time(beat, sent_s)
+        self.beats += 1
         self._held(sent_s, beat.is_coherent)
+
+    def _time(self, beat: Beat, sent_s: float) -> None:
+        """Take note of how long the beat's changes took to be heard, one by one: by now at the latest."""
+        now_s = self._clock()
+        for change, age_s in zip(beat.changes, beat.ages_s, strict=False):
+            self.lag.note(age_s + self._notified_at_s.get(change, now_s) - sent_s)
+        # What was notified since may not have been seen by this beat.
+        self._notified_at_s = {change: at_s for change, at_s in self._notified_at_s.items() if at_s >= sent_s}
 
     def _flush(self, floor: Snapshot, *, is_new_server: bool = False) -> None:
         self.flushes += 1

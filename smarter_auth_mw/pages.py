@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -12,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from smarter_auth_mw.errors import Mistake
 from smarter_auth_mw.settings import PREFIX, RouteSettings
 
-SETTINGS = ("live_path", "ready_path")
+SETTINGS = ("live_path", "ready_path", "metrics_path")
 
 _PLAIN = re.compile(r"(?:/(?!\.\.?(?:/|$))[A-Za-z0-9._~-]+)+")
 _RULE = "a plain path, as /livez: letters, digits and -._~ between slashes, and no slash at its end"
@@ -103,3 +104,6 @@ def mistakes_of(settings: RouteSettings, names: Callable[[str], object]) -> Iter
         elif names(path) is not None:
             yield Mistake(variable, path, "a line of ROUTES owns this path: a page of ours never lies in a resource")
         taken[path] = variable
+    if settings.metrics_path and find_spec("prometheus_client") is None:
+        rule = "its client is not installed: pip install 'smarter_auth_mw[metrics]'"
+        yield Mistake(f"{PREFIX}METRICS_PATH", settings.metrics_path, rule)

@@ -52,6 +52,7 @@ class Parts:
     authenticator: Authenticator
     shared: SharedCounts
     health: Health
+    throttle: Throttle | None
 
 
 @asynccontextmanager
@@ -73,9 +74,9 @@ async def open_parts(
         parts = _assembled(settings, Store(pool), throttle, backend, settings.listen_url.get_secret_value() or url)
         know_domains(await parts.store.domains())
         async with (
-            _running(parts.listener.run()),
-            _running(_keeping_domains(parts, know_domains)),
-            _running(_purging(parts.store)),
+            running(parts.listener.run()),
+            running(_keeping_domains(parts, know_domains)),
+            running(_purging(parts.store)),
             observers.flushing(parts.store, settings.usage_flush_s) if observers else nullcontext(),
         ):
             yield parts
@@ -128,7 +129,7 @@ def _assembled(
         stale_after_s=settings.max_staleness_s,
         gone_after_s=settings.max_staleness_s + settings.stale_if_error_s,
     )
-    return Parts(store, cache, changes, listener, authenticator, counts, health)
+    return Parts(store, cache, changes, listener, authenticator, counts, health, throttle)
 
 
 def listens(settings: Settings) -> bool:
@@ -202,7 +203,7 @@ async def _backend(cache_url: str) -> AsyncIterator[BaseCache | None]:
 
 
 @asynccontextmanager
-async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """The work in the background, for as long as the block lasts."""
     task = asyncio.create_task(work)
     try:

@@ -71,6 +71,7 @@ class RouteSettings(BaseSettings):
     trusted_proxies: Words = Field(default=(), description="addresses or networks whose forwarded headers count")
     live_path: str = Field(default="", description="a path that answers while the process does; empty: off")
     ready_path: str = Field(default="", description="a path that tells whether requests can be decided; empty: off")
+    metrics_path: str = Field(default="", description="a path with the metrics for Prometheus; empty: off")
 
     @field_validator("database_url", "routes", check_fields=False)
     @classmethod

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
@@ -122,6 +122,13 @@ async def _keep_session(_: Any) -> None:
     """Nothing of ours changes a session, so that asyncpg's reset would be a round trip for nothing."""
 
 
+class PoolSizes(NamedTuple):
+    """How many connections are open, and what they do."""
+
+    busy: int
+    idle: int
+
+
 class Store:
     """The database as the rest of the house sees it."""
 
@@ -148,6 +155,12 @@ class Store:
         value = alias.value if alias.form == "domain" else alias.value.replace("_", "-")
         _check_storable(account + value)
         return _read_claimants(alias.kind, await self._fetch(_READ_ALIAS, alias.kind, alias.form, account, value))
+
+    @property
+    def pool_sizes(self) -> PoolSizes:
+        connections = self._pool.connections
+        idle = connections.get_idle_size()
+        return PoolSizes(connections.get_size() - idle, idle)
 
     async def check(self) -> None:
         """Read as for a request, of nothing; raises what such a look-up would."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count
@@ -76,6 +77,7 @@ class Usage:
         self._passes: dict[int, _Pass] = {}
         self._idle: list[_Pass] = []
         self._rest: dict[Series, int] = {}
+        self._taken: Counter[tuple[str, str]] = Counter()
         self._kept: list[Batch] = []
 
     def observe(self, decision: Decision, _scope: Mapping[str, Any]) -> None:
@@ -86,6 +88,12 @@ class Usage:
             return
         with self._lock:
             self._begin(decision)
+
+    def totals(self) -> Mapping[tuple[str, str], int]:
+        """How often each kind was asked for with each outcome, since this process began."""
+        with self._lock:
+            self._gather()
+            return self._taken + _by_outcome(self._rest)
 
     def _begin(self, decision: Decision) -> None:
         """Count what has not been counted yet, or is not counted often."""
@@ -111,17 +119,24 @@ class Usage:
 
     def _take(self) -> list[Batch]:
         with self._lock:
-            counts, self._rest = self._rest, {}
             late, self._idle = self._idle, []
             for counted in late:
-                counted.add_to(counts)
+                counted.add_to(self._rest)
+            self._gather()
             for identity, counted in list(self._passes.items()):
-                if not counted.add_to(counts):
+                if not counted.is_used:
                     del self._passes[identity]
                     self._idle.append(counted)  # Another thread may have it in its hands: it is read once more.
+                counted.is_used = False
+            counts, self._rest = self._rest, {}
+            self._taken += _by_outcome(counts)
         series = list(counts)
         parts = (series[first : first + MAX_BATCH] for first in range(0, len(series), MAX_BATCH))
         return [Batch({one: counts[one] for one in part}, uuid4(), time.monotonic()) for part in parts]
+
+    def _gather(self) -> None:
+        for counted in list(self._passes.values()):
+            counted.add_to(self._rest)
 
 
 class _Pass:
@@ -131,21 +146,23 @@ class _Pass:
     identity is nobody else's. It counts without a lock: a count of ``itertools`` cannot be interrupted.
     """
 
-    __slots__ = ("_taken", "decision", "once_more", "series")
+    __slots__ = ("_taken", "decision", "is_used", "once_more", "series")
 
     def __init__(self, decision: Decision, series: Series) -> None:
         self.decision = decision
         self.series = series
         self.once_more = count().__next__
+        self.is_used = False
+        """Since somebody took note of it."""
         self._taken = 0
 
-    def add_to(self, counts: dict[Series, int]) -> bool:
-        """Add how often since this was asked last; False if not at all."""
+    def add_to(self, counts: dict[Series, int]) -> None:
+        """Add how often since this was asked last."""
         now = self.once_more()  # which counts as one itself
         new, self._taken = now - self._taken, now + 1
         if new:
             counts[self.series] = counts.get(self.series, 0) + new
-        return new > 0
+            self.is_used = True
 
 
 def _is_made_anew(decision: Decision) -> bool:
@@ -166,6 +183,13 @@ def _series(decision: Decision) -> Series:
     if isinstance(decision, Anonymous):
         return Series(kind, ref, ANONYMOUS)
     return Series(kind, ref, decision.reason.value, decision.key_id, decision.token_key)
+
+
+def _by_outcome(counts: Mapping[Series, int]) -> Counter[tuple[str, str]]:
+    found: Counter[tuple[str, str]] = Counter()
+    for series, times in counts.items():
+        found[series.kind, series.outcome] += times
+    return found
 
 
 def _forget_all() -> None:

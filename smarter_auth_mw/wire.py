@@ -44,6 +44,7 @@ class PostgresWire:
             is_complete=is_complete,
             is_coherent=not found["missing_triggers"],
             guard=found["guard"] or "",
+            ages_s=found["ages_s"],
         )
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette.types import ASGIApp, Scope
 
-from smarter_auth_mw import connections, health, hosts, pages
+from smarter_auth_mw import connections, exchange, figures, health, hosts, pages
 from smarter_auth_mw.audit import Audit
 from smarter_auth_mw.authenticator import Authenticator
 from smarter_auth_mw.connections import Connection
 from smarter_auth_mw.decision import Decision, Denial, Reason
 from smarter_auth_mw.domain import Target
 from smarter_auth_mw.errors import ConfigurationError, SmarterAuthError, UnavailableError
+from smarter_auth_mw.figures import Figures
 from smarter_auth_mw.health import Readiness
 from smarter_auth_mw.http_auth import Extractor, Rejections, is_preflight
 from smarter_auth_mw.loops import PerLoop
@@ -23,7 +25,7 @@ from smarter_auth_mw.mounts import mounts_of
 from smarter_auth_mw.near_misses import NearMisses
 from smarter_auth_mw.observers import Observers
 from smarter_auth_mw.pages import Page, Pages
-from smarter_auth_mw.parts import open_parts
+from smarter_auth_mw.parts import open_parts, running
 from smarter_auth_mw.peers import Peers
 from smarter_auth_mw.router_check import RouterCheck
 from smarter_auth_mw.routing import Routes
@@ -63,11 +65,11 @@ class Wiring:
         self._passes_preflights = known.preflight == "pass"
         self._peers = Peers(known.trusted_proxies)
         self._near_misses = NearMisses(self.resolve)
-        self._observers = Observers(Usage(), Audit(known.audit, self._peers.network))
+        self._usage, self._audit = Usage(), Audit(known.audit, self._peers.network)
+        self._observers = Observers(self._usage, self._audit)
         self.observe = self._observers.observe
-        self.pages = Pages(
-            {path: make for path, make in ((known.live_path, _live), (known.ready_path, self._ready)) if path}
-        )
+        pages_ = ((known.live_path, _live), (known.ready_path, self._ready), (known.metrics_path, _metrics))
+        self.pages = Pages({path: make for path, make in pages_ if path})
         self._is_outage = False
         self._ignored: set[str] = set()
         self.unrouted_kinds: frozenset[str] = frozenset()
@@ -80,10 +82,13 @@ class Wiring:
         """Whether a host may name a resource, as far as is known."""
         self._parts = PerLoop(self._opened)
         self._connections: dict[Authenticator, Connection] = {}
+        self._closed: dict[int, Figures] = {}
+        """What was counted by parts that are closed, by the process that they were of."""
         self.was_opened = False
         """On any event loop."""
         self.authenticator = self._parts.ready
         connections.register(self)
+        figures.watch(self)
 
     def _report(self, error: SmarterAuthError) -> None:
         """Once for each outage: every request tries to open what could not be opened."""
@@ -179,6 +184,13 @@ class Wiring:
         """What the models of an app behind this work on, on the running loop; raises ``UnavailableError``."""
         return self._connections[await self._parts.get()]
 
+    def figures(self) -> Figures:
+        """What has been counted in this process."""
+        pid = os.getpid()
+        here = [one.parts for one in list(self._connections.values()) if one.pid == pid]
+        own = figures.of_middleware(self._usage, self._audit, self._observers, self._near_misses)
+        return figures.merged([own, self._closed.get(pid, {}), *map(figures.of_parts, here)])
+
     async def readiness(self) -> Readiness:
         """Whether requests can be decided on the running loop, whose connections are opened if need be."""
         try:
@@ -205,9 +217,12 @@ class Wiring:
             self._connections[parts.authenticator] = Connection(parts, self.settings)
             self._know_kinds(await parts.store.protected_kinds())
             try:
-                yield parts.authenticator
+                async with running(exchange.publishing()):
+                    yield parts.authenticator
             finally:
                 del self._connections[parts.authenticator]
+                counted = figures.only_counted(figures.of_parts(parts))
+                self._closed[os.getpid()] = figures.merged([self._closed.get(os.getpid(), {}), counted])
 
     def _know_kinds(self, protected: frozenset[str]) -> None:
         """Warn once of kinds that somebody protects, and no line names: what the settings alone cannot tell."""
@@ -245,3 +260,9 @@ def compile_routes(settings: RouteSettings, app: Any = None) -> Routes:
 
 async def _live() -> Page:
     return LIVE
+
+
+async def _metrics() -> Page:
+    from smarter_auth_mw import metrics
+
+    return await metrics.page()

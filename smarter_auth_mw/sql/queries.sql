@@ -93,15 +93,17 @@ SELECT pg_current_snapshot()::text AS snapshot,
                                         ORDER BY pg_trigger.oid)::bytea), 'hex')
           FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid
          WHERE pronamespace = 'smarter_auth'::regnamespace) AS guard,
-       told.sources, told.txs
+       told.sources, told.txs, told.ages_s
   FROM smarter_auth.meta
  CROSS JOIN (SELECT :previous::text::pg_snapshot) AS asked (previous)
  CROSS JOIN LATERAL (
-       SELECT coalesce(array_agg(source), '{}') AS sources, coalesce(array_agg(tx), '{}') AS txs
-         FROM (SELECT DISTINCT source, tx
+       SELECT coalesce(array_agg(source), '{}') AS sources, coalesce(array_agg(tx), '{}') AS txs,
+              coalesce(array_agg(extract(epoch FROM statement_timestamp() - at)::float8), '{}') AS ages_s
+         FROM (SELECT source, tx, max(at) AS at
                  FROM smarter_auth.change
                 WHERE tx >= pg_snapshot_xmin(asked.previous) AND NOT pg_visible_in_snapshot(tx, asked.previous)
                   AND pg_visible_in_snapshot(tx, pg_current_snapshot())
+                GROUP BY source, tx
                 LIMIT 10001) AS change
        ) AS told;
 

@@ -1,0 +1,26 @@
+"""How long after they were made changes were heard: counted in classes, as a histogram of Prometheus is."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from itertools import accumulate
+
+BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Lag:
+    """Counts seconds by the least of ``BOUNDS_S`` that they do not exceed; what exceeds all of them by itself."""
+
+    def __init__(self) -> None:
+        self.sum_s = 0.0
+        self._counts = [0] * (len(BOUNDS_S) + 1)
+
+    def note(self, lag_s: float) -> None:
+        """Count one change; no less than nothing, which is as exact as this can be told."""
+        self._counts[bisect_left(BOUNDS_S, lag_s)] += 1
+        self.sum_s += max(lag_s, 0.0)
+
+    def buckets(self) -> Iterator[tuple[str, int]]:
+        """Each bound, and how many changes were heard within it; ``+Inf`` for all of them."""
+        yield from zip((*map(str, BOUNDS_S), "+Inf"), accumulate(self._counts), strict=True)
