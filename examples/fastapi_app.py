@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Request, WebSocket, WebSocketDisconnect
+from fastapi import Depends, FastAPI, WebSocket, WebSocketDisconnect
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from smarter_auth_mw import SmarterAuthMiddleware
+from smarter_auth_mw.fastapi import Grant, optional_key
 
 app = FastAPI(title="Bots")
 app.add_middleware(SmarterAuthMiddleware)
@@ -37,9 +38,9 @@ async def answer(bot: int, text: str, pause_s: float = 0.0) -> AsyncIterator[str
 
 
 @app.get("/bots/{bot}")
-async def describe(bot: int, request: Request) -> dict[str, Any]:
-    """Say who is asking: the principal stands where Starlette's authentication puts it."""
-    return {"bot": bot, "key": request.user.display_name, "authenticated": request.user.is_authenticated}
+async def describe(bot: int, grant: Annotated[Grant | None, Depends(optional_key)]) -> dict[str, Any]:
+    """Say who is asking; the dependency puts the Authorize button on the page at /docs."""
+    return {"bot": bot, "key": grant.principal.display_name if grant else None, "authenticated": grant is not None}
 
 
 @app.post("/bots/{bot}/chat")

@@ -191,7 +191,7 @@ class Rejections:
         throttled_for_s: int = 60,
     ) -> None:
         more = {
-            401: _challenges(ways, realm),
+            401: challenges(ways, realm),
             429: [_retry_after(throttled_for_s)],
             503: [_retry_after(OUTAGE_RETRY_AFTER_S)],
         }
@@ -202,7 +202,7 @@ class Rejections:
         return self._by_reason[denial.reason]
 
 
-def _challenges(ways: Sequence[str], realm: str) -> list[Header]:
+def challenges(ways: Sequence[str], realm: str) -> list[Header]:
     """One challenge for each accepted way, each a field of its own (RFC 9110 §11.6.1)."""
     forms = {
         "token": f'Token realm="{realm}"',
