@@ -147,6 +147,19 @@ def test_the_service_is_told_who_was_let_in_and_never_what_the_client_says(
     assert told == expected
 
 
+NAMING = [
+    *("Forwarded", "X-Forwarded-Host", "X-Forwarded-Server", "X-Forwarded-Prefix", "X-Forwarded-Uri"),
+    *("X-Forwarded-Method", "X-Host", "X-Original-Host", "X-Original-URI", "X-Original-URL", "X-Original-Method"),
+    *("X-Rewrite-URL", "X-HTTP-Host-Override", "X-HTTP-Method-Override"),
+]
+
+
+def test_the_service_hears_of_no_other_host_path_or_method(proxy: Serving, http: httpx.Client) -> None:
+    answer = http.get("/health", headers=dict.fromkeys(NAMING, "b1.bots.example"))
+    assert [(name, value) for name, value in sent(answer) if "b1.bots.example" in value] == []
+    assert proxy.whom() == set()
+
+
 def sent(answer: httpx.Response) -> list[tuple[str, str]]:
     """The headers that the service was sent."""
     return [(name, value) for name, value in answer.json()["headers"]]
