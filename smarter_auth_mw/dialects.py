@@ -50,6 +50,11 @@ class Dialect:
             "client": scope.get("client"),
         }
 
+    def is_told(self, scope: Mapping[str, Any]) -> bool:
+        """Whether anything in a request tells of another one."""
+        own = {self.uri.lower().encode("ascii"), self.method.lower().encode("ascii")}
+        return any(name in own for name, _ in scope["headers"])
+
     def _target(self, scope: Mapping[str, Any], headers: Headers) -> bytes:
         if self.uri != OWN_TARGET:
             return _only(headers, self.uri)

@@ -11,8 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from smarter_auth_mw import hosts
 from smarter_auth_mw.decision import Decision, Denial, Grant, Reason
-from smarter_auth_mw.dialects import Dialect, MisreadError
-from smarter_auth_mw.domain import Target
+from smarter_auth_mw.dialects import OWN_TARGET, Dialect, MisreadError
 from smarter_auth_mw.http_auth import Header
 from smarter_auth_mw.settings import Settings
 from smarter_auth_mw.wiring import Wiring
@@ -62,8 +61,9 @@ class ForwardAuth:
         try:
             asked = self._dialect.read(scope)
         except MisreadError as error:
-            self._report(error)
-            await self._reject(Denial(Reason.NOT_CANONICAL), send)
+            if self._dialect.is_told(scope) or not await self._show_page(scope, send):
+                self._report(error)
+                await self._reject(Denial(Reason.NOT_CANONICAL), send)
             return
         decision = await self._decide(asked)
         if isinstance(decision, Denial):
@@ -71,19 +71,29 @@ class ForwardAuth:
             return
         if decision is not None:
             self._wiring.observe(decision, asked)
+        elif self._dialect.uri == OWN_TARGET and await self._show_page(scope, send):
+            return
         await _send(send, 200, [(b"cache-control", b"no-store"), (b"content-length", b"0"), *identity(decision)])
 
     async def _decide(self, asked: Scope) -> Decision | None:
         """The decision for the request asked about; None where it names no resource."""
         # What the dialect tells has been read; another header that tells of a host or a path may be the client's own.
-        told = hosts.without_forwarded(asked)
-        target = self._wiring.resolve(told)
-        if target is None and not self._wiring.is_sure:
-            target = await self._wiring.resolve_surely(told)
-        if not isinstance(target, Target):
-            return target
+        # Our pages are the gate's, and not the service's: what is marked so is none of them.
+        told = {**hosts.without_forwarded(asked), "smarter_auth": None}
+        target = await self._wiring.resolve_surely(told)
+        if target is None:
+            return None
         asked = {**asked, "type": _kind(asked)}
         return self._wiring.warm(target, asked) or await self._wiring.authenticate(target, asked)
+
+    async def _show_page(self, scope: Scope, send: Send) -> bool:
+        """Answer a probe of the gate itself: live, ready, metrics; whether it was one."""
+        make = self._wiring.pages.find(scope)
+        if make is None:
+            return False
+        page = await make()
+        await _send(send, page.status, [*page.headers, *_NOBODY], page.body)
+        return True
 
     async def _reject(self, denial: Denial, send: Send) -> None:
         rejection = self._wiring.rejections[denial]

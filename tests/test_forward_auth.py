@@ -13,7 +13,7 @@ from smarter_auth_mw.keys import Keys
 from smarter_auth_mw.tokens import Token
 from tests.asgi_support import KEYED
 from tests.database_support import Database
-from tests.gate_support import TELLING, gate
+from tests.gate_support import ROUTES, TELLING, gate
 from tests.worker_support import PATIENCE_S
 
 IDENTITY = ("resource", "key-id", "key-name", "account")
@@ -210,6 +210,23 @@ async def test_the_client_behind_a_trusted_proxy_is_throttled_and_no_other(datab
             last = await proxy.ask("/bots/1", wrong, ("X-Forwarded-For", "192.0.2.1"))
         assert last.status_code == 429
         assert (await proxy.ask("/bots/1", wrong, ("X-Forwarded-For", "192.0.2.2"))).status_code == 401
+
+
+@every_dialect
+async def test_probes_of_the_gate_itself_are_answered(database: Database, token: Token, dialect: str) -> None:
+    settings = {
+        "live_path": "/livez",
+        "ready_path": "/readyz",
+        "routes": [ROUTES, "bot host:{ref}.bots.example.com"],
+    }
+    own = ("Host", "gate")
+    async with gate(database.runtime, dialect, **settings) as proxy:
+        assert (await proxy.send("GET", "/livez", own)).json() == {"status": "live"}
+        ready = await proxy.send("GET", "/readyz", own)
+        assert (ready.status_code, identity(ready)) == (200, EMPTY)
+        assert (await proxy.ask("/livez", host="1.bots.example.com")).status_code == 401
+        told = [(name, "/livez") for name in TELLING.get(dialect, ())[:1]]
+        assert (await proxy.send("GET", "/livez", *told)).status_code in (400, 403) or dialect == "envoy"
 
 
 async def test_a_revoked_key_is_refused(database: Database, keys: Keys) -> None:
