@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant
+from smarter_auth_mw.tokens import hidden
 
 Audited = Literal["none", "denials", "all"]
 
@@ -150,5 +151,5 @@ def _outcome(decision: Decision) -> str:
 
 
 def _shown(text: str) -> str:
-    """The text in printable ASCII, escaped and cut."""
-    return ascii(text[:MAX_TEXT])[1:-1][:MAX_TEXT]
+    """The text in printable ASCII, escaped and cut, without anything that looks like a token."""
+    return ascii(hidden(text[:MAX_TEXT]))[1:-1][:MAX_TEXT]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,10 +12,9 @@ from smarter_auth_mw.domain import Alias, Bindings, Resource, Target
 from smarter_auth_mw.errors import InvalidReferenceError, OverloadedError, UnavailableError
 from smarter_auth_mw.http_auth import Credentials, Extractor, Headers, Malformed
 from smarter_auth_mw.known_tokens import KnownTokens
+from smarter_auth_mw.log import log
 from smarter_auth_mw.throttle import Throttle
 from smarter_auth_mw.tokens import Token
-
-logger = logging.getLogger("smarter_auth_mw")
 
 
 def wall_clock() -> Callable[[], float]:
@@ -83,7 +81,7 @@ class Authenticator:
             )
         if self._is_outage:
             self._is_outage = False
-            logger.warning("store.recovered")
+            log("store.recovered")
         decision = self._decide(bindings, target, credentials)
         return await self._judged(decision, credentials, peer) if self._is_doubtful(decision, credentials) else decision
 
@@ -127,7 +125,7 @@ class Authenticator:
         """Once for each outage."""
         if not self._is_outage:
             self._is_outage = True
-            logger.error("store.unavailable: %s %s", error, error.hint)
+            log("store.unavailable", "%s %s", error, error.hint)
 
     def _decide(self, bindings: Bindings, target: Target, credentials: Credentials) -> Decision:
         if target.account is not None or target.names != bindings.resource:

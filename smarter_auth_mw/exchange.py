@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import time
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from uuid import uuid4
 
 from smarter_auth_mw import figures
 from smarter_auth_mw.figures import METRICS, Figures
+from smarter_auth_mw.log import log
 
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 """prometheus_client's own: a directory that is empty when the first worker starts."""
@@ -21,8 +21,6 @@ GONE_AFTER_S = 10.0
 """Who has written nothing for so long is no more: what it has done still counts, how large it was does not."""
 
 _names: dict[int, str] = {}
-
-logger = logging.getLogger("smarter_auth_mw")
 
 
 def directory() -> Path | None:
@@ -54,7 +52,7 @@ def publish(own: Figures) -> None:
         unfinished.write_text(json.dumps({name: list(values.items()) for name, values in own.items()}), "utf-8")
         unfinished.replace(path)
     except OSError as error:
-        logger.warning("metrics.not_shared: %s", error)
+        log("metrics.not_shared", "%s", error)
 
 
 def with_others(own: Figures) -> Figures:

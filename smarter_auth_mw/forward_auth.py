@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
@@ -13,6 +12,7 @@ from smarter_auth_mw import hosts
 from smarter_auth_mw.decision import Decision, Denial, Grant, Reason
 from smarter_auth_mw.dialects import OWN_TARGET, Dialect, MisreadError
 from smarter_auth_mw.http_auth import Header
+from smarter_auth_mw.log import log
 from smarter_auth_mw.settings import Settings
 from smarter_auth_mw.wiring import Wiring
 
@@ -30,8 +30,6 @@ UNAUTHORIZED, FORBIDDEN = 401, 403
 
 _PRINTABLE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 _NOBODY: list[Header] = [(name, b"") for name in IDENTITY]
-
-logger = logging.getLogger("smarter_auth_mw")
 
 
 class ForwardAuth:
@@ -118,7 +116,7 @@ class ForwardAuth:
         """Once for each mistake: it is in the proxy's configuration, and so in every request."""
         if str(error) not in self._misread:
             self._misread.add(str(error))
-            logger.error("gate.misread: %s; the gate speaks the dialect %s.", error, self._dialect.name)
+            log("gate.misread", "%s; the gate speaks the dialect %s.", error, self._dialect.name)
 
 
 def identity(decision: Decision | None) -> list[Header]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import time
 from collections import deque
@@ -15,6 +14,7 @@ from typing import Protocol
 from smarter_auth_mw.changes import Changes, Snapshot
 from smarter_auth_mw.errors import SmarterAuthError
 from smarter_auth_mw.lag import Lag
+from smarter_auth_mw.log import log
 
 MAX_HEARD = 100_000
 """More changes than this are not remembered one by one: the floor is raised to the newest snapshot (a flush)."""
@@ -23,8 +23,6 @@ MAX_TIMED = 1_000
 FIRST_PAUSE_S, MAX_BACK_OFF_S = 0.1, 5.0
 MAX_TX_DIGITS = 20
 """A transaction's number has 64 bits."""
-
-logger = logging.getLogger("smarter_auth_mw")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +108,13 @@ class Listener:
                     while True:
                         await self.beat(wire)
                         if pause_s > FIRST_PAUSE_S:
-                            logger.warning("listener.recovered")
+                            log("listener.recovered")
                         pause_s = FIRST_PAUSE_S
                         await asyncio.sleep(self._heartbeat_s)
             except Exception as error:  # Whatever it is: who ends here never hears anything again.
                 if pause_s == FIRST_PAUSE_S:
                     is_known = isinstance(error, SmarterAuthError | OSError)
-                    logger.warning("listener.lost: %s", error, exc_info=not is_known)
+                    log("listener.lost", "%s", error, exc_info=not is_known)
             self.reconnects += 1
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311  # spreads the fleet, guards nothing
             pause_s = min(pause_s * 2, MAX_BACK_OFF_S)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from smarter_auth_mw.decision import Denial, Reason
+from smarter_auth_mw.log import log
 
 PAUSE_S = 10
 """At the most one line in this time, with the number of those that were left out."""
@@ -18,8 +18,6 @@ _PLAIN = re.compile(r"(?:/(?!\.\.?(?:/|$))[A-Za-z0-9._~-]+){1,8}/?")
 _ABOUT_SPELLING = frozenset({Reason.NOT_CANONICAL, Reason.AMBIGUOUS})
 
 Resolve = Callable[[Mapping[str, Any]], object]
-
-logger = logging.getLogger("smarter_auth_mw")
 
 
 class NearMisses:
@@ -43,7 +41,7 @@ class NearMisses:
         self._silent_until_s = self._clock() + PAUSE_S
         # The detail shows what a stranger wrote, escaped and cut by who made it.
         shown = denial.detail[:SHOWN_CHARS]
-        logger.warning("request.refused 400: %s.%s (%d more before)", shown, self._advice(path), more)
+        log("request.refused", "%s.%s (%d more before)", shown, self._advice(path), more)
 
     def _advice(self, path: str) -> str:
         """The line to add if such a path is no resource; not where it is the request around it that was refused."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,10 +10,9 @@ from typing import Any
 from smarter_auth_mw import audit, usage
 from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant
 from smarter_auth_mw.errors import SmarterAuthError
+from smarter_auth_mw.log import Event, log
 
 Observe = Callable[[Decision, Mapping[str, Any]], None]
-
-logger = logging.getLogger("smarter_auth_mw")
 
 
 class Observers:
@@ -26,7 +24,7 @@ class Observers:
     def __init__(self, usage: usage.Usage, audit: audit.Audit) -> None:
         self.failures = 0
         self.failed_flushes = 0
-        self._flushed = (usage, audit)
+        self._flushed: Mapping[Event, Any] = {"usage.not_written": usage, "audit.not_written": audit}
         self._of: dict[type[Decision], tuple[Observe, ...]] = {
             kind: (usage.observe, audit.observe) if kind in audit.decisions else (usage.observe,)
             for kind in (Grant, Anonymous, Denial)
@@ -54,14 +52,14 @@ class Observers:
 
     async def flush(self, store: Any) -> None:
         """Write what there is; what cannot be written is kept for the next time."""
-        for observer in self._flushed:
+        for event, observer in self._flushed.items():
             try:
                 await observer.flush(store)
             except Exception as error:
                 self.failed_flushes += 1
                 # Not the text of an error that is not ours, which may quote a row.
                 told = error if isinstance(error, SmarterAuthError) else type(error).__name__
-                logger.info("%s.not_written: %s", type(observer).__name__.lower(), told)
+                log(event, "%s", told)
 
     async def _flush_for_ever(self, store: Any, every_s: float) -> None:
         while True:
@@ -70,4 +68,4 @@ class Observers:
 
     def _note(self, error: Exception) -> None:
         self.failures += 1
-        logger.debug("observer.failed: %s", type(error).__name__)
+        log("observer.failed", "%s", type(error).__name__)

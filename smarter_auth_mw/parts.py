@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager, nullcontext
@@ -23,6 +22,7 @@ from smarter_auth_mw.errors import SmarterAuthError
 from smarter_auth_mw.health import Health
 from smarter_auth_mw.known_tokens import KnownTokens
 from smarter_auth_mw.listener import Listener
+from smarter_auth_mw.log import log
 from smarter_auth_mw.observers import Observers
 from smarter_auth_mw.settings import Settings
 from smarter_auth_mw.shared import SharedCounts, SharedTier, backend_of
@@ -37,8 +37,6 @@ CHANGES_KEPT = timedelta(hours=1)
 """How long a worker may be cut off without having to flush its cache."""
 PURGE_EVERY_S = 600.0
 DOMAINS_PAUSE_S = 0.05
-
-logger = logging.getLogger("smarter_auth_mw")
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,4 +232,4 @@ async def _purging(store: Store) -> None:
             await store.purge_changes(CHANGES_KEPT)
             await store.drop_old_usage()
         except SmarterAuthError as error:
-            logger.info("store.not_purged: %s", error)
+            log("store.not_purged", "%s", error)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -15,6 +14,7 @@ from aiocache.base import BaseCache
 
 from smarter_auth_mw.codec import MAX_VALUE_BYTES, Codec, SharedEntry
 from smarter_auth_mw.errors import ConfigurationError, Mistake
+from smarter_auth_mw.log import log
 from smarter_auth_mw.settings import PREFIX, mask_url
 
 DEADLINE_S = 0.05
@@ -31,8 +31,6 @@ CACHE_URLS = (
     "one of memory://, redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], rediss://… for TLS, "
     "unix://[[USER]:PASSWORD@]/SOCKET[?db=DB], memcached://HOST[:PORT]; special characters percent-encoded"
 )
-
-logger = logging.getLogger("smarter_auth_mw")
 
 
 @dataclass(slots=True)
@@ -155,7 +153,7 @@ class SharedTier:
             async with asyncio.timeout(CLOSE_DEADLINE_S):
                 await self._backend.close()
         except Exception as error:
-            logger.debug("The shared cache %r did not close: %s", self._backend, type(error).__name__)
+            log("shared.not_closed", "%r: %s", self._backend, type(error).__name__)
 
     async def _find(self, lookup: str) -> SharedEntry | None:
         if self._is_closed or not self._reading.allows_call():
@@ -183,10 +181,10 @@ class SharedTier:
             if outage.begin():
                 # Not the error's text, which may quote what the server sent.
                 kind = type(error).__name__
-                logger.warning("The shared cache %r cannot be %s (%s).", self._backend, outage.done, kind)
+                log("shared.unavailable", "%r cannot be %s (%s)", self._backend, outage.done, kind)
             return None
         if outage.end():
-            logger.info("The shared cache %r can be %s again.", self._backend, outage.done)
+            log("shared.recovered", "%r can be %s again", self._backend, outage.done)
         return answer
 
     def _ttl(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -17,14 +16,13 @@ from limits.aio.storage import RedisStorage, Storage
 from limits.aio.strategies import FixedWindowRateLimiter
 
 from smarter_auth_mw.decision import Denial, Reason
+from smarter_auth_mw.log import log
 from smarter_auth_mw.memory import BoundedMemoryCache
 
 MAX_COUNTERS = 65_536
 """What a process counts at the most: a flood of peers can only make it forget what other peers did."""
 TIMEOUT_S = 0.1
 KEY_PREFIX = "smarter_auth:failed"
-
-logger = logging.getLogger("smarter_auth_mw")
 
 
 class Throttle:
@@ -53,7 +51,7 @@ class Throttle:
         except Exception as error:
             self.failures += 1
             # Not the error's text, which may quote what the server sent.
-            logger.debug("throttle.failed: %s", type(error).__name__)
+            log("throttle.failed", "%s", type(error).__name__)
             return True
 
 

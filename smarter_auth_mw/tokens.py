@@ -23,6 +23,7 @@ MAX_TOKEN_BYTES = 512
 _BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _SECRET_CHARS, _CHECKSUM_CHARS = 43, 6  # 62**43 > 2**256, and 62**6 > 2**32
 _CHECKED = re.compile(rb"sm_[0-9A-Za-z]{49}")
+_LOOKS_SECRET = re.compile(r"sm_[0-9A-Za-z]{40,}|[0-9A-Fa-f]{64,}")
 _PREFIXED_KNOX = re.compile(rb"sm_[0-9a-f]+")
 
 
@@ -93,6 +94,11 @@ def digest_of(token: bytes) -> bytes:
 def form_of(token_key: str) -> TokenFormat:
     """The format of the token with this public head."""
     return "checked" if token_key.startswith(CHECKED_PREFIX.decode("ascii")) else "knox"
+
+
+def hidden(text: str) -> str:
+    """The text, with whatever looks like a token replaced but for the first four characters of each."""
+    return _LOOKS_SECRET.sub(lambda found: f"{found[0][:4]}…", text)
 
 
 def _checksum(body: bytes) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -20,6 +19,7 @@ from smarter_auth_mw.errors import ConfigurationError, SmarterAuthError, Unavail
 from smarter_auth_mw.figures import Figures
 from smarter_auth_mw.health import Readiness
 from smarter_auth_mw.http_auth import Extractor, Rejections, is_preflight
+from smarter_auth_mw.log import log
 from smarter_auth_mw.loops import PerLoop
 from smarter_auth_mw.mounts import mounts_of
 from smarter_auth_mw.near_misses import NearMisses
@@ -34,8 +34,6 @@ from smarter_auth_mw.throttle import is_guess, window_s
 from smarter_auth_mw.usage import Usage
 
 LIVE = Page(b'{"status": "live"}')
-
-logger = logging.getLogger("smarter_auth_mw")
 
 
 class Wiring:
@@ -94,13 +92,13 @@ class Wiring:
         """Once for each outage: every request tries to open what could not be opened."""
         if not self._is_outage:
             self._is_outage = True
-            logger.error("store.unavailable: %s %s", error, error.hint)
+            log("store.unavailable", "%s %s", error, error.hint)
 
     def _note(self, error: ConfigurationError) -> None:
         known = self.mistakes.mistakes if self.mistakes else ()
         named = {mistake.variable for mistake in known}
         self.mistakes = ConfigurationError((*known, *(new for new in error.mistakes if new.variable not in named)))
-        logger.error("%s", error)
+        log("settings.mistaken", "%s", error)
 
     def resolve(self, scope: Mapping[str, Any]) -> Target | Denial | None:
         """What the request names; where hosts are minded, None may mean that one is not known yet."""
@@ -228,9 +226,7 @@ class Wiring:
         """Warn once of kinds that somebody protects, and no line names: what the settings alone cannot tell."""
         unrouted = protected.difference(self.routes.kinds if self.routes else ())
         for kind in sorted(unrouted - self.unrouted_kinds):
-            logger.warning(
-                "routes.missing: resources of the kind %s are protected, and no line of ROUTES names it", kind
-            )
+            log("routes.missing", "resources of the kind %s are protected, and no line of ROUTES names it", kind)
         self.unrouted_kinds = unrouted
 
     def _know_domains(self, claims: Iterable[tuple[str, str]]) -> None:
@@ -238,7 +234,7 @@ class Wiring:
         if self.routes is not None and known != self._claims:
             ignored = self.routes.replace_domains(self._claims)
             for told in set(ignored) - self._ignored:
-                logger.warning("domain.ignored: %s", told)
+                log("domain.ignored", "%s", told)
             self._ignored = set(ignored)
             self.is_sure, self.minds_hosts = True, self.routes.reads_hosts
 

@@ -336,7 +336,8 @@ async def test_valkey_that_takes_nothing_can_still_be_read(fragile: Valkey, capl
         clock.now_s += FIRST_PAUSE_S
         await tier.put("bot:9", NOTHING)
         assert await tier.get("bot:9") == NOTHING
-    assert [message.rpartition(" cannot be ")[2] for message in caplog.messages] == ["written (OutOfMemoryError)."]
+    told = [message.partition(f"{fragile.socket} ")[2] for message in caplog.messages]
+    assert told == ["cannot be written (OutOfMemoryError)", "can be written again"]
 
 
 async def test_valkey_that_shows_nothing_is_an_error_and_no_garbage(fragile: Valkey) -> None:
@@ -399,8 +400,8 @@ async def test_outage_is_logged_once_and_so_is_its_end(fragile: Valkey, caplog: 
         assert await shares_again(tier, clock)
         where = f"unix://{fragile.socket}"
         assert caplog.messages == [
-            f"The shared cache {where} cannot be read (ConnectionError).",
-            f"The shared cache {where} can be read again.",
+            f"shared.unavailable: {where} cannot be read (ConnectionError)",
+            f"shared.recovered: {where} can be read again",
         ]
 
 

@@ -83,7 +83,7 @@ def _stopped_by_signals() -> Iterator[None]:
 async def _run(cluster: Cluster, place: Path, port: int) -> None:
     import uvicorn
 
-    from smarter_auth_mw import migrations
+    from smarter_auth_mw import access_log, migrations
     from smarter_auth_mw.asgi import SmarterAuthMiddleware
     from smarter_auth_mw.cli import demo_app
     from smarter_auth_mw.cli.demo_runs import demo_key
@@ -101,6 +101,7 @@ async def _run(cluster: Cluster, place: Path, port: int) -> None:
             lifespan="on",
             log_level="warning",
             proxy_headers=False,
+            log_config=access_log.of_uvicorn(),
             timeout_graceful_shutdown=FAREWELL_S,
         )
         await uvicorn.Server(config).serve(sockets=[listener])

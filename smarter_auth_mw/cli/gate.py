@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from smarter_auth_mw import access_log
 from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.cli.ports import bound
 from smarter_auth_mw.dialects import DIALECTS
@@ -42,6 +43,7 @@ def gate(
         host=host,
         port=port,
         workers=workers,
+        log_config=access_log.of_uvicorn(),
         # Every request of the proxy's clients would stand there, as one of the proxy's.
         access_log=False,
         # Switched on, it lets anyone who writes a header say where they come from.

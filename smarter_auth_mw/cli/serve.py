@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from a2wsgi import WSGIMiddleware
 
+from smarter_auth_mw import access_log
 from smarter_auth_mw.asgi import SmarterAuthMiddleware
 from smarter_auth_mw.cli.apps import EXAMPLE, find_middleware, interface_of, load
 from smarter_auth_mw.cli.output import note
@@ -39,6 +40,7 @@ def serve(
         host=host,
         port=port,
         workers=workers,
+        log_config=access_log.of_uvicorn(),
         # Switched on, it lets anyone who writes a header say where they come from.
         proxy_headers=False,
     )

@@ -1,0 +1,60 @@
+"""The log: a line begins with the name of what happened, which stays the same and stands in the record as ``event``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Literal, get_args
+
+from smarter_auth_mw.tokens import hidden
+
+Event = Literal[
+    "audit.not_written",
+    "domain.ignored",
+    "gate.misread",
+    "listener.lost",
+    "listener.recovered",
+    "metrics.not_shared",
+    "observer.failed",
+    "request.refused",
+    "routes.missing",
+    "settings.mistaken",
+    "shared.not_closed",
+    "shared.recovered",
+    "shared.unavailable",
+    "store.not_purged",
+    "store.recovered",
+    "store.unavailable",
+    "throttle.failed",
+    "usage.not_written",
+]
+EVENTS: tuple[Event, ...] = get_args(Event)
+
+_LEVELS: Mapping[str, int] = {
+    "settings.mistaken": logging.ERROR,
+    "store.unavailable": logging.ERROR,
+    "gate.misread": logging.ERROR,
+    "usage.not_written": logging.INFO,
+    "audit.not_written": logging.INFO,
+    "store.not_purged": logging.INFO,
+    "observer.failed": logging.DEBUG,
+    "throttle.failed": logging.DEBUG,
+    "shared.not_closed": logging.DEBUG,
+}
+
+logger = logging.getLogger("smarter_auth_mw")
+
+
+def level_of(event: Event) -> int:
+    """A warning, unless it is said otherwise."""
+    return _LEVELS.get(event, logging.WARNING)
+
+
+def log(event: Event, text: str = "", *arguments: object, exc_info: bool = False) -> None:
+    """Write a line; whatever looks like a token in it is hidden, since a stranger may have put one anywhere."""
+    level = level_of(event)
+    if logger.isEnabledFor(level):
+        told = hidden(text % arguments if arguments else text)
+        logger.log(
+            level, f"{event}: {told}" if told else event, exc_info=exc_info, extra={"event": event}, stacklevel=2
+        )

@@ -1,0 +1,119 @@
+"""The log: events by names that stay, and no token in any line, whoever wrote it and wherever it was put."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from urllib.parse import quote
+
+import asyncpg
+import httpx
+import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+import smarter_auth_mw
+from smarter_auth_mw.access_log import WithoutTokens
+from smarter_auth_mw.keys import Keys
+from smarter_auth_mw.log import _LEVELS, EVENTS, Event, level_of, log
+from smarter_auth_mw.tokens import TokenFormat, hidden, mint
+from tests.asgi_support import KEYED, client, guarded, lifespan
+from tests.cli_support import PROGRAM, ROUTES, Commands, environment, serving
+from tests.database_support import Database
+
+SOURCE = Path(smarter_auth_mw.__file__).parent
+TOKEN = mint().reveal()
+
+
+def in_every_place(token: str) -> list[tuple[str, dict[str, str]]]:
+    """Requests with the token where it belongs, and where people put it all the same."""
+    return [
+        ("/bots/1", {"Authorization": f"Token {token}"}),
+        ("/bots/1", {"Authorization": f"Bearer {token} {token}"}),
+        ("/bots/1", {"X-API-Key": token, "Authorization": f"Token {token[::-1]}"}),
+        (f"/bots/1?token={token}", {}),
+        (f"/bots/1?api_key=%{ord(token[0]):x}{token[1:]}", {}),
+        (f"/bots/{token}", {}),
+        (f"/bots/{token}/%2e%2e/x", {}),
+        (f"/bots/1/{token}", {}),
+        (f"/elsewhere/{token}?{token}", {}),
+        (f"/bots//{token}", {}),
+    ]
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_a_line_begins_with_its_event_and_bears_it(event: Event, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "smarter_auth_mw")
+    log(event, "%s of %d%%", "some", 5)
+    log(event)
+    first, second = caplog.records
+    assert (first.getMessage(), second.getMessage()) == (f"{event}: some of 5%", event)
+    assert [record.__dict__["event"] for record in caplog.records] == [event, event]
+    assert {record.levelno for record in caplog.records} == {level_of(event)}
+    assert {record.filename for record in caplog.records} == {Path(__file__).name}
+
+
+def test_every_event_is_written_somewhere_and_nobody_writes_another_way() -> None:
+    written, strangers = set(), set()
+    for path in SOURCE.rglob("*.py"):
+        text = path.read_text("utf-8")
+        written.update(re.findall(r'\blog\(\s*"([a-z_.]+)"', text))
+        if path.name not in ("log.py", "access_log.py") and "getLogger" in text:
+            strangers.add(path.name)
+    assert written | {"usage.not_written", "audit.not_written"} == set(EVENTS)
+    assert not strangers
+    assert _LEVELS.keys() <= set(EVENTS)
+
+
+@pytest.mark.parametrize("form", ["knox", "checked"])
+def test_what_looks_like_a_token_is_hidden(form: TokenFormat, caplog: pytest.LogCaptureFixture) -> None:
+    token = mint(form).reveal()
+    log("request.refused", "it is %s, or prefix%s", token, token)
+    assert token not in caplog.text
+    assert hidden(f"/bots/{token}/x") == f"/bots/{token[:4]}…/x"
+    for ordinary in ("/bots/42", "9c56cc51-b374-4b1c-8f5e-2c6a1b0c1d2e", "sm_all", "a" * 40, "prism_" + "a" * 30):
+        assert hidden(ordinary) == ordinary
+
+
+@pytest.mark.parametrize("form", ["knox", "checked"])
+async def test_no_token_reaches_our_log_or_the_audit(
+    form: TokenFormat, database: Database, keys: Keys, owner: asyncpg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    minted = await keys.create("laptop", bind=[KEYED], form=form)
+    async with lifespan(guarded(database.runtime, audit="all")) as app, client(app) as http:
+        for token in (minted.token.reveal(), mint(form).reveal()):
+            statuses = [(await http.get(path, headers=headers)).status_code for path, headers in in_every_place(token)]
+            assert 400 in statuses
+            ours = [record.getMessage() for record in caplog.records if record.name == "smarter_auth_mw"]
+            assert token not in "".join(ours)
+    events = await owner.fetch("SELECT to_json(audit_event)::text FROM smarter_auth.audit_event")
+    assert len(events) > 10
+    assert not [event for event in events if token in event[0] or minted.token.reveal() in event[0]]
+
+
+def test_no_token_reaches_the_log_of_a_server(database: Database, run: Commands) -> None:
+    token = run.json("key", "create", "--name", "laptop", "--bind", "bot:1")["token"]
+    env = environment(database_url=database.runtime, routes=ROUTES)
+    with serving([*PROGRAM, "serve", "existing_service:app", "--port", "0"], env) as server:
+        places = in_every_place(token)
+        for path, headers in places:
+            httpx.get(f"{server.url}{path}", headers=headers)
+        for path, offered in ((f"/bots/1/chat?token={token}", None), ("/bots/1/chat", ["smarter-auth", token])):
+            with pytest.raises(InvalidStatus), connect(f"ws{server.url[4:]}{path}", subprotocols=offered):
+                pass
+        _, said = server.stop()
+    assert '"GET /bots/1?… HTTP/1.1" 401' in said
+    assert said.count("GET /") == len(places)
+    assert "WebSocket /bots/1/chat" in said or "/bots/1/chat" in said
+    for shown in (token, token[::-1], quote(token), token[1:]):
+        assert shown not in said
+
+
+def test_the_filter_cleans_any_handler_it_is_put_on(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.handler.addFilter(kept := WithoutTokens())
+    logging.getLogger("somebody").warning('"%s %s" %d', "GET", f"/x?a={TOKEN}&b=1", 200)
+    logging.getLogger("somebody").warning(f"plain {TOKEN}")
+    caplog.handler.removeFilter(kept)
+    assert caplog.messages == ['"GET /x?…" 200', f"plain {TOKEN[:4]}…"]
