@@ -76,7 +76,7 @@ class SmarterAuthMiddleware:
         decision = wiring.warm(target, scope)
         if decision is None or isinstance(decision, Denial):
             return self._wait_for(target, decision, scope, receive, send)
-        wiring.observe(decision, scope)
+        wiring.passed(decision, scope)
         return self.app(self._admitted(scope, decision), receive, send)
 
     if sys.version_info >= (3, 12):
@@ -106,7 +106,7 @@ class SmarterAuthMiddleware:
         if isinstance(decision, Denial):
             await self._reject(await self._wiring.denied(decision, scope), scope, send)
             return
-        self._wiring.observe(decision, scope)
+        self._wiring.passed(decision, scope)
         admitted = self._admitted(scope, decision)
         if scope["type"] == "websocket":
             await converse(self.app, admitted, receive, send, partial(self._decide_again, target, scope))

@@ -111,6 +111,7 @@ class Cache:
         """Whether the last look-up in the database failed."""
         self._source = source
         self._limits = limits
+        self._max_staleness_s = limits.max_staleness_s
         self._changes = changes
         self._clock = clock
         self._known = BoundedMemoryCache(limits.max_entries, limits.max_bindings, _weight, clock)
@@ -137,14 +138,14 @@ class Cache:
     def peek(self, target: Target) -> Bindings | None:
         """The bindings if they are here and current: no waiting."""
         entry = self._find(target)
-        if entry is None or not self._serves(entry):
+        now_s = self._clock()
+        if entry is None or now_s >= entry.kept_until_s or not self._is_fresh(entry, now_s):
             return None
-        bindings, counts = entry.bindings, self.counts
-        if bindings.account is None:
-            counts.negative_hits += 1
+        if entry.bindings.account is None:
+            self.counts.negative_hits += 1
         else:
-            counts.hits += 1
-        return bindings
+            self.counts.hits += 1
+        return entry.bindings
 
     def stale(self, target: Target) -> Bindings | None:
         """What may still be granted by while the store is down: bindings that no change heard counts against."""
@@ -152,7 +153,7 @@ class Cache:
         if entry is None or entry.bindings.on_error == "deny" or not self._changes.is_current(entry.reading):
             return None
         allowed_s = self._limits.max_staleness_s + self._limits.stale_if_error_s
-        return entry.bindings if self._was_known_after(entry, self._clock() - allowed_s) else None
+        return entry.bindings if self._clock() - max(entry.read_at_s, self._vouched_at_s) < allowed_s else None
 
     async def get(self, target: Target, peer: str = "") -> Bindings:
         """The bindings, from the shared tier or the database if need be; any number of callers make one query.
@@ -204,17 +205,10 @@ class Cache:
         found: Entry | None = self._known.peek(target.lookup) or self._unknown.peek(target.lookup)
         return found
 
-    def _serves(self, entry: Entry) -> bool:
-        now_s = self._clock()
-        return now_s < entry.kept_until_s and self._is_fresh(entry, now_s)
-
     def _is_fresh(self, entry: Entry, now_s: float) -> bool:
-        is_young = self._was_known_after(entry, now_s - self._limits.max_staleness_s)
+        since_s = now_s - self._max_staleness_s
+        is_young = self._vouched_at_s > since_s or entry.read_at_s > since_s
         return is_young and self._changes.is_current(entry.reading)
-
-    def _was_known_after(self, entry: Entry, since_s: float) -> bool:
-        """Whether it was read, or a heartbeat vouched for it, after this time."""
-        return self._vouched_at_s > since_s or entry.read_at_s > since_s
 
     async def _fill(self, target: Target) -> Entry:
         entry = await self._borrow(target)
@@ -259,7 +253,7 @@ class Cache:
         if read is None:
             return None
         entry = self._entry(read, NEVER, 0, server)
-        if not self._serves(entry):
+        if not self._is_fresh(entry, self._clock()):
             return None
         self.counts.shared_hits += 1
         return entry

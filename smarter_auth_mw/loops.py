@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
+from asyncio import get_running_loop
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Generic, TypeVar
@@ -29,7 +30,7 @@ class PerLoop(Generic[T]):
 
     def ready(self) -> T | None:
         """What is open on the running loop, or None: no waiting."""
-        last, loop = self._last, asyncio.get_running_loop()
+        last, loop = self._last, get_running_loop()
         # A loop runs in one process only: no need to ask for its id here.
         if last is None or last.loop is not loop or last.is_over:
             last = self._last = self._find(loop)

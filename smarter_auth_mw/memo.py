@@ -15,7 +15,7 @@ class Memo(Generic[K]):
     """Answers in two generations: a flood of new keys costs no search for what to forget.
 
     When the young generation is full it becomes the old one, and what was the old one is forgotten; whatever is asked
-    for once in a generation lives on. Read ``young`` first, which is a dict, then ``recall``.
+    for once in a generation lives on. Who is in a hurry reads ``young`` first, which is a dict.
     """
 
     def __init__(self, entries: int = 8192) -> None:
@@ -27,9 +27,9 @@ class Memo(Generic[K]):
         return len(self.young) + len(self._old)
 
     def recall(self, key: K) -> Any:
-        """What the old generation remembers, or ``UNKNOWN``."""
-        found = self._old.get(key, UNKNOWN)
-        if found is not UNKNOWN:
+        """What either generation remembers, or ``UNKNOWN``."""
+        found = self.young.get(key, UNKNOWN)
+        if found is UNKNOWN and (found := self._old.get(key, UNKNOWN)) is not UNKNOWN:
             self.remember(key, found)
         return found
 

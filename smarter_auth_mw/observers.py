@@ -25,6 +25,8 @@ class Observers:
         self.failures = 0
         self.failed_flushes = 0
         self._flushed: Mapping[Event, Any] = {"usage.not_written": usage, "audit.not_written": audit}
+        self._usage = usage
+        self._is_only_counted = Grant not in audit.decisions
         self._of: dict[type[Decision], tuple[Observe, ...]] = {
             kind: (usage.observe, audit.observe) if kind in audit.decisions else (usage.observe,)
             for kind in (Grant, Anonymous, Denial)
@@ -37,6 +39,11 @@ class Observers:
                 observe(decision, scope)
             except Exception as error:
                 self._note(error)
+
+    def passed(self, decision: Grant | Anonymous, scope: Mapping[str, Any]) -> None:
+        """The same for a request that passes, which mostly is only to be counted once more."""
+        if not (self._is_only_counted and self._usage.count_again(decision)):
+            self.observe(decision, scope)
 
     @asynccontextmanager
     async def flushing(self, store: Any, every_s: float) -> AsyncIterator[None]:

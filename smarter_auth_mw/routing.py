@@ -77,7 +77,10 @@ class Routes:
         Where hosts are read, headers that tell of a forwarded host count, so those of peers that are not trusted are
         to be taken out before (``hosts.without_forwarded``).
         """
-        found = self._memo.young.get((scope["path"], scope.get("raw_path"), scope.get("root_path", "")), UNKNOWN)
+        try:
+            found = self._memo.young.get((scope["path"], scope["raw_path"], scope["root_path"]), UNKNOWN)
+        except KeyError:  # Two of them are optional.
+            found = UNKNOWN
         if found is UNKNOWN:
             found = self._look_up(scope)
         return self._with_host(scope, found) if self._hosts.is_needed else found

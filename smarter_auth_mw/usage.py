@@ -82,12 +82,17 @@ class Usage:
 
     def observe(self, decision: Decision, _scope: Mapping[str, Any]) -> None:
         """Count it."""
+        if not self.count_again(decision):
+            with self._lock:
+                self._begin(decision)
+
+    def count_again(self, decision: Decision) -> bool:
+        """Count it, if it has been counted lately; False if not."""
         counted = self._passes.get(id(decision))
-        if counted is not None:
-            counted.once_more()
-            return
-        with self._lock:
-            self._begin(decision)
+        if counted is None:
+            return False
+        counted.once_more()
+        return True
 
     def totals(self) -> Mapping[tuple[str, str], int]:
         """How often each kind was asked for with each outcome, since this process began."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -35,6 +35,8 @@ from smarter_auth_mw.usage import Usage
 
 LIVE = Page(b'{"status": "live"}')
 
+Resolve = Callable[[Mapping[str, Any]], Target | Denial | None]
+
 
 class Wiring:
     """Everything that a shell needs, made from the settings; it keeps their mistakes and never raises for them."""
@@ -60,12 +62,14 @@ class Wiring:
             known.credentials, known.realm, known.error_format, throttled_for_s=window_s(known.failed_attempts)
         )
         self.hides_credentials = known.hide_credentials
-        self._passes_preflights = known.preflight == "pass"
+        is_plain = self.routes is not None and known.preflight == "protect"
+        self.resolve: Resolve = self.routes.resolve if self.routes and is_plain else self._resolve
+        """What a request names; where hosts are minded, None may mean that one is not known yet."""
         self._peers = Peers(known.trusted_proxies)
         self._near_misses = NearMisses(self.resolve)
         self._usage, self._audit = Usage(), Audit(known.audit, self._peers.network)
         self._observers = Observers(self._usage, self._audit)
-        self.observe = self._observers.observe
+        self.observe, self.passed = self._observers.observe, self._observers.passed
         pages_ = ((known.live_path, _live), (known.ready_path, self._ready), (known.metrics_path, _metrics))
         self.pages = Pages({path: make for path, make in pages_ if path})
         self._is_outage = False
@@ -100,14 +104,11 @@ class Wiring:
         self.mistakes = ConfigurationError((*known, *(new for new in error.mistakes if new.variable not in named)))
         log("settings.mistaken", "%s", error)
 
-    def resolve(self, scope: Mapping[str, Any]) -> Target | Denial | None:
-        """What the request names; where hosts are minded, None may mean that one is not known yet."""
+    def _resolve(self, scope: Mapping[str, Any]) -> Target | Denial | None:
         if self.routes is None:
             return Denial(Reason.UNAVAILABLE, detail="the routes have mistakes")
         target = self.routes.resolve(scope)
-        if target is not None and self._passes_preflights and isinstance(target, Target) and is_preflight(scope):
-            return None
-        return target
+        return None if isinstance(target, Target) and is_preflight(scope) else target
 
     async def resolve_surely(self, scope: Mapping[str, Any]) -> Target | Denial | None:
         """The same; a host that may be a custom domain is refused until it is known which ones there are."""

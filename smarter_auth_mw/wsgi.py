@@ -100,7 +100,7 @@ class SmarterAuthWSGIMiddleware:
         if isinstance(decision, Denial):
             decision = self._denied(decision, scope)
             return _reject(self._wiring.rejections[decision], start_response)
-        self._wiring.observe(decision, scope)
+        self._wiring.passed(decision, scope)
         return self.app(self._admitted(environ, decision), start_response)
 
     def close(self) -> None:
