@@ -81,7 +81,8 @@ class Audit:
         self.dropped = 0
         """How many requests were not written down."""
         self._network = network
-        self._per_second, self._burst = per_second, burst
+        self._pause_s = 1 / per_second
+        self._credit_s = (burst - 0.5) * self._pause_s  # Half a pause, so that no rounding decides.
         self._clock = clock
         self.forget()
 
@@ -90,16 +91,17 @@ class Audit:
         self._lock = threading.Lock()
         self._events: deque[RequestEvent] = deque()
         self._dropped: Counter[str] = Counter()
-        self._allowance, self._allowed_at_s = float(self._burst), self._clock()
+        self._next_at_s = float("-inf")
 
     def observe(self, decision: Decision, scope: Mapping[str, Any]) -> None:
         """Note it; whoever calls looks at ``decisions`` first."""
         now_s = self._clock()
         with self._lock:
-            if not self._is_allowed(now_s):
+            if self._next_at_s >= now_s or len(self._events) >= MAX_EVENTS:
                 self._dropped[_outcome(decision)] += 1
                 self.dropped += 1
                 return
+            self._next_at_s = max(self._next_at_s, now_s - self._credit_s) + self._pause_s
         self._events.append(_event(decision, self._network(scope), now_s))
 
     async def flush(self, sink: Sink) -> None:
@@ -121,17 +123,9 @@ class Audit:
             self._events.clear()
             self._dropped = Counter()
         if dropped:
-            facts = {"events": dropped.total(), "outcomes": dict(dropped)}
+            facts = {"events": dropped.total(), "outcomes": {str(outcome): n for outcome, n in dropped.items()}}
             events.append(RequestEvent("request.dropped", self._clock(), facts=facts))
         return events, dropped
-
-    def _is_allowed(self, now_s: float) -> bool:
-        self._allowance = min(self._burst, self._allowance + (now_s - self._allowed_at_s) * self._per_second)
-        self._allowed_at_s = now_s
-        if self._allowance < 1 or len(self._events) >= MAX_EVENTS:
-            return False
-        self._allowance -= 1
-        return True
 
 
 def _event(decision: Decision, peer: str, at_s: float) -> RequestEvent:
@@ -146,7 +140,7 @@ def _event(decision: Decision, peer: str, at_s: float) -> RequestEvent:
 
 def _outcome(decision: Decision) -> str:
     if isinstance(decision, Denial):
-        return decision.reason.value
+        return decision.reason
     return "grant" if isinstance(decision, Grant) else "anonymous"
 
 

@@ -14,7 +14,7 @@ from smarter_auth_mw.http_auth import Credentials, Extractor, Headers, Malformed
 from smarter_auth_mw.known_tokens import KnownTokens
 from smarter_auth_mw.log import log
 from smarter_auth_mw.throttle import Throttle
-from smarter_auth_mw.tokens import Token
+from smarter_auth_mw.tokens import Token, digest_of
 
 
 def wall_clock() -> Callable[[], float]:
@@ -50,12 +50,17 @@ class Authenticator:
         bindings = self._cache.peek(target)
         if bindings is None or target.also is not None:
             return None
-        if bindings.decided and target.account is None and target.names == bindings.resource:
-            digest = extractor.usual_digest(headers)
-            granted = digest and granted_before(bindings, digest, self._clock() if bindings.may_expire else 0)
-            if granted:
-                return granted
-        credentials = extractor(headers)
+        found = extractor.find(headers)
+        usual = extractor.usual(found)
+        if usual is None:
+            credentials = extractor.read(found)
+        else:
+            digest = digest_of(usual)
+            if target.account is None and target.names == bindings.resource:
+                granted = granted_before(bindings, digest, self._now_s(bindings))
+                if granted is not None:
+                    return granted
+            credentials = Token(usual, digest)
         decision = self._decide(bindings, target, credentials)
         if self._known_tokens is not None and self._is_doubtful(decision, credentials):
             return None
@@ -134,11 +139,15 @@ class Authenticator:
             if isinstance(target.names, Resource) and target.names.ref != bindings.resource.ref:
                 bindings = Bindings(target.names)  # The app compares exactly: this is another one, and unknown.
         if isinstance(credentials, Malformed):
-            decision = decide(bindings, None, self._clock(), always=target.always, require=self._require)
+            decision = decide(bindings, None, self._now_s(bindings), always=target.always, require=self._require)
             if isinstance(decision, Denial):
                 return replace(decision, reason=Reason.MALFORMED_CREDENTIALS, detail=credentials.detail)
             return decision
-        return decide(bindings, credentials, self._clock(), always=target.always, require=self._require)
+        return decide(bindings, credentials, self._now_s(bindings), always=target.always, require=self._require)
+
+    def _now_s(self, bindings: Bindings) -> float:
+        """The time, where it matters."""
+        return self._clock() if bindings.may_expire else 0.0
 
 
 def _objection(bindings: Bindings, target: Target) -> Denial | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from smarter_auth_mw.decision import Denial, Reason
-from smarter_auth_mw.tokens import MAX_TOKEN_BYTES, Token, digest_of
+from smarter_auth_mw.tokens import MAX_TOKEN_BYTES, Token
 
 Header = tuple[bytes, bytes]
 Headers = Sequence[Header]
@@ -65,17 +65,22 @@ class Extractor:
             self._readers[SUBPROTOCOL_HEADER] = _read_subprotocols
 
     def __call__(self, headers: Headers) -> Credentials:
+        return self.read(self.find(headers))
+
+    def find(self, headers: Headers) -> Headers:
+        """Those of the headers that may hold credentials of ours."""
         readers = self._readers
-        found = [header for header in headers if header[0] in readers]
+        return [header for header in headers if header[0] in readers]
+
+    def read(self, found: Headers) -> Credentials:
+        """What the headers hold that were found."""
         if len(found) == 1:
             name, value = found[0]
-            return readers[name](value)
+            return self._readers[name](value)
         return self._read_several(found) if found else None
 
-    def usual_digest(self, headers: Headers) -> bytes | None:
-        """The digest of the one token of letters and digits that the headers hold, spelled as usual; else None."""
-        readers = self._readers
-        found = [header for header in headers if header[0] in readers]
+    def usual(self, found: Headers) -> bytes | None:
+        """The one token, of letters and digits, that was found in one of the usual spellings; else None."""
         if len(found) != 1:
             return None
         name, token = found[0]
@@ -85,7 +90,7 @@ class Extractor:
                 return None
         elif name != API_KEY_HEADER:
             return None
-        return digest_of(token) if token.isalnum() and len(token) <= MAX_TOKEN_BYTES else None
+        return token if token.isalnum() and len(token) <= MAX_TOKEN_BYTES else None
 
     def _read_several(self, found: Headers) -> Credentials:
         read = [self._readers[name](value) for name, value in found]

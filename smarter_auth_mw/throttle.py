@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,6 +22,8 @@ MAX_COUNTERS = 65_536
 """What a process counts at the most: a flood of peers can only make it forget what other peers did."""
 TIMEOUT_S = 0.1
 KEY_PREFIX = "smarter_auth:failed"
+
+_GUESSES = {reason for reason in Reason if reason.status == 401} - {Reason.MISSING_CREDENTIALS}
 
 
 class Throttle:
@@ -57,7 +58,7 @@ class Throttle:
 
 def is_guess(denial: Denial) -> bool:
     """Whether a token was refused: who brings none has not guessed, and what is malformed cannot be right."""
-    return denial.reason.status == HTTPStatus.UNAUTHORIZED and denial.reason is not Reason.MISSING_CREDENTIALS
+    return denial.reason in _GUESSES
 
 
 def window_s(rate: str) -> int:

@@ -32,9 +32,9 @@ class Token:
 
     __slots__ = ("_value", "digest")
 
-    def __init__(self, value: bytes) -> None:
+    def __init__(self, value: bytes, digest: bytes = b"") -> None:
         self._value = value
-        self.digest = digest_of(value)
+        self.digest = digest or digest_of(value)
 
     @property
     def token_key(self) -> str:

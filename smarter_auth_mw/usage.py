@@ -104,9 +104,11 @@ class Usage:
         """Count what has not been counted yet, or is not counted often."""
         series = _series(decision)
         if _is_made_anew(decision) or series.ref == UNKNOWN or len(self._passes) >= self._max_counters:
-            if series not in self._rest and len(self._rest) >= self._max_counters:
+            so_far = self._rest.get(series, 0)
+            if not so_far and len(self._rest) >= self._max_counters:
                 series = Series(series.kind, OTHER, series.outcome)
-            self._rest[series] = self._rest.get(series, 0) + 1
+                so_far = self._rest.get(series, 0)
+            self._rest[series] = so_far + 1
         else:
             self._passes.setdefault(id(decision), _Pass(decision, series)).once_more()
 
