@@ -28,14 +28,20 @@ class SmarterAuthError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """One mistake in the configuration: which variable, what it holds (secrets masked), and the rule it breaks."""
+    """One mistake in the configuration: which variable, what it holds (secrets masked), and the rule it breaks.
+
+    ``source`` is the file in which it stands, if it stands in one.
+    """
 
     variable: str
     value: str
     rule: str
+    source: str = ""
 
     def __str__(self) -> str:
-        return f"{self.variable}={self.value!r}: {self.rule}" if self.value else f"{self.variable}: {self.rule}"
+        held = f"={self.value!r}" if self.value else ""
+        place = f" in {self.source}" if self.source else ""
+        return f"{self.variable}{held}{place}: {self.rule}"
 
 
 class ConfigurationError(SmarterAuthError):

@@ -11,7 +11,8 @@ from typing import Any
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from smarter_auth_mw.errors import Mistake
-from smarter_auth_mw.settings import PREFIX, RouteSettings
+from smarter_auth_mw.settings import RouteSettings
+from smarter_auth_mw.sources import PREFIX
 
 SETTINGS = ("live_path", "ready_path", "metrics_path")
 

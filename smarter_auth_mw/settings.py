@@ -1,65 +1,82 @@
-"""Configuration by environment: every variable, its default and its rule; all mistakes told together."""
+"""Configuration: every setting, its default and its rule; all mistakes told together."""
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
-import os
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote_plus, urlsplit
 
 from pydantic import (
+    BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
+    PrivateAttr,
     SecretStr,
     ValidationError,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from smarter_auth_mw import sources
 from smarter_auth_mw.errors import ConfigurationError, Mistake
+from smarter_auth_mw.sources import DEFAULT, PREFIX, Source
 
-PREFIX = "SMARTER_AUTH_"
 EXAMPLES = {
     "database_url": "must be set: postgresql://USER@HOST/DATABASE, or embedded: for the bundled one",
     "routes": "must be set: which paths are resources, for example  bot /bots/{ref:int}  or  preset:smarter",
 }
 WAYS = ("token", "bearer", "x-api-key")
 
-_KUBERNETES = re.compile(r"(_SERVICE_HOST|_SERVICE_PORT(_\w+)?|_PORT(_\w+)?)$")
-_PASSWORD = re.compile(r"(?<=://)([^/@]*?:).*(?=@)|(?<=[?&]password=)[^&]*")
+_PASSWORD = re.compile(r"(?:(?<=://)|^(?!\w+://))([^/@]*?:).*(?=@)", re.DOTALL)
+_PARAMETER = re.compile(r"(?<=[?&])([^=&#]*)=[^&#]*")
+_SECRET = re.compile(r"password|passwd|secret|token", re.IGNORECASE)
 
 
 def mask_url(url: str) -> str:
-    """The URL with its password replaced, as it may be printed."""
-    return _PASSWORD.sub(lambda match: f"{match[1] or ''}***", url)
+    """The URL with its password replaced, and every parameter that is called like one, as it may be printed."""
+    return _PARAMETER.sub(_masked, _PASSWORD.sub(r"\1***", url))
+
+
+def _masked(parameter: re.Match[str]) -> str:
+    return f"{parameter[1]}=***" if _SECRET.search(unquote_plus(parameter[1])) else parameter[0]
 
 
 def _split(separators: str) -> BeforeValidator:
     def split(value: Any) -> Any:
         if isinstance(value, str):
             value = re.split(f"[{separators}]", value)
+        if not isinstance(value, list | tuple | set | frozenset) or any(
+            isinstance(item, dict | list) for item in value
+        ):
+            raise ValueError("one text, or a list of texts")
         return tuple(stripped for item in value if (stripped := str(item).strip()))
 
     return BeforeValidator(split)
 
 
-Words = Annotated[tuple[str, ...], NoDecode, _split(",;\n")]
-Lines = Annotated[tuple[str, ...], NoDecode, _split("\n")]
+_TEXTS = WithJsonSchema({"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]})
+Words = Annotated[tuple[str, ...], _split(",;\n"), _TEXTS]
+Lines = Annotated[tuple[str, ...], _split("\n"), _TEXTS]
 """A ``;`` separates too, but not within a comment: whoever knows the grammar splits there."""
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class RouteSettings(BaseSettings):
-    """What finding the resource of a request depends on."""
+class RouteSettings(BaseModel):
+    """What finding the resource of a request depends on; it has no opinion on other settings."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=True)
 
     required: ClassVar[tuple[str, ...]] = ()
+    is_complete: ClassVar[bool] = False
+    """Whether there are no settings but these."""
+
+    _sources: dict[str, Source] = PrivateAttr(default_factory=dict)
 
     routes: Lines = Field(
         default=(), validate_default=True, description="KIND PATTERN [always], none PATH, or preset:NAME, one a line"
@@ -104,23 +121,40 @@ class RouteSettings(BaseSettings):
             raise ValueError("printable ASCII without quotes and backslashes, and not empty")
         return text
 
-    @model_validator(mode="before")
-    @classmethod
-    def _empty_is_not_set(cls, values: dict[str, Any]) -> dict[str, Any]:
-        # Compose files write a variable that is not set so. One setting has a meaning for it.
-        return {name: value for name, value in values.items() if value != "" or name == "failed_attempts"}
+    def __init__(self, **values: Any) -> None:
+        found, mistakes = sources.read(values)
+        if self.is_complete:
+            mistakes += [mistake for source in found for mistake in source.unknown(type(self).model_fields)]
+        origin = {
+            name: source for source in reversed(found) for name in source.values if name in type(self).model_fields
+        }
+        try:
+            super().__init__(**{name: source.values[name] for name, source in origin.items()})
+        except ValidationError as error:
+            told = error.errors(include_url=False, include_context=False)
+            mistakes += [_located(_mistake(details), origin) for details in told]
+        if mistakes:
+            raise ConfigurationError(mistakes)
+        self._sources = origin
+
+    def source(self, name: str) -> str:
+        """Where a setting comes from: ``arguments``, ``environment``, the path of a file, or ``default``."""
+        return self._sources[name].name if name in self._sources else DEFAULT
+
+    def located(self, mistakes: Iterable[Mistake]) -> list[Mistake]:
+        """Mistakes that were found later, each with the file that its setting comes from."""
+        return [_located(mistake, self._sources) for mistake in mistakes]
 
 
 class Settings(RouteSettings):
-    """The configuration, from keyword arguments first, then from ``SMARTER_AUTH_*`` in the environment.
+    """The configuration: from keyword arguments, then ``SMARTER_AUTH_*``, then ``.env``, then ``smarter_auth.toml``.
 
     Durations end in ``_s`` and are seconds. Raises ``ConfigurationError`` with every mistake at once, and no
     password in it. What only the grammar of routes can tell is checked where they are compiled.
     """
 
-    model_config = SettingsConfigDict(extra="forbid")
-
     required: ClassVar[tuple[str, ...]] = ("database_url", "routes")
+    is_complete: ClassVar[bool] = True
 
     database_url: SecretStr = Field(
         default=SecretStr(""), validate_default=True, description="postgresql://…, or embedded: / embedded:///DIR"
@@ -160,14 +194,8 @@ class Settings(RouteSettings):
     audit: Literal["none", "denials", "all"] = Field(default="denials", description="which requests are audited")
     usage_flush_s: Positive = Field(default=5, description="how often usage is written")
 
-    def __init__(self, **values: Any) -> None:
-        mistakes = _unknown_variables(type(self))
-        try:
-            super().__init__(**values)
-        except ValidationError as error:
-            mistakes += _mistakes(error, type(self))
-        if mistakes:
-            raise ConfigurationError(mistakes)
+    def __init__(self, **values: Any) -> None:  # Type checkers would ask for SecretStr and tuples otherwise.
+        super().__init__(**values)
 
     @field_validator("database_url", "listen_url")
     @classmethod
@@ -222,37 +250,22 @@ def _scheme(url: SecretStr) -> str:
     return urlsplit(url.get_secret_value()).scheme
 
 
-def _unknown_variables(cls: type[Settings]) -> list[Mistake]:
-    known = [PREFIX + name.upper() for name in cls.model_fields]
-    return [
-        Mistake(name, "", _nearest(name, known))
-        for name in sorted(os.environ)
-        if name.startswith(PREFIX) and name not in known and not _KUBERNETES.search(name)
-    ]
+def _located(mistake: Mistake, origin: dict[str, Source]) -> Mistake:
+    source = origin.get(mistake.variable.removeprefix(PREFIX).lower())
+    return source.located(mistake) if source else mistake
 
 
-def _nearest(name: str, known: list[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=1)
-    return "there is no such setting" + (f"; the nearest is {nearest[0]}" if nearest else "")
-
-
-def _mistakes(error: ValidationError, cls: type[Settings]) -> list[Mistake]:
-    return [_mistake(details, cls) for details in error.errors(include_url=False, include_context=False)]
-
-
-def _mistake(details: Any, cls: type[Settings]) -> Mistake:
-    if not details["loc"]:
-        return Mistake("settings", "", details["msg"].removeprefix("Value error, "))
-    name = str(details["loc"][0])
-    variable = PREFIX + name.upper()
-    if details["type"] == "extra_forbidden":
-        return Mistake(name, "", _nearest(name, list(cls.model_fields)))
+def _mistake(details: Any) -> Mistake:
     rule = details["msg"].removeprefix("Value error, ")
-    return Mistake(variable, _shown(details["input"]), rule)
+    if not details["loc"]:
+        return Mistake("settings", "", rule)
+    return Mistake(PREFIX + str(details["loc"][0]).upper(), _shown(details["input"]), rule)
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, SecretStr):
-        value = value.get_secret_value()
-    text = ", ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
-    return mask_url(text)[:200]
+    """The value less what is secret in it: nobody knows what stands in a table."""
+    items = value if isinstance(value, list | tuple) else [value]
+    if any(isinstance(item, dict | list) for item in items):
+        return "a table"
+    texts = [item.get_secret_value() if isinstance(item, SecretStr) else str(item) for item in items]
+    return mask_url(", ".join(texts))[:200]

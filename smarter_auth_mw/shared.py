@@ -15,7 +15,8 @@ from aiocache.base import BaseCache
 from smarter_auth_mw.codec import MAX_VALUE_BYTES, Codec, SharedEntry
 from smarter_auth_mw.errors import ConfigurationError, Mistake
 from smarter_auth_mw.log import log
-from smarter_auth_mw.settings import PREFIX, mask_url
+from smarter_auth_mw.settings import mask_url
+from smarter_auth_mw.sources import PREFIX
 
 DEADLINE_S = 0.05
 """How long the backend may take with one call; one nearby takes a tenth of a millisecond."""

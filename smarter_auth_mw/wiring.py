@@ -241,17 +241,20 @@ class Wiring:
 
 
 def compile_routes(settings: RouteSettings, app: Any = None) -> Routes:
-    """The routes of the settings, with the mounts that the app itself tells of."""
-    routes = Routes.parse(
-        settings.routes,
-        mounts=(*settings.mounts, *mounts_of(app)),
-        api_domains=settings.api_domains,
-        platform_domains=settings.platform_domains,
-        default_account=settings.default_account,
-    )
-    mistakes = list(pages.mistakes_of(settings, lambda path: routes.explain({"path": path}).result))
-    if mistakes:
-        raise ConfigurationError(mistakes)
+    """The routes of the settings, with the mounts that the app itself tells of; raises ConfigurationError."""
+    try:
+        routes = Routes.parse(
+            settings.routes,
+            mounts=(*settings.mounts, *mounts_of(app)),
+            api_domains=settings.api_domains,
+            platform_domains=settings.platform_domains,
+            default_account=settings.default_account,
+        )
+        mistakes = list(pages.mistakes_of(settings, lambda path: routes.explain({"path": path}).result))
+        if mistakes:
+            raise ConfigurationError(mistakes)
+    except ConfigurationError as error:
+        raise ConfigurationError(settings.located(error.mistakes), hint=error.hint) from None
     return routes
 
 

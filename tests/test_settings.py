@@ -153,6 +153,16 @@ def test_settings_hide_their_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
         ("postgresql://db/bots?user=me&password=sesame&x=1", "postgresql://db/bots?user=me&password=***&x=1"),
         ("postgresql://me@db/bots", "postgresql://me@db/bots"),
         ("embedded:", "embedded:"),
+        ("postgresql://db/bots?ssl_password=sesame", "postgresql://db/bots?ssl_password=***"),
+        (
+            "postgresql://db/bots?sslmode=require&sslpassword=ses%26ame",
+            "postgresql://db/bots?sslmode=require&sslpassword=***",
+        ),
+        ("postgresql://db/bots?p%61ssword=sesame", "postgresql://db/bots?p%61ssword=***"),
+        ("redis://cache?Password=sesame#x", "redis://cache?Password=***#x"),
+        ("me:sesame@db/bots", "me:***@db/bots"),
+        ("mysql:me:sesame@db/bots", "mysql:***@db/bots"),
+        ("postgresql://me:ses/ame@db/bots", "postgresql://me:***@db/bots"),
     ],
 )
 def test_a_url_is_printed_without_its_password(url: str, shown: str) -> None:

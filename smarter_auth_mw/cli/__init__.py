@@ -13,6 +13,7 @@ from smarter_auth_mw.cli import (
     attack,
     audit,
     check,
+    config,
     database,
     demo,
     doctor,
@@ -41,6 +42,7 @@ app.add_typer(keys.group, name="key")
 command(keys.group, "rotate")(rotation.rotate)
 command(keys.group, "wait", takes_actor=False)(rotation.wait)
 command(app, "check", takes_actor=False)(check.check)
+command(app, "config", takes_actor=False)(config.config)
 command(app, "attack", takes_actor=False)(attack.run)
 command(app, "doctor", takes_actor=False)(doctor.doctor)
 app.add_typer(audit.group, name="audit")

@@ -56,7 +56,7 @@ def default_directory() -> Path:
 
 
 def _leave_environment_aside() -> None:
-    from smarter_auth_mw.settings import PREFIX
+    from smarter_auth_mw.sources import PREFIX
 
     found = [name for name in os.environ if name.startswith(PREFIX)]
     for name in found:

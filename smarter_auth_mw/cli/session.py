@@ -31,7 +31,8 @@ class Session:
 
     @property
     def routes_from(self) -> str:
-        return self.from_app or "environment"
+        """The app, or where ROUTES come from: ``environment``, or the path of a file."""
+        return self.from_app or self.settings.source("routes")
 
     @property
     def root_path(self) -> str:

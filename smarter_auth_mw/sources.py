@@ -1,0 +1,121 @@
+"""Where settings come from: arguments, the environment, ``.env`` and a TOML file; the one named first wins."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from dotenv import dotenv_values
+from dotenv.parser import parse_stream
+
+from smarter_auth_mw.errors import Mistake
+
+PREFIX = "SMARTER_AUTH_"
+CONFIG_FILE = "config_file"
+"""Names the TOML file, in the environment or in ``.env``; a file that is named must be there."""
+DOTENV = ".env"
+TOML = "smarter_auth.toml"
+"""Both in the working directory, and in no other."""
+ARGUMENTS, ENVIRONMENT, DEFAULT = "arguments", "environment", "default"
+
+_KUBERNETES = re.compile(r"(_SERVICE_HOST|_SERVICE_PORT(_\w+)?|_PORT(_\w+)?)$")
+_MEANT_EMPTY = frozenset({"failed_attempts"})
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One place: ``values`` are what stands there, by the names of the settings."""
+
+    name: str
+    values: Mapping[str, Any]
+    is_toml: bool = False
+
+    @property
+    def is_file(self) -> bool:
+        return self.name not in (ARGUMENTS, ENVIRONMENT)
+
+    def located(self, mistake: Mistake) -> Mistake:
+        """A mistake in ``SMARTER_AUTH_…`` as it is spelled here, and with the file."""
+        name = mistake.variable.removeprefix(PREFIX).lower()
+        return replace(mistake, variable=self._spelled(name), source=self.name) if self.is_file else mistake
+
+    def unknown(self, known: Iterable[str]) -> Iterator[Mistake]:
+        """A mistake for each value whose name is that of no setting."""
+        known = list(known)
+        for name in sorted(self.values.keys() - known):
+            nearest = difflib.get_close_matches(name.lower().removeprefix(PREFIX.lower()), known, n=1)
+            told = f"; the nearest is {self._spelled(nearest[0])}" if nearest else ""
+            yield Mistake(self._spelled(name), "", f"there is no such setting{told}", self.name if self.is_file else "")
+
+    def _spelled(self, setting: str) -> str:
+        is_variable = not self.is_toml and self.name != ARGUMENTS and not setting.startswith(PREFIX)
+        return PREFIX + setting.upper() if is_variable else setting
+
+
+def read(arguments: Mapping[str, Any]) -> tuple[list[Source], list[Mistake]]:
+    """Every source that is there, the one that wins first, and what is wrong with the files.
+
+    A value that is empty counts as one that is not set: Compose files write variables so. One setting has a meaning
+    for it.
+    """
+    mistakes: list[Mistake] = []
+    sources = [Source(ARGUMENTS, arguments), Source(ENVIRONMENT, _settings(os.environ))]
+    dotenv = Path.cwd() / DOTENV
+    if dotenv.is_file():
+        sources.append(Source(str(dotenv), _read_dotenv(dotenv, mistakes)))
+    named = next((path for source in sources[1:] if (path := source.values.get(CONFIG_FILE))), None)
+    toml = Path.cwd() / (named or TOML)
+    if named or toml.is_file():
+        sources.append(Source(str(toml), _read_toml(toml, mistakes), is_toml=True))
+    return [Source(source.name, _set(source), source.is_toml) for source in sources], mistakes
+
+
+def _set(source: Source) -> dict[str, Any]:
+    names_file = source.name != ARGUMENTS and not source.is_toml
+    return {
+        name: value
+        for name, value in source.values.items()
+        if (value != "" or name in _MEANT_EMPTY) and not (names_file and name == CONFIG_FILE)
+    }
+
+
+def _settings(variables: Mapping[str, str | None]) -> dict[str, str]:
+    """What is spelled as a setting, by its name; whatever else looks like one, under its own."""
+    return {
+        name.removeprefix(PREFIX).lower() if name.isupper() else name: value
+        for name, value in variables.items()
+        if name.startswith(PREFIX) and value is not None and not _KUBERNETES.search(name)
+    }
+
+
+def _read_dotenv(path: Path, mistakes: list[Mistake]) -> dict[str, str]:
+    """Other people's variables, and lines that are wrong in them, are none of ours."""
+    text = _text(path, mistakes)
+    wrong = [one.original for one in parse_stream(StringIO(text)) if one.error and PREFIX in one.original.string]
+    mistakes += [Mistake(str(path), "", f"line {original.line} is not NAME=VALUE") for original in wrong]
+    return _settings(dotenv_values(stream=StringIO(text)))
+
+
+def _read_toml(path: Path, mistakes: list[Mistake]) -> dict[str, Any]:
+    try:
+        return tomllib.loads(_text(path, mistakes))
+    except tomllib.TOMLDecodeError as error:
+        mistakes.append(Mistake(str(path), "", f"this is not TOML: {error}"))
+        return {}
+
+
+def _text(path: Path, mistakes: list[Mistake]) -> str:
+    try:
+        return path.read_text("utf-8")
+    except OSError as error:
+        mistakes.append(Mistake(str(path), "", f"it cannot be read: {error.strerror}"))
+    except UnicodeDecodeError:
+        mistakes.append(Mistake(str(path), "", "it is not written in UTF-8"))
+    return ""
