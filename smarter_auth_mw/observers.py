@@ -32,13 +32,18 @@ class Observers:
             for kind in (Grant, Anonymous, Denial)
         }
 
+    def add(self, observe: Observe) -> None:
+        """Tell this one too, of every decision from now on."""
+        self._of = {kind: (*told, observe) for kind, told in self._of.items()}
+        self._is_only_counted = False
+
     def observe(self, decision: Decision, scope: Mapping[str, Any]) -> None:
         """Tell all of them of a decision that nothing changes any more."""
         for observe in self._of[type(decision)]:
             try:
                 observe(decision, scope)
             except Exception as error:
-                self._note(error)
+                self.note(error)
 
     def passed(self, decision: Grant | Anonymous, scope: Mapping[str, Any]) -> None:
         """The same for a request that passes, which mostly is only to be counted once more."""
@@ -73,6 +78,7 @@ class Observers:
             await asyncio.sleep(every_s)
             await self.flush(store)
 
-    def _note(self, error: Exception) -> None:
+    def note(self, error: Exception) -> None:
+        """Count a failure."""
         self.failures += 1
         log("observer.failed", "%s", type(error).__name__)

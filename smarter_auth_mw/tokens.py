@@ -61,9 +61,13 @@ class Token:
     def __hash__(self) -> int:
         return hash(self.digest)
 
+    @property
+    def masked(self) -> str:
+        """What may be shown of it: the first four characters, which are those of its ``token_key``."""
+        return (self._value[:4].decode("latin-1") if len(self._value) > TOKEN_KEY_LENGTH else "") + "…"
+
     def __repr__(self) -> str:
-        head = self._value[:4].decode("latin-1") if len(self._value) > TOKEN_KEY_LENGTH else ""
-        return f"Token({head + '…'!r})"
+        return f"Token({self.masked!r})"
 
     def __reduce__(self) -> str | tuple[object, ...]:
         raise TypeError("A token is not pickled: it would leave the process in the clear.")

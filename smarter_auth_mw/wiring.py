@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -18,7 +19,7 @@ from smarter_auth_mw.domain import Target
 from smarter_auth_mw.errors import ConfigurationError, SmarterAuthError, UnavailableError
 from smarter_auth_mw.figures import Figures
 from smarter_auth_mw.health import Readiness
-from smarter_auth_mw.http_auth import Extractor, Rejections, is_preflight
+from smarter_auth_mw.http_auth import Credentials, Extractor, Rejections, is_preflight
 from smarter_auth_mw.log import log
 from smarter_auth_mw.loops import PerLoop
 from smarter_auth_mw.mounts import mounts_of
@@ -30,6 +31,7 @@ from smarter_auth_mw.peers import Peers
 from smarter_auth_mw.router_check import RouterCheck
 from smarter_auth_mw.routing import Routes
 from smarter_auth_mw.settings import RouteSettings, Settings
+from smarter_auth_mw.signals import Announcer
 from smarter_auth_mw.throttle import is_guess, window_s
 from smarter_auth_mw.usage import Usage
 
@@ -70,6 +72,10 @@ class Wiring:
         self._usage, self._audit = Usage(), Audit(known.audit, self._peers.network)
         self._observers = Observers(self._usage, self._audit)
         self.observe, self.passed = self._observers.observe, self._observers.passed
+        self._announcer = Announcer(app, self._credentials_of, self._observers.note, self._observers.add)
+        self.authenticate: Callable[[Target | Denial, Mapping[str, Any]], Awaitable[Decision]] = self._authenticate
+        """The decision of the running loop's authenticator, whose connections are opened if need be."""
+        self._is_traced = False
         pages_ = ((known.live_path, _live), (known.ready_path, self._ready), (known.metrics_path, _metrics))
         self.pages = Pages({path: make for path, make in pages_ if path})
         self._is_outage = False
@@ -150,11 +156,10 @@ class Wiring:
             return None
         return authenticator.warm(target, scope["headers"], self.extractors[scope["type"]])
 
-    async def authenticate(self, target: Target | Denial, scope: Mapping[str, Any]) -> Decision:
-        """The decision of the running loop's authenticator, whose connections are opened if need be."""
+    async def _authenticate(self, target: Target | Denial, scope: Mapping[str, Any]) -> Decision:
         if isinstance(target, Denial):
             return target
-        credentials = self.extractors[scope["type"]](scope["headers"])
+        credentials = self._credentials_of(scope)
         try:
             authenticator = await self._parts.get()
         except SmarterAuthError as error:
@@ -162,6 +167,20 @@ class Wiring:
             return Denial(Reason.UNAVAILABLE, detail=error.message)
         self._is_outage = False
         return await authenticator.authenticate(target, credentials, self._peers.network(scope))
+
+    def _credentials_of(self, scope: Mapping[str, Any]) -> Credentials:
+        return self.extractors[scope["type"]](scope["headers"])
+
+    def _trace(self) -> None:
+        """Tell OpenTelemetry of decisions, where the process has a provider; who has one has loaded it by now."""
+        if self._is_traced or "opentelemetry.trace" not in sys.modules:
+            return
+        from smarter_auth_mw import tracing
+
+        if tracing.is_on():
+            self._is_traced = True
+            self._observers.add(tracing.observe)
+            self.authenticate = tracing.traced(self._authenticate)
 
     async def denied(self, denial: Denial, scope: Mapping[str, Any]) -> Denial:
         """What the peer is to be told of a denial: that one, or that it has failed too often. Observers hear of it."""
@@ -210,6 +229,7 @@ class Wiring:
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[Authenticator]:
         self.was_opened = True
+        self._trace()
         if self.mistakes is not None or self.settings is None:
             raise self.mistakes or UnavailableError()
         async with open_parts(self.settings, self._know_domains, self._observers) as parts:
