@@ -25,7 +25,7 @@ CONNECT_TIMEOUT_S = 5
 READ_COMMITTED = {"default_transaction_isolation": "read committed"}
 """Whatever the database's own default is: a serializable reader makes serializable writers fail."""
 
-_POOLER = "Behind a transaction pooler, set SMARTER_AUTH_STATEMENT_CACHE_SIZE=0."
+_POOLER = "Behind a pooler, set SMARTER_AUTH_STATEMENT_CACHE_SIZE=0, and SMARTER_AUTH_LISTEN_URL to the primary itself."
 _MEANINGS: tuple[tuple[tuple[type[BaseException], ...], type[SmarterAuthError], str, str], ...] = (
     (
         (

@@ -109,10 +109,14 @@ def changed(text: str, changes: Changes) -> str:
 
 @contextmanager
 def running(
-    command: Sequence[str | Path], port: int, environment: Mapping[str, str], directory: Path = ROOT
+    command: Sequence[str | Path],
+    port: int,
+    environment: Mapping[str, str],
+    directory: Path = ROOT,
+    user: str | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A process for as long as the block lasts, which begins when it listens on the port."""
-    process = subprocess.Popen(command, cwd=directory, env={**os.environ, **environment})
+    process = subprocess.Popen(command, cwd=directory, env={**os.environ, **environment}, user=user)
     try:
         wait_for(process, port)
         yield process
