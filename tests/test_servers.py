@@ -157,6 +157,7 @@ async def test_an_open_resource_is_served_to_anyone(server: Serving) -> None:
     assert server.whom() == {"bot:3"}
 
 
+@pytest.mark.usefixtures("tokens")  # They protect what is asked for.
 async def test_a_large_body_is_refused_before_it_is_sent(server: Serving) -> None:
     site = replace(server.site, path="/bots/1")
     waits = ("Expect: 100-continue", "Content-Length: 1000000000")
