@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import asdict, dataclass
 
 Block = Callable[[], Awaitable[float]]
@@ -49,3 +49,14 @@ async def in_turn(sides: dict[str, Block], rounds: int, warm_up: int = 3) -> dic
 
 def medians(taken: dict[str, list[float]]) -> dict[str, float]:
     return {name: statistics.median(figures) for name, figures in taken.items()}
+
+
+def show(rows: Iterable[Row]) -> None:
+    """The table: ratio, target, whether it is met, the least and the greatest of the rounds, and what it is about."""
+    for one in rows:
+        sign, met = ("≥" if one.is_at_least else "≤"), ("met" if one.is_met else "MISSED")
+        spread = f"{one.minimum:6.2f} … {one.maximum:7.2f}"
+        print(
+            f"{one.median:7.2f}  ({sign} {one.target:5.2f}, {met:6})  {spread}  {one.what}",
+            one.note and f"({one.note})",
+        )

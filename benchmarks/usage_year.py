@@ -10,21 +10,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
-import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import asyncpg
 
+from benchmarks.database import migrated
 from smarter_auth_mw.domain import Resource
-from smarter_auth_mw.embedded import Cluster
-from smarter_auth_mw.migrations import migrate
 from smarter_auth_mw.reports import About
 from smarter_auth_mw.store import Store, open_pool
 from smarter_auth_mw.usage import GRANTED, Batch, Series
@@ -71,15 +66,6 @@ SELECT (SELECT count(*) FROM pg_inherits WHERE inhparent = parent.oid) AS partit
           FROM pg_inherits JOIN pg_class ON oid = inhrelid WHERE inhparent = parent.oid)::bigint AS rows
   FROM pg_class AS parent WHERE oid = $1::regclass
 """
-
-
-@contextlib.asynccontextmanager
-async def database() -> AsyncIterator[tuple[str, str]]:
-    """A migrated database of its own: as the owner, and as the role of a web process."""
-    with tempfile.TemporaryDirectory() as directory, Cluster.start(Path(directory) / "pg") as cluster:
-        owner, runtime = cluster.url("owner"), cluster.url("runtime")
-        await migrate(owner, urlsplit(runtime).username)
-        yield owner, runtime
 
 
 async def fill(owner: asyncpg.Connection, keys: int, hours: int, minutes: int) -> None:
@@ -139,7 +125,7 @@ async def print_writes(store: Store, keys: list[UUID]) -> None:
 
 
 async def measure(keys: int, hours: int, minutes: int) -> None:
-    async with database() as (owner_url, runtime_url):
+    async with migrated() as (owner_url, runtime_url):
         owner = await asyncpg.connect(owner_url)
         try:
             await fill(owner, keys, hours, minutes)

@@ -76,8 +76,7 @@ class Protection(StrEnum):
     DECLARED = "declared"
 
 
-@dataclass(frozen=True, slots=True)
-class Binding:
+class Binding(NamedTuple):
     """One token of one key that is bound to the resource, with all that decides whether it opens it.
 
     ``digest`` holds 64 bytes, or none where the platform wrote an empty one; ``expires_at_s`` is Unix time, the earlier
@@ -119,7 +118,7 @@ class Bindings:
             if binding.digest:
                 index[binding.digest] = (*index.get(binding.digest, ()), binding)
         object.__setattr__(self, "by_digest", index)
-        object.__setattr__(self, "may_expire", any(binding.expires_at_s < math.inf for binding in self.bindings))
+        object.__setattr__(self, "may_expire", any(binding.expires_at_s != math.inf for binding in self.bindings))
 
 
 class Principal(BaseUser):

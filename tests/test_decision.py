@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -31,7 +30,7 @@ MISTYPED = Token(b"sm_" + b"x" * 49)
 
 def binding(token: Token = TOKEN, **changes: Any) -> Binding:
     bound = Binding("key-1", "laptop", "default", token.digest, token.token_key)
-    return replace(bound, **changes)
+    return bound._replace(**changes)
 
 
 def bindings(*bound: Binding, protection: Protection = Protection.BOUND) -> Bindings:
