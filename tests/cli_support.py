@@ -126,9 +126,9 @@ def rows(url: str, query: str, script: str = "SELECT") -> list[asyncpg.Record]:
     return asyncio.run(fetch())
 
 
-def program(*arguments: str, env: Mapping[str, str]) -> Ran:
+def program(*arguments: str, env: Mapping[str, str], cwd: Path | None = None) -> Ran:
     """Run the real program to its end."""
-    ran = subprocess.run([*PROGRAM, *arguments], env=env, capture_output=True, text=True, timeout=PATIENCE_S)
+    ran = subprocess.run([*PROGRAM, *arguments], env=env, cwd=cwd, capture_output=True, text=True, timeout=PATIENCE_S)
     return Ran(ran.returncode, ran.stdout, ran.stderr)
 
 

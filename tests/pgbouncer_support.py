@@ -41,7 +41,14 @@ def pgbouncer(server: PlainPostgres, mode: str, *, size: int = 4, more: str = ""
         )
         for path in (directory, users, configuration):
             hand_over(path)
-        with running([program, "--quiet", configuration], port, libraries("pgbouncer"), directory, user=server_user()):
+        with running(
+            [program, "--quiet", configuration],
+            port,
+            libraries("pgbouncer"),
+            directory,
+            user=server_user(),
+            speaks_http=False,
+        ):
             yield port
 
 

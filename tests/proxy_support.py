@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -84,27 +85,33 @@ def proxied(
     """
     find(proxy)  # Skip before anything is started.
     ports = Ports(free_port(), free_port(), free_port())
-    for shipped in (EXAMPLES / proxy).iterdir():
-        directory.joinpath(shipped.name).write_text(changed(ports.written_into(shipped.read_text()), changes))
+    write_configuration(proxy, directory, ports, changes)
     served = directory / "served"
     served.touch()
-    service = [word.replace("--fd", "--port").replace("FD", str(ports.service)) for word in UVICORN]
     gate = [*PROGRAM, "gate", "--port", str(ports.gate), "--dialect", proxy]
     with (
-        running([sys.executable, "-m", *service, SERVICE], ports.service, {SERVED: str(served)}),
+        running(service(ports.service), ports.service, {SERVED: str(served)}),
         running(gate, ports.gate, environment) if has_gate else nullcontext(),
         running(COMMANDS[proxy](directory), ports.proxy, {**libraries(proxy), "HOME": str(directory)}, directory),
     ):
         while httpx.get(f"http://127.0.0.1:{ports.proxy}/bots/2").status_code == 404:
-            os.sched_yield()  # Traefik listens before it has read where to.
+            time.sleep(0.01)  # Traefik listens before it has read where to.
         yield Serving(Site("127.0.0.1", ports.proxy, "/"), served)
 
 
-def changed(text: str, changes: Changes) -> str:
-    """The text with each of these replaced by the other."""
-    for old, new in changes:
-        text = text.replace(old, new)
-    return text
+def service(port: int) -> Sequence[str]:
+    """What runs the service on a port."""
+    words = [word.replace("--fd", "--port").replace("FD", str(port)) for word in UVICORN]
+    return [sys.executable, "-m", *words, SERVICE]
+
+
+def write_configuration(proxy: str, directory: Path, ports: Ports, changes: Changes = ()) -> None:
+    """Put the shipped files into the directory, with these ports and changes."""
+    for shipped in (EXAMPLES / proxy).iterdir():
+        text = ports.written_into(shipped.read_text())
+        for old, new in changes:
+            text = text.replace(old, new)
+        directory.joinpath(shipped.name).write_text(text)
 
 
 @contextmanager
@@ -114,21 +121,27 @@ def running(
     environment: Mapping[str, str],
     directory: Path = ROOT,
     user: str | None = None,
+    *,
+    speaks_http: bool = True,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process for as long as the block lasts, which begins when it listens on the port."""
+    """A process for as long as the block lasts, which begins when it answers on the port."""
     process = subprocess.Popen(command, cwd=directory, env={**os.environ, **environment}, user=user)
     try:
-        wait_for(process, port)
+        wait_for(process, port, speaks_http=speaks_http)
         yield process
     finally:
         process.terminate()
         process.wait(PATIENCE_S)
 
 
-def wait_for(process: subprocess.Popen[bytes], port: int) -> None:
-    """Until somebody listens on the port."""
+def wait_for(process: subprocess.Popen[bytes], port: int, *, speaks_http: bool) -> None:
+    """Until it answers on the port: serve and gate listen there a first time to see whether they may."""
     while process.poll() is None:
-        with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+        with suppress(OSError, httpx.TransportError):
+            if speaks_http:
+                httpx.get(f"http://127.0.0.1:{port}/")
+            else:
+                socket.create_connection(("127.0.0.1", port)).close()
             return
-        os.sched_yield()
+        time.sleep(0.01)
     raise AssertionError("It ended before it was listening; its output stands above.")
