@@ -152,7 +152,8 @@ def explained(error: BaseException, where: str) -> SmarterAuthError:
     for types, meaning, sentence, hint in _MEANINGS:
         if isinstance(error, types):
             message, said = sentence.format(where=where), _said(error)
-            return meaning(f"{message}: {said}" if said else f"{message}.", hint=getattr(error, "hint", None) or hint)
+            told = hint if hint is _POOLER else getattr(error, "hint", None) or hint  # asyncpg's names none of ours.
+            return meaning(f"{message}: {said}" if said else f"{message}.", hint=told)
     return UnavailableError(f"{where} failed: {type(error).__name__}.")
 
 

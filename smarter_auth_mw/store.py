@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
+from smarter_auth_mw import privileges
 from smarter_auth_mw.audit import RequestEvent
 from smarter_auth_mw.database import CONNECT_TIMEOUT_S, QUERIES, READ_COMMITTED, SCHEMA, close, connecting, reported
 from smarter_auth_mw.domain import Alias, Binding, Bindings, Protection, Resource, Target
@@ -175,6 +176,16 @@ async def _keep_session(_: Any) -> None:
     """Nothing of ours changes a session, so that asyncpg's reset would be a round trip for nothing."""
 
 
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """What the database says of itself: who answers, as whom we work there, and what may be wrong with it."""
+
+    server: str
+    role: str
+    missing_triggers: tuple[str, ...]
+    connections_left: int
+
+
 class Store:
     """The database as the rest of the house sees it."""
 
@@ -224,6 +235,27 @@ class Store:
         """Whether the role that this works as could rewrite the audit."""
         async with self._pool.acquire() as connection:
             return bool(await QUERIES.may_change_audit(connection))
+
+    async def lacking_privileges(self) -> list[str]:
+        """What the running role has to be allowed by the schema, and is not."""
+        async with self._pool.acquire() as connection:
+            return await privileges.lacking(connection)
+
+    async def vitals(self) -> Vitals:
+        """What the database says of itself."""
+        async with self._pool.acquire() as connection:
+            found = await QUERIES.read_vitals(connection)
+        return Vitals(found["server"], found["role"], tuple(found["missing_triggers"]), found["connections_left"])
+
+    async def now_s(self) -> float:
+        """The database's clock, as Unix time."""
+        async with self._pool.acquire() as connection:
+            return float(await QUERIES.read_clock(connection))
+
+    async def notify(self, channel: str, payload: str) -> None:
+        """Notify whoever listens."""
+        async with self._pool.acquire() as connection:
+            await QUERIES.notify(connection, channel=channel, payload=payload)
 
     async def read_token(self, digest: bytes) -> Read:
         """The same for a token by itself: to ``token:DIGEST``, a resource of its own, its key is bound."""

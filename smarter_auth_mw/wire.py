@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
@@ -46,6 +48,28 @@ class PostgresWire:
             guard=found["guard"] or "",
             ages_s=found["ages_s"],
         )
+
+
+async def is_heard(url: str, notify: Callable[[str, str], Awaitable[None]], *, timeout_s: float) -> bool:
+    """Whether who listens here hears what ``notify(channel, payload)`` says: on a channel that nobody else has.
+
+    Raises ``UnavailableError``.
+    """
+    channel, heard = f"{CHANNEL}_{uuid4().hex}", asyncio.Event()
+    with connecting(mask_url(url)):
+        connection = await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S, statement_cache_size=0)
+    try:
+        with reported(mask_url(url)):
+            await connection.add_listener(channel, lambda *_: heard.set())
+        await notify(channel, "")
+        async with asyncio.timeout(timeout_s):
+            await heard.wait()
+    except TimeoutError:
+        return False
+    else:
+        return True
+    finally:
+        await close(connection)
 
 
 @asynccontextmanager

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
 
-from smarter_auth_mw.cli import apps, findings, naming
+import typer
+
+from smarter_auth_mw.cli import apps, examination, findings, naming
 from smarter_auth_mw.cli.app_routes import middlewares_of, routes_of
 from smarter_auth_mw.cli.findings import Covered, Finding
+from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.cli.session import Session
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.errors import ConfigurationError, SmarterAuthError
@@ -17,21 +19,44 @@ from smarter_auth_mw.routing import Routes
 
 SHOWN_RESOURCES = 10
 
+Strict = Annotated[bool, typer.Option("--strict", help="Let a warning end it with exit code 1 too.")]
 
-async def doctor(session: Session) -> dict[str, Any]:
-    """Check settings, database and, with --app, the app's own routes; exit code 1 where there is a problem."""
+
+async def doctor(session: Session, *, strict: Strict = False) -> dict[str, Any]:
+    """Look at settings, database, shared cache, clocks, proxies and, with --app, the app's own routes.
+
+    Exit code 0 where nothing is wrong, 1 where there is a problem, 3 where something could not be reached.
+    """
     app = apps.load(session.from_app) if session.from_app else None
     found = [*_of_wrapping(session, app), *_of_settings(session)]
-    covered = []
-    if not any(finding.level == "problem" for finding in found):
+    covered, is_configured = [], not any(finding.level == "problem" for finding in found)
+    if is_configured:
         covered = findings.cover(routes_of(app), session.routes)
-        found += [*_of_app(session, app, covered), *[finding async for finding in _of_database(session)]]
-    session.exit_code = 1 if any(finding.level == "problem" for finding in found) else 0
+        found += [*_of_app(session, app, covered), *examination.of_proxies(session.settings)]
+        note("Looking at the database.")
+        found += [finding async for finding in _of_database(session)]
+        note("Looking at the shared cache.")
+        found += [finding async for finding in examination.of_cache(session.settings)]
+    session.exit_code = exit_code(found, is_strict=strict)
+    note(_summary(found))
     return {
-        "routes_from": session.routes_from,
+        "routes_from": session.routes_from if is_configured else None,
         "routes": [findings.row(one) for one in covered],
-        "findings": [asdict(finding) for finding in found],
+        "findings": [finding.row() for finding in found],
     }
+
+
+def exit_code(found: Sequence[Finding], *, is_strict: bool = False) -> int:
+    """That of the worst problem; warnings make none, unless they are taken for problems."""
+    codes = [finding.exit_code for finding in found if finding.level == "problem"]
+    return max(codes, default=int(is_strict and bool(found)))
+
+
+def _summary(found: Sequence[Finding]) -> str:
+    if not found:
+        return "Nothing is wrong."
+    problems = sum(finding.level == "problem" for finding in found)
+    return f"Found: problems {problems}, warnings {len(found) - problems}."
 
 
 def _of_wrapping(session: Session, app: Any) -> Iterator[Finding]:
@@ -52,29 +77,36 @@ def _of_settings(session: Session) -> Iterator[Finding]:
     except ConfigurationError as error:
         for mistake in error.mistakes:
             yield Finding("problem", "settings", str(mistake), "Nothing can be decided until it is right.")
+        return
+    if session.settings.verify_router:
+        yield Finding(
+            "warning",
+            "settings",
+            "SMARTER_AUTH_VERIFY_ROUTER is for development: it has every answer looked at twice.",
+            "Take it out in production.",
+        )
 
 
 def _of_app(session: Session, app: Any, covered: Sequence[Covered]) -> Iterator[Finding]:
     if covered:
         yield from findings.of_routes(covered, session.routes)
+        yield from findings.of_pages(covered, session.settings)
     yield from findings.of_preflights(covered, middlewares_of(app), session.settings)
+    yield from findings.of_forwarding(app)
 
 
 async def _of_database(session: Session) -> AsyncIterator[Finding]:
+    found = [finding async for finding in examination.of_database(session.settings)]
+    for finding in found:
+        yield finding
+    if any(finding.check in ("database", "schema", "grants") and finding.level == "problem" for finding in found):
+        return  # What is looked at next could not be read.
     try:
-        async with open_store(session.database_settings) as store:
+        async with open_store(session.settings) as store:
             resources = [one.resource for one in await session.keys_of(store).resources() if one.is_protected]
-            may_change_audit = await store.may_change_audit()
     except SmarterAuthError as error:
-        yield Finding("problem", "database", error.message, error.hint)
+        yield Finding("problem", "database", error.message, error.hint, error.exit_code)
         return
-    if may_change_audit:
-        yield Finding(
-            "warning",
-            "audit",
-            "The role that requests are decided as may change and delete what the audit says.",
-            "Let the app work as a role of its own: smarter-auth db migrate --runtime-role ROLE",
-        )
     lost = [resource for resource in resources if not _is_reached(session.routes, resource)]
     for resource in lost[:SHOWN_RESOURCES]:
         yield Finding(

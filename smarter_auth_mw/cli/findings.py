@@ -11,7 +11,7 @@ from typing import Any, Literal
 from starlette.middleware.cors import CORSMiddleware
 
 from smarter_auth_mw.asgi import SmarterAuthMiddleware
-from smarter_auth_mw.cli.app_routes import PLACEHOLDER, AppRoute
+from smarter_auth_mw.cli.app_routes import MAX_DEPTH, PLACEHOLDER, AppRoute
 from smarter_auth_mw.decision import Denial
 from smarter_auth_mw.domain import Resource, Target
 from smarter_auth_mw.judgement import Judgement
@@ -28,12 +28,17 @@ _SUFFIX = re.compile(r"_?(id|ref|name|slug|uuid|pk|key)$")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something to look at; a ``problem`` is surely wrong."""
+    """Something to look at; a ``problem`` is surely wrong, and makes the command end with its exit code."""
 
     level: Literal["problem", "warning"]
     check: str
     message: str
     hint: str
+    exit_code: int = 1
+
+    def row(self) -> dict[str, str]:
+        """As it is printed."""
+        return {"level": self.level, "check": self.check, "message": self.message, "hint": self.hint}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +146,32 @@ def of_preflights(covered: Iterable[Covered], middlewares: Sequence[type], setti
             yield Finding(
                 "warning", "options", f"{one.route} answers OPTIONS, and {told}.", "Let CORSMiddleware answer them."
             )
+
+
+def of_pages(covered: Iterable[Covered], settings: Settings) -> Iterator[Finding]:
+    """Routes of the app that nobody reaches, since a page of ours has their path."""
+    own = {path for path in (settings.live_path, settings.ready_path, settings.metrics_path) if path}
+    for one in covered:
+        if one.route.path in own and not one.route.host:
+            yield Finding(
+                "warning",
+                "pages",
+                f"{one.route} is never reached: a page of the middleware has its path.",
+                "Give one of the two another path.",
+            )
+
+
+def of_forwarding(app: Any) -> Iterator[Finding]:
+    """Whether the app believes whoever says who they are."""
+    for _ in range(MAX_DEPTH):
+        if getattr(getattr(app, "trusted_hosts", None), "always_trust", False):
+            yield Finding(
+                "warning",
+                "proxies",
+                f"{type(app).__name__} around the app trusts everybody: anyone may say by a header who they are.",
+                "Name the addresses of your proxies in its trusted_hosts.",
+            )
+        app = getattr(app, "app", None)
 
 
 def _is_cors_inside(middlewares: Sequence[type]) -> bool:

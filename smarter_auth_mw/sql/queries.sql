@@ -49,6 +49,41 @@ SELECT pg_current_snapshot()::text AS snapshot,
 -- Whether this role could rewrite what the audit says.
 SELECT has_table_privilege('smarter_auth.audit_event', 'UPDATE, DELETE, TRUNCATE');
 
+-- name: read_vitals()^
+-- Who answers, by the words of a heartbeat; as whom we work there; and what may be wrong.
+SELECT concat_ws(' ', extract(epoch FROM pg_postmaster_start_time()), meta.epoch, smarter_auth.home()) AS server,
+       current_user::text AS role,
+       ARRAY(SELECT smarter_auth.missing_triggers()) AS missing_triggers,
+       current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer
+           - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')::integer AS connections_left
+  FROM smarter_auth.meta;
+
+-- name: read_clock()$
+SELECT extract(epoch FROM clock_timestamp())::float8;
+
+-- name: notify(channel, payload)$
+SELECT pg_notify(:channel, :payload);
+
+-- name: list_privileges()
+-- What the running role is to be granted, in the words of GRANT.
+SELECT privilege FROM smarter_auth.runtime_privilege ORDER BY privilege;
+
+-- name: find_lacking(verbs, kinds, objects, columns)
+-- Those that this role does not have; of tables all that are in a schema.
+SELECT asked.verb, asked.kind, asked.object, asked.attribute
+  FROM unnest(:verbs::text[], :kinds::text[], :objects::text[], :columns::text[])
+       AS asked (verb, kind, object, attribute)
+ WHERE NOT CASE asked.kind
+       WHEN 'schema' THEN has_schema_privilege(asked.object, asked.verb)
+       WHEN 'sequence' THEN has_sequence_privilege(asked.object, asked.verb)
+       WHEN 'function' THEN has_function_privilege(asked.object, asked.verb)
+       WHEN 'column' THEN has_column_privilege(asked.object, asked.attribute, asked.verb)
+       WHEN 'tables' THEN (SELECT bool_and(has_table_privilege(oid, asked.verb)) FROM pg_class
+                            WHERE relnamespace = asked.object::regnamespace AND relkind IN ('r', 'p')
+                              AND NOT relispartition)
+       ELSE has_table_privilege(asked.object, asked.verb)
+       END;
+
 -- name: list_protected_kinds()
 -- One look into the index for each kind, however many resources there are.
 WITH RECURSIVE known AS (
