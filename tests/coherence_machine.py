@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hypothesis import strategies as st
@@ -43,6 +43,11 @@ STORIES: dict[str, dict[str, Write]] = {
         "rotate with overlap": lambda tx, key, ref, now_s: tx.rotate(key, f"{key}2", now_s + 5),
         "expire": lambda tx, key, ref, now_s: tx.expire(key, now_s),
         "expire soon": lambda tx, key, ref, now_s: tx.expire(key, now_s + 3),
+    },
+    "keys": {
+        "create": lambda tx, key, ref, now_s: tx.create(key, f"{key}1"),
+        "delete": lambda tx, key, ref, now_s: tx.delete(key),
+        "bind": lambda tx, key, ref, now_s: tx.bind(key, ref),
     },
     "latches": {
         "protect": lambda tx, key, ref, now_s: tx.protect(ref, Protection.DECLARED),
@@ -122,8 +127,10 @@ class Coherence(RuleBasedStateMachine):
 
     focus: Focus
 
-    def __init__(self, parts: Parts | None = None) -> None:
+    def __init__(self, parts: Parts | None = None, **about: Any) -> None:
+        """``about`` fixes fields of what every history is about."""
         super().__init__()
+        self.about = about
         self.world = World(parts or Parts())
         self.transactions: list[Transaction] = []
 
@@ -140,8 +147,8 @@ class Coherence(RuleBasedStateMachine):
 
     @initialize(is_warm=st.sampled_from([True, True, False]), focus=FOCUSES)
     def begin(self, is_warm: bool, focus: Focus) -> None:
-        self.focus = focus
-        self.world.swift = set(focus.swift)
+        self.focus = replace(focus, **self.about)
+        self.world.swift = set(self.focus.swift)
         if is_warm:
             self.world.settle(TARGETS)
 

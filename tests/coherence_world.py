@@ -280,9 +280,10 @@ class World:
         """Who was seen is written down, in batches and late."""
         for key, known in worker.used.items():
             transaction = Transaction(self.database.primary, is_usage=True)
-            row = known if self.parts.saves_whole_keys else transaction.facts.key(key)
+            row = known if self.parts.saves_whole_keys else transaction.facts.rows.get((KeyRow, key))
             with suppress(RefusedError):
-                transaction.write({(KeyRow, key): row._replace(last_used_s=self.now_s)})
+                if isinstance(row, KeyRow):
+                    transaction.write({(KeyRow, key): row._replace(last_used_s=self.now_s)})
             self.commit(transaction)
         worker.used.clear()
 

@@ -201,8 +201,8 @@ class Server:
                     yield f"directory:{KIND}"
             case BindingRow(resource_id=resource_id):
                 yield f"bindings:{resource_id}"
-            case KeyRow():
-                if not isinstance(old, KeyRow) or not isinstance(new, KeyRow) or old.deciding != new.deciding:
+            case KeyRow():  # A new one is bound to nothing yet.
+                if isinstance(old, KeyRow) and not (isinstance(new, KeyRow) and old.deciding == new.deciding):
                     yield f"key:{place[1]}"
             case TokenRow(key=key):
                 yield f"key:{key}"
@@ -228,7 +228,7 @@ class Transaction:
         """One statement, with its triggers."""
         seen = self.facts
         for place in rows:
-            if any(place in other.writes for other in self.server.running.values() if other is not self):
+            if any(place in other.writes for other in self._others):
                 raise RefusedError(f"{place} is held by another transaction")
         if self.tx is None:
             self.tx = self.server.next_tx
@@ -264,8 +264,9 @@ class Transaction:
         self.write({(ResourceRow, ref): row._replace(protection=protection)})
 
     def bind(self, key: str, ref: str) -> None:
-        """Holds the resource, as the write side does; not the key, which a foreign key's lock does not either."""
+        """Holds the resource, as the write side does, and the key as far as a foreign key does."""
         row = self._resource(ref)
+        self._refer_to(key)
         latch = Protection.BOUND if row.protection is Protection.OPEN else row.protection
         self.write({(BindingRow, f"{row.id}:{key}"): BindingRow(row.id, key)})
         self.write({(ResourceRow, ref): row._replace(protection=latch)})
@@ -281,33 +282,67 @@ class Transaction:
     def rotate(self, key: str, token: str, valid_until_s: float) -> None:
         if (TokenRow, token) in self.facts.rows:
             raise RefusedError(f"{token} exists")
+        self._refer_to(key)
         olds: dict[Any, Any] = {
             (TokenRow, name): row._replace(valid_until_s=valid_until_s) for name, row in self.facts.tokens(key)
         }
         self.write({**olds, (TokenRow, token): TokenRow(key)})
 
+    def create(self, key: str, token: str) -> None:
+        """A key with its first token, or one that was deleted, as it was at first."""
+        if (KeyRow, key) in self.facts.rows:
+            raise RefusedError(f"{key} exists")
+        self.write({(KeyRow, key): KeyRow()})
+        self.write({(TokenRow, token): TokenRow(key)})
+
+    def delete(self, key: str) -> None:
+        """The key and all that refers to it, one table after the other."""
+        self._key(key)
+        if any(getattr(row, "key", None) == key for other in self._others for row in other.writes.values()):
+            raise RefusedError(f"another transaction refers to {key}")
+        for table in (BindingRow, TokenRow):
+            rows = self.facts.rows.items()
+            self.write({place: None for place, row in rows if isinstance(row, table) and row.key == key})
+        self.write({(KeyRow, key): None})
+
     def set_active(self, *keys: str, is_active: bool) -> None:
-        self.write({(KeyRow, key): self.facts.key(key)._replace(is_active=is_active) for key in keys})
+        there = [key for key in keys if (KeyRow, key) in self.facts.rows]
+        self.write({(KeyRow, key): self.facts.key(key)._replace(is_active=is_active) for key in there})
 
     def revoke(self, key: str) -> None:
-        self.write({(KeyRow, key): self.facts.key(key)._replace(is_revoked=True)})
+        self.write({(KeyRow, key): self._key(key)._replace(is_revoked=True)})
 
     def expire(self, key: str, expires_at_s: float) -> None:
-        self.write({(KeyRow, key): self.facts.key(key)._replace(expires_at_s=expires_at_s)})
+        self.write({(KeyRow, key): self._key(key)._replace(expires_at_s=expires_at_s)})
 
     def truncate_bindings(self) -> None:
         """Locks out all other writers; the latches stay closed."""
-        if any(other is not self for other in self.server.running.values()):
+        if self._others:
             raise RefusedError("bindings is being written to")
         self.write({place: None for place in self.facts.rows if place[0] is BindingRow})
         if self.server.has_triggers:
             self.sources[EVERYTHING] = None
+
+    @property
+    def _others(self) -> list[Transaction]:
+        return [other for other in self.server.running.values() if other is not self]
 
     def _resource(self, ref: str) -> ResourceRow:
         row = self.facts.resource(ref)
         if row is None:
             raise RefusedError(f"there is no {ref}")
         return row
+
+    def _key(self, key: str) -> KeyRow:
+        if (KeyRow, key) not in self.facts.rows:
+            raise RefusedError(f"there is no {key}")
+        return self.facts.key(key)
+
+    def _refer_to(self, key: str) -> None:
+        """Hold the key, as a foreign key does: not against its changes, but against its end."""
+        self._key(key)
+        if any(other.writes.get((KeyRow, key), self) is None for other in self._others):
+            raise RefusedError(f"{key} is being deleted")
 
 
 def _in_bulk(sources: list[str]) -> list[str]:
