@@ -79,8 +79,8 @@ class TrustsTheSharedTierByItself(Cache):
     def heartbeat_age_s(self) -> float:
         return 0
 
-    def _age_s(self, entry: Entry) -> float:
-        return 0 if entry.read_at_s == NEVER else super()._age_s(entry)
+    def _entry(self, read: Any, read_at_s: float, *known: Any) -> Entry:
+        return super()._entry(read, self._clock() if read_at_s == NEVER else read_at_s, *known)
 
 
 class HasNoSourceForTheDirectory(Server):
