@@ -5,18 +5,22 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test check tests programs fuzz format clean
+.PHONY: demo test check docs tests programs fuzz format clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/smarter-auth demo $(ARGS)
 
-test: check tests
+test: check docs tests
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The site, into build/docs; whatever a page names and is not there is an error.
+docs: $(VENV)/.dev
+	$(BIN)/sphinx-build -W --keep-going -n -q -b html docs build/docs
 
 tests: $(VENV)/.dev programs
 	$(BIN)/pytest --numprocesses auto --dist loadfile --cov --cov-report term $(ARGS)

@@ -1,0 +1,150 @@
+"""What the reference copies from nowhere: tables that are made of the code each time the site is built."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import typer
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+from smarter_auth_mw import Settings, errors, log
+from smarter_auth_mw.cli import PROGRAM, app
+from smarter_auth_mw.cli.config import shown
+from smarter_auth_mw.decision import Reason
+from smarter_auth_mw.errors import SmarterAuthError
+from smarter_auth_mw.figures import METRICS
+from smarter_auth_mw.http_auth import DETAILS
+from smarter_auth_mw.sources import PREFIX
+
+Lines = Iterable[str]
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """A table in Markdown."""
+    for row in (head, ["---"] * len(head), *rows):
+        yield "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |"
+
+
+def settings() -> Lines:
+    """Every setting, its default and what it means."""
+    return table(
+        ("variable", "default", "meaning"),
+        (
+            (f"`{PREFIX}{name.upper()}`", _default(field.default), field.description or "")
+            for name, field in Settings.model_fields.items()
+        ),
+    )
+
+
+def _default(default: Any) -> str:
+    value = shown(default)
+    text = ", ".join(value) if isinstance(value, list) else str(value).lower()
+    return f"`{text}`" if text else ""
+
+
+def reasons() -> Lines:
+    """Every reason for a denial, with the status that the client is told."""
+    return table(
+        ("reason", "status", "what the client reads"),
+        ((f"`{reason}`", str(reason.status), DETAILS[reason.status]) for reason in Reason),
+    )
+
+
+def failures() -> Lines:
+    """Every error that people may meet, by its code in the command line's JSON."""
+    found: list[type[SmarterAuthError]] = [SmarterAuthError, *_below(SmarterAuthError)]
+    return table(
+        ("error", "code", "exit code", "says"),
+        (
+            (f"`{error.__name__}`", f"`{error.code}`", str(error.exit_code), (error.__doc__ or "").partition("\n")[0])
+            for error in found
+            if error.__module__ == errors.__name__
+        ),
+    )
+
+
+def _below(error: type[SmarterAuthError]) -> Iterator[type[SmarterAuthError]]:
+    for one in error.__subclasses__():
+        yield one
+        yield from _below(one)
+
+
+def metrics() -> Lines:
+    """Every metric, its kind and its labels."""
+    return table(
+        ("metric", "kind", "labels", "meaning"),
+        (
+            (
+                _exposed(metric.name, metric.kind),
+                metric.kind,
+                ", ".join(f"`{label}`" for label in metric.labels),
+                metric.help,
+            )
+            for metric in METRICS.values()
+        ),
+    )
+
+
+def _exposed(name: str, kind: str) -> str:
+    return f"`smarter_auth_{name}{'_total' if kind == 'counter' else ''}`"
+
+
+def events() -> Lines:
+    """Every line of the log, by the event that it begins with."""
+    levels = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR"}
+    return table(("event", "level"), ((f"`{event}`", levels[log.level_of(event)]) for event in log.EVENTS))
+
+
+def command_line() -> Lines:
+    """Every command, as its own help tells of it."""
+    root = typer.main.get_command(app)
+    yield from _command(root, None)
+
+
+def _command(command: Any, parent: Any) -> Iterator[str]:
+    context = command.make_context(command.name if parent else PROGRAM, [], parent=parent, resilient_parsing=True)
+    path = context.command_path
+    children = getattr(command, "commands", {})
+    yield from ("", f"## {path}", "", inspect.cleandoc(command.help or ""), "")
+    parameters = [parameter for parameter in command.params if not getattr(parameter, "hidden", False)]
+    if not children or getattr(command, "invoke_without_command", False):
+        yield from ("```text", " ".join([path, *command.collect_usage_pieces(context)]), "```", "")
+    rows = [record for parameter in parameters if (record := _help(parameter, context))]
+    if rows:
+        yield from table(("parameter", "meaning"), rows)
+    for child in children.values():
+        yield from _command(child, context)
+
+
+def _help(parameter: Any, context: Any) -> tuple[str, str] | None:
+    if "--help" in parameter.opts:
+        return None
+    record = parameter.get_help_record(context)
+    if record is None:
+        return f"`{parameter.make_metavar(context)}`", parameter.help or ""
+    return f"`{record[0].strip()}`", record[1]
+
+
+TABLES: dict[str, Callable[[], Lines]] = {
+    make.__name__: make for make in (settings, reasons, failures, metrics, events, command_line)
+}
+
+
+class FromCode(SphinxDirective):
+    """``{from-code} NAME``: the table of this name."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """The table, made now."""
+        return self.parse_text_to_nodes("\n".join(TABLES[self.arguments[0]]()), allow_section_headings=True)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register with Sphinx."""
+    app.add_directive("from-code", FromCode)
+    return {"parallel_read_safe": True}
