@@ -40,7 +40,11 @@ async def answer(bot: int, text: str, pause_s: float = 0.0) -> AsyncIterator[str
 @app.get("/bots/{bot}")
 async def describe(bot: int, grant: Annotated[Grant | None, Depends(optional_key)]) -> dict[str, Any]:
     """Say who is asking; the dependency puts the Authorize button on the page at /docs."""
-    return {"bot": bot, "key": grant.principal.display_name if grant else None, "authenticated": grant is not None}
+    return {
+        "bot": bot,
+        "key": grant.principal.display_name if grant else None,
+        "key_id": grant.key_id if grant else None,
+    }
 
 
 @app.post("/bots/{bot}/chat")
@@ -60,3 +64,9 @@ async def socket(bot: int, websocket: WebSocket) -> None:
                 await websocket.send_text(word)
     except WebSocketDisconnect:
         return
+
+
+@app.get("/health")
+async def health() -> dict[str, str]:
+    """No resource: no line of ROUTES names it."""
+    return {"status": "ok"}

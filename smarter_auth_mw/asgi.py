@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from starlette.authentication import AuthCredentials, UnauthenticatedUser
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant
 from smarter_auth_mw.domain import Target
+from smarter_auth_mw.interfaces import interface_of
 from smarter_auth_mw.settings import Settings
 from smarter_auth_mw.websocket import POLICY_VIOLATION, converse
 from smarter_auth_mw.wiring import Wiring
@@ -54,7 +56,9 @@ class SmarterAuthMiddleware:
     What it knows travels in the scope and never in a header, so that there is none that a client could send instead.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings | None = None) -> None:
+    def __init__(self, app: Callable[..., Awaitable[Any]], settings: Settings | None = None) -> None:
+        if interface_of(app) == "wsgi":
+            raise TypeError("This is a WSGI app: wrap it with smarter_auth_mw.wsgi.SmarterAuthWSGIMiddleware.")
         self._wiring = Wiring(app, settings)
         self.app = self._wiring.pages.before(self._wiring.verified(app))
 

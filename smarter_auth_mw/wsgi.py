@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import atexit
+import multiprocessing.util
 import os
 import threading
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, TypeVar
+from weakref import WeakSet
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import anyio
@@ -20,6 +21,7 @@ from smarter_auth_mw.authenticator import Authenticator
 from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant, Reason
 from smarter_auth_mw.domain import Target
 from smarter_auth_mw.http_auth import Rejection
+from smarter_auth_mw.interfaces import interface_of
 from smarter_auth_mw.pages import Page
 from smarter_auth_mw.settings import Settings
 from smarter_auth_mw.wiring import Wiring
@@ -74,7 +76,7 @@ class SmarterAuthWSGIMiddleware:
     """
 
     def __init__(self, app: WSGIApplication, settings: Settings | None = None) -> None:
-        if asyncio.iscoroutinefunction(app) or asyncio.iscoroutinefunction(getattr(app, "__call__", None)):  # noqa: B004
+        if interface_of(app) == "asgi":
             raise TypeError("This is an ASGI app: wrap it with smarter_auth_mw.SmarterAuthMiddleware.")
         self._wiring = Wiring(app, settings)
         self.app = PagedApp(app, self._page) if self._wiring.pages else app
@@ -227,6 +229,7 @@ class LoopThread:
         self._pid = 0
         self._lock = threading.Lock()
         os.register_at_fork(after_in_child=self._forget)
+        _threads.add(self)
 
     def run(self, call: Callable[[], Awaitable[T]], otherwise: T) -> T:
         """What the call returns on the loop, or ``otherwise`` where it takes too long."""
@@ -253,7 +256,7 @@ class LoopThread:
                 self._thread.name = "smarter_auth_mw"
                 self._thread.start()
                 self._portal, self._pid = ready.result(), os.getpid()
-                atexit.register(self.close)
+                _at_exit(self.close)
             return self._portal
 
     async def _serve(self, ready: Future[BlockingPortal]) -> None:
@@ -264,3 +267,19 @@ class LoopThread:
 
     def _forget(self) -> None:
         self._portal, self.kept, self._lock = None, None, threading.Lock()
+
+
+def close_all() -> None:
+    """Close what the middlewares of this process have open: for servers that end without Python's own goodbye."""
+    for thread in list(_threads):
+        thread.close()
+
+
+def _at_exit(call: Callable[[], None]) -> None:
+    """Have it called when the process ends; children of ``multiprocessing`` end without asking ``atexit``."""
+    atexit.register(call)
+    if multiprocessing.parent_process() is not None:
+        multiprocessing.util.Finalize(None, call, exitpriority=0)
+
+
+_threads: WeakSet[LoopThread] = WeakSet()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.cli_support import PROGRAM, Commands, environment, serving
 from tests.database_support import Database
+from tests.framework_support import ASGI_SERVERS, WSGI_SERVERS, check, running
+from tests.framework_support import client as framework_client
 
 UVICORN = [sys.executable, "-m", "uvicorn", "--port", "0"]
 
@@ -56,8 +59,8 @@ def test_fastapi_app_answers_bound_tokens_only(fastapi_app: str, token: str) -> 
     with client(fastapi_app) as anyone, client(fastapi_app, token) as caller:
         assert anyone.get("/bots/1").status_code == 401
         assert anyone.post("/bots/1/chat", json={"text": "hello"}).status_code == 401
-        assert anyone.get("/bots/2").json()["authenticated"] is False
-        assert caller.get("/bots/1").json() == {"bot": 1, "key": "first", "authenticated": True}
+        assert anyone.get("/bots/2").json() == {"bot": 2, "key": None, "key_id": None}
+        assert caller.get("/bots/1").json()["key"] == "first"
         assert anyone.get("/bots/01", headers={"X-API-Key": token}).status_code == 400
 
 
@@ -129,3 +132,46 @@ def test_the_mounted_service_is_protected_below_its_prefix(env: dict[str, str], 
         assert anyone.get("/service/bots/1", headers={"X-API-Key": token}).text == "You have reached /bots/1\n"
         assert anyone.get("/service/bots/2").text == "You have reached /bots/2\n"
         assert anyone.get("/").status_code == 200
+
+
+ALONE = {
+    "litestar_app:app": ASGI_SERVERS["granian"],
+    "quart_app:app": ASGI_SERVERS["hypercorn"],
+    "django_app:app": ASGI_SERVERS["uvicorn h11"],
+    "flask_app:app": WSGI_SERVERS["gunicorn gthread"],
+    "django_app:wsgi_app": WSGI_SERVERS["gunicorn sync, preloaded"],
+}
+
+
+@pytest.mark.parametrize("app", ALONE)
+def test_an_app_of_another_framework_is_protected_on_the_server_that_it_names(
+    env: dict[str, str], run: Commands, app: str
+) -> None:
+    created = run.json("key", "create", "--name", "first", "--bind", "bot:1")
+    with running(ALONE[app], app, env | environment(routes="bot /bots/{ref:int}")) as server:
+        with framework_client(server) as http:
+            check(http, created["token"], created["key_id"])
+        exit_code, said = server.stop(signal.SIGTERM)
+    assert exit_code in (0, -signal.SIGTERM)
+    assert "Traceback" not in said
+
+
+def test_several_apps_in_one_process_have_keys_routes_and_realms_of_their_own(
+    env: dict[str, str], run: Commands, token: str
+) -> None:
+    hammer = run.json("key", "create", "--name", "hammer", "--bind", "tool:hammer", "--no-route")["token"]
+    with serving([*UVICORN, "several_apps:app"], env) as server, client(server.url) as http:
+
+        def ask(path: str, token: str = "", host: str = "localhost") -> tuple[int, str]:
+            answer = http.get(path, headers={"host": host} | ({"X-API-Key": token} if token else {}))
+            return answer.status_code, answer.headers.get("www-authenticate", "").partition(",")[0]
+
+        assert ask("/chat/bots/1") == (401, 'Token realm="bots"')
+        assert ask("/workshop/tools/saw") == (401, 'Token realm="tools"')
+        assert ask("/tools/saw", host="tools.example.com") == (401, 'Token realm="tools"')
+        assert ask("/workshop/tools/hammer", token) == (401, 'Token realm="tools"')
+        assert ask("/chat/bots/1", hammer) == (401, 'Token realm="bots"')
+        assert ask("/chat/bots/1/members", token) == ask("/chat/bots/2") == (200, "")
+        assert ask("/workshop/tools/hammer", hammer) == (200, "")
+        assert ask("/tools/hammer", hammer, "tools.example.com") == (200, "")
+        assert ask("/chat/bots/2/members") == (403, "")  # by Starlette's own @requires

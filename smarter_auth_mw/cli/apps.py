@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 from smarter_auth_mw.asgi import SmarterAuthMiddleware
 from smarter_auth_mw.errors import NotFoundError, UsageError
@@ -64,31 +64,6 @@ def middleware_of(name: str) -> Found:
             hint="Name the app that it is added to or wrapped around, or leave --app out and set SMARTER_AUTH_ROUTES.",
         )
     return found
-
-
-def interface_of(app: Any) -> Literal["asgi", "wsgi"] | None:
-    """How the app wants to be called, as far as its signature tells: ASGI in case of doubt, None where it is no app."""
-    match _arity(app):
-        case 2:
-            return "wsgi"  # environ, start_response
-        case 3 | None:
-            return "asgi"  # scope, receive, send
-        case _:
-            return None
-
-
-def _arity(app: Any) -> int | None:
-    """How many arguments a call of the app needs; None where its signature does not tell, -1 where it is no app."""
-    if not callable(app) or inspect.isclass(app):
-        return -1
-    try:
-        parameters = inspect.signature(app).parameters.values()
-    except (TypeError, ValueError):
-        return None
-    if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
-        return None
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return sum(parameter.kind in positional and parameter.default is parameter.empty for parameter in parameters)
 
 
 def _walk(app: Any, root_path: str, depth: int) -> Iterator[Found]:

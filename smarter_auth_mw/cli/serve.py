@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import Annotated, Any
 
 import typer
 from a2wsgi import WSGIMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from smarter_auth_mw import access_log
 from smarter_auth_mw.asgi import SmarterAuthMiddleware
-from smarter_auth_mw.cli.apps import EXAMPLE, find_middleware, interface_of, load
+from smarter_auth_mw.cli.apps import EXAMPLE, find_middleware, load
 from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.cli.ports import bound
 from smarter_auth_mw.errors import UsageError
+from smarter_auth_mw.interfaces import interface_of
 from smarter_auth_mw.settings import Settings
 from smarter_auth_mw.wiring import compile_routes
-from smarter_auth_mw.wsgi import SmarterAuthWSGIMiddleware
+from smarter_auth_mw.wsgi import SmarterAuthWSGIMiddleware, close_all
 
 SERVED = "_SMARTER_AUTH_SERVED"
 """Tells uvicorn's worker processes which app they serve; no setting, hence the underscore."""
@@ -65,6 +68,21 @@ def protect(name: str) -> Any:
     compile_routes(settings, found.app if found else app)
     if found is not None:
         note(f"{name} has a middleware of ours already, so that none is put in front of it.")
-    front: Any = SmarterAuthMiddleware if interface == "asgi" else SmarterAuthWSGIMiddleware
+    front: Any = SmarterAuthWSGIMiddleware if interface == "wsgi" else SmarterAuthMiddleware
     protected = app if found else front(app, settings)
-    return protected if interface == "asgi" else WSGIMiddleware(protected)
+    return _as_asgi(protected) if interface == "wsgi" else protected
+
+
+def _as_asgi(wsgi_app: Any) -> ASGIApp:
+    """The WSGI app on threads; what the middlewares have open is closed when the server ends, which asks no atexit."""
+    served: Any = WSGIMiddleware(wsgi_app)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_closed(message: Message) -> None:
+            if message["type"] == "lifespan.shutdown.complete":
+                await asyncio.to_thread(close_all)
+            await send(message)
+
+        await served(scope, receive, send_closed)
+
+    return app

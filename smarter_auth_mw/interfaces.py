@@ -1,0 +1,35 @@
+"""ASGI or WSGI: how an app wants to be called, as far as its signature tells."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, Literal
+
+
+def interface_of(app: Any) -> Literal["asgi", "wsgi", "either"] | None:
+    """How the app wants to be called: ``either`` where it does not tell, None where it is no app."""
+    if not callable(app) or inspect.isclass(app):
+        return None
+    if any(map(inspect.iscoroutinefunction, (app, type(app).__call__))):
+        return "asgi"
+    match _arity(app):
+        case 2:
+            return "wsgi"  # environ, start_response
+        case 3:
+            return "asgi"  # scope, receive, send
+        case None:
+            return "either"
+        case _:
+            return None
+
+
+def _arity(app: Any) -> int | None:
+    """How many arguments a call of the app needs; None where its signature does not tell."""
+    try:
+        parameters = inspect.signature(app).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
+        return None
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(parameter.kind in positional and parameter.default is parameter.empty for parameter in parameters)
