@@ -12,21 +12,15 @@ import argparse
 import asyncio
 import contextlib
 import hashlib
-import json
-import re
 import time
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
-from starlette.applications import Starlette
-from starlette.authentication import AuthCredentials, AuthenticationBackend, SimpleUser
 from starlette.middleware.authentication import AuthenticationMiddleware
-from starlette.requests import HTTPConnection, Request
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Scope
 
-from benchmarks.measuring import Block, Row, in_turn, medians, row
+from benchmarks.apps import DictBackend, Floor, app
+from benchmarks.measuring import Block, Row, in_turn, medians, row, show
 from smarter_auth_mw import Settings, SmarterAuthMiddleware
 from smarter_auth_mw.authenticator import Authenticator
 from smarter_auth_mw.cache import Cache, Limits
@@ -45,47 +39,6 @@ HEADERS = [
     (b"connection", b"keep-alive"),
 ]
 CREDENTIALS = (b"authorization", b"Token " + TOKEN.reveal().encode())
-
-
-async def answer(request: Request) -> Response:
-    return PlainTextResponse("ok")
-
-
-async def refuse(request: Request) -> Response:
-    return Response(status_code=401)
-
-
-def app() -> Starlette:
-    return Starlette(routes=[Route("/bots/{id:int}", answer), Route("/health", answer), Route("/no", refuse)])
-
-
-class DictBackend(AuthenticationBackend):
-    """The one line that people write: a header, a dict. It hashes nothing."""
-
-    users = {TOKEN.reveal(): SimpleUser("laptop")}  # noqa: RUF012
-
-    async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, SimpleUser] | None:
-        user = self.users.get(conn.headers.get("authorization", "")[6:])
-        return None if user is None else (AuthCredentials(["authenticated"]), user)
-
-
-class Floor:
-    """What a careful person would write by hand, without audit, metrics or any invalidation."""
-
-    def __init__(self, wrapped: ASGIApp) -> None:
-        self.app = wrapped
-        self.pattern = re.compile(r"/bots/([1-9][0-9]{0,18})(?:/|$)")
-        self.bound = {"1": {TOKEN.digest: (SimpleUser("laptop"), float("inf"))}}
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        match = self.pattern.match(scope["path"])
-        if match and match[1] in self.bound:
-            token = next((value[6:] for name, value in scope["headers"] if name == b"authorization"), b"")
-            found = self.bound[match[1]].get(hashlib.sha512(token).digest())
-            if found is None or found[1] < time.time():
-                return await PlainTextResponse("no", 401)(scope, receive, send)
-            scope = {**scope, "user": found[0], "auth": AuthCredentials(["authenticated"])}
-        return await self.app(scope, receive, send)
 
 
 class Facts:
@@ -208,8 +161,10 @@ async def measure(rounds: int) -> tuple[list[Row], dict[str, float]]:
     wsgi = wsgi_guarded()
     sides = {
         "bare": block(bare, "/bots/1", CREDENTIALS),
-        "AuthenticationMiddleware": block(AuthenticationMiddleware(app(), DictBackend()), "/bots/1", CREDENTIALS),
-        "floor": block(Floor(app()), "/bots/1", CREDENTIALS),
+        "AuthenticationMiddleware": block(
+            AuthenticationMiddleware(app(), DictBackend(TOKEN.reveal())), "/bots/1", CREDENTIALS
+        ),
+        "floor": block(Floor(app(), TOKEN.reveal()), "/bots/1", CREDENTIALS),
         "grant": block(guarded(), "/bots/1", CREDENTIALS),
         "grant of 10,000": block(guarded(9_999), "/bots/1", CREDENTIALS),
         "bare health": block(bare, "/health"),
@@ -254,15 +209,8 @@ def rows(taken: dict[str, list[float]]) -> list[Row]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=120)
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-    found, figures = asyncio.run(measure(arguments.rounds))
-    if arguments.json:
-        print(json.dumps({"rows": [one.as_json() for one in found], "µs": figures}, indent=1))
-        return
-    for one in found:
-        met = "met" if one.is_met else "MISSED"
-        print(f"{one.median:6.2f}  (≤ {one.target:4.2f}, {met:6})  {one.minimum:6.2f} … {one.maximum:6.2f}  {one.what}")
+    found, figures = asyncio.run(measure(parser.parse_args().rounds))
+    show(found)
     print("µs a call, medians:", ", ".join(f"{name} {figure:.2f}" for name, figure in figures.items()))
 
 

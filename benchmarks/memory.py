@@ -1,0 +1,68 @@
+"""What a warm entry weighs: 100,000 resources with one binding each, read as from the database, in the real cache.
+
+    python -m benchmarks.memory [--entries 100000]
+
+It is what the process has grown by, as the kernel sees it (resident memory), over the number of entries: with the keys,
+strings and indexes that are an entry's own, and all that Python and its allocator add.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import secrets
+from pathlib import Path
+from uuid import uuid4
+
+from benchmarks.measuring import Row, row, show
+from smarter_auth_mw.authenticator import Authenticator
+from smarter_auth_mw.cache import Cache, Limits
+from smarter_auth_mw.changes import Changes
+from smarter_auth_mw.domain import Binding, Bindings, Protection, Resource, Target
+from smarter_auth_mw.store import Read
+from smarter_auth_mw.tokens import Token
+
+PAGE_BYTES = 4096
+WARM_UP = 1_000
+
+
+class Source:
+    """What the store makes of the rows of such a resource."""
+
+    async def read(self, target: Target) -> Read:
+        asked = target.names
+        assert isinstance(asked, Resource)
+        token = Token(secrets.token_bytes(32).hex().encode())
+        key_id, ref = str(uuid4()), f"{asked.ref}"
+        bound = Binding(key_id, f"key {ref}", "default", token.digest, token.token_key)
+        facts = Bindings(Resource(asked.kind, ref), "default", Protection.BOUND, "stale", (bound,))
+        sources = (f"resource:{asked.lookup}", f"bindings:{ref}", "account:default", f"key:{key_id}")
+        return Read(facts, f"{int(ref)}:{int(ref)}:", sources)
+
+
+async def measure(entries: int) -> list[Row]:
+    cache = Cache(Source(), Limits(max_entries=entries + WARM_UP), Changes())
+    authenticator = Authenticator(cache)
+    for ref in range(1, WARM_UP + 1):  # What is made once, whatever the number of entries.
+        await authenticator.authenticate(Target(Resource("warm_up", str(ref))), None)
+    before = resident_bytes()
+    for ref in range(1, entries + 1):
+        await authenticator.authenticate(Target(Resource("bot", str(ref))), None)
+    assert cache.sizes.known == entries + WARM_UP
+    return [row("memory of a warm entry with one binding, in KiB", [(resident_bytes() - before) / entries / 1024], 1.5)]
+
+
+def resident_bytes() -> int:
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE_BYTES
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--entries", type=int, default=100_000)
+    show(asyncio.run(measure(parser.parse_args().entries)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""Real servers under load: the processor time of a request, and requests a second beside what people write instead.
+
+    python -m benchmarks.served [--rounds 15]
+
+One worker each, connections that are kept, the sides in turn. Rates swing with whatever else the machine does, and so
+does the time of a call; the time that the server's processes spend on a processor does not, or less so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import math
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.apps import DATABASE, TOKEN
+from benchmarks.database import make, server
+from benchmarks.load import Load, cpu_s
+from benchmarks.measuring import Row, in_turn, row, show
+from smarter_auth_mw.domain import Resource
+from smarter_auth_mw.keys import Keys
+from smarter_auth_mw.store import Store, open_pool
+
+ROOT = Path(__file__).parent.parent
+SERVERS: Mapping[str, Sequence[str]] = {
+    "uvicorn": ("uvicorn", "--factory", "--no-proxy-headers", "--no-access-log", "--log-level", "critical", "--port"),
+    "granian": ("granian", "--factory", "--interface", "asgi", "--log-level", "critical", "--port"),
+    "gunicorn": ("gunicorn", "--worker-class", "gthread", "--threads", "4", "--log-level", "critical", "--bind"),
+}
+DJANGO, KEPT = "BENCHMARK_DJANGO_URL", "BENCHMARK_DJANGO_KEEPS_CONNECTIONS"
+SIDES = ("app", "with_authentication_middleware", "with_floor", "guarded")
+REQUESTS = 2_000
+
+
+class Side(NamedTuple):
+    """A server's process, and load for it."""
+
+    pid: int
+    load: Load
+
+    async def cpu_us(self) -> float:
+        """What a request costs its processes, in µs on a processor."""
+        before = cpu_s(self.pid)
+        await self.load.run(REQUESTS)
+        return (cpu_s(self.pid) - before) / REQUESTS * 1e6
+
+    async def rate(self, requests: int) -> float:
+        return requests / await self.load.run(requests)
+
+
+async def measure(rounds: int) -> list[Row]:
+    async with server() as cluster, AsyncExitStack() as stack:
+        database, beside = await make(cluster, "guarded"), await make(cluster, "django")
+        token = await bound_token(database.runtime)
+        environment = {
+            "SMARTER_AUTH_DATABASE_URL": database.runtime,
+            "SMARTER_AUTH_ROUTES": "bot /bots/{ref:int}",
+            DATABASE: database.runtime,
+            TOKEN: token,
+            DJANGO: beside.owner,
+        }
+        headers = json.loads(run("-m", "benchmarks.django_peers", **environment))
+
+        def started(which: str, app: str) -> Side:
+            load = Load(0, "/bots/1", f"authorization: Token {token}")
+            return stack.enter_context(serving(which, app, load, environment))
+
+        def django(path: str, **more: str) -> Side:
+            load = Load(0, f"/{path}/", headers[path])
+            return stack.enter_context(serving("gunicorn", "benchmarks.django_peers", load, environment | more))
+
+        served = {(on, side): started(on, f"benchmarks.apps:{side}") for on in ("uvicorn", "granian") for side in SIDES}
+        taken = await in_turn({f"{on} {side}": one.cpu_us for (on, side), one in served.items()}, rounds)
+        rows = [over for on in ("uvicorn", "granian") for over in cpu_rows(on, taken)]
+        peers = {
+            "guarded": (served["uvicorn", "guarded"], 1_000),
+            "bare": (served["uvicorn", "app"], 1_000),
+            "query": (started("uvicorn", "benchmarks.apps:with_query"), 400),
+            "knox": (django("knox"), 60),
+            "knox, kept": (django("knox", **{KEPT: "yes"}), 200),
+            "api-key": (django("api-key"), 60),
+        }
+        rates = await in_turn({name: partial(one.rate, n) for name, (one, n) in peers.items()}, rounds)
+        return rows + rate_rows(rates)
+
+
+def cpu_rows(on: str, taken: Mapping[str, Sequence[float]]) -> list[Row]:
+    bare = taken[f"{on} app"]
+
+    def over(side: str, target: float, what: str) -> Row:
+        ratios = [one / other for one, other in zip(taken[f"{on} {side}"], bare, strict=True)]
+        note = f"{statistics.median(taken[f'{on} {side}']):.1f} µs over {statistics.median(bare):.1f}"
+        return row(f"{on}: processor time of a request, {what}, over the bare app", ratios, target, note=note)
+
+    return [
+        over("guarded", 1.08, "guarded"),
+        over("with_authentication_middleware", math.inf, "with AuthenticationMiddleware"),
+        over("with_floor", math.inf, "with the floor"),
+    ]
+
+
+def rate_rows(rates: Mapping[str, Sequence[float]]) -> list[Row]:
+    def beside(peer: str, target: float, what: str) -> Row:
+        ratios = [one / other for one, other in zip(rates["guarded"], rates[peer], strict=True)]
+        note = f"{statistics.median(rates['guarded']):,.0f}/s beside {statistics.median(rates[peer]):,.0f}/s"
+        return row(f"requests a second, beside {what}", ratios, target, is_at_least=True, note=note)
+
+    return [
+        beside("query", 5, "FastAPI with one asyncpg query a request"),
+        beside("knox", 50, "django-rest-knox on Django"),
+        beside("knox, kept", 0, "the same with connections that Django keeps"),
+        beside("api-key", 0, "djangorestframework-api-key on Django"),
+        beside("bare", 0, "the bare app"),
+    ]
+
+
+async def bound_token(url: str) -> str:
+    async with open_pool(url) as pool:
+        return (await Keys(Store(pool), actor="benchmark").create("laptop", bind=[Resource("bot", "1")])).token.reveal()
+
+
+def run(*command: str, **environment: str) -> str:
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stdout
+
+
+@contextmanager
+def serving(which: str, app: str, load: Load, environment: Mapping[str, str]) -> Iterator[Side]:
+    """The app on a server of its own, for as long as the block lasts."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        load.port = free.getsockname()[1]
+    address = f"127.0.0.1:{load.port}" if which == "gunicorn" else str(load.port)
+    process = subprocess.Popen(
+        [sys.executable, "-m", *SERVERS[which], address, app], cwd=ROOT, env=os.environ | environment
+    )
+    try:
+        wait_for(process, load.port)
+        yield Side(process.pid, load)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def wait_for(process: subprocess.Popen[bytes], port: int) -> None:
+    while process.poll() is None:
+        with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+            return
+        time.sleep(0.02)
+    raise SystemExit(f"{process.args} did not start; what it said stands above.")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=15)
+    show(asyncio.run(measure(parser.parse_args().rounds)))
+
+
+if __name__ == "__main__":
+    main()
