@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test check docs tests programs fuzz format clean
+.PHONY: demo test check docs tests programs fuzz bench format clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/smarter-auth demo $(ARGS)
@@ -33,6 +33,10 @@ programs: $(VENV)/.dev
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m tests.hostile --count $(or $(COUNT),1000000) --seed $(or $(SEED),20260101)
 
+# Takes about ten minutes; ARGS="in_process" measures that alone, ARGS="--json FILE" keeps the figures.
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks $(ARGS)
+
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -47,6 +51,10 @@ $(VENV)/bin/python:
 
 $(VENV)/.demo: pyproject.toml $(VENV)/bin/python
 	@$(PIP) install -e '.[cli,embedded]'
+	@touch $@
+
+$(VENV)/.bench: pyproject.toml $(VENV)/.dev
+	@$(PIP) install -e '.[bench]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml $(VENV)/bin/python

@@ -13,6 +13,7 @@ import asyncio
 import gc
 import secrets
 from pathlib import Path
+from sys import intern
 from uuid import uuid4
 
 from benchmarks.measuring import Row, row, show
@@ -25,6 +26,8 @@ from smarter_auth_mw.tokens import Token
 
 PAGE_BYTES = 4096
 WARM_UP = 1_000
+FILLS_A_SNAPSHOT = 100
+"""How many resources are read between two writes."""
 
 
 class Source:
@@ -37,8 +40,9 @@ class Source:
         key_id, ref = str(uuid4()), f"{asked.ref}"
         bound = Binding(key_id, f"key {ref}", "default", token.digest, token.token_key)
         facts = Bindings(Resource(asked.kind, ref), "default", Protection.BOUND, "stale", (bound,))
-        sources = (f"resource:{asked.lookup}", f"bindings:{ref}", "account:default", f"key:{key_id}")
-        return Read(facts, f"{int(ref)}:{int(ref)}:", sources)
+        sources = (f"resource:{asked.lookup}", f"bindings:{ref}", intern("account:default"), f"key:{key_id}")
+        snapshot = int(ref) // FILLS_A_SNAPSHOT
+        return Read(facts, f"{snapshot}:{snapshot}:", sources)
 
 
 async def measure(entries: int) -> list[Row]:

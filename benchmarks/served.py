@@ -164,7 +164,7 @@ def wait_for(process: subprocess.Popen[bytes], port: int) -> None:
         with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
             return
         time.sleep(0.02)
-    raise SystemExit(f"{process.args} did not start; what it said stands above.")
+    raise SystemExit(f"{process.args!r} did not start; what it said stands above.")
 
 
 def main() -> None:

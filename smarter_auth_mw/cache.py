@@ -239,7 +239,7 @@ class Cache:
         return self._entry(read, read_at_s, begun, server), read
 
     def _entry(self, read: Read, read_at_s: float, begun: int, server: int) -> Entry:
-        reading = Reading(Snapshot.parse(read.snapshot), frozenset(read.sources), begun, server)
+        reading = Reading(Snapshot.parse(read.snapshot), read.sources, begun, server)
         is_known = read.bindings.account is not None
         ttl_s = self._limits.cache_ttl_s if is_known else self._limits.negative_ttl_s
         return Entry(read.bindings, reading, read_at_s, self._clock() + ttl_s)

@@ -140,7 +140,7 @@ def decide(
             decided[_CLOSED] = Denial(Reason.MISSING_CREDENTIALS, bindings.resource, account=bindings.account)
         return cast("Denial", decided[_CLOSED])
     denial = None
-    for binding in bindings.by_digest.get(token.digest, _NOBODYS):
+    for binding in bindings.like(token.digest) or _NOBODYS:
         is_same, reason = same_digest(binding.digest, token.digest), _objection(binding, bindings, now_s)
         if not is_same:
             continue

@@ -15,6 +15,9 @@ from starlette.authentication import BaseUser
 AliasForm = Literal["name", "label", "domain"]
 OnError = Literal["stale", "deny"]
 
+FEW = 8
+"""So many bindings are compared one by one: an index would weigh more than they do."""
+
 
 class Resource(NamedTuple):
     """What is protected: ``kind`` and canonical ``ref``, written ``kind:ref``."""
@@ -108,17 +111,25 @@ class Bindings:
     protection: Protection = Protection.OPEN
     on_error: OnError = "stale"
     bindings: tuple[Binding, ...] = ()
-    by_digest: Mapping[bytes, tuple[Binding, ...]] = field(init=False, compare=False, repr=False)
+    _index: Mapping[bytes, tuple[Binding, ...]] | None = field(init=False, compare=False, repr=False)
     may_expire: bool = field(init=False, compare=False, repr=False)
     decided: dict[bytes, Any] = field(init=False, compare=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        index: dict[bytes, tuple[Binding, ...]] = {}
-        for binding in self.bindings:
-            if binding.digest:
-                index[binding.digest] = (*index.get(binding.digest, ()), binding)
-        object.__setattr__(self, "by_digest", index)
+        object.__setattr__(self, "_index", _index(self.bindings) if len(self.bindings) > FEW else None)
         object.__setattr__(self, "may_expire", any(binding.expires_at_s != math.inf for binding in self.bindings))
+
+    def like(self, digest: bytes) -> tuple[Binding, ...]:
+        """Those that may have this digest, which is to be compared: all, where they are few."""
+        return self.bindings if self._index is None else self._index.get(digest, ())
+
+
+def _index(bindings: tuple[Binding, ...]) -> dict[bytes, tuple[Binding, ...]]:
+    index: dict[bytes, tuple[Binding, ...]] = {}
+    for binding in bindings:
+        if binding.digest:
+            index[binding.digest] = (*index.get(binding.digest, ()), binding)
+    return index
 
 
 class Principal(BaseUser):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -34,7 +35,8 @@ class BoundedMemoryCache(BaseCache):  # type: ignore[misc]
         self._max_weight = max_weight or max_entries
         self._weigh = weigh
         self._clock = clock
-        self._values: OrderedDict[str, tuple[Any, float | None]] = OrderedDict()
+        self._values: OrderedDict[str, Any] = OrderedDict()
+        self._deadlines: dict[str, float] = {}
 
     def __len__(self) -> int:
         return len(self._values)
@@ -44,12 +46,11 @@ class BoundedMemoryCache(BaseCache):  # type: ignore[misc]
         found = self._values.get(key)
         if found is None:
             return None
-        value, deadline = found
-        if deadline is not None and deadline <= self._clock():
+        if self._deadlines and self._deadlines.get(key, math.inf) <= self._clock():
             self.drop(key)
             return None
         self._values.move_to_end(key)
-        return value
+        return found
 
     def put(self, key: str, value: Any, ttl_s: float | None = None) -> None:
         """Keep the value; what was used least recently makes room. One that is too heavy by itself is not kept."""
@@ -57,7 +58,9 @@ class BoundedMemoryCache(BaseCache):  # type: ignore[misc]
         weight = self._weigh(value)
         if weight > self._max_weight:
             return
-        self._values[key] = (value, None if ttl_s is None else self._clock() + ttl_s)
+        self._values[key] = value
+        if ttl_s is not None:
+            self._deadlines[key] = self._clock() + ttl_s
         self.weight += weight
         while len(self._values) > self._max_entries or self.weight > self._max_weight:
             self.drop(next(iter(self._values)))
@@ -68,11 +71,13 @@ class BoundedMemoryCache(BaseCache):  # type: ignore[misc]
         found = self._values.pop(key, None)
         if found is None:
             return 0
-        self.weight -= self._weigh(found[0])
+        self._deadlines.pop(key, None)
+        self.weight -= self._weigh(found)
         return 1
 
     def empty(self) -> None:
         self._values.clear()
+        self._deadlines.clear()
         self.weight = 0
 
     async def _get(self, key: str, encoding: str = "", _conn: Any = None) -> Any:  # noqa: ARG002

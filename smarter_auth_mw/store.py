@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from sys import intern
 from typing import Any, NamedTuple
 
 import asyncpg
@@ -375,12 +377,16 @@ def _read(asked: Resource, rows: Sequence[Any]) -> Read:
     accounts = dict.fromkeys((head["account"], *(binding.account for binding in bindings)))
     keys = dict.fromkeys(binding.key_id for binding in bindings)
     facts = Bindings(
-        Resource(asked.kind, head["ref"]), head["account"], Protection(head["protection"]), head["on_error"], bindings
+        Resource(asked.kind, head["ref"]),
+        intern(head["account"]),
+        Protection(head["protection"]),
+        head["on_error"],
+        bindings,
     )
     sources = (
         by_itself,
         f"bindings:{head['id']}",
-        *(f"account:{account}" for account in accounts),
+        *(intern(f"account:{account}") for account in accounts),
         *(f"key:{key_id}" for key_id in keys),
     )
     return Read(facts, head["snapshot"], sources)
@@ -398,10 +404,10 @@ def _binding(row: Any) -> Binding:
     return Binding(
         key_id=row["key_id"],
         key_name=row["key_name"],
-        account=row["key_account"],
+        account=intern(row["key_account"]),
         digest=row["digest"],
         token_key=row["token_key"],
         is_active=row["is_active"],
         is_revoked=row["is_revoked"],
-        expires_at_s=row["expires_at_s"],
+        expires_at_s=math.inf if row["expires_at_s"] == math.inf else row["expires_at_s"],
     )

@@ -6,7 +6,7 @@ import atexit
 import multiprocessing.util
 import os
 import threading
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, TypeVar
@@ -55,7 +55,8 @@ _HEADERS = {
     )
 }
 _FORWARDED = frozenset(_variable(name) for name in hosts.FORWARDED)
-_HEADERS |= {name: _variable(name) for name in hosts.TELLING}
+_HOSTS = {name: _variable(name) for name in hosts.TELLING}
+_ALL = _HEADERS | _HOSTS
 _STATUS_LINES = {
     200: "200 OK",
     400: "400 Bad Request",
@@ -89,12 +90,12 @@ class SmarterAuthWSGIMiddleware:
         return self._wiring.settings
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        scope = scope_of(environ)
+        scope = scope_of(environ, _ALL if self._wiring.minds_hosts else _HEADERS)
         if self._wiring.trusted(scope) is not scope:
             environ = {name: value for name, value in environ.items() if name not in _FORWARDED}
             scope = scope_of(environ)
         target = self._wiring.resolve(scope)
-        if target is None and self._wiring.minds_hosts:
+        if target is None and not self._wiring.is_sure:
             target = self._loop.run(lambda: self._wiring.resolve_surely(scope), _NOT_KNOWN_YET)
         if target is None:
             return self.app(environ, start_response)
@@ -171,7 +172,7 @@ class PagedApp:
         return [b"" if environ["REQUEST_METHOD"] == "HEAD" else page.body]
 
 
-def scope_of(environ: WSGIEnvironment) -> dict[str, Any]:
+def scope_of(environ: WSGIEnvironment, names: Mapping[bytes, str] = _ALL) -> dict[str, Any]:
     """The request as routing, credentials and peers read it: an ASGI scope with the headers that they look at.
 
     ``PATH_INFO`` lacks ``SCRIPT_NAME``, ASGI's path holds its root. The undecoded target is no part of WSGI, but most
@@ -185,15 +186,15 @@ def scope_of(environ: WSGIEnvironment) -> dict[str, Any]:
         "path": _text(root + environ.get("PATH_INFO", "")),
         "raw_path": None if target is None else target.encode("latin-1", "replace").partition(b"?")[0],
         "root_path": _text(root),
-        "headers": _headers(environ),
+        "headers": _headers(environ, names),
         "client": (environ["REMOTE_ADDR"], 0) if environ.get("REMOTE_ADDR") else None,
     }
 
 
-def _headers(environ: WSGIEnvironment) -> list[tuple[bytes, bytes]]:
+def _headers(environ: WSGIEnvironment, names: Mapping[bytes, str] = _ALL) -> list[tuple[bytes, bytes]]:
     return [
         (name, value.encode("latin-1", "replace"))
-        for name, variable in _HEADERS.items()
+        for name, variable in names.items()
         if (value := environ.get(variable)) is not None
     ]
 

@@ -107,11 +107,6 @@ def test_what_is_sealed_comes_out_the_same(lookup: str, entry: SharedEntry) -> N
     assert CODEC.unseal(lookup, CODEC.seal(lookup, entry)) == entry
 
 
-def test_what_comes_out_finds_its_bindings_by_digest() -> None:
-    first = ENTRY.bindings.bindings[0]
-    assert CODEC.unseal(LOOKUP, signed(payload())).bindings.by_digest == {first.digest: (first,)}
-
-
 def test_unknown_resource_can_be_shared_too() -> None:
     assert CODEC.unseal("bot:9", CODEC.seal("bot:9", NOTHING)) == NOTHING
 

@@ -19,7 +19,7 @@ from smarter_auth_mw.decision import (
     is_protected,
     opens,
 )
-from smarter_auth_mw.domain import Binding, Bindings, Protection, Resource
+from smarter_auth_mw.domain import FEW, Binding, Bindings, Protection, Resource
 from smarter_auth_mw.tokens import Token, mint
 
 BOT = Resource("bot", "42")
@@ -201,3 +201,12 @@ def test_a_principal_is_shared_and_so_nobodys_notepad() -> None:
     assert isinstance(granted, Grant)
     with pytest.raises(AttributeError, match=r"request\.state"):
         granted.principal.tenant = "acme"
+
+
+@pytest.mark.parametrize("others", [0, 1, FEW - 1, FEW, 100])
+def test_a_token_is_found_among_few_and_among_many(others: int) -> None:
+    filler = [binding(Token(str(number).encode()), key_id=f"other-{number}") for number in range(others)]
+    bound = bindings(*filler, binding(digest=b""), binding(key_id="late", expires_at_s=NOW_S - 1), binding())
+    assert decide(bound, TOKEN, NOW_S).key_id == "key-1"
+    assert name_of(decide(bound, OTHER, NOW_S)) == "unknown_token"
+    assert len(bound.like(TOKEN.digest)) in (len(bound.bindings), 2)

@@ -36,7 +36,7 @@ async def test_bound_resource_comes_with_all_its_bindings(store: Store, keys: Ke
     await keys.create("two", bind=[BOT])
     bindings = (await store.read(Target(BOT))).bindings
     assert (bindings.account, bindings.protection) == ("default", Protection.BOUND)
-    (one,) = bindings.by_digest[minted.token.digest]
+    (one,) = (binding for binding in bindings.bindings if binding.digest == minted.token.digest)
     assert (one.key_id, one.key_name, one.account) == (str(minted.key.key_id), "one", "default")
     assert one.token_key == minted.token.token_key
     assert one.expires_at_s == pytest.approx(expires_at.timestamp(), abs=1e-5)
@@ -76,7 +76,6 @@ async def test_key_without_a_token_is_a_binding_that_nothing_matches(store: Stor
     )
     bindings = (await store.read(Target(BOT))).bindings
     assert [binding.digest for binding in bindings.bindings] == [b""]
-    assert bindings.by_digest == {}
 
 
 async def test_each_token_of_a_key_opens_the_resource(store: Store, keys: Keys, owner: asyncpg.Connection) -> None:
@@ -90,7 +89,7 @@ async def test_each_token_of_a_key_opens_the_resource(store: Store, keys: Keys, 
     )
     bindings = (await store.read(Target(BOT))).bindings
     assert len(bindings.bindings) == 2
-    assert bindings.by_digest[other.digest][0].key_id == str(key.key_id)
+    assert {binding.key_id for binding in bindings.bindings} == {str(key.key_id)}
 
 
 async def test_read_names_what_it_depends_on(store: Store, keys: Keys, owner: asyncpg.Connection) -> None:
