@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from tests.cli_support import EXAMPLES
 from tests.plain_postgres import PASSWORD, RUNTIME, PlainPostgres, hand_over, server_user
 from tests.programs import find, libraries
 from tests.proxy_support import running
@@ -29,26 +30,48 @@ default_pool_size = {size}
 
 
 @contextmanager
+def shipped_pgbouncer(server: PlainPostgres, url: str) -> Iterator[int]:
+    """The same with the configuration that we ship, for the database of that URL: its port."""
+    port, shipped = free_port(), EXAMPLES.joinpath("pgbouncer", "pgbouncer.ini").read_text()
+    with tempfile.TemporaryDirectory(prefix="pgbouncer") as place:
+        users = Path(place, "users.txt")
+        for old, new in (
+            ("smarter_auth = host=postgres port=5432", f"{urlsplit(url).path[1:]} = host=127.0.0.1 port={server.port}"),
+            ("0.0.0.0", "127.0.0.1"),
+            ("6432", str(port)),
+            ("/etc/pgbouncer/users.txt", str(users)),
+        ):
+            assert old in shipped
+            shipped = shipped.replace(old, new)
+        with _running(Path(place), users, shipped, port):
+            yield port
+
+
+@contextmanager
+def _running(directory: Path, users: Path, text: str, port: int) -> Iterator[None]:
+    users.write_text(f'"{RUNTIME}" "{PASSWORD}"\n')
+    (configuration := directory / "pgbouncer.ini").write_text(text)
+    for path in (directory, users, configuration):
+        hand_over(path)
+    with running(
+        [find("pgbouncer"), "--quiet", configuration],
+        port,
+        libraries("pgbouncer"),
+        directory,
+        user=server_user(),
+        speaks_http=False,
+    ):
+        yield
+
+
+@contextmanager
 def pgbouncer(server: PlainPostgres, mode: str, *, size: int = 4, more: str = "") -> Iterator[int]:
     """Its port, for as long as the block lasts; it has at most ``size`` connections to a database."""
-    program = find("pgbouncer")
+    port = free_port()
     with tempfile.TemporaryDirectory(prefix="pgbouncer") as place:
-        directory, port = Path(place), free_port()
-        users, configuration = directory / "users.txt", directory / "pgbouncer.ini"
-        users.write_text(f'"{RUNTIME}" "{PASSWORD}"\n')
-        configuration.write_text(
-            CONFIGURATION.format(server=server.port, port=port, users=users, mode=mode, size=size, more=more)
-        )
-        for path in (directory, users, configuration):
-            hand_over(path)
-        with running(
-            [program, "--quiet", configuration],
-            port,
-            libraries("pgbouncer"),
-            directory,
-            user=server_user(),
-            speaks_http=False,
-        ):
+        users = Path(place, "users.txt")
+        text = CONFIGURATION.format(server=server.port, port=port, users=users, mode=mode, size=size, more=more)
+        with _running(Path(place), users, text, port):
             yield port
 
 

@@ -11,7 +11,7 @@ import pytest
 from smarter_auth_mw.keys import Keys
 from smarter_auth_mw.store import Store, open_pool
 from tests.asgi_support import KEYED, OTHER
-from tests.pgbouncer_support import pgbouncer, through
+from tests.pgbouncer_support import pgbouncer, shipped_pgbouncer, through
 from tests.plain_postgres import PlainPostgres, all_of, installed
 from tests.valkey_support import Valkey
 from tests.worker_support import until, worker, workers
@@ -58,6 +58,12 @@ async def test_postgresql(version: str) -> None:
 async def test_pgbouncer_by_transaction_with_notifications_from_the_primary(newest: PlainPostgres) -> None:
     url = await newest.database()
     with pgbouncer(newest, "transaction") as port:
+        await goes_round(url, through(url, port), statement_cache_size=0, listen_url=url, **NO_HEARTBEAT)
+
+
+async def test_pgbouncer_as_we_ship_its_configuration(newest: PlainPostgres) -> None:
+    url = await newest.database()
+    with shipped_pgbouncer(newest, url) as port:
         await goes_round(url, through(url, port), statement_cache_size=0, listen_url=url, **NO_HEARTBEAT)
 
 
