@@ -78,7 +78,7 @@ OF_PARTS: tuple[tuple[Metric, Reader], ...] = (
         lambda p: p.cache.counts.stale,
     ),
     (
-        Metric("cache_evictions", "Entries that made room for others, or were too heavy to be kept."),
+        Metric("cache_evictions", "Entries that made room for others."),
         lambda p: p.cache.sizes.evictions,
     ),
     (

