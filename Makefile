@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test check docs tests programs fuzz bench format clean
+.PHONY: demo test check docs tests programs fuzz bench revocation format clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/smarter-auth demo $(ARGS)
@@ -36,6 +36,10 @@ fuzz: $(VENV)/.dev
 # Takes about ten minutes; ARGS="in_process" measures that alone, ARGS="--json FILE" keeps the figures.
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks $(ARGS)
+
+# What the bound is on this machine: four workers, real revocations, with and without notifications.
+revocation: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.revocation $(ARGS)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .

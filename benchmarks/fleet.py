@@ -1,0 +1,141 @@
+"""Real workers for the benchmarks: uvicorn in processes of their own, and clients that cost little."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+ROOT = Path(__file__).parent.parent
+PATIENCE_S = 30
+
+
+def application() -> Any:
+    """What uvicorn serves: the middleware, by its environment, in front of an app that answers at once."""
+    from smarter_auth_mw import SmarterAuthMiddleware
+
+    return SmarterAuthMiddleware(_answer)
+
+
+async def _answer(scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+
+@contextmanager
+def workers(environments: Sequence[dict[str, str]]) -> Iterator[list[Server]]:
+    """One uvicorn for each of the environments, as long as the block lasts."""
+    servers = [Server(environment) for environment in environments]
+    try:
+        for server in servers:
+            server.start()
+        yield servers
+    finally:
+        for server in servers:
+            server.stop()
+
+
+class Server:
+    """One uvicorn with one worker, on a port of its own that stays the same when it is started again."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self._socket = socket.socket()
+        self._socket.bind(("127.0.0.1", 0))
+        self._socket.listen(1024)
+        self.port: int = self._socket.getsockname()[1]
+        self._environment = {f"SMARTER_AUTH_{name.upper()}": value for name, value in environment.items()}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        fd = str(self._socket.fileno())
+        quiet = ("--no-proxy-headers", "--no-access-log", "--log-level", "critical")
+        command = [sys.executable, "-m", "uvicorn", "--factory", "benchmarks.fleet:application", "--fd", fd, *quiet]
+        environment = {**os.environ, **self._environment}
+        self._process = subprocess.Popen(command, cwd=ROOT, env=environment, pass_fds=[self._socket.fileno()])
+
+    def kill(self) -> None:
+        """kill -9."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        self._socket.close()
+
+    @property
+    def rss_mb(self) -> float:
+        """How much memory the process holds."""
+        assert self._process is not None
+        status = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmRSS:"))
+
+
+class Answer(NamedTuple):
+    """A status, and when its request was sent and when it came, in seconds of one clock."""
+
+    status: int
+    sent_s: float
+    came_s: float
+
+
+class Client:
+    """One connection that is kept, to one worker: a request at a time, without a library's own costs."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def connect(cls, port: int) -> Self:
+        return cls(*await asyncio.open_connection("127.0.0.1", port))
+
+    async def ask(self, ref: object, token: str | None = None) -> Answer:
+        """Raises OSError or EOFError where the worker goes away."""
+        credentials = "" if token is None else f"Authorization: Token {token}\r\n"
+        sent_s = time.monotonic()
+        self._writer.write(f"GET /bots/{ref} HTTP/1.1\r\nHost: localhost\r\n{credentials}\r\n".encode())
+        head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
+        length = int(head.partition(b"content-length:")[2].split(b"\r\n", 1)[0] or 0)
+        await self._reader.readexactly(length)
+        return Answer(int(head[9:12]), sent_s, time.monotonic())
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+@asynccontextmanager
+async def clients(servers: Sequence[Server], each: int = 1) -> AsyncIterator[list[list[Client]]]:
+    """So many connections to each of the workers."""
+    connected = [[await Client.connect(server.port) for _ in range(each)] for server in servers]
+    try:
+        yield connected
+    finally:
+        for client in (client for group in connected for client in group):
+            client.close()
+
+
+async def comes_to(client: Client, status: int, ref: object, token: str | None = None) -> None:
+    """Ask until the answer is that one."""
+    async with asyncio.timeout(PATIENCE_S):
+        while (await client.ask(ref, token)).status != status:
+            await asyncio.sleep(0.01)
+
+
+def quantile(figures: Sequence[float], part: float) -> float:
+    """The least figure that so large a part of them does not exceed."""
+    ordered = sorted(figures)
+    return ordered[min(int(part * len(ordered)), len(ordered) - 1)]

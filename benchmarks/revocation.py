@@ -1,0 +1,268 @@
+"""How long a revoked key is still let in, by any of four workers: from its COMMIT to the last grant.
+
+    python -m benchmarks.revocation [--count 200] [--load 800] [--json FILE]
+
+Four uvicorn processes, a PostgreSQL and a Valkey of their own, and other requests all the while. Each worker has the
+key's resource at hand and is asked for it every other millisecond; then the key is revoked. A figure is the time from
+the answer to COMMIT until the last answer that still granted had come, whichever worker it came from, on one clock.
+Afterwards the same without notifications, as behind a transaction pooler: the heartbeat alone is left.
+
+Everything shares the machine, the workers' clients too: what else runs there is in the figures. ``held up`` is the
+longest time that this process itself was kept waiting. Exits 1 where a target is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import asyncpg
+
+from benchmarks.database import fill, migrated
+from benchmarks.fleet import Client, clients, comes_to, quantile, workers
+from smarter_auth_mw.database import QUERIES
+from tests.valkey_support import Valkey
+
+WORKERS = 4
+HEARTBEAT_S = 1.0
+OTHERS = 50
+"""Resources that the other requests are for; nobody touches their keys."""
+AFTER_S = 0.1
+"""How long a worker is asked on after it refused first: nothing that was revoked may come back."""
+REVOKE = "UPDATE smarter_auth.key SET revoked_at = now() WHERE key_id = md5($1::text)::uuid"
+
+
+@dataclass
+class Figures:
+    """What one run found: lags in milliseconds, one for each revocation."""
+
+    what: str
+    lags_ms: list[float] = field(default_factory=list)
+    revived: int = 0
+    load: Counter[int] = field(default_factory=Counter)
+    slowest_beat_s: float = 0.0
+    slowest_request_s: float = 0.0
+    held_up_s: float = 0.0
+
+    @property
+    def round_trip_s(self) -> float:
+        """The slowest heartbeat and the slowest request, one after the other."""
+        return self.slowest_beat_s + self.slowest_request_s
+
+    def summary(self) -> dict[str, float]:
+        lags = self.lags_ms
+        return {
+            "min": min(lags),
+            "median": statistics.median(lags),
+            "p99": quantile(lags, 0.99),
+            "max": max(lags),
+        }
+
+
+class Run:
+    """Revocations in one fleet of workers."""
+
+    def __init__(self, plan: Plan, figures: Figures, owner: asyncpg.Connection, others: range) -> None:
+        self.figures = figures
+        self._owner = owner
+        self._others = others
+        self._lock = asyncio.Lock()
+        self._pace_s = plan.pace_s
+        self._spread_s = plan.spread_s
+
+    async def revoke(self, number: int, asking: Sequence[Client]) -> None:
+        """Have each worker grant by the key, revoke it, and see who grants last."""
+        for client in asking:
+            await comes_to(client, 200, number, str(number))
+        committed = asyncio.get_running_loop().create_future()
+        polling = [asyncio.create_task(self._poll(client, number, committed)) for client in asking]
+        await asyncio.sleep(0.01 + random.uniform(0, self._spread_s))
+        async with self._lock:  # One connection, one transaction at a time.
+            await self._owner.execute("BEGIN")
+            await self._owner.execute(REVOKE, str(number))
+            await self._owner.execute("COMMIT")
+            committed.set_result(time.monotonic())
+        last_s = max(await asyncio.gather(*polling))
+        self.figures.lags_ms.append(max(last_s - committed.result(), 0) * 1000)
+
+    async def _poll(self, client: Client, number: int, committed: asyncio.Future[float]) -> float:
+        """When the last grant came; ask on for a while after the first refusal."""
+        last_s, until_s = 0.0, None
+        while until_s is None or time.monotonic() < until_s:
+            answer = await client.ask(number, str(number))
+            self.figures.slowest_request_s = max(self.figures.slowest_request_s, answer.came_s - answer.sent_s)
+            if answer.status == 200:
+                last_s = answer.came_s
+                self.figures.revived += until_s is not None
+            elif until_s is None and committed.done():
+                until_s = answer.came_s + AFTER_S
+            await asyncio.sleep(self._pace_s)
+        return last_s
+
+    @asynccontextmanager
+    async def around(self, loaded: list[list[Client]], load: float, beating: asyncpg.Connection) -> AsyncIterator[None]:
+        """Other requests, a heartbeat of our own and a look at our own delays, as long as the block lasts."""
+        flat = [client for group in loaded for client in group]
+        pause_s = len(flat) / load
+        tasks = [asyncio.create_task(self._ask_others(client, pause_s)) for client in flat]
+        tasks += [asyncio.create_task(self._beat(beating)), asyncio.create_task(self._watch())]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            for task in tasks:
+                with suppress(asyncio.CancelledError):
+                    await task
+
+    async def _ask_others(self, client: Client, pause_s: float) -> None:
+        while True:
+            number = random.choice(self._others)
+            self.figures.load[(await client.ask(number, str(number))).status] += 1
+            await asyncio.sleep(random.uniform(0, 2 * pause_s))
+
+    async def _beat(self, connection: asyncpg.Connection) -> None:
+        previous: str | None = None
+        while True:
+            began = time.monotonic()
+            row = await connection.fetchrow(QUERIES.beat.sql, previous)
+            assert row is not None
+            previous = row["snapshot"]
+            self.figures.slowest_beat_s = max(self.figures.slowest_beat_s, time.monotonic() - began)
+            await asyncio.sleep(0.2)
+
+    async def _watch(self) -> None:
+        while True:
+            began = time.monotonic()
+            await asyncio.sleep(0.001)
+            self.figures.held_up_s = max(self.figures.held_up_s, time.monotonic() - began - 0.001)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run: which keys are revoked, how many at a time, how often each worker is asked, and the target."""
+
+    what: str
+    numbers: range
+    settings: dict[str, str]
+    at_once: int
+    pace_s: float
+    spread_s: float
+    """Within this time a batch is revoked: not in step with the heartbeats."""
+    p99_ms: float
+    max_ms: float
+
+
+async def measure(plan: Plan, environment: dict[str, str], owner_url: str, others: range, load: float) -> Figures:
+    figures = Figures(plan.what)
+    owner, beating = await asyncpg.connect(owner_url), await asyncpg.connect(owner_url)
+    try:
+        with workers([environment | plan.settings] * WORKERS) as servers:
+            async with clients(servers, plan.at_once) as asking, clients(servers, 2) as loaded:
+                for group in loaded:
+                    await comes_to(group[0], 200, others[0], str(others[0]))
+                run = Run(plan, figures, owner, others)
+                async with run.around(loaded, load, beating):
+                    for start in range(0, len(plan.numbers), plan.at_once):
+                        await asyncio.gather(
+                            *(
+                                run.revoke(number, [group[which] for group in asking])
+                                for which, number in enumerate(plan.numbers[start : start + plan.at_once])
+                            )
+                        )
+                        _show_progress(figures, len(plan.numbers))
+    finally:
+        await owner.close()
+        await beating.close()
+    return figures
+
+
+def _show_progress(figures: Figures, count: int) -> None:
+    done = len(figures.lags_ms)
+    if done % 10 == 0 or done == count:
+        print(
+            f"\r{figures.what}: {done} of {count} revoked",
+            end="\n" if done == count else "",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def is_met(plan: Plan, figures: Figures) -> bool:
+    """Whether the lags stay within the targets, and nothing that was refused once was granted again."""
+    allowed_ms = plan.max_ms + 1000 * figures.round_trip_s
+    told = figures.summary()
+    return (
+        told["p99"] < plan.p99_ms and told["max"] <= allowed_ms and not figures.revived and set(figures.load) == {200}
+    )
+
+
+def show(plan: Plan, figures: Figures) -> None:
+    told = figures.summary()
+    print(
+        f"{plan.what:24} {len(figures.lags_ms):5}"
+        + "".join(f"{told[name]:10.1f}" for name in ("min", "median", "p99", "max"))
+        + f"   {'met' if is_met(plan, figures) else 'MISSED'}"
+    )
+    load = ", ".join(f"{count:,} of {status}" for status, count in sorted(figures.load.items()))
+    print(
+        f"    other requests: {load}; slowest heartbeat {figures.slowest_beat_s * 1000:.1f} ms, slowest request"
+        f" {figures.slowest_request_s * 1000:.1f} ms, held up {figures.held_up_s * 1000:.1f} ms;"
+        f" revived: {figures.revived}"
+    )
+
+
+async def run(count: int, load: float) -> list[tuple[Plan, Figures]]:
+    heartbeat = {"heartbeat_s": str(HEARTBEAT_S)}
+    plans = (
+        Plan("with notifications", range(1, count + 1), heartbeat, 1, 0.002, 0.02, 50, 1000),
+        Plan(
+            "by the heartbeat alone",
+            range(count + 1, 2 * count + 1),
+            heartbeat | {"statement_cache_size": "0"},  # As behind a transaction pooler: nobody listens.
+            10,
+            0.02,
+            HEARTBEAT_S,
+            1e3 * 2 * HEARTBEAT_S,
+            1e3 * HEARTBEAT_S,
+        ),
+    )
+    async with migrated() as database:
+        others = range(2 * count + 1, 2 * count + 1 + OTHERS)
+        await fill(database.owner, others.stop - 1, 1)
+        with Valkey() as valkey:
+            usual = {"database_url": database.runtime, "routes": "bot /bots/{ref:int}", "cache_url": valkey.url}
+            return [(plan, await measure(plan, usual, database.owner, others, load)) for plan in plans]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=200, help="revocations in each run")
+    parser.add_argument("--load", type=float, default=800, help="other requests a second, over all workers")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    found = asyncio.run(run(options.count, options.load))
+    print(
+        f"{'last grant after COMMIT':24} {'keys':>5}"
+        + "".join(f"{name:>10}" for name in ("min ms", "median", "p99", "max"))
+    )
+    for plan, figures in found:
+        show(plan, figures)
+    if options.json:
+        rows = [vars(figures) | figures.summary() | {"is_met": is_met(plan, figures)} for plan, figures in found]
+        options.json.write_text(json.dumps(rows, indent=2))
+    return 0 if all(is_met(plan, figures) for plan, figures in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
