@@ -131,6 +131,9 @@ class PathRouting:
             prefix = view.source[: len(view.source) - hit.rest_chars]
             if not is_unreserved(prefix) or not request.confirms(prefix):
                 return f"{hit.pattern} is reached by more than one spelling"
+            # Flask's path converter takes no leading slash: its router turns to the handler of the other pattern.
+            if view.source.startswith("//", len(prefix)) and self._exact.is_contested(hit.reading):
+                return f"behind an empty segment it may be that of another pattern than {hit.pattern}"
         known = {hit.lowered() for hit in named}
         for hit in self._hits(self._folded, view.folded):
             if hit.lowered() not in known:

@@ -101,6 +101,12 @@ class Table:
         fitting = (next((row for row in rivals if row.has_tail(one)), None) for one in spellings)
         return [row for row in dict.fromkeys(fitting) if row]
 
+    def is_contested(self, reading: str) -> bool:
+        """Whether more than one pattern matches ``reading``, of which the most specific one decides."""
+        segments = reading.split("/")[1:]
+        patterns = (row for row in self._rows if isinstance(row, _PatternRow))
+        return sum(row.owns(segments) and row.has_tail(segments) for row in patterns) > 1
+
     def is_none(self, reading: str) -> bool:
         """Whether a ``none`` line decides about ``reading``."""
         return isinstance(self._first(reading.split("/")[1:]), _NoneRow)

@@ -14,17 +14,21 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
 from urllib.parse import unquote, urlsplit
+from wsgiref.types import WSGIEnvironment
 
 from fastapi import FastAPI
+from flask import Flask
 from litestar import Litestar
 from litestar import get as litestar_get
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Host, Mount, Route, Router
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from smarter_auth_mw.mounts import mounts_of
 from smarter_auth_mw.routing import Routes
+from smarter_auth_mw.wsgi import scope_of
 
 SERVED: list[str] = []
 """What the handlers of the oracle ran for, as ``kind:ref`` with ``_`` for ``-``, since the last request."""
@@ -263,6 +267,78 @@ def django_app(force_script_name: str | None) -> ASGIApp:
     return app
 
 
+# Flask, behind the WSGI middleware
+
+
+def flask_app() -> Callable[[WSGIEnvironment], None]:
+    """Flask's own map of URLs; the rest of it costs ten times as much and decides nothing."""
+    app = Flask("oracle", static_folder=None)
+    shapes = {
+        "bot": "/bots/<int:ref>",
+        "doc": "/docs/<uuid:ref>",
+        "run": "/pages/<ref>/run",
+        "page": "/pages/<ref>",
+        "seat": "/orgs/<org>/seats/<int:ref>",
+        "org": "/orgs/<ref>",
+        "llm": "/api/v1/llms/<ref>",
+    }
+    for kind, shape in shapes.items():
+        for tail in ("", "/", "/<path:rest>"):
+            app.add_url_rule(shape + tail, kind + tail, methods=["GET"])
+    app.add_url_rule("/bots/new", "new")
+
+    def called(environ: WSGIEnvironment) -> None:
+        endpoint, found = app.url_map.bind_to_environ(environ).match()
+        if endpoint != "new":
+            serve(endpoint.partition("/")[0], str(found["ref"]))
+
+    return called
+
+
+def environ_of(scope: Scope, *, tells_target: bool) -> WSGIEnvironment:
+    """The request as gunicorn hands it on, which takes ``SCRIPT_NAME`` off where the path begins with it."""
+    root = scope["root_path"]
+    is_below = bool(root) and scope["path"].startswith(root + "/")
+    environ = {
+        "REQUEST_METHOD": scope["method"],
+        "SCRIPT_NAME": root if is_below else "",
+        "PATH_INFO": scope["path"].removeprefix(root if is_below else "").encode().decode("latin-1"),
+        "HTTP_HOST": "app.example.com",
+        "SERVER_NAME": "127.0.0.1",
+        "SERVER_PORT": "80",
+        "wsgi.url_scheme": "http",
+    }
+    return environ | ({"RAW_URI": scope["raw_path"].decode("latin-1")} if tells_target else {})
+
+
+def behind_wsgi(called: Callable[[WSGIEnvironment], None], *, tells_target: bool) -> dict[str, Any]:
+    """The parts of an oracle: what the WSGI middleware asks the routes, and the app that gets the environ."""
+
+    def front(scope: Scope) -> Scope:
+        environ = environ_of(scope, tells_target=tells_target)
+        return {**scope_of(environ), "environ": environ}
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        called(scope["environ"])
+
+    return {"app": app, "front": front}
+
+
+def dispatched(prefix: str, called: Callable[[WSGIEnvironment], None]) -> Callable[[WSGIEnvironment], None]:
+    """Below a prefix of werkzeug's dispatcher, which stands between the middleware and the app."""
+
+    def app(environ: WSGIEnvironment, _: Any) -> list[bytes]:
+        called(environ)
+        return []
+
+    dispatcher = DispatcherMiddleware(lambda environ, start_response: [], {prefix: app})
+
+    def outer(environ: WSGIEnvironment) -> None:
+        dispatcher(environ, lambda *_: lambda _: None)
+
+    return outer
+
+
 # Dispatchers as people write them
 
 
@@ -457,5 +533,15 @@ def django_oracles() -> Iterable[Oracle]:
         )
 
 
+def flask_oracles() -> Iterable[Oracle]:
+    svc = [*TARGETS, *("/svc" + target for target in TARGETS)]
+    called, plain, roots = flask_app(), Routes.parse(LINES), ("", "/svc")
+    told, untold = behind_wsgi(called, tells_target=True), behind_wsgi(called, tells_target=False)
+    within = behind_wsgi(dispatched("/svc", called), tells_target=True)
+    yield Oracle("flask", routes=plain, targets=svc, roots=roots, weight=2, **told)
+    yield Oracle("flask, on a server that keeps the target to itself", routes=plain, targets=svc, roots=roots, **untold)
+    yield Oracle("flask, dispatched from within", routes=Routes.parse(LINES, mounts=["/svc"]), targets=svc, **within)
+
+
 def all_oracles() -> list[Oracle]:
-    return [*routers(), *dispatchers(), *django_oracles()]
+    return [*routers(), *dispatchers(), *django_oracles(), *flask_oracles()]

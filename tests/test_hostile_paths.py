@@ -23,12 +23,12 @@ from smarter_auth_mw.judgement import Judgement, agree
 from smarter_auth_mw.routing import Routes
 from tests.hostile import INSERTIONS, SECOND_SPELLINGS, Attack, bypass, run
 from tests.hostile_hosts import host_oracles
-from tests.hostile_oracles import LINES, TARGETS, Oracle, dispatchers, routers
+from tests.hostile_oracles import LINES, TARGETS, Oracle, dispatchers, flask_oracles, routers
 from tests.routing_support import scope
 
 COUNT = int(os.environ.get("HOSTILE_COUNT", "100000"))
 SEED = int(os.environ.get("HOSTILE_SEED", "20260101"))
-ORACLES = [*routers(), *dispatchers(), *host_oracles()]
+ORACLES = [*routers(), *dispatchers(), *flask_oracles(), *host_oracles()]
 
 
 def test_no_mutated_request_runs_a_handler_of_a_resource_that_routing_did_not_name() -> None:
@@ -153,6 +153,7 @@ RULES: dict[str, tuple[str, Any, str, Any]] = {
     "what is no host": ("hosts, the first", hosts, "_HOST", re.compile("(?s).*")),
     "hosts that a proxy tells of": ("hosts, of a trusted proxy", hosts, "FORWARDED_HOSTS", frozenset()),
     "careless reading of hosts": ("hosts, of a trusted proxy", hosts, "asked_for", heedless_of_texts),
+    "an empty segment behind the more specific of two": ("flask", table.Table, "is_contested", lambda *_: False),
     "a pattern's words further back": ("mount that nobody told of", path_routing, "_rests", lambda _: ()),
 }
 
@@ -164,7 +165,7 @@ async def test_bypass_is_found_when_a_rule_is_switched_off(rule: str, monkeypatc
     assert (await run(chosen, 2_000, SEED)).bypasses == []
     monkeypatch.setattr(*switch)
     # The routes of an oracle are compiled anew, since precedence is a matter of compiling.
-    anew = [one for one in (*routers(), *dispatchers(), *host_oracles()) if one.name == oracle]
+    anew = [one for one in (*routers(), *dispatchers(), *flask_oracles(), *host_oracles()) if one.name == oracle]
     tally = await run(anew, 50_000, SEED, stop_at=1)
     print(*tally.bypasses, f"after {tally.outcomes.total()} requests")
     assert tally.bypasses

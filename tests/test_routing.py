@@ -483,6 +483,23 @@ def test_long_paths_and_refusals_are_not_remembered() -> None:
     assert not routes._memo.young
 
 
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/pages/sales/run/7", "run:sales"),
+        ("/pages/sales/run/", "run:sales"),
+        ("/pages/sales/run//", AMBIGUOUS),
+        ("/pages/sales/run//7", AMBIGUOUS),
+        ("/pages/sales/run/a//b", "run:sales"),
+        ("/pages/sales//run", "page:sales"),
+        ("/bots/42//x", "bot:42"),
+    ],
+)
+def test_an_empty_segment_behind_the_more_specific_of_two_patterns_may_be_the_others(path: str, expected: str) -> None:
+    routes = Routes.parse(["page /pages/{ref}", "run /pages/{ref}/run", "bot /bots/{ref:int}"])
+    assert outcome(routes, path) == expected
+
+
 # Explanations
 
 
