@@ -57,7 +57,7 @@ class Authenticator:
         else:
             digest = digest_of(usual)
             if target.account is None and target.names == bindings.resource:
-                granted = granted_before(bindings, digest, self._now_s(bindings))
+                granted = granted_before(bindings, digest, self._clock() if bindings.may_expire else 0)
                 if granted is not None:
                     return granted
             credentials = Token(usual, digest)

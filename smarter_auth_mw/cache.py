@@ -137,7 +137,7 @@ class Cache:
 
     def peek(self, target: Target) -> Bindings | None:
         """The bindings if they are here and current: no waiting."""
-        entry = self._find(target)
+        entry: Entry | None = self._known.peek(target.lookup) or self._unknown.peek(target.lookup)
         now_s = self._clock()
         if entry is None or now_s >= entry.kept_until_s or not self._is_fresh(entry, now_s):
             return None
@@ -149,7 +149,7 @@ class Cache:
 
     def stale(self, target: Target) -> Bindings | None:
         """What may still be granted by while the store is down: bindings that no change heard counts against."""
-        entry = self._find(target)
+        entry: Entry | None = self._known.peek(target.lookup) or self._unknown.peek(target.lookup)
         if entry is None or entry.bindings.on_error == "deny" or not self._changes.is_current(entry.reading):
             return None
         allowed_s = self._limits.max_staleness_s + self._limits.stale_if_error_s
@@ -200,10 +200,6 @@ class Cache:
             del self._flights_of[peer]
         if not flight.cancelled():
             flight.exception()  # Seen, though all who waited may be gone.
-
-    def _find(self, target: Target) -> Entry | None:
-        found: Entry | None = self._known.peek(target.lookup) or self._unknown.peek(target.lookup)
-        return found
 
     def _is_fresh(self, entry: Entry, now_s: float) -> bool:
         since_s = now_s - self._max_staleness_s
