@@ -27,6 +27,7 @@ class Page:
     body: bytes
     status: int = 200
     media_type: str = "application/json"
+    more_headers: tuple[tuple[bytes, bytes], ...] = ()
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
@@ -34,12 +35,14 @@ class Page:
             (b"content-type", self.media_type.encode("ascii")),
             (b"content-length", str(len(self.body)).encode("ascii")),
             (b"cache-control", b"no-store"),
+            *self.more_headers,
         ]
 
 
 Make = Callable[[], Awaitable[Page]]
 
-NOT_ALLOWED = Page(b'{"status":"method not allowed"}', 405)
+NOT_ALLOWED = Page(b'{"status": "method_not_allowed"}', 405, more_headers=((b"allow", b"GET, HEAD"),))
+"""RFC 9110 §15.5.6 asks for the header."""
 
 
 async def _not_allowed() -> Page:

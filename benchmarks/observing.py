@@ -1,0 +1,93 @@
+"""The cost of being watched: a warm grant with each kind of observer, over one with none.
+
+    python -m benchmarks.observing [--rounds 120]
+
+Off is how it comes: no path, no receiver, no provider of traces; ``benchmarks.in_process`` measures that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from typing import Any
+
+from opentelemetry.sdk.trace import TracerProvider
+
+from benchmarks.in_process import CREDENTIALS, block, guarded
+from benchmarks.measuring import Row, in_turn, medians, row, show
+from smarter_auth_mw import SmarterAuthMiddleware, signals, tracing
+from smarter_auth_mw.pages import Page, PagedApp, Pages
+from smarter_auth_mw.signals import authentication_success
+
+
+async def _page() -> Page:
+    return Page(b"{}")
+
+
+def paged() -> SmarterAuthMiddleware:
+    """With every page that there is."""
+    middleware = guarded()
+    middleware.app = PagedApp(middleware.app, Pages(dict.fromkeys(("/livez", "/readyz", "/metrics"), _page)))
+    return middleware
+
+
+def signalling() -> SmarterAuthMiddleware:
+    """With one receiver, of grants; the middlewares that were made before stay silent."""
+    signals._silent.clear()
+    authentication_success.connect(_heard)
+    return guarded()
+
+
+def _heard(_: Any, **told: Any) -> None:
+    """Nobody minds."""
+
+
+def traced() -> SmarterAuthMiddleware:
+    """Within a span that records."""
+    middleware = guarded()
+    middleware._wiring._observers.add(tracing.observe)
+    return middleware
+
+
+def in_span(side: Any) -> Any:
+    """As an instrumentation around the app does it."""
+    tracer = TracerProvider().get_tracer("server")
+
+    async def run(*arguments: Any) -> None:
+        with tracer.start_as_current_span("request"):
+            await side(*arguments)
+
+    return run
+
+
+async def measure(rounds: int) -> list[Row]:
+    plain = guarded()
+    sides = {
+        "off": block(plain, "/bots/1", CREDENTIALS),
+        "pages": block(paged(), "/bots/1", CREDENTIALS),
+        "off in a span": block(in_span(plain), "/bots/1", CREDENTIALS),
+        "traced": block(in_span(traced()), "/bots/1", CREDENTIALS),
+    }
+    sides["signals"] = block(signalling(), "/bots/1", CREDENTIALS)
+    taken = await in_turn(sides, rounds)
+    print("µs a call:", ", ".join(f"{name} {figure:.2f}" for name, figure in medians(taken).items()), file=sys.stderr)
+
+    def over(side: str, below: str, target: float, what: str) -> Row:
+        return row(what, [one / base for one, base in zip(taken[side], taken[below], strict=True)], target)
+
+    return [
+        over("pages", "off", 1.2, "all pages on, over a warm grant without"),
+        over("traced", "off in a span", 2.0, "attributes on a recording span, over the same span without"),
+        over("signals", "off", 3.0, "a receiver of signals, over a warm grant without"),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=120)
+    show(asyncio.run(measure(parser.parse_args().rounds)))
+
+
+if __name__ == "__main__":
+    main()
