@@ -168,12 +168,13 @@ def attack(rng: random.Random, oracle: Oracle) -> Attack:
     """An ordinary request to the oracle's app, mutated once to four times."""
     if oracle.hosts:
         return Attack(rng.choice(oracle.targets), headers=mutated_headers(rng, oracle.hosts))
-    target = _mutated(rng, rng.choice(oracle.targets), oracle)
-    raw_path = _mutated(rng, rng.choice(oracle.targets), oracle) if rng.random() < 0.05 else None
+    target = mutated(rng, rng.choice(oracle.targets), oracle)
+    raw_path = mutated(rng, rng.choice(oracle.targets), oracle) if rng.random() < 0.05 else None
     return Attack(target, rng.choice(oracle.roots), raw_path)
 
 
-def _mutated(rng: random.Random, target: str, oracle: Oracle) -> str:
+def mutated(rng: random.Random, target: str, oracle: Oracle) -> str:
+    """The target after one to four mutations."""
     for _ in range(rng.choice([1, 1, 1, 2, 2, 3, 4])):
         target = rng.choice(MUTATIONS)(rng, target, oracle)
     return target

@@ -7,6 +7,7 @@ the proxy reads them, it serves no protected resource without a valid token.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,19 +18,26 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from smarter_auth_mw.attack import Marker, attack
-from smarter_auth_mw.attack_cases import UNKNOWN, Site, cases, nearly
+from smarter_auth_mw.attack import Marker, Result, attack
+from smarter_auth_mw.attack_cases import UNKNOWN, Case, Site, cases, nearly
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.embedded import Cluster
 from smarter_auth_mw.keys import Keys
 from smarter_auth_mw.store import Store, open_pool
+from tests import hostile
 from tests.asgi_support import KEYED
 from tests.database_support import Database, copied
+from tests.hostile_hosts import mutated_headers
+from tests.hostile_oracles import all_oracles
 from tests.proxy_support import COMMANDS, proxied
 from tests.server_support import Serving
 
 IDENTITY = ("resource", "key-id", "key-name", "account")
 PATIENCE_S = 30.0
+SEED, MUTATIONS = 20260101, 200
+HOSTS = ["b1.bots.example", "b2.bots.example", "app.example.com"]
+ORACLE = next(oracle for oracle in all_oracles() if not oracle.hosts)
+"""Tells the mutations what to put in front of a path, and to append to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +111,35 @@ async def test_no_bytes_reach_a_protected_resource_without_a_valid_token(
         site = replace(site, host="b1.bots.example", address=site.host, path="/chat")
     assert await reached(site, bot, tokens) == []
     assert bot not in proxy.whom()
+
+
+@pytest.mark.parametrize(("named_by", "bot"), [("path", "bot:1"), ("host", "bot:b1")])
+async def test_no_mutation_of_an_ordinary_request_reaches_a_protected_resource(
+    proxy: Serving, named_by: str, bot: str
+) -> None:
+    rng = random.Random(f"{SEED} {named_by}")
+    requests = {mutated_target(rng) if named_by == "path" else mutated_host(rng) for _ in range(MUTATIONS)}
+    mutated = [Case("mutated", repr(request), request) for request in sorted(requests)]
+    report = await attack(proxy.site, mutated, Marker(header=("x-served", bot)), PATIENCE_S)
+    served = [str(result.case) for result in report.results if bot in whom(result)]
+    assert served == []
+    assert bot not in proxy.whom()
+
+
+def whom(result: Result) -> set[str]:
+    """Whom the service has served with these answers."""
+    heads = [answer.head.decode("latin-1").lower() for answer in result.answers]
+    return {bot for head in heads for line in head.splitlines() if line.startswith("x-served:") for bot in line.split()}
+
+
+def mutated_target(rng: random.Random) -> bytes:
+    target = hostile.mutated(rng, rng.choice(["/bots/1", "/bots/1/chat", "/bots/2/files/1"]), ORACLE)
+    return f"GET {target} HTTP/1.1\r\nHost: app.example.com\r\nConnection: close\r\n\r\n".encode()
+
+
+def mutated_host(rng: random.Random) -> bytes:
+    headers = [b"%s: %s\r\n" % header for header in mutated_headers(rng, HOSTS)]
+    return b"GET /chat HTTP/1.1\r\n%sConnection: close\r\n\r\n" % b"".join(headers)
 
 
 async def reached(site: Site, bot: str, tokens: Tokens) -> list[str]:
