@@ -67,7 +67,7 @@ def test_a_server_that_is_asked_to_end_loses_no_request_and_no_usage(
     one, other, front = free_port(), free_port(), free_port()
     tmp_path.joinpath("smarter_auth.conf").write_text(FRONT.format(one, other, front))
     with (
-        running([*SERVE, str(one)], one, env, EXAMPLES) as first,
+        running([*SERVE, str(one), "--workers", "2"], one, env, EXAMPLES) as first,
         running([*SERVE, str(other)], other, env, EXAMPLES) as second,
         running(COMMANDS["nginx"](tmp_path), front, libraries("nginx"), tmp_path),
     ):
@@ -89,7 +89,7 @@ def test_a_gate_that_is_asked_to_end_loses_no_request_and_no_usage(
     gate = [*PROGRAM, "gate", "--port"]
     with (
         running(service(ports.service), ports.service, {SERVED: str(tmp_path / "served")}),
-        running([*gate, str(ports.gate)], ports.gate, env) as first,
+        running([*gate, str(ports.gate), "--workers", "2"], ports.gate, env) as first,
         running([*gate, str(other)], other, env) as second,
         running(COMMANDS["nginx"](tmp_path), ports.proxy, libraries("nginx"), tmp_path),
     ):
