@@ -56,20 +56,19 @@ class Terminal:
     ports: dict[str, str] = field(default_factory=dict)
     token: str = ""
     key_id: str = ""
-    servers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    servers: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def __enter__(self) -> Self:
         self.state = self.directory / ".state"
         self.state.write_text("")
+        (self.directory / ".curlrc").write_text("silent\nshow-error\n")  # as where it writes to a terminal
         (self.directory / "examples").symlink_to(ROOT / "examples")
+        self.write(next(block for block in blocks(ROOT / "README.md") if block.file == "app.py"))
         return self
 
     def __exit__(self, *_: object) -> None:
-        for server in self.servers:
-            if server.poll() is None:
-                os.killpg(server.pid, signal.SIGTERM)
-        for server in self.servers:
-            server.wait(PATIENCE_S)
+        for port in list(self.servers):
+            self._stop(port)
 
     def run(self, command: str) -> tuple[int, str]:
         """The exit code of a command, and what it printed; a server goes on in the background."""
@@ -103,9 +102,10 @@ class Terminal:
         if "--port" not in words and "--bind" not in words:
             command = f"{command.partition(' #')[0]} --port {self._port('8000')}"
         port = int(next(port for port in self.ports.values() if port in command))
+        self._stop(port)
         log = self.directory / f".server-{port}"
         with log.open("wb") as output:
-            server = subprocess.Popen(
+            server = self.servers[port] = subprocess.Popen(
                 ["bash", "-c", f". {self.state}\nexec {command}"],
                 cwd=self.directory,
                 env=self.environment | {"PYTHONUNBUFFERED": "1"},
@@ -114,7 +114,6 @@ class Terminal:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self.servers.append(server)
         deadline_s = time.monotonic() + PATIENCE_S
         while server.poll() is None and time.monotonic() < deadline_s:
             with socket.socket() as client:
@@ -122,6 +121,13 @@ class Terminal:
                     return 0, log.read_text()
             time.sleep(0.05)
         return server.poll() or 1, log.read_text()
+
+    def _stop(self, port: int) -> None:
+        """End the server there, as a reader does who starts another one."""
+        if (server := self.servers.pop(port, None)) is not None:
+            if server.poll() is None:
+                os.killpg(server.pid, signal.SIGTERM)
+            server.wait(PATIENCE_S)
 
     def _own(self, command: str) -> str:
         command = re.sub(r"(SMARTER_AUTH_DATABASE_URL=)\S+", rf"\g<1>{shlex.quote(self.database_url)}", command)
