@@ -141,6 +141,11 @@ class RouteSettings(BaseModel):
         """Where a setting comes from: ``arguments``, ``environment``, the path of a file, or ``default``."""
         return self._sources[name].name if name in self._sources else DEFAULT
 
+    @property
+    def files(self) -> list[str]:
+        """The paths of the files that settings come from."""
+        return sorted({source.name for source in self._sources.values() if source.is_file})
+
     def located(self, mistakes: Iterable[Mistake]) -> list[Mistake]:
         """Mistakes that were found later, each with the file that its setting comes from."""
         return [_located(mistake, self._sources) for mistake in mistakes]

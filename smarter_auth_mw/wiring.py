@@ -55,6 +55,8 @@ class Wiring:
             self.routes = compile_routes(self.settings or RouteSettings(), app)
         except ConfigurationError as error:
             self._note(error)
+        if self.mistakes:
+            log("settings.mistaken", "%s", self.mistakes)
         known = self.settings or Settings.model_construct()  # the defaults, which are enough to refuse everything
         self.extractors = {
             "http": Extractor(known.credentials),
@@ -108,7 +110,6 @@ class Wiring:
         known = self.mistakes.mistakes if self.mistakes else ()
         named = {mistake.variable for mistake in known}
         self.mistakes = ConfigurationError((*known, *(new for new in error.mistakes if new.variable not in named)))
-        log("settings.mistaken", "%s", error)
 
     def _resolve(self, scope: Mapping[str, Any]) -> Target | Denial | None:
         if self.routes is None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.cli_support import PROGRAM, ROUTES, Commands, environment, program, serving
+from tests.cli_support import PATIENCE_S, PROGRAM, ROUTES, Commands, environment, program, serving
 from tests.database_support import Database
 
 SERVICE = [*PROGRAM, "serve", "existing_service:app", "--port", "0"]
@@ -80,6 +80,85 @@ def test_a_wsgi_app_is_served_too_and_told_who_asks(
     assert counted["granted"] == 1, "What was counted is written when the server ends."
 
 
+def test_a_changed_file_is_served_anew_and_one_that_is_wrong_is_told_in_a_line(
+    env: dict[str, str], run: Commands, written: Callable[[str], str]
+) -> None:
+    text = (
+        "async def app(scope, receive, send):\n"
+        "    await send({'type': 'http.response.start', 'status': 200, 'headers': []})\n"
+        "    await send({'type': 'http.response.body', 'body': b'one'})\n"
+    )
+    run.json("resource", "add", "bot:1", "--protect")
+    name = written(text)
+    file = Path(f"{name.partition(':')[0]}.py")
+    transport = httpx.HTTPTransport(retries=7)
+    with (
+        serving([*PROGRAM, "serve", name, "--port", "0", "--reload"], env, cwd=Path.cwd()) as server,
+        httpx.Client(base_url=server.url, transport=transport, timeout=PATIENCE_S) as http,
+    ):
+        assert http.get("/bots/2").text == "one"
+        assert http.get("/bots/1").status_code == 401
+        file.write_text(f"import no_such_module\n{text}")
+        assert server.process.stdout is not None
+        said = next(line for line in server.process.stdout if "no_such_module" in line)
+        assert said.startswith(f"error: The app '{name}' cannot be imported: ModuleNotFoundError: ")
+        file.write_text(text.replace("one", "two"))
+        assert http.get("/bots/2").text == "two"
+        assert http.get("/bots/1").status_code == 401
+        _, said = server.stop()
+    assert "Traceback" not in said
+
+
+def test_an_app_that_a_factory_makes_is_served(
+    env: dict[str, str], run: Commands, written: Callable[[str], str]
+) -> None:
+    run.json("resource", "add", "bot:1", "--protect")
+    name = written("from flask import Flask\ndef app():\n    made = Flask(__name__)\n"
+                   "    made.add_url_rule('/<path:x>', view_func=lambda x: x)\n    return made\n")  # fmt: skip
+    with serving([*PROGRAM, "serve", name, "--port", "0", "--factory"], env, cwd=Path.cwd()) as server:
+        assert httpx.get(f"{server.url}/bots/1").status_code == 401
+        assert httpx.get(f"{server.url}/bots/2").text == "bots/2"
+
+
+def test_apps_that_bring_their_own_middlewares_below_paths_are_not_wrapped_again(env: dict[str, str]) -> None:
+    without_routes = {name: value for name, value in env.items() if name != "SMARTER_AUTH_ROUTES"}
+    with serving([*PROGRAM, "serve", "several_apps:app", "--port", "0"], without_routes) as server:
+        assert "has a middleware of ours already" in server.said
+        assert httpx.get(f"{server.url}/workshop/tools/saw").status_code == 401
+
+
+def test_files_that_settings_come_from_are_named(
+    env: dict[str, str], written: Callable[[str], str], tmp_path: Path
+) -> None:
+    name = written("async def app(scope, receive, send): ...")
+    (tmp_path / ".env").write_text("SMARTER_AUTH_REALM=here\n")
+    with serving([*PROGRAM, "serve", name, "--port", "0"], env, cwd=tmp_path) as server:
+        assert f"Settings are read from {tmp_path}/.env." in server.said
+
+
+def test_a_mounted_app_whose_start_up_nobody_runs_is_named(
+    run: Commands, written: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uvicorn.run", lambda *_, **__: None)
+    app = written(
+        "from contextlib import asynccontextmanager\n"
+        "from fastapi import FastAPI\n"
+        "from starlette.applications import Starlette\n"
+        "from starlette.routing import Host, Mount\n"
+        "@asynccontextmanager\n"
+        "async def lifespan(app):\n    yield\n"
+        "inner = Starlette(routes=[Host('deep.example.com', FastAPI(lifespan=lifespan))], lifespan=lifespan)\n"
+        "app = FastAPI(lifespan=lifespan)\n"
+        "app.mount('/plain', FastAPI())\n"
+        "app.mount('/inner', inner)\n"
+    )
+    said = run("serve", app, "--port", "0").err.splitlines()
+    assert [line.partition(" has ")[0] for line in said] == [
+        "The app at /inner",
+        "The app at /inner at deep.example.com",
+    ]
+
+
 def test_no_token_reaches_the_log(env: dict[str, str], run: Commands) -> None:
     token = run.json("key", "create", "--name", "first", "--bind", "bot:1")["token"]
     with serving(SERVICE, env) as server:
@@ -111,6 +190,8 @@ def test_a_port_in_use_is_one_clear_line(env: dict[str, str]) -> None:
         ("def app(): ...", "neither an ASGI nor a WSGI app"),
         ("app = 'hello'", "neither an ASGI nor a WSGI app"),
         ("class app:\n async def __call__(self, scope, receive, send): ...", "neither an ASGI nor a WSGI app"),
+        ("def app(*anything): ...", "does not tell whether it is ASGI or WSGI"),
+        ("def app(): ...", "What makes an app is called with --factory"),
         ("import no_such_module", "no_such_module"),
         ("", "has no attribute 'app'"),
     ],
@@ -119,6 +200,24 @@ def test_what_cannot_be_served_is_one_clear_line(
     run: Commands, written: Callable[[str], str], text: str, says: str
 ) -> None:
     ran = run("serve", written(text))
+    assert ran.exit_code == 2
+    assert says in ran.error
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "says"),
+    [
+        ("def app(environ, start_response): ...", ["--interface", "asgi"], "is WSGI by its signature, and not ASGI"),
+        ("async def app(scope, receive, send): ...", ["--interface", "wsgi"], "is ASGI by its signature, and not WSGI"),
+        ("def app(): raise RuntimeError('no')", ["--factory"], "made no app: RuntimeError: no"),
+        ("def app(): ...", ["--factory"], "is a NoneType, and neither an ASGI nor a WSGI app"),
+        ("app = None", ["--reload", "--workers", "2"], "--reload and --workers exclude each other"),
+    ],
+)
+def test_what_contradicts_itself_is_one_clear_line(
+    run: Commands, written: Callable[[str], str], text: str, arguments: list[str], says: str
+) -> None:
+    ran = run("serve", written(text), *arguments)
     assert ran.exit_code == 2
     assert says in ran.error
 

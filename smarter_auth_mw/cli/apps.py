@@ -19,6 +19,8 @@ from smarter_auth_mw.settings import Settings
 from smarter_auth_mw.wsgi import SmarterAuthWSGIMiddleware
 
 MAX_DEPTH = 32
+WITHIN = ("app", "wsgi_app", "asgi_app")
+"""Where a middleware has the app that it wraps; Flask and Quart are wrapped at the last two."""
 EXAMPLE = "Write it as uvicorn takes it: main:app is the app in main.py of this directory."
 
 
@@ -55,6 +57,26 @@ def find_middleware(app: Any) -> Found | None:
     return next(_walk(app, "", MAX_DEPTH), None)
 
 
+def inner_middlewares(app: Any) -> list[Found]:
+    """Those that stand further in, one in each app below a path or at a host that has one."""
+    return [found for _, inner in _mounted(app, MAX_DEPTH) if (found := find_middleware(inner))]
+
+
+def idle_lifespans(app: Any) -> list[str]:
+    """Where apps are mounted whose own start-up nobody runs: a server starts the outermost app, and that one no other.
+
+    Starlette and FastAPI tell whether they have one.
+    """
+    return [path for path, inner in _mounted(app, MAX_DEPTH) if _has_lifespan(inner)]
+
+
+def _has_lifespan(app: Any) -> bool:
+    router = getattr(app, "router", None)
+    context = getattr(router, "lifespan_context", None)
+    is_own = context is not None and type(context).__name__ != "_DefaultLifespan"
+    return is_own or bool(getattr(router, "on_startup", None))
+
+
 def middleware_of(name: str) -> Found:
     """Our middleware in the app ``MODULE:APP``; raises UsageError and NotFoundError."""
     found = find_middleware(load(name))
@@ -76,8 +98,23 @@ def _walk(app: Any, root_path: str, depth: int) -> Iterator[Found]:
     for added in getattr(app, "user_middleware", ()):
         if inspect.isclass(added.cls) and issubclass(added.cls, SmarterAuthMiddleware):
             yield Found(added.kwargs.get("settings"), app, root_path)
-    for within in ("app", "wsgi_app"):  # Flask is wrapped at its wsgi_app
+    for within in WITHIN:
         yield from _walk(getattr(app, within, None), root_path, depth - 1)
+
+
+def _mounted(app: Any, depth: int) -> Iterator[tuple[str, Any]]:
+    """Every app below a path or at a host of ``app``, however deep, with that path or host."""
+    if app is None or depth == 0:
+        return
+    for route in getattr(app, "routes", None) or ():
+        inner = getattr(route, "app", None)
+        if inner is not None and not hasattr(route, "endpoint"):
+            place = str(getattr(route, "path", "") or getattr(route, "host", ""))
+            yield place, inner
+            for deeper, one in _mounted(inner, depth - 1):
+                yield f"{place}{'' if deeper.startswith('/') else ' at '}{deeper}", one
+    for within in WITHIN:
+        yield from _mounted(getattr(app, within, None), depth - 1)
 
 
 def _place(trace: TracebackType | None) -> str:
