@@ -55,8 +55,7 @@ class Wiring:
             self.routes = compile_routes(self.settings or RouteSettings(), app)
         except ConfigurationError as error:
             self._note(error)
-        if self.mistakes:
-            log("settings.mistaken", "%s", self.mistakes)
+        self._tell_mistakes()
         known = self.settings or Settings.model_construct()  # the defaults, which are enough to refuse everything
         self.extractors = {
             "http": Extractor(known.credentials),
@@ -110,6 +109,10 @@ class Wiring:
         known = self.mistakes.mistakes if self.mistakes else ()
         named = {mistake.variable for mistake in known}
         self.mistakes = ConfigurationError((*known, *(new for new in error.mistakes if new.variable not in named)))
+
+    def _tell_mistakes(self) -> None:
+        if self.mistakes:
+            log("settings.mistaken", "%s", self.mistakes)
 
     def _resolve(self, scope: Mapping[str, Any]) -> Target | Denial | None:
         if self.routes is None:
