@@ -1,0 +1,93 @@
+"""What a fleet costs its database: look-ups, heartbeats and revocations a second, and what each listener takes from it.
+
+    python -m benchmarks.capacity [--seconds 3] [--listeners 1 10 50 100]
+
+One PostgreSQL on this machine, which the callers share with it: on a machine of its own it does more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from itertools import count
+from typing import Any
+
+import asyncpg
+
+from benchmarks.database import fill, make, server
+from smarter_auth_mw.domain import Resource, Target
+from smarter_auth_mw.keys import Keys
+from smarter_auth_mw.store import Store, open_pool
+from smarter_auth_mw.wire import open_wire
+
+CALLERS = 8
+RESOURCES, EACH = 10_000, 10
+
+
+async def rate(call: Callable[[], Awaitable[Any]], seconds: float) -> float:
+    """How often a second so many callers get it done."""
+    until, done = time.perf_counter() + seconds, 0
+
+    async def go_on() -> None:
+        nonlocal done
+        while time.perf_counter() < until:
+            await call()
+            done += 1
+
+    await asyncio.gather(*(go_on() for _ in range(CALLERS)))
+    return done / seconds
+
+
+async def measure(seconds: float, listeners: Sequence[int]) -> None:
+    async with server() as cluster, AsyncExitStack() as stack:
+        database = await make(cluster, "fleet")
+        await fill(database.owner, RESOURCES, EACH)
+        pool = await stack.enter_async_context(open_pool(database.runtime, pool_min=CALLERS, pool_max=CALLERS))
+        store, numbers = Store(pool), count(1)
+        keys = Keys(store, actor="benchmark")
+
+        async def look_up() -> None:
+            await store.read(Target(Resource("bot", str(next(numbers) * 7919 % RESOURCES + 1))))
+
+        print(f"{await rate(look_up, seconds):8,.0f} look-ups a second, of {EACH} bindings each")
+        async with open_wire(database.runtime, lambda _: None, listens=False, timeout_s=5) as wire:
+            beats = await rate_of_one(wire, seconds)
+        print(f"{beats:8,.0f} heartbeats a second, one after the other")
+        owner = await asyncpg.connect(database.owner)
+        ids = iter(await owner.fetch("SELECT key_id FROM smarter_auth.key ORDER BY random()"))
+
+        async def revoke() -> None:
+            await keys.revoke(next(ids)["key_id"])
+
+        open_listeners = 0
+        for wanted in (0, *listeners):
+            for _ in range(wanted - open_listeners):
+                connection = await asyncpg.connect(database.runtime)
+                stack.push_async_callback(connection.close)
+                await connection.add_listener("smarter_auth", lambda *_: None)
+            open_listeners = wanted
+            print(f"{await rate(revoke, seconds):8,.0f} revocations a second, heard by {wanted} listeners")
+        await owner.close()
+
+
+async def rate_of_one(wire: Any, seconds: float) -> float:
+    until, done, snapshot = time.perf_counter() + seconds, 0, None
+    while time.perf_counter() < until:
+        snapshot = (await wire.beat(snapshot)).snapshot
+        done += 1
+    return done / seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--listeners", type=int, nargs="*", default=[1, 10, 50, 100])
+    arguments = parser.parse_args()
+    asyncio.run(measure(arguments.seconds, arguments.listeners))
+
+
+if __name__ == "__main__":
+    main()
