@@ -17,7 +17,6 @@ from smarter_auth_mw.domain import Target
 from smarter_auth_mw.interfaces import interface_of
 from smarter_auth_mw.settings import Settings
 from smarter_auth_mw.websocket import POLICY_VIOLATION, converse
-from smarter_auth_mw.wiring import Wiring
 
 
 def _takes_denials(scope: Scope) -> bool:
@@ -59,6 +58,9 @@ class SmarterAuthMiddleware:
     def __init__(self, app: Callable[..., Awaitable[Any]], settings: Settings | None = None) -> None:
         if interface_of(app) == "wsgi":
             raise TypeError("This is a WSGI app: wrap it with smarter_auth_mw.wsgi.SmarterAuthWSGIMiddleware.")
+        # Late: all that talks to databases and caches is loaded by who needs it, and not by every import.
+        from smarter_auth_mw.wiring import Wiring
+
         self._wiring = Wiring(app, settings)
         self.app = self._wiring.pages.before(self._wiring.verified(app))
 
