@@ -346,9 +346,15 @@ class Store:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Records]:
         """One transaction of the write side: all of what is done in the block, or nothing."""
+        async with self.bare_transaction() as connection:
+            yield Records(connection)
+
+    @asynccontextmanager
+    async def bare_transaction(self) -> AsyncIterator[Any]:
+        """The same with the connection itself, for statements that are not those of single records."""
         # Not at the server's default isolation: release() must see what was committed a moment ago.
         async with self._pool.acquire() as connection, connection.transaction(isolation="read_committed"):
-            yield Records(connection)
+            yield connection
 
 
 def _check_storable(text: str) -> None:

@@ -12,6 +12,7 @@ from smarter_auth_mw import __version__
 from smarter_auth_mw.cli import (
     attack,
     audit,
+    bulk,
     check,
     config,
     database,
@@ -47,6 +48,8 @@ command(app, "attack", takes_actor=False)(attack.run)
 command(app, "doctor", takes_actor=False)(doctor.doctor)
 app.add_typer(audit.group, name="audit")
 command(app, "usage", takes_actor=False)(usage.usage)
+command(app, "import")(bulk.import_)
+command(app, "export", takes_actor=False)(bulk.export)
 app.command("serve")(serve.serve)
 app.command("gate")(gate.gate)
 app.command("demo")(demo.demo)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from urllib.parse import quote, unquote
@@ -16,6 +17,7 @@ from smarter_auth_mw.cli.session import Session
 from smarter_auth_mw.domain import Resource, Target
 from smarter_auth_mw.errors import InvalidReferenceError, RefusedError, UnknownKindError, UsageError
 from smarter_auth_mw.parts import open_store
+from smarter_auth_mw.store import Store
 from smarter_auth_mw.tokens import TokenFormat
 
 ResourceName = Annotated[str, typer.Argument(metavar="KIND:REF", help="The resource, for example bot:42.")]
@@ -33,8 +35,11 @@ _AS_IT_STANDS = "%!#$&'()*+,/:;=?@[]~"
 _DURATION = re.compile(r"([1-9][0-9]{0,8})([smhd])")
 
 
-async def resource(session: Session, text: str, *, no_route: bool) -> Resource:
-    """The resource that ``KIND:REF`` names, spelled as requests name it; a name becomes the reference it stands for."""
+async def resource(session: Session, text: str, *, no_route: bool, store: Store | None = None) -> Resource:
+    """The resource that ``KIND:REF`` names, spelled as requests name it; a name becomes the reference it stands for.
+
+    Names are looked up in the ``store``, or in one that is opened for it.
+    """
     kind, ref = naming.split(text)
     try:
         return naming.routed(session.routes, kind, ref)
@@ -42,21 +47,21 @@ async def resource(session: Session, text: str, *, no_route: bool) -> Resource:
         if not no_route:
             raise
     except InvalidReferenceError:
-        found = await _named(session, kind, ref)
+        found = await _named(session, kind, ref, store)
         if found is None:
             raise
         return found
     return naming.unrouted(kind, ref)
 
 
-async def _named(session: Session, kind: str, name: str) -> Resource | None:
+async def _named(session: Session, kind: str, name: str, store: Store | None) -> Resource | None:
     """The one resource of this name or host label in the default account."""
     aliases = naming.aliases(session.routes, kind, name, session.settings.default_account)
     if not aliases:
         return None
-    async with open_store(session.database_settings) as store:
+    async with nullcontext(store) if store else open_store(session.database_settings) as opened:
         for alias in aliases:
-            found = (await store.read(Target(alias))).bindings
+            found = (await opened.read(Target(alias))).bindings
             if found.account is not None and not found.resource.ref:
                 raise RefusedError(f"Several resources are called {kind}:{name}.", hint="Write the reference of one.")
             if found.account is not None:

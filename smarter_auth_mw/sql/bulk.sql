@@ -1,0 +1,237 @@
+-- Bulk: the statements of import and export, by name. Comments stand on lines of their own, as in queries.sql.
+-- What a file holds waits in temporary tables, which are gone with the transaction.
+
+-- name: begin_import#
+CREATE TEMPORARY TABLE staged_line (
+    line bigint NOT NULL,
+    account text COLLATE "C" NOT NULL,
+    kind text COLLATE "C",
+    ref text COLLATE "C",
+    lookup text COLLATE "C",
+    resource_name text COLLATE "C",
+    domain text COLLATE "C",
+    protection text COLLATE "C",
+    on_error text COLLATE "C",
+    key_id uuid,
+    key text COLLATE "C",
+    description text COLLATE "C",
+    active boolean,
+    expires_at timestamptz,
+    revoked_at timestamptz,
+    digest bytea,
+    token_key text COLLATE "C",
+    valid_until timestamptz,
+    minted_at timestamptz,
+    is_tokenless boolean NOT NULL
+) ON COMMIT DROP;
+
+-- name: gather#
+-- Each resource, key and token once, with its first line. Torn is what two lines tell in two ways; min and max leave
+-- out what a line does not tell.
+ANALYZE pg_temp.staged_line;
+
+CREATE TEMPORARY TABLE staged_resource ON COMMIT DROP AS
+SELECT told.*, held.id AS held_id, held.account AS held_account, held.ref AS held_ref, held.name AS held_name,
+       held.domain AS held_domain, held.protection AS held_protection, held.on_error AS held_on_error
+  FROM (SELECT kind, lookup, min(line) AS line, min(ref) AS ref, min(account) AS account, min(resource_name) AS name,
+               min(domain) AS domain, min(protection) AS protection, min(on_error) AS on_error,
+               count(key_id) > 0 AS is_bound,
+               (min(ref) <> max(ref) OR min(account) <> max(account) OR min(resource_name) <> max(resource_name)
+                OR min(domain) <> max(domain) OR min(protection) <> max(protection)
+                OR min(on_error) <> max(on_error)) IS TRUE AS is_torn
+          FROM pg_temp.staged_line
+         WHERE kind IS NOT NULL
+         GROUP BY kind, lookup) AS told
+  LEFT JOIN smarter_auth.resource AS held ON held.kind = told.kind AND replace(held.ref, '_', '-') = told.lookup;
+
+CREATE TEMPORARY TABLE staged_key ON COMMIT DROP AS
+SELECT key_id, min(line) AS line, min(account) AS account, min(key) AS name, min(description) AS description,
+       bool_and(active) AS active, min(expires_at) AS expires_at, min(revoked_at) AS revoked_at,
+       count(digest) = 0 AND NOT bool_or(is_tokenless) AND min(revoked_at) IS NULL AS is_to_be_minted,
+       (min(account) <> max(account) OR min(key) <> max(key) OR min(description) <> max(description)
+        OR bool_and(active) <> bool_or(active) OR min(expires_at) <> max(expires_at)
+        OR min(revoked_at) <> max(revoked_at)) IS TRUE AS is_torn,
+       count(digest) > 0 AND bool_or(is_tokenless) AS is_contradicted
+  FROM pg_temp.staged_line
+ WHERE key_id IS NOT NULL
+ GROUP BY key_id;
+
+CREATE TEMPORARY TABLE staged_token ON COMMIT DROP AS
+SELECT digest, min(line) AS line, max(line) AS last_line, min(key_id::text)::uuid AS key_id, min(account) AS account,
+       min(token_key) AS token_key, min(valid_until) AS valid_until, min(minted_at) AS minted_at,
+       min(key_id::text) <> max(key_id::text) AS is_shared,
+       (min(token_key) <> max(token_key) OR min(valid_until) <> max(valid_until)
+        OR min(minted_at) <> max(minted_at)) IS TRUE AS is_torn
+  FROM pg_temp.staged_line
+ WHERE digest IS NOT NULL
+ GROUP BY digest;
+
+ANALYZE pg_temp.staged_resource;
+
+ANALYZE pg_temp.staged_key;
+
+ANALYZE pg_temp.staged_token;
+
+-- name: lines_of_torn_resources(most)
+SELECT staged_line.*, kind || ':' || lookup AS thing
+  FROM pg_temp.staged_line
+  JOIN (SELECT kind, lookup FROM pg_temp.staged_resource WHERE is_torn ORDER BY line LIMIT :most) AS torn
+       USING (kind, lookup)
+ ORDER BY kind, lookup, line
+ LIMIT 10000;
+
+-- name: lines_of_torn_keys(most)
+SELECT staged_line.*, key_id::text AS thing
+  FROM pg_temp.staged_line
+  JOIN (SELECT key_id FROM pg_temp.staged_key WHERE is_torn ORDER BY line LIMIT :most) AS torn USING (key_id)
+ ORDER BY key_id, line
+ LIMIT 10000;
+
+-- name: doubled_lines(most)
+-- The same binding twice, the same resource without a key twice, the same token without a resource twice.
+SELECT max(line) AS line, min(line) AS first_line
+  FROM pg_temp.staged_line
+ GROUP BY kind, lookup, key_id, CASE WHEN kind IS NULL THEN digest END
+HAVING count(*) > 1
+ ORDER BY line
+ LIMIT :most;
+
+-- name: torn_tokens(most)
+SELECT last_line AS line, line AS first_line FROM pg_temp.staged_token WHERE is_torn AND NOT is_shared
+ ORDER BY last_line LIMIT :most;
+
+-- name: shared_tokens(most)
+SELECT last_line AS line, line AS first_line FROM pg_temp.staged_token WHERE is_shared ORDER BY last_line LIMIT :most;
+
+-- name: taken_tokens(most)
+SELECT staged_token.line, token.key_id
+  FROM pg_temp.staged_token JOIN smarter_auth.token USING (digest)
+ ORDER BY line LIMIT :most;
+
+-- name: contradicted_keys(most)
+SELECT line, name FROM pg_temp.staged_key WHERE is_contradicted ORDER BY line LIMIT :most;
+
+-- name: nameless_keys(most)
+SELECT line, key_id FROM pg_temp.staged_key WHERE name IS NULL ORDER BY line LIMIT :most;
+
+-- name: doubled_key_names(most)
+SELECT max(line) AS line, min(line) AS first_line, account, name
+  FROM pg_temp.staged_key
+ WHERE revoked_at IS NULL AND name IS NOT NULL
+ GROUP BY account, name
+HAVING count(*) > 1
+ ORDER BY line
+ LIMIT :most;
+
+-- name: taken_key_names(most)
+SELECT staged_key.line, staged_key.account, staged_key.name
+  FROM pg_temp.staged_key
+  JOIN smarter_auth.key ON key.account = staged_key.account AND key.name = staged_key.name
+ WHERE key.revoked_at IS NULL AND staged_key.revoked_at IS NULL
+ ORDER BY line LIMIT :most;
+
+-- name: taken_key_ids(most)
+SELECT staged_key.line, key_id FROM pg_temp.staged_key JOIN smarter_auth.key USING (key_id) ORDER BY line LIMIT :most;
+
+-- name: foreign_resources(most)
+SELECT line, kind, ref, account, held_account FROM pg_temp.staged_resource
+ WHERE account <> held_account
+ ORDER BY line LIMIT :most;
+
+-- name: misspelled_resources(most)
+SELECT line, kind, ref, held_ref FROM pg_temp.staged_resource WHERE ref <> held_ref ORDER BY line LIMIT :most;
+
+-- name: different_resources(most)
+SELECT line, kind, ref
+  FROM pg_temp.staged_resource
+ WHERE held_id IS NOT NULL
+   AND (name IS DISTINCT FROM coalesce(held_name, '') AND name IS NOT NULL
+        OR domain IS DISTINCT FROM coalesce(held_domain, '') AND domain IS NOT NULL
+        OR on_error <> held_on_error
+        OR protection <> CASE WHEN held_protection = 'open' AND is_bound THEN 'bound' ELSE held_protection END)
+ ORDER BY line LIMIT :most;
+
+-- name: known_resources(most)
+SELECT line, kind, ref FROM pg_temp.staged_resource WHERE held_id IS NOT NULL AND NOT is_bound
+ ORDER BY line LIMIT :most;
+
+-- name: open_bound_resources(most)
+SELECT line, kind, ref FROM pg_temp.staged_resource WHERE protection = 'open' AND is_bound ORDER BY line LIMIT :most;
+
+-- name: doubled_domains(most)
+SELECT max(line) AS line, min(line) AS first_line, domain
+  FROM pg_temp.staged_resource
+ WHERE domain IS NOT NULL
+ GROUP BY domain
+HAVING count(*) > 1
+ ORDER BY line
+ LIMIT :most;
+
+-- name: taken_domains(most)
+SELECT line, staged_resource.domain, held.kind || ':' || held.ref AS claimant
+  FROM pg_temp.staged_resource
+  JOIN smarter_auth.resource AS held ON held.domain = staged_resource.domain
+ WHERE held_id IS DISTINCT FROM held.id
+ ORDER BY line LIMIT :most;
+
+-- name: count_staged()^
+SELECT (SELECT count(*) FROM pg_temp.staged_line) AS lines,
+       (SELECT count(*) FROM pg_temp.staged_resource WHERE held_id IS NULL) AS resources,
+       (SELECT count(*) FROM pg_temp.staged_key) AS keys,
+       (SELECT count(*) FROM pg_temp.staged_line WHERE kind IS NOT NULL AND key_id IS NOT NULL) AS bindings,
+       (SELECT count(*) FROM pg_temp.staged_key WHERE is_to_be_minted) AS minted;
+
+-- name: keys_to_be_minted()
+SELECT key_id, account, name FROM pg_temp.staged_key WHERE is_to_be_minted ORDER BY line;
+
+-- name: insert_resources()!
+-- With the latch that they end up with, so that the first bindings of so many find nothing to close.
+INSERT INTO smarter_auth.resource (kind, ref, account, name, domain, protection, on_error)
+SELECT kind, ref, account, name, domain, coalesce(protection, CASE WHEN is_bound THEN 'bound' ELSE 'open' END),
+       coalesce(on_error, 'stale')
+  FROM pg_temp.staged_resource
+ WHERE held_id IS NULL
+ ORDER BY line;
+
+-- name: insert_keys()!
+INSERT INTO smarter_auth.key (key_id, account, name, description, is_active, expires_at, revoked_at)
+SELECT key_id, account, name, coalesce(description, ''), coalesce(active, true), expires_at, revoked_at
+  FROM pg_temp.staged_key
+ ORDER BY line;
+
+-- name: insert_tokens()!
+INSERT INTO smarter_auth.token (digest, token_key, key_id, account, valid_until, created_at)
+SELECT digest, coalesce(token_key, ''), key_id, account, valid_until, coalesce(minted_at, now())
+  FROM pg_temp.staged_token;
+
+-- name: insert_bindings()!
+INSERT INTO smarter_auth.binding (resource_id, key_id, account)
+SELECT resource.id, staged_line.key_id, staged_line.account
+  FROM pg_temp.staged_line
+  JOIN smarter_auth.resource ON resource.kind = staged_line.kind AND replace(resource.ref, '_', '-') = staged_line.lookup
+ WHERE staged_line.key_id IS NOT NULL
+ ORDER BY line;
+
+-- name: export_lines()
+-- A key's tokens and bindings stand side by side, the newest token last; a resource without keys has a line of its own.
+  WITH numbered_token AS (
+       SELECT key_id, digest, token_key, valid_until, created_at AS minted_at,
+              row_number() OVER (PARTITION BY key_id ORDER BY created_at, valid_until NULLS LAST, digest) AS number
+         FROM smarter_auth.token),
+       numbered_binding AS (
+       SELECT key_id, resource_id, row_number() OVER (PARTITION BY key_id ORDER BY id) AS number
+         FROM smarter_auth.binding),
+       line AS (
+       SELECT key_id, number, resource_id, digest, token_key, valid_until, minted_at
+         FROM numbered_token FULL JOIN numbered_binding USING (key_id, number))
+SELECT resource.kind || ':' || resource.ref AS resource, coalesce(key.account, resource.account) AS account,
+       resource.name AS resource_name, resource.domain, resource.protection, resource.on_error,
+       key.name AS key, key.key_id, nullif(key.description, '') AS description, key.is_active AS active, key.expires_at,
+       key.revoked_at,
+       CASE WHEN digest IS NOT NULL THEN encode(digest, 'hex')
+            WHEN key.key_id IS NOT NULL AND coalesce(line.number, 1) = 1 THEN 'none' END AS digest,
+       nullif(line.token_key, '') AS token_key, line.valid_until, line.minted_at
+  FROM smarter_auth.key
+  LEFT JOIN line USING (key_id)
+  FULL JOIN smarter_auth.resource ON resource.id = line.resource_id
+ ORDER BY resource.kind, resource.ref, key.account, key.name, key.key_id, line.number;
