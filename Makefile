@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test check docs tests programs fuzz bench revocation format clean
+.PHONY: demo test check docs tests programs fuzz bench revocation bounds soak format clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/smarter-auth demo $(ARGS)
@@ -40,6 +40,14 @@ bench: $(VENV)/.bench
 # What the bound is on this machine: four workers, real revocations, with and without notifications.
 revocation: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.revocation $(ARGS)
+
+# What floods, great accounts and great resources cost a worker.
+bounds: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.bounds $(ARGS)
+
+# Everything at once, faults too, for DURATION seconds; prints a verdict.
+soak: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.soak --duration $(or $(DURATION),600) $(ARGS)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .

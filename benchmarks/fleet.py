@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Self
+from urllib.request import urlopen
 
 ROOT = Path(__file__).parent.parent
 PATIENCE_S = 30
@@ -48,6 +49,8 @@ class Server:
 
     def __init__(self, environment: dict[str, str]) -> None:
         self._socket = socket.socket()
+        # uvicorn takes a socket that it is handed for one that is not TCP, and leaves Nagle's algorithm on.
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket.bind(("127.0.0.1", 0))
         self._socket.listen(1024)
         self.port: int = self._socket.getsockname()[1]
@@ -56,7 +59,7 @@ class Server:
 
     def start(self) -> None:
         fd = str(self._socket.fileno())
-        quiet = ("--no-proxy-headers", "--no-access-log", "--log-level", "critical")
+        quiet = ("--timeout-keep-alive", "3600", "--no-proxy-headers", "--no-access-log", "--log-level", "critical")
         command = [sys.executable, "-m", "uvicorn", "--factory", "benchmarks.fleet:application", "--fd", fd, *quiet]
         environment = {**os.environ, **self._environment}
         self._process = subprocess.Popen(command, cwd=ROOT, env=environment, pass_fds=[self._socket.fileno()])
@@ -75,6 +78,13 @@ class Server:
             except subprocess.TimeoutExpired:
                 self.kill()
         self._socket.close()
+
+    def metrics(self) -> dict[str, float]:
+        """What the worker has counted, by metric and labels, where ``METRICS_PATH`` is ``/metrics``; blocks."""
+        with urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=PATIENCE_S) as answer:
+            lines = answer.read().decode().splitlines()
+        told = (line.removeprefix("smarter_auth_").rsplit(" ", 1) for line in lines if not line.startswith("#"))
+        return {name: float(value) for name, value in told}
 
     @property
     def rss_mb(self) -> float:

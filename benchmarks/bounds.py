@@ -1,0 +1,238 @@
+"""What a flood, a great account and a great resource cost one worker: queries, memory, and the time of warm requests.
+
+    python -m benchmarks.bounds [--references 200000] [--resources 100000] [--bindings 10000] [--json FILE]
+
+A uvicorn and a PostgreSQL of their own; the clients share the machine with both. Ratios compare with the calm before,
+in the same run. Exits 1 where a target is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import asyncpg
+
+from benchmarks.database import Database, fill, migrated
+from benchmarks.fleet import Client, Server, clients, comes_to, quantile, workers
+
+WARM, GREAT = 1, 2
+"""A resource that is warm all the time, and one with very many bindings; their tokens are their numbers."""
+COLD_FROM = 10
+WINDOW_S, WINDOWS = 1.0, 9
+PACE_S = 0.003
+COLD = 1_000
+FLOODERS = 8
+GROWN_MB = 64
+"""What a flood may leave behind: negative entries (a tenth of MAX_ENTRIES), the memo of paths, and the allocator's."""
+
+_GREAT_RESOURCE = """
+SET search_path = smarter_auth;
+INSERT INTO key (key_id, name) SELECT md5('great' || n)::uuid, 'great ' || n FROM generate_series(1, {count}) AS n;
+INSERT INTO token (key_id, account, digest, token_key)
+SELECT key_id, account, sha512(name::bytea), left(md5(name), 15) FROM key WHERE name LIKE 'great %';
+INSERT INTO binding (resource_id, key_id, account)
+SELECT (SELECT id FROM resource WHERE ref = '2'), key_id, account FROM key WHERE name LIKE 'great %';
+"""
+_GREAT_ACCOUNT = """
+SET search_path = smarter_auth;
+INSERT INTO resource (kind, ref, account, protection)
+SELECT 'bot', n, 'acme', 'bound' FROM generate_series(1000000, 999999 + {count}) AS n;
+INSERT INTO key (key_id, account, name)
+SELECT md5(n::text)::uuid, 'acme', 'key ' || n FROM generate_series(1000000, 999999 + {count}) AS n;
+INSERT INTO token (key_id, account, digest, token_key)
+SELECT md5(n::text)::uuid, 'acme', sha512(n::text::bytea), left(md5(n::text), 15)
+  FROM generate_series(1000000, 999999 + {count}) AS n;
+INSERT INTO binding (resource_id, key_id, account)
+SELECT id, md5(ref)::uuid, account FROM resource WHERE account = 'acme';
+ANALYZE;
+"""
+
+
+class Figure(NamedTuple):
+    """One line of the table; without a target it only tells."""
+
+    what: str
+    value: float
+    unit: str
+    most: float | None = None
+
+    @property
+    def is_met(self) -> bool:
+        return self.most is None or self.value <= self.most
+
+
+class Bounds:
+    """One worker, and what is asked of it."""
+
+    def __init__(self, server: Server, owner: asyncpg.Connection, warm: Client) -> None:
+        self._server = server
+        self._owner = owner
+        self._warm = warm
+        self._calm_ms = 0.0
+        self.found: list[Figure] = []
+
+    def tell(self, what: str, value: float, unit: str, most: float | None = None) -> None:
+        figure = Figure(what, value, unit, most)
+        self.found.append(figure)
+        verdict = "" if most is None else f"  (≤ {most:,.6g}, {'met' if figure.is_met else 'MISSED'})"
+        print(f"{value:14,.6g} {unit:7} {what}{verdict}", flush=True)
+
+    async def metric(self, name: str) -> float:
+        return (await asyncio.to_thread(self._server.metrics))[name]
+
+    async def calm(self) -> None:
+        await comes_to(self._warm, 200, WARM, str(WARM))
+        self._calm_ms = await self._usual_p99_ms()
+        self.tell("p99 of warm requests, calm", self._calm_ms, "ms")
+
+    async def cold(self) -> None:
+        """All at once, from as many connections as may be open."""
+        fills = await self.metric("cache_fills_total")
+        async with clients([self._server], COLD) as (many,):
+            told = Counter(
+                [answer.status for answer in await asyncio.gather(*(one.ask(COLD_FROM, COLD_FROM) for one in many))]
+            )
+        self.tell(f"queries for {told[200]:,} cold requests on one resource", await self._since(fills), "", 1)
+        self.tell("of them refused", COLD - told[200], "", 0)
+
+    async def _since(self, fills: float) -> float:
+        return await self.metric("cache_fills_total") - fills
+
+    async def flood(self, references: int) -> None:
+        """Of references that nobody registered, as fast as they are answered."""
+        rss_mb, began = self._server.rss_mb, time.monotonic()
+        left, told = iter(range(references)), Counter[int]()
+
+        async def ask_away(client: Client) -> None:
+            for number in left:
+                told[(await client.ask(f"guess-{number}-{random.randrange(10**9)}", None)).status] += 1
+                if number and number % 20_000 == 0:
+                    print(f"  {number:,} of {references:,} references", file=sys.stderr, flush=True)
+
+        async with clients([self._server], FLOODERS) as (many,):
+            during_ms = await self._p99_ms_while(asyncio.gather(*map(ask_away, many)))
+        rate = references / (time.monotonic() - began)
+        self.tell(
+            f"random references, {rate:,.0f} a second; answered otherwise than open", references - told[200], "", 0
+        )
+        self.tell("memory that the flood leaves behind", self._server.rss_mb - rss_mb, "MB", GROWN_MB)
+        self.tell("entries of what is none", await self.metric('cache_entries{of="unknown"}'), "", 10_000)
+        self.tell("p99 of warm requests during the flood, over calm", during_ms / self._calm_ms, "")
+        after_ms = await self._usual_p99_ms()
+        self.tell("p99 of warm requests after the flood, over calm", after_ms / self._calm_ms, "", 2)
+
+    async def account(self, resources: int) -> None:
+        """One statement changes every key of an account, a part of which is warm and asked for all the time."""
+        await self._owner.execute(_GREAT_ACCOUNT.format(count=resources), timeout=300)
+        mine = range(1_000_000, 1_000_000 + min(resources, 2_000))
+        async with clients([self._server], 8) as (many,):
+            for number in mine:
+                await many[0].ask(number, number)
+            flushes, told = await self.metric("flushes_total"), Counter[int]()
+            asking = [asyncio.create_task(_ask_on(client, mine, told)) for client in many]
+            began = time.monotonic()
+            during_ms = await self._p99_ms_while(
+                self._owner.execute("UPDATE smarter_auth.key SET is_active = false WHERE account = 'acme'", timeout=300)
+            )
+            taken_s, committed_s = time.monotonic() - began, time.monotonic()
+            await comes_to(self._warm, 401, mine[0], str(mine[0]))
+            lag_ms = 1000 * (time.monotonic() - committed_s)
+            await asyncio.sleep(1)
+            for task in asking:
+                task.cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
+        self.tell(f"all of {resources:,} keys of an account changed, in", taken_s, "s")
+        self.tell("answers 503 meanwhile", sum(told.values()) - told[200] - told[401], "", 0)
+        self.tell("flushes", await self.metric("flushes_total") - flushes, "", 0)
+        self.tell("until they are refused", lag_ms, "ms", 1000)
+        self.tell("p99 of warm requests of another account, over calm", during_ms / self._calm_ms, "")
+
+    async def resource(self, bindings: int) -> None:
+        await self._owner.execute(_GREAT_RESOURCE.format(count=bindings), timeout=300)
+        await asyncio.sleep(1.5)  # A heartbeat, so that the change is heard before the first request and not with it.
+        first = await self._warm.ask(GREAT, str(GREAT))
+        self.tell(
+            f"first request for a resource with {bindings:,} bindings", 1000 * (first.came_s - first.sent_s), "ms"
+        )
+        taken = [await self._warm.ask(GREAT, str(GREAT)) for _ in range(200)]
+        self.tell("refused of 200 warm ones", sum(answer.status != 200 for answer in taken), "", 0)
+        self.tell("median of the warm ones", quantile([1000 * (one.came_s - one.sent_s) for one in taken], 0.5), "ms")
+        await self._owner.execute("UPDATE smarter_auth.key SET revoked_at = now() WHERE key_id = md5('2')::uuid")
+        committed_s = time.monotonic()
+        await comes_to(self._warm, 401, GREAT, str(GREAT))
+        self.tell("until one of them that is revoked is refused", 1000 * (time.monotonic() - committed_s), "ms", 1000)
+
+    async def _usual_p99_ms(self) -> float:
+        """The median of several windows, since the machine may be somebody else's for a moment."""
+        return statistics.median([await self._p99_ms_while(asyncio.sleep(WINDOW_S)) for _ in range(WINDOWS)])
+
+    async def _p99_ms_while(self, work: Awaitable[object]) -> float:
+        """Of warm requests, one every few milliseconds, for as long as the work takes."""
+        working, taken = asyncio.ensure_future(work), []
+        while not working.done():
+            answer = await self._warm.ask(WARM, str(WARM))
+            assert answer.status == 200, answer
+            taken.append(1000 * (answer.came_s - answer.sent_s))
+            await asyncio.sleep(PACE_S)
+        await working
+        return quantile(taken, 0.99)
+
+
+async def _ask_on(client: Client, numbers: range, told: Counter[int]) -> None:
+    while True:
+        number = random.choice(numbers)
+        told[(await client.ask(number, str(number))).status] += 1
+        await asyncio.sleep(PACE_S)
+
+
+async def measure(references: int, resources: int, bindings: int) -> list[Figure]:
+    async with migrated() as database:
+        await fill(database.owner, COLD_FROM, 1)
+        owner = await asyncpg.connect(database.owner)
+        try:
+            with workers([_settings(database)]) as (server,):
+                async with clients([server]) as ((warm,),):
+                    bounds = Bounds(server, owner, warm)
+                    steps: tuple[Callable[[], Awaitable[None]], ...] = (
+                        bounds.calm,
+                        bounds.cold,
+                        lambda: bounds.flood(references),
+                        lambda: bounds.account(resources),
+                        lambda: bounds.resource(bindings),
+                    )
+                    for step in steps:
+                        await step()
+                    return bounds.found
+        finally:
+            await owner.close()
+
+
+def _settings(database: Database) -> dict[str, str]:
+    return {"database_url": database.runtime, "routes": "bot /bots/{ref}", "metrics_path": "/metrics"}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--references", type=int, default=200_000)
+    parser.add_argument("--resources", type=int, default=100_000, help="of one account")
+    parser.add_argument("--bindings", type=int, default=10_000, help="of one resource")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    found = asyncio.run(measure(options.references, options.resources, options.bindings))
+    if options.json:
+        options.json.write_text(json.dumps([one._asdict() | {"is_met": one.is_met} for one in found], indent=1))
+    return 0 if all(one.is_met for one in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,415 @@
+"""Ten minutes of everything at once: workers, writers, revocations, faults and floods; then a verdict and the figures.
+
+    python -m benchmarks.soak [--duration 600] [--json FILE]
+
+Four uvicorn processes on a PostgreSQL and a Valkey of their own, each listening through a wire of its own that can be
+cut. Whatever a worker answers is held against what was committed: no grant by a key that was revoked longer ago than
+MAX_STALENESS_S, no open answer for a protected resource, no refusal of a valid token, and no 503 while all is well.
+Exits 1 where one of them was seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import asyncpg
+
+from benchmarks.database import fill
+from benchmarks.fleet import Answer, Client, Server, quantile, workers
+from tests.database_support import Database
+from tests.postgres_support import Postgres, Proxy
+from tests.valkey_support import Valkey
+
+WORKERS = 4
+HEARTBEAT_S, MAX_STALENESS_S = 1.0, 5.0
+CALM_S, LASTS_S = 8.0, 3.0
+"""How long it is quiet before each fault, and how long those last that do not end by themselves."""
+GRACE_S = 30.0
+"""How long after a fault the workers may take until all is well again."""
+PACE_S = 0.02
+VALID, REVOKED, OPEN, OTHERS = 1, 2, 9, range(10, 60)
+"""A resource with a valid token, one whose only key is revoked, one that is open, and those that writers change."""
+FIRST = 100
+"""From here on each resource's key is revoked, one after the other; tokens are the numbers of their resources."""
+KEYS = 20_000
+LOST = (OSError, EOFError, TimeoutError)
+DOWN = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
+WRITES = (
+    "UPDATE key SET is_active = NOT is_active WHERE key_id = md5($1::text)::uuid",
+    "UPDATE key SET is_active = NOT is_active"
+    " WHERE key_id IN (SELECT md5(n::text)::uuid FROM generate_series(10, 59) AS n)",
+    "UPDATE resource SET name = 'bot-' || $1 || (random() * 1e6)::int WHERE ref = $1::text",
+    "DELETE FROM binding WHERE resource_id = (SELECT id FROM resource WHERE ref = $1::text)",
+    "INSERT INTO binding (resource_id, key_id, account) SELECT id, md5($1::text)::uuid, account FROM resource"
+    " WHERE ref = $1::text ON CONFLICT DO NOTHING",
+    "UPDATE token SET valid_until = now() + interval '1 hour' WHERE key_id = md5($1::text)::uuid",
+    "UPDATE resource SET on_error = CASE on_error WHEN 'deny' THEN 'stale' ELSE 'deny' END WHERE ref = $1::text",
+)
+
+
+@dataclass
+class Report:
+    """What was seen so far."""
+
+    answers: Counter[str] = field(default_factory=Counter)
+    calm_lags_ms: list[float] = field(default_factory=list)
+    fault_lags_ms: list[float] = field(default_factory=list)
+    recoveries_s: dict[str, list[float]] = field(default_factory=dict)
+    wrong: list[str] = field(default_factory=list)
+    written: int = 0
+    fault: str = ""
+    """The one that goes on, or that not every worker has got over."""
+    faulty_at_s: float = 0.0
+    """When the last one was over."""
+
+    @contextmanager
+    def during(self, fault: str) -> Iterator[None]:
+        self.fault = fault
+        try:
+            yield
+        finally:
+            self.fault, self.faulty_at_s = "", time.monotonic()
+
+    def was_calm(self, since_s: float) -> bool:
+        """Whether no fault has been on since then."""
+        return not self.fault and self.faulty_at_s < since_s
+
+
+class Visitor:
+    """Somebody who asks one worker, and comes again when it was away."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._client: Client | None = None
+
+    async def ask(self, ref: object, token: object = None) -> Answer | None:
+        """The answer, or None where the worker is away."""
+        try:
+            async with asyncio.timeout(GRACE_S):
+                self._client = self._client or await Client.connect(self._server.port)
+                return await self._client.ask(ref, None if token is None else str(token))
+        except LOST:
+            self._client = None
+            await asyncio.sleep(0.05)
+            return None
+
+
+class Soak:
+    """The parts, and those who use and break them."""
+
+    def __init__(
+        self, postgres: Postgres, database: Database, valkey: Valkey, wires: list[Proxy], servers: list[Server]
+    ) -> None:
+        self.report = Report()
+        self._postgres = postgres
+        self._database = database
+        self._valkey = valkey
+        self._wires = wires
+        self._servers = servers
+
+    # Those who ask
+
+    async def visit(self, server: Server) -> None:
+        """With a valid token, with a revoked one, with none where one is asked for, and where none is."""
+        visitor = Visitor(server)
+        who = (
+            ("valid", VALID, VALID, {200}),
+            ("revoked", REVOKED, REVOKED, {401}),
+            ("anonymous", VALID, None, {401}),
+            ("open", OPEN, None, {200}),
+        )
+        while True:
+            for name, ref, token, right in who:
+                began_s = time.monotonic()
+                answer = await visitor.ask(ref, token)
+                if answer is not None:
+                    self._judge(name, answer, right, began_s)
+                await asyncio.sleep(PACE_S)
+
+    def _judge(self, name: str, answer: Answer, right: set[int], began_s: float) -> None:
+        is_unknown = answer.status == 503
+        self.report.answers[f"{name} {answer.status}"] += 1
+        if answer.status not in right and not is_unknown:
+            self.report.wrong.append(f"{name} got {answer.status}, {self.report.fault or 'all was well'}")
+        if is_unknown and self.report.was_calm(began_s):
+            self.report.wrong.append(f"{name} got 503 while all was well")
+
+    async def flood(self, server: Server) -> None:
+        """Of references that nobody registered, now and then."""
+        visitor = Visitor(server)
+        while True:
+            await asyncio.sleep(random.uniform(0, 10))
+            for _ in range(500):
+                if answer := await visitor.ask(f"guess-{random.randrange(10**12)}"):
+                    self.report.answers[f"flood {answer.status}"] += 1
+
+    # Those who write
+
+    async def write(self) -> None:
+        """What other administrators do to other keys."""
+        while True:
+            try:
+                connection = await asyncpg.connect(
+                    self._database.owner, server_settings={"search_path": "smarter_auth"}, timeout=2, command_timeout=2
+                )
+            except DOWN:
+                await asyncio.sleep(0.1)
+                continue
+            with suppress(*DOWN):
+                while True:
+                    statement = random.choice(WRITES).replace("$1", str(random.choice(OTHERS)))
+                    await connection.execute(statement)
+                    self.report.written += 1
+                    await asyncio.sleep(random.uniform(0, 0.1))
+            connection.terminate()
+
+    async def revoke(self) -> None:
+        """One key after the other, each of which every worker has at hand."""
+        visitors = [Visitor(server) for server in self._servers]
+        for number in range(FIRST, FIRST + KEYS):
+            began_s = time.monotonic()
+            await asyncio.gather(*(visitor.ask(number, number) for visitor in visitors))
+            committed: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+            polls = [asyncio.create_task(self._last_grant(visitor, number, committed)) for visitor in visitors]
+            await self._revoke(number)
+            committed.set_result(time.monotonic())
+            lag_ms = 1000 * max(0.0, max(await asyncio.gather(*polls)) - committed.result())
+            lags = self.report.calm_lags_ms if self.report.was_calm(began_s) else self.report.fault_lags_ms
+            lags.append(lag_ms)
+            if lag_ms > 1000 * MAX_STALENESS_S:
+                self.report.wrong.append(f"bot {number} was granted {lag_ms:.0f} ms after its COMMIT")
+
+    async def _revoke(self, number: int) -> None:
+        """Until the database has said so."""
+        while True:
+            with suppress(*DOWN):
+                connection = await asyncpg.connect(self._database.owner, timeout=2, command_timeout=2)
+                try:
+                    await connection.execute(
+                        "UPDATE smarter_auth.key SET revoked_at = now() WHERE key_id = md5($1::text)::uuid", str(number)
+                    )
+                    return
+                finally:
+                    connection.terminate()
+            await asyncio.sleep(0.05)
+
+    async def _last_grant(self, visitor: Visitor, number: int, committed: asyncio.Future[float]) -> float:
+        """When the last request was sent that was granted; who was refused once is refused for good."""
+        last_s, refused = 0.0, 0
+        while refused < 10:
+            is_over = committed.done()
+            answer = await visitor.ask(number, number)
+            if answer is not None and answer.status == 200:
+                last_s = answer.sent_s
+                if refused:
+                    self.report.wrong.append(f"bot {number} was granted again after a refusal")
+            refused += is_over and answer is not None and answer.status == 401
+            await asyncio.sleep(0.005)
+        return last_s
+
+    # Those who break
+
+    async def restart_postgres(self) -> None:
+        await asyncio.to_thread(self._postgres.restart)
+
+    async def kill_postgres(self) -> None:
+        await asyncio.to_thread(self._postgres.kill)
+        await asyncio.sleep(LASTS_S)
+        await asyncio.to_thread(self._postgres.start)
+
+    async def freeze_postgres(self) -> None:
+        async with self._postgres.frozen():
+            await asyncio.sleep(2 * LASTS_S)
+
+    async def exhaust_postgres(self) -> None:
+        """No connection is left for the role that the workers have."""
+        role = self._database.runtime_role
+        await self._postgres.execute(f"ALTER ROLE {role} CONNECTION LIMIT 0")
+        await self._postgres.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{role}'")
+        await asyncio.sleep(LASTS_S)
+        await self._postgres.execute(f"ALTER ROLE {role} CONNECTION LIMIT -1")
+
+    async def cut_wires_silently(self) -> None:
+        for wire in self._wires:
+            wire.swallows = True
+        await asyncio.sleep(2 * LASTS_S)
+        for wire in self._wires:
+            wire.cut()
+            wire.swallows = False
+
+    async def cut_wires(self) -> None:
+        for wire in self._wires:
+            wire.cut()
+
+    async def kill_valkey(self) -> None:
+        """It comes back empty."""
+        self._valkey.kill()
+        await asyncio.sleep(LASTS_S)
+        await asyncio.to_thread(self._valkey.start)
+
+    async def freeze_valkey(self) -> None:
+        self._valkey.freeze()
+        await asyncio.sleep(LASTS_S)
+        self._valkey.thaw()
+
+    async def kill_worker(self) -> None:
+        server = random.choice(self._servers)
+        await asyncio.to_thread(server.kill)
+        server.start()
+
+    @property
+    def faults(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
+        return {
+            "PostgreSQL restarted": self.restart_postgres,
+            "listening wires cut silently": self.cut_wires_silently,
+            "Valkey killed": self.kill_valkey,
+            "PostgreSQL killed": self.kill_postgres,
+            "a worker killed": self.kill_worker,
+            "PostgreSQL frozen": self.freeze_postgres,
+            "Valkey frozen": self.freeze_valkey,
+            "PostgreSQL out of connections": self.exhaust_postgres,
+            "listening wires cut": self.cut_wires,
+        }
+
+    async def break_things(self, until_s: float) -> None:
+        while True:
+            for name, fault in self.faults.items():
+                if time.monotonic() + CALM_S + GRACE_S > until_s:
+                    return
+                await asyncio.sleep(CALM_S)
+                with self.report.during(name):
+                    await fault()
+                    over_s = time.monotonic()
+                    await self.is_well()
+                    self.report.recoveries_s.setdefault(name, []).append(time.monotonic() - over_s)
+
+    async def is_well(self) -> None:
+        """Wait until every worker grants, refuses and leaves open what it should, by what it reads now."""
+        async with asyncio.timeout(GRACE_S):
+            for visitor in [Visitor(server) for server in self._servers]:
+                while [await self._status(visitor, *asked) for asked in ((VALID, VALID), (OPEN, None))] != [200, 200]:
+                    await asyncio.sleep(0.02)
+                while await self._status(visitor, f"new-{random.randrange(10**12)}", None) != 200:
+                    await asyncio.sleep(0.02)
+
+    async def _status(self, visitor: Visitor, ref: object, token: object) -> int:
+        answer = await visitor.ask(ref, token)
+        return 0 if answer is None else answer.status
+
+    # All together
+
+    async def run(self, duration_s: float) -> None:
+        until_s = time.monotonic() + duration_s
+        await self.is_well()
+        print(f"{WORKERS} workers are up; {duration_s:.0f} s to go", file=sys.stderr, flush=True)
+        self.report.faulty_at_s = time.monotonic()
+        rss_mb = [server.rss_mb for server in self._servers]
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self.visit(server)) for server in self._servers for _ in range(2)]
+            tasks += [group.create_task(self.flood(server)) for server in self._servers]
+            tasks += [group.create_task(self.write()) for _ in range(2)]
+            tasks += [group.create_task(self.revoke()), group.create_task(self._show_progress(until_s))]
+            breaking = group.create_task(self.break_things(until_s))
+            await asyncio.sleep(until_s - time.monotonic())
+            await breaking
+            for task in tasks:
+                task.cancel()
+        grown = [server.rss_mb - before for server, before in zip(self._servers, rss_mb, strict=True)]
+        self.grown_mb = max(grown)
+
+    async def _show_progress(self, until_s: float) -> None:
+        while True:
+            await asyncio.sleep(10)
+            report = self.report
+            print(
+                f"{until_s - time.monotonic():5.0f} s left: {report.answers.total():,} answers,"
+                f" {len(report.calm_lags_ms) + len(report.fault_lags_ms)} revoked, {report.written:,} written,"
+                f" {len(report.wrong)} wrong; {report.fault or 'calm'}",
+                file=sys.stderr,
+                flush=True,
+            )
+
+
+def show(report: Report, grown_mb: float) -> None:
+    print("answers     " + ", ".join(f"{name}: {count:,}" for name, count in sorted(report.answers.items())))
+    for what, lags in (("while all is well", report.calm_lags_ms), ("around faults", report.fault_lags_ms)):
+        if lags:
+            print(
+                f"last grant  {what}: {len(lags)} revocations, median {statistics.median(lags):.1f} ms,"
+                f" p99 {quantile(lags, 0.99):.0f} ms, max {max(lags):.0f} ms after COMMIT"
+            )
+    for name, taken in report.recoveries_s.items():
+        print(f"well again  {name}: {max(taken):.2f} s at most, {len(taken)} times")
+    print(f"writers     {report.written:,} statements of others; memory grown by {grown_mb:.1f} MB at most")
+    for what, count in Counter(report.wrong).most_common(20):
+        print(f"WRONG       {what} ({count} times)")
+    print(
+        "verdict     " + ("nothing wrong was seen" if not report.wrong else f"{len(report.wrong)} answers were wrong")
+    )
+
+
+@asynccontextmanager
+async def soaking() -> AsyncIterator[Soak]:
+    async with AsyncExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        postgres = stack.enter_context(Postgres(directory / "pg"))
+        valkey = stack.enter_context(Valkey())
+        database = await postgres.database()
+        await fill(database.owner, FIRST + KEYS, 1)
+        owner = await asyncpg.connect(database.owner)
+        await owner.execute(
+            f"""
+            UPDATE smarter_auth.key SET revoked_at = now() WHERE key_id = md5('{REVOKED}')::uuid;
+            DELETE FROM smarter_auth.binding USING smarter_auth.resource
+             WHERE resource.id = resource_id AND ref = '{OPEN}';
+            SELECT smarter_auth.release(id, 'soak', 'open') FROM smarter_auth.resource WHERE ref = '{OPEN}';
+            """
+        )
+        await owner.close()
+        wires = [await stack.enter_async_context(Proxy(postgres.socket)) for _ in range(WORKERS)]
+        usual = {
+            "database_url": database.runtime,
+            "routes": "bot /bots/{ref}",
+            "cache_url": valkey.url,
+            "heartbeat_s": str(HEARTBEAT_S),
+            "max_staleness_s": str(MAX_STALENESS_S),
+            "failed_attempts": "",
+        }
+        servers = stack.enter_context(workers([usual | {"listen_url": wire.url(database.runtime)} for wire in wires]))
+        yield Soak(postgres, database, valkey, wires, servers)
+
+
+async def soak(duration_s: float) -> tuple[Report, float]:
+    async with soaking() as parts:
+        await parts.run(duration_s)
+    await asyncio.sleep(0.1)  # Until the ends of the wires have heard that they are cut.
+    return parts.report, parts.grown_mb
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--duration", type=float, default=600, metavar="SECONDS")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    report, grown_mb = asyncio.run(soak(options.duration))
+    show(report, grown_mb)
+    if options.json:
+        options.json.write_text(json.dumps(vars(report) | {"grown_mb": grown_mb}, indent=1))
+    return 1 if report.wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
