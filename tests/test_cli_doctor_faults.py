@@ -41,6 +41,12 @@ def only(run: Commands, exit_code: int, check: str) -> str:
     return str(found[check]["message"])
 
 
+@pytest.fixture
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing is to be heard, there is no need to wait long for it."""
+    monkeypatch.setattr(examination, "PATIENCE_S", 0.3)
+
+
 def execute(database: Database, script: str) -> None:
     rows(database.owner, "SELECT 1", script.replace("RUNTIME", database.runtime_role))
 
@@ -133,6 +139,7 @@ def test_a_listening_connection_that_cannot_be_had(run: Commands) -> None:
     assert list(told(run, UNREACHABLE)) == ["listen", "heartbeat"]
 
 
+@pytest.mark.usefixtures("_impatient")
 def test_two_urls_that_lead_to_two_databases(run: Commands, other_database: Database) -> None:
     run.set(listen_url=other_database.runtime)
     found = told(run, PROBLEM)
@@ -151,6 +158,7 @@ def newest() -> Iterator[PlainPostgres]:
         yield server
 
 
+@pytest.mark.usefixtures("_impatient")
 def test_a_transaction_pooler_that_nobody_told_us_of(run: Commands, newest: PlainPostgres) -> None:
     url = asyncio.run(newest.database())
     tolerant = "ignore_startup_parameters = jit, plan_cache_mode, default_transaction_isolation"
@@ -162,7 +170,7 @@ def test_a_transaction_pooler_that_nobody_told_us_of(run: Commands, newest: Plai
         run.set(statement_cache_size="0")
         assert list(told(run, 0)) == ["listen"]
         run.set(listen_url=url)
-        assert told(run, 0) == {}
+        assert told(run, 0) == {}  # Heard at once.
         run.set(listen_url=through(url, port))
         assert "was not heard" in told(run, PROBLEM)["listen"]["message"]
     with pgbouncer(newest, "transaction") as port:
@@ -173,6 +181,7 @@ def test_a_transaction_pooler_that_nobody_told_us_of(run: Commands, newest: Plai
 # The shared cache
 
 
+@pytest.mark.usefixtures("_impatient")
 def test_a_shared_cache_that_is_down_hangs_or_asks_for_another_password(run: Commands) -> None:
     with Valkey(password="simsim") as valkey:
         run.set(cache_url=valkey.url)

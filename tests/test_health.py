@@ -40,9 +40,13 @@ def not_ready(reason: str) -> tuple[int, dict[str, Any]]:
     return 503, {"status": "not_ready", "reasons": [reason]}
 
 
+CALM = QUICK | {"max_staleness_s": PATIENCE_S}
+"""A busy machine makes no heartbeat late."""
+
+
 @asynccontextmanager
 async def running(url: str, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
-    async with lifespan(guarded(url, **(QUICK | PATHS | settings))) as app, client(app) as http:
+    async with lifespan(guarded(url, **(CALM | PATHS | settings))) as app, client(app) as http:
         yield http
 
 
@@ -167,8 +171,7 @@ async def test_a_worker_is_ready_at_once(database: Database) -> None:
 async def test_it_is_not_ready_while_the_database_is_gone_and_ready_again_afterwards(
     fault: str, own_server: Postgres, own_database: Database
 ) -> None:
-    async with running(own_database.runtime) as http:
-        assert await told(http) == READY
+    async with running(own_database.runtime, **QUICK) as http:
         async with GONE[fault](own_server):
             await comes_to(http, not_ready("store_unreachable"))
         await comes_to(http, READY)
@@ -186,7 +189,7 @@ async def test_a_database_that_is_gone_at_the_start_is_told_of_without_its_addre
 
 
 async def test_grants_by_what_is_old_are_told_of(own_server: Postgres, own_database: Database) -> None:
-    async with running(own_database.runtime, stale_if_error_s=FOREVER_S) as http:
+    async with running(own_database.runtime, **QUICK, stale_if_error_s=FOREVER_S) as http:
         async with GONE["stopped"](own_server):
             await comes_to(http, degraded("store_unreachable", "stale_served"))
         await comes_to(http, READY)
@@ -206,21 +209,21 @@ async def test_without_listen_it_lives_by_the_heartbeat(database: Database) -> N
 
 
 async def test_a_listening_connection_that_is_lost_degrades_it(database: Database) -> None:
-    async with running(database.runtime, listen_url="postgresql://127.0.0.1:1/none") as http:
+    async with running(database.runtime, **QUICK, listen_url="postgresql://127.0.0.1:1/none") as http:
         await comes_to(http, degraded("heartbeat_late"))
 
 
 async def test_a_shared_cache_that_is_lost_degrades_it(database: Database, keys: Keys) -> None:
     await keys.add_resource(KEYED)
     with Valkey() as valkey:
-        async with running(database.runtime, cache_url=valkey.url, max_staleness_s=FOREVER_S) as http:
+        async with running(database.runtime, cache_url=valkey.url) as http:
             assert await told(http) == READY
             valkey.kill()
             await comes_to(http, degraded("shared_cache_unreachable"), asking="/bots/")
 
 
 async def test_a_schema_that_is_gone_is_told_of(database: Database, owner: asyncpg.Connection) -> None:
-    async with running(database.runtime) as http:
+    async with running(database.runtime, **QUICK) as http:
         await owner.execute("ALTER SCHEMA smarter_auth RENAME TO elsewhere")
         await comes_to(http, not_ready("schema_mismatch"))
 
@@ -231,9 +234,9 @@ async def test_a_kind_that_is_protected_and_has_no_route_is_told_of(database: Da
         assert await told(http) == degraded("kinds_unrouted")
 
 
-async def test_any_number_of_probes_ask_the_database_one_question(
-    own_server: Postgres, own_database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Store]:
+    """One entry for each question that a probe has asked the database."""
     asked: list[Store] = []
 
     async def check(store: Store) -> None:
@@ -241,12 +244,23 @@ async def test_any_number_of_probes_ask_the_database_one_question(
         await Store.domains(store)
 
     monkeypatch.setattr(Store, "check", check)
-    async with running(own_database.runtime) as http:
-        await asyncio.gather(*[told(http) for _ in range(50)])
-        assert not asked  # Nothing is, as long as heartbeats are answered.
-        async with GONE["frozen"](own_server):
-            await comes_to(http, not_ready("store_unreachable"))
-            asked.clear()
-            answers = await asyncio.gather(*[told(http) for _ in range(50)])
-            assert answers == [not_ready("store_unreachable")] * 50
-            assert len(asked) == 1
+    return asked
+
+
+async def test_probes_ask_the_database_nothing_while_heartbeats_are_answered(
+    database: Database, asked: list[Store]
+) -> None:
+    async with running(database.runtime) as http:
+        assert await asyncio.gather(*[told(http) for _ in range(50)]) == [READY] * 50
+        assert not asked
+
+
+async def test_any_number_of_probes_ask_the_database_one_question(
+    own_server: Postgres, own_database: Database, asked: list[Store]
+) -> None:
+    async with running(own_database.runtime, **QUICK) as http, GONE["frozen"](own_server):
+        await comes_to(http, not_ready("store_unreachable"))
+        asked.clear()
+        answers = await asyncio.gather(*[told(http) for _ in range(50)])
+        assert answers == [not_ready("store_unreachable")] * 50
+        assert len(asked) == 1
