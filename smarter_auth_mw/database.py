@@ -17,7 +17,7 @@ SQL = resources.files("smarter_auth_mw") / "sql"
 QUERIES: Any = aiosql.from_str((SQL / "queries.sql").read_text("utf-8"), "asyncpg")
 """The statements of ``queries.sql``, by name."""
 
-SCHEMA = 4
+SCHEMA = 5
 """The newest schema that this release knows: the number of its last migration."""
 
 CONNECT_TIMEOUT_S = 5

@@ -24,10 +24,14 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from smarter_auth_mw.database import CONNECT_TIMEOUT_S, SQL, close, connecting, explained, reported
-from smarter_auth_mw.errors import NotFoundError, SchemaError
+from smarter_auth_mw.errors import NotFoundError, RefusedError, SchemaError
 from smarter_auth_mw.settings import mask_url
 
 VERSION_TABLE = "schema_version"
+NATIVE, SMARTER = "native", "smarter"
+"""Layouts: our own tables alone, or those of a Smarter platform too."""
+ATTACHES_FROM = "0005"
+"""The schema that a platform can first be attached to."""
 
 Progress = Callable[[str], None]
 
@@ -41,7 +45,7 @@ class MigrationStatus:
 
     schema: str | None
     pending: list[str]
-    layout: str = "native"
+    layout: str = NATIVE
 
 
 async def status(url: str) -> MigrationStatus:
@@ -49,20 +53,38 @@ async def status(url: str) -> MigrationStatus:
     with reported(mask_url(url)):
         connection = await _connect(url)
         try:
-            return _status(await _version(connection))
+            version = await _version(connection)
+            return _status(version, await _layout(connection, version))
         finally:
             await close(connection)
 
 
-async def migrate(url: str, runtime_role: str | None = None, progress: Progress | None = None) -> MigrationStatus:
+async def migrate(
+    url: str, runtime_role: str | None = None, progress: Progress | None = None, *, attach: bool = False
+) -> MigrationStatus:
     """Run what is pending, in one transaction, and grant ``runtime_role`` what a running application needs.
 
-    ``progress`` is told each migration as it is done. Two runs at once are harmless. Raises ``UnavailableError`` with
-    what an administrator has to do, ``SchemaError``, and ``NotFoundError`` for a role that does not exist.
+    An attached platform is brought up to date too; ``attach`` attaches the one that is in the database. ``progress`` is
+    told each migration as it is done. Two runs at once are harmless. Raises ``UnavailableError`` with what an
+    administrator has to do, ``SchemaError``, and ``NotFoundError`` for a role that does not exist.
     """
-    await status(url)
-    asked = {"is_upgrade": True, "runtime_role": runtime_role, "progress": progress}
+    attach = attach or (await status(url)).layout == SMARTER
+    asked = {"is_upgrade": True, "is_attached": attach, "runtime_role": runtime_role, "progress": progress}
     await _run(url, lambda config: command.upgrade(config, "head"), **asked)
+    return await status(url)
+
+
+async def detach(url: str) -> MigrationStatus:
+    """Let the attached platform go, with all that we hold in its database, and leave no trace there."""
+    if (await status(url)).layout != SMARTER:
+        raise RefusedError("No platform is attached here.", hint="To see what is there: smarter-auth db status")
+    connection = await _connect(url)
+    try:
+        with reported(mask_url(url)):
+            async with connection.transaction():
+                await connection.execute((SQL / "migrations" / "detach.sql").read_text("utf-8"))
+    finally:
+        await close(connection)
     return await status(url)
 
 
@@ -86,11 +108,12 @@ async def restored(url: str) -> None:
 
 async def sql(url: str | None = None, runtime_role: str | None = None) -> str:
     """What ``migrate`` would run on that database, or without one on an empty one, as a script for ``psql``."""
-    start = (await status(url)).schema if url else None
+    found = await status(url) if url else MigrationStatus(None, [])
     output = io.StringIO()
-    config = _config(output_buffer=output, is_upgrade=True, runtime_role=runtime_role)
+    is_attached = found.layout == SMARTER
+    config = _config(output_buffer=output, is_upgrade=True, is_attached=is_attached, runtime_role=runtime_role)
     async with _alone():
-        command.upgrade(config, f"{start or 'base'}:head", sql=True)
+        command.upgrade(config, f"{found.schema or 'base'}:head", sql=True)
     return output.getvalue()
 
 
@@ -119,10 +142,12 @@ def run(path: str) -> None:
 
 
 def settle() -> None:
-    """After an upgrade: another epoch where the database has moved, and the rights of the running role."""
+    """Afterwards: another epoch where the database has moved, the attachment, the rights of the running role."""
     attributes = context.config.attributes
     if attributes.get("is_upgrade"):
         run("settle.sql")
+    if attributes.get("is_attached"):
+        run("attach.sql")
     if attributes.get("runtime_role") is not None:
         context.execute(select(func.smarter_auth.grant_runtime(literal(attributes["runtime_role"], String))))
 
@@ -188,11 +213,18 @@ async def _version(connection: Any) -> str | None:
     return version
 
 
-def _status(schema: str | None) -> MigrationStatus:
+async def _layout(connection: Any, version: str | None) -> str:
+    if version is None or version < ATTACHES_FROM:
+        return NATIVE
+    layout: str = await connection.fetchval("SELECT layout FROM smarter_auth.meta")
+    return layout
+
+
+def _status(schema: str | None, layout: str) -> MigrationStatus:
     known = [script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()][::-1]
     if schema is not None and schema not in known:
         raise SchemaError(
             f"The database has schema {schema}, too new for this release, which knows {known[-1]}.",
             hint="Upgrade smarter_auth_mw: pip install -U smarter_auth_mw",
         )
-    return MigrationStatus(schema, [revision for revision in known if schema is None or revision > schema])
+    return MigrationStatus(schema, [revision for revision in known if schema is None or revision > schema], layout)

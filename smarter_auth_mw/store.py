@@ -365,9 +365,9 @@ def _check_storable(text: str) -> None:
 def _read_claimants(kind: str, rows: Sequence[Any]) -> Read:
     """What an alias stands for: nothing and several are resources without a reference, unknown and closed."""
     directory, head = f"directory:{kind}", rows[0]
-    if head["id"] is None:
+    if head["ref"] is None:
         return Read(Bindings(Resource(kind, "")), head["snapshot"], (directory,))
-    if len({row["id"] for row in rows}) > 1:
+    if len({row["ref"] for row in rows}) > 1:
         closed = Bindings(Resource(kind, ""), head["account"], Protection.DECLARED)
         return Read(closed, head["snapshot"], (directory,))
     read = _read(Resource(kind, head["ref"]), rows)
@@ -377,25 +377,27 @@ def _read_claimants(kind: str, rows: Sequence[Any]) -> Read:
 def _read(asked: Resource, rows: Sequence[Any]) -> Read:
     head = rows[0]
     by_itself = f"resource:{asked.lookup}"
-    if head["id"] is None:
+    if head["ref"] is None:
         return Read(Bindings(asked), head["snapshot"], (by_itself, f"kind:{asked.kind}"))
-    bindings = tuple(_binding(row) for row in rows if row["key_id"] is not None)
-    accounts = dict.fromkeys((head["account"], *(binding.account for binding in bindings)))
-    keys = dict.fromkeys(binding.key_id for binding in bindings)
+    bound = [row for row in rows if row["key_id"] is not None]
     facts = Bindings(
         Resource(asked.kind, head["ref"]),
         intern(head["account"]),
         Protection(head["protection"]),
         head["on_error"],
-        bindings,
+        tuple(map(_binding, bound)),
     )
-    sources = (
-        by_itself,
-        f"bindings:{head['id']}",
-        *(intern(f"account:{account}") for account in accounts),
-        *(f"key:{key_id}" for key_id in keys),
-    )
-    return Read(facts, head["snapshot"], sources)
+    sources = [by_itself, intern(f"account:{head['account']}"), *(head["sources"] or ())]
+    if head["id"] is not None:
+        sources.append(f"bindings:{head['id']}")
+    for row in bound:
+        sources += _key_sources(row)
+    return Read(facts, head["snapshot"], tuple(filter(None, dict.fromkeys(sources))))
+
+
+def _key_sources(row: Any) -> Sequence[str]:
+    """What a key depends on: the platform's tell it themselves."""
+    return row["key_sources"] or (f"key:{row['key_id']}", intern(f"account:{row['key_account']}"))
 
 
 def _read_token(own: Resource, rows: Sequence[Any]) -> Read:
@@ -403,7 +405,7 @@ def _read_token(own: Resource, rows: Sequence[Any]) -> Read:
     if row["key_id"] is None:
         return Read(Bindings(own), row["snapshot"], ())
     facts = Bindings(own, row["key_account"], Protection.BOUND, bindings=(_binding(row),))
-    return Read(facts, row["snapshot"], (f"key:{row['key_id']}", f"account:{row['key_account']}"))
+    return Read(facts, row["snapshot"], tuple(_key_sources(row)))
 
 
 def _binding(row: Any) -> Binding:
@@ -415,5 +417,6 @@ def _binding(row: Any) -> Binding:
         token_key=row["token_key"],
         is_active=row["is_active"],
         is_revoked=row["is_revoked"],
+        owner_is_active=row["owner_is_active"],
         expires_at_s=math.inf if row["expires_at_s"] == math.inf else row["expires_at_s"],
     )

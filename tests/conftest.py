@@ -8,4 +8,5 @@ pytest_plugins = [
     "tests.asgi_support",
     "tests.cli_support",
     "tests.faults_support",
+    "tests.platform_support",
 ]

@@ -20,7 +20,7 @@ from tests.catalog import catalog
 from tests.database_support import Database, named
 from tests.embedded_support import removed_afterwards
 
-NEWEST = "0004"
+NEWEST = "0005"
 
 
 @pytest.fixture

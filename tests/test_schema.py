@@ -261,12 +261,17 @@ async def test_running_role_may_add_to_the_audit_and_read_it(runtime: Connection
 
 async def test_functions_of_ours_are_nobodys_but_their_owners(owner: Connection) -> None:
     functions = await owner.fetch(
-        "SELECT proname, prosecdef, proconfig, proowner::regrole::text AS owner,"
+        "SELECT proname, prosecdef, proconfig, provolatile, proowner::regrole::text AS owner,"
         " has_function_privilege('public', oid, 'EXECUTE') AS is_public"
         " FROM pg_proc WHERE pronamespace = 'smarter_auth'::regnamespace"
     )
     assert {row["owner"] for row in functions} == {"smarter_auth"}
-    assert {tuple(row["proconfig"]) for row in functions} == {("search_path=pg_catalog, smarter_auth, pg_temp",)}
+    assert {row["proconfig"] and tuple(row["proconfig"]) for row in functions} == {
+        ("search_path=pg_catalog, smarter_auth, pg_temp",),
+        None,
+    }
+    # What is planned as a part of the statement that calls it changes nothing, and has its caller's rights.
+    assert not any(row["prosecdef"] or row["provolatile"] == b"v" for row in functions if not row["proconfig"])
     assert not any(row["is_public"] for row in functions)
 
 

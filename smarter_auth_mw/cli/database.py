@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from anyio import to_thread
@@ -39,6 +39,38 @@ async def status(session: Session) -> dict[str, Any]:
     from smarter_auth_mw import migrations
 
     async with owner_url(session.database_settings) as (url, _):
+        return asdict(await migrations.status(url))
+
+
+@command(group, "attach", takes_actor=False)
+async def attach(
+    session: Session,
+    platform: Annotated[Literal["smarter"], typer.Argument(help="What is in the database.")],
+    runtime_role: RuntimeRole = None,
+) -> dict[str, Any]:
+    """Guard the Smarter platform whose tables are in this database, without changing any of them."""
+    from smarter_auth_mw import migrations
+
+    async with owner_url(session.database_settings) as (url, default_role):
+        return asdict(await migrations.migrate(url, runtime_role or default_role, note, attach=platform == "smarter"))
+
+
+@command(group, "detach", takes_actor=False)
+async def detach(session: Session) -> dict[str, Any]:
+    """Let the platform go, and drop all that we hold in its database: keys of our own, audit and usage too."""
+    from smarter_auth_mw import migrations
+
+    async with owner_url(session.database_settings) as (url, _):
+        return asdict(await migrations.detach(url))
+
+
+@command(group, "restored", takes_actor=False)
+async def restored(session: Session) -> dict[str, Any]:
+    """Tell every cache that the database is another one: after a dump was restored into it, or it was cloned."""
+    from smarter_auth_mw import migrations
+
+    async with owner_url(session.database_settings) as (url, _):
+        await migrations.restored(url)
         return asdict(await migrations.status(url))
 
 

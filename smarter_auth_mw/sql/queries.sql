@@ -7,43 +7,68 @@ SELECT (SELECT max(version_num)::integer FROM smarter_auth.schema_version) AS ve
 
 -- name: read_bindings(kind, lookup)
 -- The facts of a decision and the snapshot they are read in: one row per token of each bound key; a single row
--- without a key where there is no binding, without a resource where it is not known.
+-- without a key where there is no binding, without a reference where the resource is not known.
 -- A transaction that began on a standby stays read-only: its snapshot does not tell all that is in progress.
 -- When the server was started tells one that was deposed, and goes on, from the one whose changes are heard.
--- No VOLATILE function may stand here: it could see more than the snapshot says.
+-- No VOLATILE function may stand here: it could see more than the snapshot says. The functions called platform_… are
+-- empty, and cost nothing, unless a Smarter platform is attached.
 SELECT pg_current_snapshot()::text AS snapshot,
        current_setting('transaction_read_only')::boolean AS is_standby,
        extract(epoch FROM pg_postmaster_start_time())::text AS started,
-       resource.id, resource.ref, resource.account, resource.protection, resource.on_error,
-       key.key_id::text AS key_id, key.name AS key_name, key.account AS key_account, key.is_active,
-       key.revoked_at IS NOT NULL AS is_revoked,
-       coalesce(token.digest, '') AS digest, coalesce(token.token_key, '') AS token_key,
-       coalesce(least(extract(epoch FROM key.expires_at), extract(epoch FROM token.valid_until)), 'infinity')::float8
-           AS expires_at_s
+       resource.id, coalesce(platform.ref, resource.ref) AS ref, coalesce(platform.account, resource.account) AS account,
+       CASE WHEN resource.protection <> 'open' THEN resource.protection
+            WHEN platform.is_latched THEN 'bound' ELSE 'open' END AS protection,
+       coalesce(resource.on_error, 'stale') AS on_error, platform.sources, bound.*
   FROM (SELECT) AS asked
   LEFT JOIN smarter_auth.resource ON resource.kind = :kind AND replace(resource.ref, '_', '-') = :lookup
-  LEFT JOIN smarter_auth.binding ON binding.resource_id = resource.id
-  LEFT JOIN smarter_auth.key ON key.key_id = binding.key_id
-  LEFT JOIN smarter_auth.token ON token.key_id = key.key_id;
+  LEFT JOIN smarter_auth.platform_resource(:kind, :lookup) AS platform ON true
+  LEFT JOIN LATERAL (
+       SELECT key.key_id::text AS key_id, key.name AS key_name, key.account AS key_account, key.is_active,
+              key.revoked_at IS NOT NULL AS is_revoked, true AS owner_is_active,
+              coalesce(token.digest, '') AS digest, coalesce(token.token_key, '')::text AS token_key,
+              coalesce(least(extract(epoch FROM key.expires_at), extract(epoch FROM token.valid_until)), 'infinity')::float8
+                  AS expires_at_s, NULL::text[] AS key_sources
+         FROM smarter_auth.binding
+         JOIN smarter_auth.key ON key.key_id = binding.key_id
+         LEFT JOIN smarter_auth.token ON token.key_id = key.key_id
+        WHERE binding.resource_id = resource.id
+        UNION ALL
+       SELECT * FROM smarter_auth.platform_bindings(:kind, :lookup)
+       ) AS bound ON true;
 
 -- name: read_alias(kind, form, account, value)
 -- The same for what an alias stands for. Two claimants have rows of two resources.
 SELECT pg_current_snapshot()::text AS snapshot,
        current_setting('transaction_read_only')::boolean AS is_standby,
        extract(epoch FROM pg_postmaster_start_time())::text AS started,
-       resource.id, resource.ref, resource.account, resource.protection, resource.on_error,
-       key.key_id::text AS key_id, key.name AS key_name, key.account AS key_account, key.is_active,
-       key.revoked_at IS NOT NULL AS is_revoked,
-       coalesce(token.digest, '') AS digest, coalesce(token.token_key, '') AS token_key,
-       coalesce(least(extract(epoch FROM key.expires_at), extract(epoch FROM token.valid_until)), 'infinity')::float8
-           AS expires_at_s
+       resource.id, coalesce(platform.ref, resource.ref) AS ref, coalesce(platform.account, resource.account) AS account,
+       CASE WHEN resource.protection <> 'open' THEN resource.protection
+            WHEN platform.is_latched THEN 'bound' ELSE 'open' END AS protection,
+       coalesce(resource.on_error, 'stale') AS on_error, platform.sources, bound.*
   FROM (SELECT) AS asked
-  LEFT JOIN smarter_auth.alias ON alias.kind = :kind AND alias.form = :form AND alias.account = :account
-                              AND alias.value = :value
-  LEFT JOIN smarter_auth.resource ON resource.id = alias.resource_id
-  LEFT JOIN smarter_auth.binding ON binding.resource_id = resource.id
-  LEFT JOIN smarter_auth.key ON key.key_id = binding.key_id
-  LEFT JOIN smarter_auth.token ON token.key_id = key.key_id;
+  LEFT JOIN LATERAL (
+       SELECT replace(claimant.ref, '_', '-') AS lookup
+         FROM smarter_auth.alias
+         JOIN smarter_auth.resource AS claimant ON claimant.id = alias.resource_id
+        WHERE alias.kind = :kind AND alias.form = :form AND alias.account = :account AND alias.value = :value
+        UNION ALL
+       SELECT lookup FROM smarter_auth.platform_lookups(:kind, :form, :account, :value)
+       ) AS claim ON true
+  LEFT JOIN smarter_auth.resource ON resource.kind = :kind AND replace(resource.ref, '_', '-') = claim.lookup
+  LEFT JOIN LATERAL smarter_auth.platform_resource(:kind, claim.lookup) AS platform ON true
+  LEFT JOIN LATERAL (
+       SELECT key.key_id::text AS key_id, key.name AS key_name, key.account AS key_account, key.is_active,
+              key.revoked_at IS NOT NULL AS is_revoked, true AS owner_is_active,
+              coalesce(token.digest, '') AS digest, coalesce(token.token_key, '')::text AS token_key,
+              coalesce(least(extract(epoch FROM key.expires_at), extract(epoch FROM token.valid_until)), 'infinity')::float8
+                  AS expires_at_s, NULL::text[] AS key_sources
+         FROM smarter_auth.binding
+         JOIN smarter_auth.key ON key.key_id = binding.key_id
+         LEFT JOIN smarter_auth.token ON token.key_id = key.key_id
+        WHERE binding.resource_id = resource.id
+        UNION ALL
+       SELECT * FROM smarter_auth.platform_bindings(:kind, claim.lookup)
+       ) AS bound ON true;
 
 -- name: may_change_audit()$
 -- Whether this role could rewrite what the audit says.
@@ -92,24 +117,35 @@ WITH RECURSIVE known AS (
     SELECT (SELECT min(kind) FROM smarter_auth.resource WHERE kind > known.kind) FROM known WHERE kind IS NOT NULL
 )
 SELECT kind FROM known
- WHERE EXISTS (SELECT FROM smarter_auth.resource WHERE resource.kind = known.kind AND protection <> 'open');
+ WHERE EXISTS (SELECT FROM smarter_auth.resource WHERE resource.kind = known.kind AND protection <> 'open')
+ UNION
+SELECT kind FROM smarter_auth.platform_table
+ WHERE part = 'bindings' AND EXISTS (
+       SELECT FROM smarter_auth.platform_protected() AS bound WHERE bound.kind = platform_table.kind);
 
 -- name: list_domains()
 -- Every custom domain, and the kind of the resource that it belongs to.
-SELECT DISTINCT value AS domain, kind FROM smarter_auth.alias WHERE form = 'domain';
+SELECT DISTINCT value AS domain, kind FROM smarter_auth.alias WHERE form = 'domain'
+ UNION
+SELECT domain, kind FROM smarter_auth.platform_domains();
 
 -- name: read_token(digest)
 -- The same columns for one token and its key; one row, without a key where the token is not known.
 SELECT pg_current_snapshot()::text AS snapshot,
        current_setting('transaction_read_only')::boolean AS is_standby,
-       extract(epoch FROM pg_postmaster_start_time())::text AS started,
-       key.key_id::text AS key_id, key.name AS key_name, key.account AS key_account, key.is_active,
-       key.revoked_at IS NOT NULL AS is_revoked, token.digest, token.token_key,
-       coalesce(least(extract(epoch FROM key.expires_at), extract(epoch FROM token.valid_until)), 'infinity')::float8
-           AS expires_at_s
+       extract(epoch FROM pg_postmaster_start_time())::text AS started, known.*
   FROM (SELECT) AS asked
-  LEFT JOIN smarter_auth.token ON token.digest = :digest
-  LEFT JOIN smarter_auth.key ON key.key_id = token.key_id;
+  LEFT JOIN LATERAL (
+       SELECT key.key_id::text AS key_id, key.name AS key_name, key.account AS key_account, key.is_active,
+              key.revoked_at IS NOT NULL AS is_revoked, true AS owner_is_active, token.digest, token.token_key::text AS token_key,
+              coalesce(least(extract(epoch FROM key.expires_at), extract(epoch FROM token.valid_until)), 'infinity')::float8
+                  AS expires_at_s, NULL::text[] AS key_sources
+         FROM smarter_auth.token
+         JOIN smarter_auth.key ON key.key_id = token.key_id
+        WHERE token.digest = :digest
+        UNION ALL
+       SELECT * FROM smarter_auth.platform_token(:digest)
+       ) AS known ON true;
 
 -- name: beat(previous)^
 -- A heartbeat: the snapshot that it is taken in, who answers, and the changes that the previous one did not see; those
@@ -123,7 +159,7 @@ SELECT pg_current_snapshot()::text AS snapshot,
        OR (meta.horizon < pg_snapshot_xmax(asked.previous)
            AND NOT EXISTS (SELECT FROM pg_snapshot_xip(asked.previous) AS running WHERE running <= meta.horizon))
            AS is_complete,
-       ARRAY(SELECT smarter_auth.missing_triggers()) AS missing_triggers,
+       ARRAY(SELECT smarter_auth.missing_triggers() UNION ALL SELECT smarter_auth.platform_missing()) AS missing_triggers,
        (SELECT encode(sha256(string_agg(concat_ws(' ', pg_trigger.oid, pg_trigger.xmin, pg_proc.xmin), ','
                                         ORDER BY pg_trigger.oid)::bytea), 'hex')
           FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid
