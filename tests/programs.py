@@ -85,9 +85,9 @@ def _debian(name: str, directory: Path) -> None:
     try:
         _run(["apt-get", "download", name], directory)
     except OSError:  # The system's lists may be missing, or too old: get some of our own.
-        for kind in ("State::Lists", "Cache"):
-            directory.joinpath(kind, "partial").mkdir(parents=True)
-            options += ["-o", f"Dir::{kind}={directory / kind}"]
+        for setting in ("State::Lists", "Cache"):
+            (own := directory / "apt" / setting.rpartition(":")[2]).joinpath("partial").mkdir(parents=True)
+            options += ["-o", f"Dir::{setting}={own}"]
         _run(["apt-get", *options, "update"], directory)
         _run(["apt-get", *options, "download", name], directory)
     words = _run(["apt-cache", *options, "depends", "--important", name], directory).split()
@@ -96,6 +96,7 @@ def _debian(name: str, directory: Path) -> None:
     for package in directory.glob("*.deb"):
         _run(["dpkg-deb", "--extract", package, directory], directory)
         package.unlink()
+    shutil.rmtree(directory / "apt", ignore_errors=True)
 
 
 def _wheel(requirement: str, members: str, directory: Path) -> None:
