@@ -180,11 +180,16 @@ async def _keep_session(_: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
-    """What the database says of itself: who answers, as whom we work there, and what may be wrong with it."""
+    """What the database says of itself: who answers, as whom we work there, and what may be wrong with it.
+
+    ``platform_missing`` and ``platform_gone`` are triggers and columns of an attached platform's tables.
+    """
 
     server: str
     role: str
-    missing_triggers: tuple[str, ...]
+    missing_triggers: Sequence[str]
+    platform_missing: Sequence[str]
+    platform_gone: Sequence[str]
     connections_left: int
 
 
@@ -247,7 +252,7 @@ class Store:
         """What the database says of itself."""
         async with self._pool.acquire() as connection:
             found = await QUERIES.read_vitals(connection)
-        return Vitals(found["server"], found["role"], tuple(found["missing_triggers"]), found["connections_left"])
+        return Vitals(**found)
 
     async def now_s(self) -> float:
         """The database's clock, as Unix time."""

@@ -108,6 +108,25 @@ def test_a_trigger_that_is_missing_or_disabled(run: Commands, database: Database
     assert "key.note_update" in only(run, PROBLEM, "triggers")
 
 
+def test_a_platform_whose_tables_have_changed(run: Commands, attached: Database) -> None:
+    run.set(database_url=attached.runtime, routes="preset:smarter", api_domains="api.example.com")
+    assert told(run, 0) == {}
+    (trigger, *_) = rows(attached.owner, "SELECT relation, name FROM smarter_auth.platform_trigger ORDER BY 1, 2")
+    execute(attached, f"ALTER TABLE {trigger['relation']} DISABLE TRIGGER {trigger['name']}")
+    found = told(run, PROBLEM)["platform"]
+    assert f"The trigger {trigger['relation']}.{trigger['name']} on the platform's table" in found["message"]
+    execute(attached, found["hint"].partition("schema: ")[2].partition(". ")[0])
+    assert told(run, 0) == {}
+    execute(attached, f"DROP TRIGGER {trigger['name']} ON {trigger['relation']}")
+    found = told(run, PROBLEM)["platform"]
+    run.set(database_url=attached.owner)
+    run.json(*found["hint"].partition("smarter-auth ")[2].split())
+    run.set(database_url=attached.runtime)
+    assert told(run, 0) == {}
+    execute(attached, "ALTER TABLE knox_authtoken RENAME COLUMN expiry TO ends")
+    assert "knox_authtoken.expiry is gone" in told(run, PROBLEM)["platform"]["message"]
+
+
 def test_more_connections_than_the_database_has(run: Commands) -> None:
     run.set(pool_max="5000")
     assert "connections left, and a worker may take 5001" in only(run, 0, "connections")

@@ -85,6 +85,26 @@ async def _triggers(database: Database) -> AsyncIterator[Finding]:
         )
 
 
+async def _platform(database: Database) -> AsyncIterator[Finding]:
+    """What has become of the tables of an attached platform."""
+    attach = "smarter-auth db attach smarter"
+    for name in database.vitals.platform_missing:
+        table, _, trigger = name.partition(".")
+        yield Finding(
+            "problem",
+            "platform",
+            f"The trigger {name} on the platform's table is missing or disabled: changes go unheard.",
+            f"Run, in the platform's schema: ALTER TABLE {table} ENABLE TRIGGER {trigger}. If it was dropped: {attach}",
+        )
+    for name in database.vitals.platform_gone:
+        yield Finding(
+            "problem",
+            "platform",
+            f"The platform's column {name} is gone: what stood there counts as empty.",
+            f"After an upgrade of the platform, or of this: {attach}",
+        )
+
+
 async def _listening(database: Database) -> AsyncIterator[Finding]:
     settings = database.settings
     if not listens(settings):
@@ -173,6 +193,7 @@ async def _connections(database: Database) -> AsyncIterator[Finding]:
 DATABASE_CHECKS: Sequence[Callable[[Database], AsyncIterator[Finding]]] = (
     _grants,
     _triggers,
+    _platform,
     _listening,
     _heartbeat,
     _clock,

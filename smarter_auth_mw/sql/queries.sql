@@ -79,6 +79,8 @@ SELECT has_table_privilege('smarter_auth.audit_event', 'UPDATE, DELETE, TRUNCATE
 SELECT concat_ws(' ', extract(epoch FROM pg_postmaster_start_time()), meta.epoch, smarter_auth.home()) AS server,
        current_user::text AS role,
        ARRAY(SELECT smarter_auth.missing_triggers()) AS missing_triggers,
+       ARRAY(SELECT smarter_auth.platform_missing()) AS platform_missing,
+       ARRAY(SELECT smarter_auth.platform_gone()) AS platform_gone,
        current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer
            - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')::integer AS connections_left
   FROM smarter_auth.meta;
@@ -94,7 +96,8 @@ SELECT pg_notify(:channel, :payload);
 SELECT privilege FROM smarter_auth.runtime_privilege ORDER BY privilege;
 
 -- name: find_lacking(verbs, kinds, objects, columns)
--- Those that this role does not have; of tables all that are in a schema.
+-- Those that this role does not have; of tables all that are in a schema. A table or column that is gone is no matter of
+-- privileges.
 SELECT asked.verb, asked.kind, asked.object, asked.attribute
   FROM unnest(:verbs::text[], :kinds::text[], :objects::text[], :columns::text[])
        AS asked (verb, kind, object, attribute)
@@ -102,11 +105,12 @@ SELECT asked.verb, asked.kind, asked.object, asked.attribute
        WHEN 'schema' THEN has_schema_privilege(asked.object, asked.verb)
        WHEN 'sequence' THEN has_sequence_privilege(asked.object, asked.verb)
        WHEN 'function' THEN has_function_privilege(asked.object, asked.verb)
-       WHEN 'column' THEN has_column_privilege(asked.object, asked.attribute, asked.verb)
+       WHEN 'column' THEN (SELECT has_column_privilege(attrelid, attnum, asked.verb) FROM pg_attribute
+                            WHERE attrelid = to_regclass(asked.object) AND attname = asked.attribute)
        WHEN 'tables' THEN (SELECT bool_and(has_table_privilege(oid, asked.verb)) FROM pg_class
                             WHERE relnamespace = asked.object::regnamespace AND relkind IN ('r', 'p')
                               AND NOT relispartition)
-       ELSE has_table_privilege(asked.object, asked.verb)
+       ELSE has_table_privilege(to_regclass(asked.object), asked.verb)
        END;
 
 -- name: list_protected_kinds()
