@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -52,8 +53,11 @@ class Answering(Protocol):
 class Health:
     """How the parts of one event loop are.
 
-    Nothing is asked of the database while heartbeats are answered and look-ups succeed, so that whoever may ask this
-    may ask it often; else one question is asked, however many want to know.
+    What is known anyway is enough while heartbeats are answered and the database was seen to answer lately: whoever may
+    ask this may ask it often. Else the database is asked one question at a time, however many want to know.
+
+    ``stale_after_s`` without a heartbeat is late; ``gone_after_s`` without one, or ``kept_s`` without the database,
+    leave nothing to decide by.
     """
 
     def __init__(
@@ -65,6 +69,8 @@ class Health:
         listens: bool,
         stale_after_s: float,
         gone_after_s: float,
+        kept_s: float,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._cache = cache
@@ -72,13 +78,17 @@ class Health:
         self._listens = listens
         self._stale_after_s = stale_after_s
         self._gone_after_s = gone_after_s
+        self._kept_s = kept_s
+        self._clock = clock
+        self._answered_at_s = clock()
         self._asking: asyncio.Task[str] | None = None
 
     async def readiness(self) -> Readiness:
         """Whether requests can be decided now, and what is not as it should be."""
         is_late = self._listener.silent_s >= self._stale_after_s
-        failed = await self._ask() if is_late or self._cache.is_store_down else ""
-        if failed and self._listener.silent_s >= self._gone_after_s:
+        is_doubtful = is_late or self._cache.is_store_down or self._unanswered_s >= self._stale_after_s
+        failed = await self._ask() if is_doubtful else ""
+        if failed and (self._listener.silent_s >= self._gone_after_s or self._unanswered_s >= self._kept_s):
             return Readiness(can_decide=False, reasons=(failed,))
         return Readiness(reasons=tuple(self._troubles(failed, is_late=is_late)))
 
@@ -96,6 +106,10 @@ class Health:
         if isinstance(self._cache.shared, SharedTier) and self._cache.shared.is_down:
             yield SHARED
 
+    @property
+    def _unanswered_s(self) -> float:
+        return self._clock() - self._answered_at_s
+
     async def _ask(self) -> str:
         if self._asking is None or self._asking.done():
             self._asking = asyncio.get_running_loop().create_task(self._check())
@@ -106,6 +120,7 @@ class Health:
             await self._store.check()
         except SmarterAuthError as error:
             return reason_of(error)
+        self._answered_at_s = self._clock()
         return ""
 
 

@@ -126,6 +126,7 @@ def _assembled(
         listens=listens(settings),
         stale_after_s=settings.max_staleness_s,
         gone_after_s=settings.max_staleness_s + settings.stale_if_error_s,
+        kept_s=settings.cache_ttl_s,
     )
     return Parts(store, cache, changes, listener, authenticator, counts, health, throttle)
 

@@ -24,7 +24,7 @@ from tests.asgi_support import KEYED, client, guarded, lifespan
 from tests.cli_support import PROGRAM, ROUTES, environment, serving
 from tests.database_support import Database
 from tests.faults_support import GONE, QUICK
-from tests.postgres_support import Postgres
+from tests.postgres_support import Postgres, Proxy
 from tests.valkey_support import Valkey
 from tests.worker_support import FOREVER_S, PATIENCE_S
 
@@ -232,6 +232,19 @@ async def test_a_kind_that_is_protected_and_has_no_route_is_told_of(database: Da
     await keys.create("laptop", bind=[Resource("llm", "1")])
     async with running(database.runtime) as http:
         assert await told(http) == degraded("kinds_unrouted")
+
+
+async def test_a_pool_that_is_lost_is_told_of_though_heartbeats_go_another_way(
+    own_server: Postgres, own_database: Database
+) -> None:
+    async with Proxy(own_server.socket) as wire:
+        url = wire.url(own_database.runtime)
+        async with running(url, **QUICK, listen_url=own_database.runtime, cache_ttl_s=3) as http:
+            wire.swallows = True
+            await comes_to(http, degraded("store_unreachable"))  # What is warm is still decided,
+            await comes_to(http, not_ready("store_unreachable"))  # until it has been kept for too long.
+            wire.swallows = False
+            await comes_to(http, READY)
 
 
 @pytest.fixture
