@@ -23,6 +23,9 @@ from tests.valkey_support import free_port
 
 Changes = Sequence[tuple[str, str]]
 
+IMPATIENT: Changes = [("stat_prefix: ingress", "stat_prefix: ingress\n" + " " * 16 + "delayed_close_timeout: 0.05s")]
+"""Envoy waits a second before it closes a connection on which it has refused something."""
+
 SERVICE = "tests.echoing_app:application"
 PATIENCE_S = 30
 NGINX = """
@@ -85,7 +88,7 @@ def proxied(
     """
     find(proxy)  # Skip before anything is started.
     ports = Ports(free_port(), free_port(), free_port())
-    write_configuration(proxy, directory, ports, changes)
+    write_configuration(proxy, directory, ports, [*IMPATIENT, *changes])
     served = directory / "served"
     served.touch()
     gate = [*PROGRAM, "gate", "--port", str(ports.gate), "--dialect", proxy]
