@@ -162,6 +162,7 @@ class SmarterAuthMiddleware:
         except Exception:
             if not waiting:
                 raise
+        if waiting:
             # It went without listening, as an app does that does not speak lifespan. But we have something to close.
             await send({"type": "lifespan.startup.complete"})
             await receive()

@@ -92,6 +92,14 @@ def an_app_that_does_not_speak_lifespan() -> None:
     assert asyncio.run(under_uvicorn(SmarterAuthMiddleware(app))) == GOOD
 
 
+def an_app_that_passes_lifespan_over_in_silence() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await APP(scope, receive, send)
+
+    assert asyncio.run(under_uvicorn(SmarterAuthMiddleware(app), lifespan="on")) == GOOD
+
+
 def inside_a_mount_that_gets_no_lifespan() -> None:
     app = Starlette(routes=[Mount("/v1", SmarterAuthMiddleware(APP))])
 

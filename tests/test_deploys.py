@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import pytest
 from smarter_auth_mw.database import SCHEMA
 from tests.cli_support import EXAMPLES, PROGRAM, Commands, environment, program
 from tests.database_support import Database
+from tests.embedded_support import wait_for
 from tests.load_support import PATIENCE_S, Load
 from tests.programs import libraries
 from tests.proxy_support import COMMANDS, Ports, running, service, write_configuration
@@ -100,6 +103,48 @@ def test_a_gate_that_is_asked_to_end_loses_no_request_and_no_usage(
         end(second)
     assert set(load.answers) == {200}
     assert granted(run) == load.answers.total()
+
+
+SLOW = """
+import asyncio, os
+from pathlib import Path
+
+async def app(scope, receive, send):
+    if scope["type"] != "http":
+        return
+    Path("began").touch()
+    while not Path("may_end").exists() and scope["path"] != "/":
+        await asyncio.sleep(0.01)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"done"})
+"""
+
+
+def test_what_is_under_way_when_a_server_is_asked_to_end_is_answered_and_counted(
+    env: dict[str, str], run: Commands, created: Any, tmp_path: Path
+) -> None:
+    tmp_path.joinpath("slow.py").write_text(SLOW)
+    began, may_end, port = tmp_path / "began", tmp_path / "may_end", free_port()
+    with (
+        running([*PROGRAM, "serve", "slow:app", "--port", str(port)], port, env, tmp_path) as server,
+        ThreadPoolExecutor() as threads,
+    ):
+        began.unlink()
+        url, token = f"http://127.0.0.1:{port}/bots/1", {"X-API-Key": created["token"]}
+        answer = threads.submit(lambda: httpx.get(url, headers=token, timeout=PATIENCE_S))
+        wait_for(began.exists, "the request")
+        server.terminate()
+        wait_for(lambda: is_closed(port), "the end of its listening")
+        may_end.touch()
+        assert answer.result().text == "done"
+        end(server)
+    assert granted(run) == 1
+
+
+def is_closed(port: int) -> bool:
+    """Whether nobody listens there any more."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 def next_release(place: Path) -> dict[str, str]:
