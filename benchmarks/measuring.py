@@ -18,19 +18,22 @@ class Row:
     minimum: float
     median: float
     maximum: float
-    target: float
+    target: float | None
     is_at_least: bool = False
     note: str = ""
 
     @property
     def is_met(self) -> bool:
+        """Whether the median keeps to the target; True where there is none, as of what stands there for comparison."""
+        if self.target is None:
+            return True
         return self.median >= self.target if self.is_at_least else self.median <= self.target
 
     def as_json(self) -> dict[str, object]:
         return asdict(self) | {"is_met": self.is_met}
 
 
-def row(what: str, ratios: list[float], target: float, *, is_at_least: bool = False, note: str = "") -> Row:
+def row(what: str, ratios: list[float], target: float | None, *, is_at_least: bool = False, note: str = "") -> Row:
     """The row of these ratios, one for each round."""
     return Row(what, min(ratios), statistics.median(ratios), max(ratios), target, is_at_least, note)
 
@@ -52,11 +55,11 @@ def medians(taken: dict[str, list[float]]) -> dict[str, float]:
 
 
 def show(rows: Iterable[Row]) -> None:
-    """The table: ratio, target, whether it is met, the least and the greatest of the rounds, and what it is about."""
+    """The table: median, target, whether it is met, the least and the greatest of the rounds, and what it is about."""
     for one in rows:
-        sign, met = ("≥" if one.is_at_least else "≤"), ("met" if one.is_met else "MISSED")
-        spread = f"{one.minimum:6.2f} … {one.maximum:7.2f}"
-        print(
-            f"{one.median:7.2f}  ({sign} {one.target:5.2f}, {met:6})  {spread}  {one.what}",
-            one.note and f"({one.note})",
-        )
+        if one.target is None:
+            held = f"{'':18}"
+        else:
+            held = f"({'≥' if one.is_at_least else '≤'} {one.target:5.2f}, {'met' if one.is_met else 'MISSED':6})"
+        spread = f"{one.minimum:7.2f} … {one.maximum:7.2f}"
+        print(f"{one.median:7.2f}  {held}  {spread}  {one.what}", f"({one.note})" if one.note else "")

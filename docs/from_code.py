@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -52,6 +54,32 @@ def reasons() -> Lines:
         ("reason", "status", "what the client reads"),
         ((f"`{reason}`", str(reason.status), DETAILS[reason.status]) for reason in Reason),
     )
+
+
+def benchmarks() -> Lines:
+    """What ``make bench`` measured last, and what it is held against."""
+    measured = json.loads((Path(__file__).parent / "benchmarks.json").read_text("utf-8"))
+    yield from table(
+        ("what", "median", "least … greatest", "target", "", "in figures"),
+        (
+            (
+                row["what"],
+                f"{row['median']:.2f}",
+                f"{row['minimum']:.2f} … {row['maximum']:.2f}",
+                *_target(row),
+                row["note"],
+            )
+            for row in measured["rows"]
+        ),
+    )
+    yield ""
+    yield "Measured with " + ", ".join(f"{name} {number}" for name, number in measured["with"].items()) + "."
+
+
+def _target(row: dict[str, Any]) -> tuple[str, str]:
+    if row["target"] is None:
+        return "for comparison", ""
+    return f"{'≥' if row['is_at_least'] else '≤'} {row['target']:g}", "met" if row["is_met"] else "**missed**"
 
 
 def failures() -> Lines:
@@ -130,7 +158,7 @@ def _help(parameter: Any, context: Any) -> tuple[str, str] | None:
 
 
 TABLES: dict[str, Callable[[], Lines]] = {
-    make.__name__: make for make in (settings, reasons, failures, metrics, events, command_line)
+    make.__name__: make for make in (settings, reasons, benchmarks, failures, metrics, events, command_line)
 }
 
 
