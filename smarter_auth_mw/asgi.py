@@ -72,10 +72,8 @@ class SmarterAuthMiddleware:
     def _call(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """What answers the request: the app itself where nothing is to be waited for, without a coroutine of ours."""
         wiring = self._wiring
-        if scope["type"] != "http" or not wiring.is_sure:
+        if wiring.minds_hosts or scope["type"] != "http":
             return self._wait(scope, receive, send)
-        if wiring.minds_hosts:
-            scope = wiring.trusted(scope)
         target = wiring.resolve(scope)
         if target is None:
             return self.app(scope, receive, send)
@@ -93,7 +91,7 @@ class SmarterAuthMiddleware:
             await self._call(scope, receive, send)
 
     async def _wait(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer what is no HTTP request, or comes before it is known which custom domains there are."""
+        """Answer what is no HTTP request, or may name a resource by its host."""
         if scope["type"] not in ("http", "websocket"):
             await self._other(scope, receive, send)
             return
