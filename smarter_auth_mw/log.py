@@ -24,6 +24,7 @@ Event = Literal[
     "shared.unavailable",
     "store.not_purged",
     "store.recovered",
+    "store.stale",
     "store.unavailable",
     "throttle.failed",
     "usage.not_written",

@@ -142,7 +142,7 @@ class TestStaleIfError:
                     await site.answers()
                 await site.settles()
         told = Counter(record.getMessage().partition(":")[0] for record in caplog.records)
-        assert told["store.unavailable"] == told["store.recovered"] == 2
+        assert told["store.unavailable"] == told["store.stale"] == told["store.recovered"] == 2
         assert told["listener.lost"] == told["listener.recovered"] == 2
 
 
