@@ -194,7 +194,10 @@ class KeyToken:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """An API key as people administer it; its tokens, the newest one last, are known by their digests alone."""
+    """An API key as people administer it; its tokens, the newest one last, are known by their digests alone.
+
+    ``is_platforms``: it stands in the tables of an attached platform, where alone it is changed.
+    """
 
     key_id: UUID
     account: str
@@ -205,6 +208,7 @@ class Key:
     revoked_at: datetime | None
     created_at: datetime
     updated_at: datetime
+    is_platforms: bool = False
     tokens: tuple[KeyToken, ...] = ()
     bindings: tuple[Resource, ...] = ()
 
@@ -244,7 +248,10 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class RegisteredResource:
-    """A resource as people administer it, with the keys that are bound to it."""
+    """A resource as people administer it, with the keys that are bound to it.
+
+    ``is_platforms``: an attached platform has it, and knows its name and account.
+    """
 
     resource: Resource
     account: str
@@ -255,6 +262,7 @@ class RegisteredResource:
     created_at: datetime
     updated_at: datetime
     keys: tuple[Key, ...] = ()
+    is_platforms: bool = False
 
     @property
     def is_protected(self) -> bool:

@@ -99,7 +99,10 @@ class Keys(Resources):
 
     async def _bind(self, records: Records, key: Key, resource: Resource, *, register: bool = True) -> bool:
         checked_resource(resource)
-        created = register and await records.add_resource(resource, key.account)
+        known = await records.resource(resource)
+        if known is not None:
+            await self._note(records, known)
+        created = known is None and register and await records.add_resource(resource, key.account)
         held = await registered(records, resource)
         if created:
             await records.audit(self._actor, "resource.add", held, after=held)
@@ -259,7 +262,10 @@ class Keys(Resources):
         digests = [token.digest for token in tokens]
         async with self._store.transaction() as records:
             owners = await records.owners(digests)
-        keys = [await self.revoke(key_id) for key_id in sorted(set(owners.values()))]
+            found = await records.keys_by_id(sorted(set(owners.values())))
+        # Ours first: that the platform's are refused must not keep them.
+        found_ids = sorted(found, key=lambda key_id: (found[key_id].is_platforms, key_id))
+        keys = [await self.revoke(key_id) for key_id in found_ids]
         return Leaked(tuple(keys), sum(digest not in owners for digest in digests))
 
     async def owner(self, digest: bytes) -> Key:
@@ -319,6 +325,11 @@ async def _key(records: Records, key_id: UUID, *, lock: bool = False) -> Key:
     found = await records.key(key_id, lock=lock)
     if found is None:
         raise NotFoundError(f"There is no key {key_id}.", hint="To see what there is: smarter-auth key list")
+    if lock and found.is_platforms:
+        raise RefusedError(
+            f"The key {found.name!r} ({key_id}) is the platform's, and nothing here writes its rows.",
+            hint="Change it there, for example in its Django admin: that counts here at once.",
+        )
     return found
 
 

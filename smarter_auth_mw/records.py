@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -34,11 +34,25 @@ class Records:
         look_up = QUERIES.lock_resource if lock else QUERIES.find_resource_id
         resource_id = await look_up(self._connection, **_by_lookup(resource))
         found = [] if resource_id is None else await self._resources([resource_id])
-        return found[0] if found else None
+        own = found[0] if found else None
+        row = await QUERIES.find_platform_resource(self._connection, **_by_lookup(resource))
+        return own if row is None else _platforms(own, resource.kind, row, await self._keys(row["key_ids"]))
 
     async def resources(self, kind: str | None = None) -> list[RegisteredResource]:
-        """All resources, or those of one kind."""
-        return await self._resources(await _column(QUERIES.list_resource_ids(self._connection, kind=kind)))
+        """All resources, or those of one kind; of an attached platform's those that are protected."""
+        found = await self._resources(await _column(QUERIES.list_resource_ids(self._connection, kind=kind)))
+        known = {one.resource: one for one in found}
+        rows = [row async for row in QUERIES.list_platform_resources(self._connection, kind=kind)]
+        keys = await self.keys_by_id(list({key_id for row in rows for key_id in row["key_ids"]}))
+        for row in rows:
+            bound = [keys[key_id] for key_id in row["key_ids"] if key_id in keys]
+            resource = Resource(row["kind"], row["ref"])
+            known[resource] = _platforms(known.get(resource), resource.kind, row, bound)
+        return list(known.values())
+
+    async def is_platforms(self, kind: str) -> bool:
+        """Whether resources of the kind are made by an attached platform."""
+        return bool(await QUERIES.is_platforms(self._connection, kind=kind))
 
     async def claimant(self, domain: str) -> str | None:
         """Which resource has the custom domain, as ``kind:ref``."""
@@ -93,6 +107,7 @@ class Records:
     async def release(self, resource: Resource, actor: str, reason: str) -> None:
         """Open the latch, together with its audit row; the database refuses while there are bindings."""
         await QUERIES.release(self._connection, **_by_lookup(resource), actor=actor, reason=reason)
+        await QUERIES.release_platform(self._connection, **_by_lookup(resource), actor=actor, reason=reason)
 
     async def delete_resource(self, resource: Resource) -> None:
         """Forget it; the database refuses while it is protected."""
@@ -306,6 +321,23 @@ def _resource(row: Any, keys: Mapping[Resource, list[Key]]) -> RegisteredResourc
         row["created_at"],
         row["updated_at"],
         tuple(keys.get(resource, ())),
+    )
+
+
+def _platforms(own: RegisteredResource | None, kind: str, row: Any, keys: Sequence[Key]) -> RegisteredResource:
+    """A resource of an attached platform, with what we know of it besides."""
+    if own is None:
+        never = datetime.fromtimestamp(0, UTC)
+        own = RegisteredResource(
+            Resource(kind, row["ref"]), row["account"], None, None, Protection.OPEN, "stale", never, never
+        )
+    is_lost = row["is_latched"] and own.protection is Protection.OPEN
+    return replace(
+        own,
+        account=row["account"],
+        protection=Protection.BOUND if is_lost else own.protection,
+        keys=(*own.keys, *keys),
+        is_platforms=True,
     )
 
 

@@ -22,6 +22,7 @@ class Unchanged(Enum):
 
 
 UNCHANGED = Unchanged.UNCHANGED
+_IN_THE_PLATFORM = "Change it there, for example in its Django admin: nothing here writes the platform's rows."
 Maybe = str | None | Literal[Unchanged.UNCHANGED]
 
 
@@ -76,6 +77,12 @@ class Resources:
         protection = Protection.DECLARED if protect else Protection.OPEN
         async with self._store.transaction() as records:
             await _check_claim(records, resource, domain)
+            known = await records.resource(resource)
+            if known is not None and known.is_platforms:
+                raise ConflictError(
+                    f"{resource} is the platform's, and known by it.",
+                    hint="To protect it: smarter-auth resource protect",
+                )
             added = await records.add_resource(
                 resource, account, name=name, domain=domain, protection=protection, on_error=on_error
             )
@@ -94,6 +101,8 @@ class Resources:
         account = self._account(account)
         _check_texts(kind=kind, name=name)
         async with self._store.transaction() as records:
+            if await records.is_platforms(kind):
+                raise RefusedError(f"Resources of the kind {kind} are made in the platform.", hint=_IN_THE_PLATFORM)
             while (ref := await records.number_resource(kind, account, name)) is None:
                 pass  # Somebody wrote that number by hand: the next one.
             found = await registered(records, checked_resource(Resource(kind, ref)))
@@ -114,6 +123,9 @@ class Resources:
         _check_texts(**{name: value for name, value in changes.items() if isinstance(value, str)})
         async with self._store.transaction() as records:
             before = await registered(records, resource)
+            if before.is_platforms and changes.keys() - {"on_error"}:
+                raise RefusedError(f"{resource} is the platform's.", hint=_IN_THE_PLATFORM)
+            await self._note(records, before)
             if before.keys and changes.get("account", before.account) != before.account:
                 raise RefusedError(f"{resource} has keys of account {before.account!r}.", hint="Unbind them first.")
             await _check_claim(records, resource, changes.get("domain"))
@@ -128,6 +140,7 @@ class Resources:
             before = await registered(records, resource)
             if before.protection is Protection.DECLARED:
                 return before
+            await self._note(records, before)
             await records.declare(resource)
             after = await registered(records, resource)
             await records.audit(self._actor, "resource.protect", after, before=before, after=after)
@@ -149,6 +162,8 @@ class Resources:
         """Forget a resource. Unknown it is open: a protected one needs ``allow_anonymous``, and loses its bindings."""
         async with self._store.transaction() as records:
             held = await registered(records, resource)
+            if held.is_platforms:
+                raise RefusedError(f"{resource} is the platform's.", hint=_IN_THE_PLATFORM)
             if held.is_protected and not allow_anonymous:
                 raise RefusedError(
                     f"{resource} is protected, and would be open to anyone once it is removed.",
@@ -175,6 +190,11 @@ class Resources:
         """The number of the transaction that acts ``together`` are."""
         async with self._store.transaction() as records:
             return await records.transaction_id()
+
+    async def _note(self, records: Records, held: RegisteredResource) -> None:
+        """Have a row of ours for a platform's resource, to keep in it what the platform does not know."""
+        if held.is_platforms:
+            await records.add_resource(held.resource, held.account)
 
     def _account(self, account: str | None) -> str:
         return checked(account or self._default_account, "account")

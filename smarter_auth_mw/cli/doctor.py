@@ -99,7 +99,10 @@ async def _of_database(session: Session) -> AsyncIterator[Finding]:
     found = [finding async for finding in examination.of_database(session.settings)]
     for finding in found:
         yield finding
-    if any(finding.check in ("database", "schema", "grants") and finding.level == "problem" for finding in found):
+    if any(
+        finding.check in ("database", "schema", "platform", "grants") and finding.level == "problem"
+        for finding in found
+    ):
         return  # What is looked at next could not be read.
     try:
         async with open_store(session.settings) as store:

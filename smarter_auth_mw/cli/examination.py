@@ -49,9 +49,30 @@ async def of_database(settings: Settings) -> AsyncIterator[Finding]:
             for check in DATABASE_CHECKS:
                 async for finding in check(database):
                     yield finding
+                    if finding.check == "platform" and finding.level == "problem":
+                        return  # Nothing that the platform is asked for can be read.
     except SmarterAuthError as error:
         name = "schema" if isinstance(error, SchemaError) else "database"
         yield Finding("problem", name, error.message, error.hint, error.exit_code)
+
+
+async def _platform(database: Database) -> AsyncIterator[Finding]:
+    columns, triggers = await database.store.platform_faults()
+    if columns:
+        yield Finding(
+            "problem",
+            "platform",
+            f"The attached platform has no {', '.join(columns)} any more: every resource answers 503.",
+            "Run: smarter-auth db migrate. Where it refuses, upgrade smarter_auth_mw, or: smarter-auth db detach",
+        )
+    if triggers:
+        yield Finding(
+            "warning",
+            "platform",
+            f"Not on the platform's tables, or not firing: {', '.join(triggers)}. Changes go unheard, and nothing is"
+            " kept past MAX_STALENESS_S.",
+            "Run: smarter-auth db migrate. One that was disabled: ALTER TABLE … ENABLE TRIGGER …",
+        )
 
 
 async def _grants(database: Database) -> AsyncIterator[Finding]:
@@ -191,6 +212,7 @@ async def _connections(database: Database) -> AsyncIterator[Finding]:
 
 
 DATABASE_CHECKS: Sequence[Callable[[Database], AsyncIterator[Finding]]] = (
+    _platform,
     _grants,
     _triggers,
     _platform,

@@ -113,6 +113,10 @@ SELECT asked.verb, asked.kind, asked.object, asked.attribute
        ELSE has_table_privilege(to_regclass(asked.object), asked.verb)
        END;
 
+-- name: find_platform_faults()^
+-- Of an attached platform: columns that are not there any more, and triggers that are not there or do not fire.
+SELECT ARRAY(SELECT smarter_auth.platform_gone()) AS columns, ARRAY(SELECT smarter_auth.platform_missing()) AS triggers;
+
 -- name: list_protected_kinds()
 -- One look into the index for each kind, however many resources there are.
 WITH RECURSIVE known AS (
@@ -204,6 +208,25 @@ SELECT kind || ':' || ref FROM smarter_auth.resource WHERE domain = :domain;
 -- Those of the kind, or all.
 SELECT id FROM smarter_auth.resource WHERE kind = coalesce(:kind, kind);
 
+-- name: find_platform_resource(kind, lookup)^
+-- What an attached platform knows of it, and the keys that it binds to it.
+SELECT ref, account, is_latched,
+       ARRAY(SELECT DISTINCT key_id::uuid FROM smarter_auth.platform_bindings(:kind, :lookup)) AS key_ids
+  FROM smarter_auth.platform_resource(:kind, :lookup);
+
+-- name: list_platform_resources(kind)
+-- The same for all of the kind, or of any kind, that are protected.
+SELECT bound.kind, known.ref, known.account, known.is_latched,
+       ARRAY(SELECT DISTINCT key_id::uuid FROM smarter_auth.platform_bindings(bound.kind, bound.ref)) AS key_ids
+  FROM smarter_auth.platform_protected() AS bound
+ CROSS JOIN LATERAL smarter_auth.platform_resource(bound.kind, bound.ref) AS known
+ WHERE bound.kind = coalesce(:kind, bound.kind)
+ ORDER BY bound.kind, known.ref;
+
+-- name: is_platforms(kind)$
+-- Whether resources of the kind are made by an attached platform.
+SELECT EXISTS (SELECT FROM smarter_auth.platform_table WHERE kind = :kind);
+
 -- name: find_resources(ids)
 -- Resources as people administer them.
 SELECT id, kind, ref, account, name, domain, protection, on_error, created_at, updated_at
@@ -226,6 +249,13 @@ UPDATE smarter_auth.resource
 -- name: declare_protected(kind, lookup)!
 UPDATE smarter_auth.resource SET protection = 'declared', updated_at = now()
  WHERE kind = :kind AND replace(ref, '_', '-') = :lookup;
+
+-- name: release_platform(kind, lookup, actor, reason)$
+-- The same for the latch of a platform's resource, which stands in no row of its own.
+SELECT smarter_auth.release_platform(:kind, :lookup, :actor, :reason);
+
+-- name: settle_platform()$
+SELECT smarter_auth.settle_platform();
 
 -- name: release(kind, lookup, actor, reason)$
 SELECT smarter_auth.release(id, :actor, :reason)
@@ -261,7 +291,9 @@ DELETE FROM smarter_auth.binding USING smarter_auth.resource
 SELECT key_id FROM smarter_auth.key WHERE key_id = :key_id FOR UPDATE;
 
 -- name: list_key_ids()
-SELECT key_id FROM smarter_auth.key;
+SELECT key_id FROM smarter_auth.key
+ UNION ALL
+SELECT key_id FROM smarter_auth.platform_keys(NULL);
 
 -- name: list_bound_key_ids(resource_ids)
 SELECT DISTINCT key_id FROM smarter_auth.binding WHERE resource_id = ANY (:resource_ids);
@@ -270,9 +302,13 @@ SELECT DISTINCT key_id FROM smarter_auth.binding WHERE resource_id = ANY (:resou
 -- Keys as people administer them, with what they are bound to.
 SELECT key_id, account, name, description, is_active, expires_at, revoked_at, created_at, updated_at,
        ARRAY(SELECT kind || ':' || ref FROM smarter_auth.binding JOIN smarter_auth.resource ON resource.id = resource_id
-              WHERE binding.key_id = key.key_id ORDER BY kind, ref) AS bindings
+              WHERE binding.key_id = key.key_id ORDER BY kind, ref)
+         AS bindings, false AS is_platforms
   FROM smarter_auth.key
  WHERE key_id = ANY (:key_ids)
+ UNION ALL
+SELECT key_id, account, name, description, is_active, expires_at, NULL, created_at, updated_at, bindings, true
+  FROM smarter_auth.platform_keys(:key_ids)
  ORDER BY account, name, created_at;
 
 -- name: set_active(key_id, is_active)!
@@ -287,15 +323,22 @@ VALUES (:actor, :action, :kind, :ref, :account, :key_id, :reason, :before, :afte
 
 -- name: find_tokens(key_ids)
 -- The tokens of the keys, the newest one of each last.
-SELECT key_id, token_key, created_at, valid_until, last_used_at, token.digest
+SELECT key_id, token_key, created_at, valid_until, last_used_at, token.digest AS digest
   FROM smarter_auth.token
   LEFT JOIN smarter_auth.token_use ON token_use.digest = token.digest
  WHERE key_id = ANY (:key_ids)
+ UNION ALL
+SELECT key_id, token_key, token_created_at, NULL, greatest(own.last_used_at, token_use.last_used_at), own.digest
+  FROM smarter_auth.platform_keys(:key_ids) AS own
+  LEFT JOIN smarter_auth.token_use ON token_use.digest = own.digest
  ORDER BY created_at, valid_until NULLS LAST;
 
 -- name: find_owners(digests)
 -- Whose the tokens are.
-SELECT digest, key_id FROM smarter_auth.token WHERE digest = ANY (:digests);
+SELECT digest, key_id FROM smarter_auth.token WHERE digest = ANY (:digests)
+ UNION ALL
+SELECT known.digest, known.key_id::uuid
+  FROM unnest(:digests::bytea[]) AS asked (digest) CROSS JOIN LATERAL smarter_auth.platform_token(asked.digest) AS known;
 
 -- name: expire_tokens(key_id, valid_until)!
 -- Those that would be valid for longer are not.
