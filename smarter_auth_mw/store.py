@@ -193,13 +193,6 @@ class Vitals:
     connections_left: int
 
 
-class PlatformFaults(NamedTuple):
-    """What an attached platform lacks: columns that we read, and triggers of ours that are gone or do not fire."""
-
-    columns: list[str]
-    triggers: list[str]
-
-
 class Store:
     """The database as the rest of the house sees it."""
 
@@ -244,12 +237,6 @@ class Store:
         """The kinds that have a protected resource."""
         async with self._pool.acquire() as connection:
             return frozenset([row["kind"] async for row in QUERIES.list_protected_kinds(connection)])
-
-    async def platform_faults(self) -> PlatformFaults:
-        """What is not as it was when the platform was attached; nothing where there is none."""
-        async with self._pool.acquire() as connection:
-            found = await QUERIES.find_platform_faults(connection)
-        return PlatformFaults(found["columns"], found["triggers"])
 
     async def may_change_audit(self) -> bool:
         """Whether the role that this works as could rewrite the audit."""

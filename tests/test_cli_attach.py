@@ -213,6 +213,10 @@ def test_doctor_says_what_to_do_about_a_platform_that_has_changed(on_fresh: Comm
     assert "auth_user.smarter_auth_note_update" in warning["message"]
     rows(fresh.owner, "SELECT", "ALTER TABLE drf_smarterauthtoken DROP is_active")
     problem = platform_findings()[0]
-    assert (problem["level"], "drf_smarterauthtoken.is_active" in problem["message"]) == ("problem", True)
+    assert (warning["level"], problem["level"], "drf_smarterauthtoken.is_active" in problem["message"]) == (
+        "problem",
+        "problem",
+        True,
+    )
     assert "db migrate" in problem["hint"]
     assert on_fresh("doctor").exit_code != 0

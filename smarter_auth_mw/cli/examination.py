@@ -49,30 +49,11 @@ async def of_database(settings: Settings) -> AsyncIterator[Finding]:
             for check in DATABASE_CHECKS:
                 async for finding in check(database):
                     yield finding
-                    if finding.check == "platform" and finding.level == "problem":
-                        return  # Nothing that the platform is asked for can be read.
+                if database.vitals.platform_gone:
+                    return  # Nothing that the platform is asked for can be read.
     except SmarterAuthError as error:
         name = "schema" if isinstance(error, SchemaError) else "database"
         yield Finding("problem", name, error.message, error.hint, error.exit_code)
-
-
-async def _platform(database: Database) -> AsyncIterator[Finding]:
-    columns, triggers = await database.store.platform_faults()
-    if columns:
-        yield Finding(
-            "problem",
-            "platform",
-            f"The attached platform has no {', '.join(columns)} any more: every resource answers 503.",
-            "Run: smarter-auth db migrate. Where it refuses, upgrade smarter_auth_mw, or: smarter-auth db detach",
-        )
-    if triggers:
-        yield Finding(
-            "warning",
-            "platform",
-            f"Not on the platform's tables, or not firing: {', '.join(triggers)}. Changes go unheard, and nothing is"
-            " kept past MAX_STALENESS_S.",
-            "Run: smarter-auth db migrate. One that was disabled: ALTER TABLE … ENABLE TRIGGER …",
-        )
 
 
 async def _grants(database: Database) -> AsyncIterator[Finding]:
@@ -108,21 +89,22 @@ async def _triggers(database: Database) -> AsyncIterator[Finding]:
 
 async def _platform(database: Database) -> AsyncIterator[Finding]:
     """What has become of the tables of an attached platform."""
-    attach = "smarter-auth db attach smarter"
+    for name in database.vitals.platform_gone:
+        yield Finding(
+            "problem",
+            "platform",
+            f"The platform's column {name} is gone: every resource answers 503.",
+            "Run: smarter-auth db migrate. Where it refuses, upgrade smarter_auth_mw, or: smarter-auth db detach",
+        )
     for name in database.vitals.platform_missing:
         table, _, trigger = name.partition(".")
         yield Finding(
             "problem",
             "platform",
-            f"The trigger {name} on the platform's table is missing or disabled: changes go unheard.",
-            f"Run, in the platform's schema: ALTER TABLE {table} ENABLE TRIGGER {trigger}. If it was dropped: {attach}",
-        )
-    for name in database.vitals.platform_gone:
-        yield Finding(
-            "problem",
-            "platform",
-            f"The platform's column {name} is gone: what stood there counts as empty.",
-            f"After an upgrade of the platform, or of this: {attach}",
+            f"The trigger {name} on the platform's table is missing or disabled: changes go unheard, and nothing is"
+            " kept past MAX_STALENESS_S.",
+            "Run: smarter-auth db migrate. One that was disabled:"
+            f" ALTER TABLE {table} ENABLE TRIGGER {trigger}, in the platform's schema.",
         )
 
 
@@ -215,7 +197,6 @@ DATABASE_CHECKS: Sequence[Callable[[Database], AsyncIterator[Finding]]] = (
     _platform,
     _grants,
     _triggers,
-    _platform,
     _listening,
     _heartbeat,
     _clock,

@@ -113,10 +113,6 @@ SELECT asked.verb, asked.kind, asked.object, asked.attribute
        ELSE has_table_privilege(to_regclass(asked.object), asked.verb)
        END;
 
--- name: find_platform_faults()^
--- Of an attached platform: columns that are not there any more, and triggers that are not there or do not fire.
-SELECT ARRAY(SELECT smarter_auth.platform_gone()) AS columns, ARRAY(SELECT smarter_auth.platform_missing()) AS triggers;
-
 -- name: list_protected_kinds()
 -- One look into the index for each kind, however many resources there are.
 WITH RECURSIVE known AS (

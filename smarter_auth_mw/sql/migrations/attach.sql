@@ -112,7 +112,8 @@ DECLARE
     domains text[] := '{}';
     protected text[] := '{}';
     bound text[] := '{}';
-    -- Comparisons as text: an operator of a stranger's for varchar would be found first.
+    -- Comparisons as text: an operator of a stranger's for varchar would be found first. OFFSET 0 has the planner look for
+    -- the name before anything else: an account may have very many users, and very many bots.
     is_admin CONSTANT text := $sql$
         NOT EXISTS (
             SELECT FROM {schema}.account_userprofile AS other JOIN {schema}.auth_user ON auth_user.id = other.user_id
@@ -154,13 +155,16 @@ DECLARE
           LEFT JOIN {schema}.auth_user AS owner ON owner.id = knox.user_id$sql$;
     name_look_up CONSTANT text := $sql$
         SELECT bot.id::pg_catalog.text
-          FROM {schema}.account_account AS account
-          JOIN smarter_auth.platform_alias AS alias
-            ON alias.kind = '{kind}' AND alias.form = 'name' AND alias.value = {values} AND alias.account_id {is_account}
-          JOIN {schema}.{bots} AS bot ON bot.id = alias.row_id
+          FROM (
+               SELECT account.id AS account_id, alias.row_id
+                 FROM {schema}.account_account AS account
+                 JOIN smarter_auth.platform_alias AS alias
+                   ON alias.kind = '{kind}' AND alias.form = 'name' AND alias.value = {values} AND alias.account_id {is_account}
+                WHERE $1 = '{kind}' AND $2 = '{form}' AND account.account_number::pg_catalog.text = $3
+               OFFSET 0) AS claim
+          JOIN {schema}.{bots} AS bot ON bot.id = claim.row_id
           {owner_of_bot}
-         WHERE $1 = '{kind}' AND $2 = '{form}' AND account.account_number::pg_catalog.text = $3
-           AND bot.id = alias.row_id AND {is_own} AND {is_it}$sql$;
+         WHERE {is_own} AND {is_it}$sql$;
 BEGIN
     FOR known IN
         SELECT bots.kind, bots.relation AS bots, bindings.relation AS bindings, domains.relation AS domains,
@@ -199,7 +203,7 @@ BEGIN
                        '{owner_of_bot}', CASE WHEN known.has_owner THEN $sql$
           JOIN {schema}.account_userprofile AS profile ON profile.id = bot.user_profile_id
           JOIN {schema}.auth_user AS owner ON owner.id = profile.user_id$sql$ ELSE '' END),
-                       '{is_own}', CASE WHEN known.has_owner THEN 'profile.account_id = account.id' ELSE 'bot.account_id = account.id' END)
+                       '{is_own}', CASE WHEN known.has_owner THEN 'profile.account_id = claim.account_id' ELSE 'bot.account_id = claim.account_id' END)
               FROM (VALUES
                    ('name', 'smarter_auth.host_label($4)', $sql$pg_catalog.replace(bot.name::pg_catalog.text, '_', '-') = $4$sql$),
                    ('label', CASE WHEN known.has_owner THEN 'ANY (smarter_auth.label_heads($4))' ELSE '$4' END,
