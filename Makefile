@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test check docs tests programs fuzz bench revocation bounds soak format clean
+.PHONY: demo test check docs tests programs fuzz bench revocation bounds soak format clean matrix
 
 demo: $(VENV)/.demo
 	@$(BIN)/smarter-auth demo $(ARGS)
@@ -49,12 +49,16 @@ bounds: $(VENV)/.dev
 soak: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.soak --duration $(or $(DURATION),600) $(ARGS)
 
+# PYTHONS=… names other interpreters, ONLY=oldest or newest one half, ARGS=… the tests.
+matrix: $(VENV)/.dev
+	$(BIN)/python -m tests.matrix --python $(or $(PYTHONS),$(PYTHON)) $(if $(ONLY),--only $(ONLY)) $(if $(ARGS),-- $(ARGS))
+
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .matrix .coverage* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(VENV)/bin/python:
 	@echo "Setting up an environment in $(VENV), which takes a minute."
