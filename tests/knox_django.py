@@ -16,8 +16,8 @@ from django.conf import settings
 from django.core.management import call_command
 
 
-def set_up(url: str) -> None:
-    """Let Django have the database, and its tables in it."""
+def set_up(url: str, *more: str) -> None:
+    """Let Django have the database, and its tables in it; ``more`` are other applications that it is to know."""
     parts = urlsplit(url)
     asked = parse_qs(parts.query)
     database = {
@@ -27,7 +27,7 @@ def set_up(url: str) -> None:
         "HOST": asked["host"][0],
         "PORT": asked["port"][0],
     }
-    apps = ["django.contrib.auth", "django.contrib.contenttypes", "rest_framework", "knox"]
+    apps = ["django.contrib.auth", "django.contrib.contenttypes", "rest_framework", "knox", *more]
     settings.configure(DATABASES={"default": database}, INSTALLED_APPS=apps, USE_TZ=True, SECRET_KEY="test")
     django.setup()
     call_command("migrate", verbosity=0)

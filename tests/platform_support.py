@@ -274,12 +274,12 @@ class Front:
     """A platform's front door: an app that answers everything with 200, behind the middleware."""
 
     def __init__(self, http: httpx.AsyncClient) -> None:
-        self._http = http
+        self.http = http
 
     async def ask(self, url: str, key: str = "") -> int:
         """The status that a request gets, with the token of the key of this name or without any."""
         headers = {"Authorization": f"Token {token_of(key)}"} if key else {}
-        return (await self._http.get(url, headers=headers)).status_code
+        return (await self.http.get(url, headers=headers)).status_code
 
     async def comes_to(self, status: int, url: str, key: str = "") -> set[int]:
         """Ask until this is the answer; the others that came before it."""
