@@ -47,7 +47,8 @@ def included() -> FastAPI:
     [
         (nested(), NESTED),
         (GZipMiddleware(GZipMiddleware(nested().router)), NESTED),
-        (included(), {"/v1/sub"}),
+        # An older FastAPI leaves the mounts of an included router out altogether.
+        (included(), {"/v1/sub"} if any(hasattr(route, "original_router") for route in included().routes) else set()),
         (None, set()),
         (object(), set()),
         (lambda: None, set()),
