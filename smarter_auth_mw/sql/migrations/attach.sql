@@ -113,12 +113,12 @@ DECLARE
     protected text[] := '{}';
     bound text[] := '{}';
     -- Comparisons as text: an operator of a stranger's for varchar would be found first. OFFSET 0 has the planner look for
-    -- the name before anything else: an account may have very many users, and very many bots.
+    -- the name first and for the bot then, and for nothing before: an account may have very many users and bots.
     is_admin CONSTANT text := $sql$
         NOT EXISTS (
             SELECT FROM {schema}.account_userprofile AS other JOIN {schema}.auth_user ON auth_user.id = other.user_id
-             WHERE other.account_id = profile.account_id AND (auth_user.is_staff OR auth_user.is_superuser)
-               AND (other.id < profile.id OR NOT (owner.is_staff OR owner.is_superuser)))$sql$;
+             WHERE other.account_id = bot.account_id AND (auth_user.is_staff OR auth_user.is_superuser)
+               AND (other.id < bot.profile_id OR NOT bot.is_staff))$sql$;
     resource CONSTANT text := $sql$
         SELECT bot.id::pg_catalog.text, coalesce(nullif(account.account_number::pg_catalog.text, ''), '#' || account.id, '#'),
                EXISTS (
@@ -162,9 +162,13 @@ DECLARE
                    ON alias.kind = '{kind}' AND alias.form = 'name' AND alias.value = {values} AND alias.account_id {is_account}
                 WHERE $1 = '{kind}' AND $2 = '{form}' AND account.account_number::pg_catalog.text = $3
                OFFSET 0) AS claim
-          JOIN {schema}.{bots} AS bot ON bot.id = claim.row_id
-          {owner_of_bot}
-         WHERE {is_own} AND {is_it}$sql$;
+         CROSS JOIN LATERAL (
+               SELECT bot.id, bot.name, {owned}
+                 FROM {schema}.{bots} AS bot
+                      {owner_of_bot}
+                WHERE bot.id = claim.row_id
+               OFFSET 0) AS bot
+         WHERE bot.account_id = claim.account_id AND {is_it}$sql$;
 BEGIN
     FOR known IN
         SELECT bots.kind, bots.relation AS bots, bindings.relation AS bindings, domains.relation AS domains,
@@ -201,14 +205,16 @@ BEGIN
             SELECT replace(replace(replace(replace(replace(replace(name_look_up,
                        '{form}', form), '{values}', asked), '{is_it}', is_it), '{is_account}', is_account),
                        '{owner_of_bot}', CASE WHEN known.has_owner THEN $sql$
-          JOIN {schema}.account_userprofile AS profile ON profile.id = bot.user_profile_id
-          JOIN {schema}.auth_user AS owner ON owner.id = profile.user_id$sql$ ELSE '' END),
-                       '{is_own}', CASE WHEN known.has_owner THEN 'profile.account_id = claim.account_id' ELSE 'bot.account_id = claim.account_id' END)
+                 JOIN {schema}.account_userprofile AS profile ON profile.id = bot.user_profile_id
+                 JOIN {schema}.auth_user AS owner ON owner.id = profile.user_id$sql$ ELSE '' END),
+                       '{owned}', CASE WHEN known.has_owner THEN
+                       'profile.account_id, profile.id AS profile_id, owner.username, owner.is_staff OR owner.is_superuser AS is_staff'
+                       ELSE 'bot.account_id' END)
               FROM (VALUES
                    ('name', 'smarter_auth.host_label($4)', $sql$pg_catalog.replace(bot.name::pg_catalog.text, '_', '-') = $4$sql$),
                    ('label', CASE WHEN known.has_owner THEN 'ANY (smarter_auth.label_heads($4))' ELSE '$4' END,
                     CASE WHEN known.has_owner THEN $sql$(
-                         smarter_auth.host_label(bot.name || '-' || owner.username) = $4
+                         smarter_auth.host_label(bot.name || '-' || bot.username) = $4
                          OR (smarter_auth.host_label(bot.name) = $4 AND$sql$ || is_admin || '))'
                     ELSE 'smarter_auth.host_label(bot.name) = $4' END)
                    ) AS forms (form, asked, is_it)
