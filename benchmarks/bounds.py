@@ -2,8 +2,9 @@
 
     python -m benchmarks.bounds [--references 200000] [--resources 100000] [--bindings 10000] [--json FILE]
 
-A uvicorn and a PostgreSQL of their own; the clients share the machine with both. Ratios compare with the calm before,
-in the same run. Exits 1 where a target is missed.
+A uvicorn and a PostgreSQL of their own; the clients share the machine with both. Where requests are timed, a twin of
+the worker that nobody else asks is asked in turn with it, so that what the machine does meanwhile hits both alike.
+Exits 1 where a target is missed.
 """
 
 from __future__ import annotations
@@ -74,11 +75,11 @@ class Figure(NamedTuple):
 class Bounds:
     """One worker, and what is asked of it."""
 
-    def __init__(self, server: Server, owner: asyncpg.Connection, warm: Client) -> None:
+    def __init__(self, server: Server, owner: asyncpg.Connection, warm: Client, twin: Client) -> None:
         self._server = server
         self._owner = owner
         self._warm = warm
-        self._calm_ms = 0.0
+        self._twin = twin
         self.found: list[Figure] = []
 
     def tell(self, what: str, value: float, unit: str, most: float | None = None) -> None:
@@ -91,9 +92,11 @@ class Bounds:
         return (await asyncio.to_thread(self._server.metrics))[name]
 
     async def calm(self) -> None:
-        await comes_to(self._warm, 200, WARM, str(WARM))
-        self._calm_ms = await self._usual_p99_ms()
-        self.tell("p99 of warm requests, calm", self._calm_ms, "ms")
+        for client in (self._warm, self._twin):
+            await comes_to(client, 200, WARM, str(WARM))
+        p99_ms, _ = await self._p99s_ms_while(asyncio.sleep(WINDOW_S))
+        self.tell("p99 of warm requests, calm", p99_ms, "ms")
+        self.tell("the same over the twin's", await self._usual_ratio(), "times")
 
     async def cold(self) -> None:
         """All at once, from as many connections as may be open."""
@@ -120,16 +123,16 @@ class Bounds:
                     print(f"  {number:,} of {references:,} references", file=sys.stderr, flush=True)
 
         async with clients([self._server], FLOODERS) as (many,):
-            during_ms = await self._p99_ms_while(asyncio.gather(*map(ask_away, many)))
+            during_ms, twin_ms = await self._p99s_ms_while(asyncio.gather(*map(ask_away, many)))
         rate = references / (time.monotonic() - began)
         self.tell(
             f"random references, {rate:,.0f} a second; answered otherwise than open", references - told[200], "", 0
         )
         self.tell("memory that the flood leaves behind", self._server.rss_mb - rss_mb, "MB", GROWN_MB)
         self.tell("entries of what is none", await self.metric('cache_entries{of="unknown"}'), "", 10_000)
-        self.tell("p99 of warm requests during the flood, over calm", during_ms / self._calm_ms, "")
-        after_ms = await self._usual_p99_ms()
-        self.tell("p99 of warm requests after the flood, over calm", after_ms / self._calm_ms, "", 2)
+        self.tell("p99 of warm requests during the flood", during_ms, "ms")
+        self.tell("the same over the twin's, which is not flooded", during_ms / twin_ms, "times")
+        self.tell("p99 of warm requests after the flood, over the twin's", await self._usual_ratio(), "times", 2)
 
     async def account(self, resources: int) -> None:
         """One statement changes every key of an account, a part of which is warm and asked for all the time."""
@@ -141,7 +144,7 @@ class Bounds:
             flushes, told = await self.metric("flushes_total"), Counter[int]()
             asking = [asyncio.create_task(_ask_on(client, mine, told)) for client in many]
             began = time.monotonic()
-            during_ms = await self._p99_ms_while(
+            during_ms, _ = await self._p99s_ms_while(
                 self._owner.execute("UPDATE smarter_auth.key SET is_active = false WHERE account = 'acme'", timeout=300)
             )
             taken_s, committed_s = time.monotonic() - began, time.monotonic()
@@ -155,7 +158,7 @@ class Bounds:
         self.tell("answers 503 meanwhile", sum(told.values()) - told[200] - told[401], "", 0)
         self.tell("flushes", await self.metric("flushes_total") - flushes, "", 0)
         self.tell("until they are refused", lag_ms, "ms", 1000)
-        self.tell("p99 of warm requests of another account, over calm", during_ms / self._calm_ms, "")
+        self.tell("p99 of warm requests of another account meanwhile", during_ms, "ms")
 
     async def resource(self, bindings: int) -> None:
         await self._owner.execute(_GREAT_RESOURCE.format(count=bindings), timeout=300)
@@ -172,20 +175,23 @@ class Bounds:
         await comes_to(self._warm, 401, GREAT, str(GREAT))
         self.tell("until one of them that is revoked is refused", 1000 * (time.monotonic() - committed_s), "ms", 1000)
 
-    async def _usual_p99_ms(self) -> float:
-        """The median of several windows, since the machine may be somebody else's for a moment."""
-        return statistics.median([await self._p99_ms_while(asyncio.sleep(WINDOW_S)) for _ in range(WINDOWS)])
+    async def _usual_ratio(self) -> float:
+        """Of the p99 to the twin's, over several windows."""
+        windows = [await self._p99s_ms_while(asyncio.sleep(WINDOW_S)) for _ in range(WINDOWS)]
+        return statistics.median(mine / twins for mine, twins in windows)
 
-    async def _p99_ms_while(self, work: Awaitable[object]) -> float:
-        """Of warm requests, one every few milliseconds, for as long as the work takes."""
-        working, taken = asyncio.ensure_future(work), []
+    async def _p99s_ms_while(self, work: Awaitable[object]) -> tuple[float, float]:
+        """Of warm requests to the worker and to its twin, in turn, for as long as the work goes on."""
+        working = asyncio.ensure_future(work)
+        taken: dict[Client, list[float]] = {self._warm: [], self._twin: []}
         while not working.done():
-            answer = await self._warm.ask(WARM, str(WARM))
-            assert answer.status == 200, answer
-            taken.append(1000 * (answer.came_s - answer.sent_s))
+            for client, times in taken.items():
+                answer = await client.ask(WARM, str(WARM))
+                assert answer.status == 200, answer
+                times.append(1000 * (answer.came_s - answer.sent_s))
             await asyncio.sleep(PACE_S)
         await working
-        return quantile(taken, 0.99)
+        return quantile(taken[self._warm], 0.99), quantile(taken[self._twin], 0.99)
 
 
 async def _ask_on(client: Client, numbers: range, told: Counter[int]) -> None:
@@ -200,9 +206,9 @@ async def measure(references: int, resources: int, bindings: int) -> list[Figure
         await fill(database.owner, COLD_FROM, 1)
         owner = await asyncpg.connect(database.owner)
         try:
-            with workers([_settings(database)]) as (server,):
-                async with clients([server]) as ((warm,),):
-                    bounds = Bounds(server, owner, warm)
+            with workers([_settings(database)] * 2) as servers:
+                async with clients(servers) as ((warm,), (twin,)):
+                    bounds = Bounds(servers[0], owner, warm, twin)
                     steps: tuple[Callable[[], Awaitable[None]], ...] = (
                         bounds.calm,
                         bounds.cold,
