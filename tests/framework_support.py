@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 
 import httpx
 
@@ -16,15 +17,16 @@ PATIENCE_S = 30
 LISTENING = re.compile(r"(?:running on|listening at:?) (http://\S+)", re.IGNORECASE)
 UVICORN = ("uvicorn", "--no-proxy-headers", "--port", "0")
 
-ASGI_SERVERS: Mapping[str, Sequence[str]] = {
+ASGI_SERVERS: dict[str, Sequence[str]] = {
     "uvicorn h11": (*UVICORN, "--http", "h11"),
     "uvicorn httptools": (*UVICORN, "--http", "httptools"),
     "uvicorn, two workers": (*UVICORN, "--workers", "2"),
     "hypercorn": ("hypercorn", "--bind", "127.0.0.1:0"),
     "granian": ("granian", "--interface", "asgi", "--port", "PORT"),
-    "gunicorn asgi": ("gunicorn", "--worker-class", "asgi", "--bind", "127.0.0.1:0"),
     "gunicorn uvicorn": ("gunicorn", "--worker-class", "uvicorn_worker.UvicornWorker", "--bind", "127.0.0.1:0"),
 }
+if find_spec("gunicorn.workers.gasgi"):  # An older gunicorn speaks WSGI alone.
+    ASGI_SERVERS |= {"gunicorn asgi": ("gunicorn", "--worker-class", "asgi", "--bind", "127.0.0.1:0")}
 GUNICORN = ("gunicorn", "--bind", "127.0.0.1:0", "--workers", "2", "--worker-class")
 WSGI_SERVERS: Mapping[str, Sequence[str]] = {
     "gunicorn sync": (*GUNICORN, "sync"),

@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PLACE = ROOT / ".matrix"
 TESTS = (
-    *("test_asgi", "test_wsgi", "test_websocket", "test_mounts", "test_lifecycle", "test_router_check"),
+    *("test_asgi", "test_wsgi", "test_websocket", "test_mounts", "test_router_check"),
     *("test_fastapi", "test_frameworks", "test_examples", "test_settings", "test_sources", "test_cli_config"),
     *("test_cli_serve", "test_shared", "test_migrations", "test_store", "test_models", "test_throttle"),
 )

@@ -69,6 +69,8 @@ def test_an_asgi_framework_is_protected_at_a_host_and_below_a_path(
 async def test_a_websocket_is_refused_without_and_served_with_a_token(
     server: Server, minted: dict[str, Any], framework: str
 ) -> None:
+    with client(server) as http:
+        http.get("/")  # The workers are there now.
     url = f"{server.url.replace('http', 'ws', 1)}/{framework}/bots/1/socket"
     async with asyncio.timeout(PATIENCE_S):
         with pytest.raises(InvalidStatus) as refused:
