@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from aiocache.base import BaseCache
 from anyio import CancelScope, to_thread
@@ -21,7 +22,7 @@ from smarter_auth_mw.changes import Changes
 from smarter_auth_mw.errors import SmarterAuthError
 from smarter_auth_mw.health import Health
 from smarter_auth_mw.known_tokens import KnownTokens
-from smarter_auth_mw.listener import Listener
+from smarter_auth_mw.listener import Listener, Wire
 from smarter_auth_mw.log import log
 from smarter_auth_mw.observers import Observers
 from smarter_auth_mw.settings import Settings
@@ -32,6 +33,7 @@ from smarter_auth_mw.wire import open_wire
 
 Role = Literal["owner", "runtime"]
 KnowDomains = Callable[[Iterable[tuple[str, str]]], object]
+Connect = Callable[[Callable[[str], None]], AbstractAsyncContextManager[Wire]]
 
 CHANGES_KEPT = timedelta(hours=1)
 """How long a worker may be cut off without having to flush its cache."""
@@ -53,6 +55,36 @@ class Parts:
     throttle: Throttle | None
 
 
+class StandIn(Protocol):
+    """What takes the place of database, shared cache and clock; ``connect`` opens the wire that changes come by."""
+
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def store(self) -> Store: ...
+    @property
+    def connect(self) -> Connect: ...
+    def clock(self) -> float: ...
+    def throttle(self, rate: str) -> Throttle | None: ...
+    def opened(
+        self, parts: Parts, know_domains: KnowDomains, observers: Observers | None
+    ) -> AbstractContextManager[None]: ...
+
+
+class _Place:
+    """Where a stand-in is put, for the whole process; nobody but ``smarter_auth_mw.testing`` does."""
+
+    stand_in: StandIn | None = None
+
+
+PLACE = _Place()
+
+
+def own_settings() -> Settings:
+    """What a middleware is configured by that was given no settings; raises ConfigurationError."""
+    return PLACE.stand_in.settings if PLACE.stand_in else Settings()
+
+
 @asynccontextmanager
 async def open_parts(
     settings: Settings, know_domains: KnowDomains = lambda _: None, observers: Observers | None = None
@@ -62,6 +94,13 @@ async def open_parts(
     ``know_domains`` is told which custom domains there are, before anything is decided and whenever they may change.
     What ``observers`` have seen is written to the store.
     """
+    if (stand_in := PLACE.stand_in) is not None:
+        throttle, connect = stand_in.throttle(settings.failed_attempts), stand_in.connect
+        parts = _assembled(settings, stand_in.store, throttle, None, connect, stand_in.clock)
+        async with _running(parts, settings, know_domains, observers):
+            with stand_in.opened(parts, know_domains, observers):
+                yield parts
+        return
     cache_url = settings.cache_url.get_secret_value()
     async with (
         database_url(settings) as url,
@@ -69,22 +108,42 @@ async def open_parts(
         open_throttle(settings.failed_attempts, cache_url) as throttle,
         _backend(cache_url) as backend,
     ):
-        parts = _assembled(settings, Store(pool), throttle, backend, settings.listen_url.get_secret_value() or url)
-        know_domains(await parts.store.domains())
-        async with (
-            running(parts.listener.run()),
-            running(_keeping_domains(parts, know_domains)),
-            running(_purging(parts.store)),
-            observers.flushing(parts.store, settings.usage_flush_s) if observers else nullcontext(),
-        ):
+        connect = partial(
+            open_wire,
+            settings.listen_url.get_secret_value() or url,
+            listens=listens(settings),
+            timeout_s=settings.query_timeout_s,
+            statement_cache_size=settings.statement_cache_size,
+        )
+        parts = _assembled(settings, Store(pool), throttle, backend, connect)
+        async with _running(parts, settings, know_domains, observers):
             yield parts
 
 
+@asynccontextmanager
+async def _running(
+    parts: Parts, settings: Settings, know_domains: KnowDomains, observers: Observers | None
+) -> AsyncIterator[None]:
+    know_domains(await parts.store.domains())
+    async with (
+        running(parts.listener.run()),
+        running(_keeping_domains(parts, know_domains)),
+        running(_purging(parts.store)),
+        observers.flushing(parts.store, settings.usage_flush_s) if observers else nullcontext(),
+    ):
+        yield
+
+
 def _assembled(
-    settings: Settings, store: Store, throttle: Throttle | None, backend: BaseCache | None, listen_url: str
+    settings: Settings,
+    store: Store,
+    throttle: Throttle | None,
+    backend: BaseCache | None,
+    connect: Connect,
+    clock: Callable[[], float] | None = None,
 ) -> Parts:
     changes, counts = Changes(), SharedCounts()
-    cache = Cache(store, limits(settings), changes)
+    cache = Cache(store, limits(settings), changes, clock=clock or time.monotonic)
 
     def is_followed(server: str, started: str) -> bool:
         """A deposed primary may go on, and who is connected to it would never know; but somebody must be believed."""
@@ -105,20 +164,15 @@ def _assembled(
             cache.vouch(sent_at_s)
 
     listener = Listener(
-        partial(
-            open_wire,
-            listen_url,
-            listens=listens(settings),
-            timeout_s=settings.query_timeout_s,
-            statement_cache_size=settings.statement_cache_size,
-        ),
+        connect,
         changes,
         held,
         met,
         heartbeat_s=settings.heartbeat_s,
         kept_s=2 * settings.cache_ttl_s,  # One life in the shared tier, and then one in a process.
+        clock=clock or time.monotonic,
     )
-    authenticator = authenticator_of(settings, store, cache, changes, throttle)
+    authenticator = authenticator_of(settings, store, cache, changes, throttle, clock)
     health = Health(
         store,
         cache,
@@ -142,12 +196,13 @@ def authenticator_of(
     cache: Cache | None = None,
     changes: Changes | None = None,
     throttle: Throttle | None = None,
+    clock: Callable[[], float] | None = None,
 ) -> Authenticator:
     """What decides requests; for a single one it needs nothing but the store."""
     bounds, changes = limits(settings), changes or Changes()
     known_tokens = KnownTokens(store, bounds, changes) if settings.open_bad_token == "reject" else None
     cache = cache or Cache(store, bounds, changes)
-    return Authenticator(cache, settings.require, throttle=throttle, known_tokens=known_tokens)
+    return Authenticator(cache, settings.require, clock, throttle=throttle, known_tokens=known_tokens)
 
 
 @asynccontextmanager

@@ -363,6 +363,11 @@ class Store:
             yield connection
 
 
+def statements() -> tuple[str, str, str]:
+    """The statements that ``Store`` reads by: of a reference, of an alias, and of a token's digest."""
+    return _READ_BINDINGS, _READ_ALIAS, _READ_TOKEN
+
+
 def _check_storable(text: str) -> None:
     if not is_storable(text):
         raise InvalidReferenceError("The reference holds a character that no reference can have.")

@@ -26,7 +26,7 @@ from smarter_auth_mw.mounts import mounts_of
 from smarter_auth_mw.near_misses import NearMisses
 from smarter_auth_mw.observers import Observers
 from smarter_auth_mw.pages import Page, Pages
-from smarter_auth_mw.parts import open_parts, running
+from smarter_auth_mw.parts import open_parts, own_settings, running
 from smarter_auth_mw.peers import Peers
 from smarter_auth_mw.router_check import RouterCheck
 from smarter_auth_mw.routing import Routes
@@ -48,7 +48,7 @@ class Wiring:
         self.routes: Routes | None = None
         self.mistakes: ConfigurationError | None = None
         try:
-            self.settings = settings or Settings()
+            self.settings = settings or own_settings()
         except ConfigurationError as error:
             self._note(error)
         try:

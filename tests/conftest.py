@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 pytest_plugins = [
+    "smarter_auth_mw.pytest_plugin",
     "tests.database_support",
     "tests.change_support",
     "tests.asgi_support",

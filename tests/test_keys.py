@@ -1,4 +1,4 @@
-"""The write side against a real PostgreSQL, as the role that a web process has."""
+"""The write side against a real PostgreSQL, as the role that a web process has, and against the store in memory."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from smarter_auth_mw.domain import Key, KeyState, Protection, Resource, Target
 from smarter_auth_mw.errors import ConflictError, NotFoundError, RefusedError, UsageError
 from smarter_auth_mw.keys import Keys
 from smarter_auth_mw.store import Store
+from tests.store_support import pytest_generate_tests, store
+
+__all__ = ["pytest_generate_tests", "store"]
 
 BOT = Resource("bot", "42")
 OTHER = Resource("bot", "43")

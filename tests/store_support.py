@@ -1,0 +1,27 @@
+"""The same tests on two stores: PostgreSQL and the one in memory; those that speak SQL have PostgreSQL alone."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from smarter_auth_mw.in_memory import MemoryStore
+from smarter_auth_mw.store import Store, open_pool
+from tests.database_support import Database
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "store_kind" in metafunc.fixturenames:
+        speaks_sql = {"owner", "runtime", "database"} & set(metafunc.fixturenames)
+        metafunc.parametrize("store_kind", ["postgresql"] if speaks_sql else ["postgresql", "memory"])
+
+
+@pytest.fixture
+async def store(store_kind: str, request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+    if store_kind == "memory":
+        yield MemoryStore()
+        return
+    database: Database = request.getfixturevalue("database")
+    async with open_pool(database.runtime) as pool:
+        yield Store(pool)
