@@ -199,7 +199,8 @@ def authenticator_of(
     clock: Callable[[], float] | None = None,
 ) -> Authenticator:
     """What decides requests; for a single one it needs nothing but the store."""
-    bounds, changes = limits(settings), changes or Changes()
+    bounds = limits(settings)
+    changes = Changes() if changes is None else changes  # One that has heard of nothing yet is empty, and false.
     known_tokens = KnownTokens(store, bounds, changes) if settings.open_bad_token == "reject" else None
     cache = cache or Cache(store, bounds, changes)
     return Authenticator(cache, settings.require, clock, throttle=throttle, known_tokens=known_tokens)

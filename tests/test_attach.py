@@ -266,3 +266,24 @@ async def test_administrator_that_is_no_longer_one_loses_the_plain_labels(
     assert await front.ask(url) == 200
     await platform.sql.execute("UPDATE auth_user SET is_staff = false WHERE username = 'admin'")
     await front.comes_to(404, url)
+
+
+async def test_deactivating_the_last_key_opens_where_that_is_asked_for_but_not_after_a_loss(
+    platform: Platform, owner: int
+) -> None:
+    lost, kept = await platform.key("lost", owner), await platform.key("kept", owner)
+    await platform.bind(42, kept)
+    await platform.sql.execute("UPDATE drf_smarterauthtoken SET is_active = false")
+    async with front_of(platform, require="active") as front:
+        assert await front.ask(PATH) == 200
+        await platform.bind(42, lost)
+        await platform.delete_key(lost)
+        await front.comes_to(401, PATH)
+
+
+async def test_bad_token_on_an_open_bot_is_refused_where_that_is_asked_for(platform: Platform, owner: int) -> None:
+    await platform.key("first", owner)
+    async with front_of(platform, open_bad_token="reject") as front:
+        assert [await front.ask(PATH, key) for key in ("", "first", "unknown")] == [200, 200, 401]
+        await platform.sql.execute("UPDATE auth_user SET is_active = false")
+        await front.comes_to(401, PATH, "first")

@@ -11,13 +11,14 @@ SELECT (SELECT max(version_num)::integer FROM smarter_auth.schema_version) AS ve
 -- A transaction that began on a standby stays read-only: its snapshot does not tell all that is in progress.
 -- When the server was started tells one that was deposed, and goes on, from the one whose changes are heard.
 -- No VOLATILE function may stand here: it could see more than the snapshot says. The functions called platform_… are
--- empty, and cost nothing, unless a Smarter platform is attached.
+-- empty, and cost nothing, unless a Smarter platform is attached. What it lost a key of counts as declared: that its other
+-- keys are all deactivated does not open it either.
 SELECT pg_current_snapshot()::text AS snapshot,
        current_setting('transaction_read_only')::boolean AS is_standby,
        extract(epoch FROM pg_postmaster_start_time())::text AS started,
        resource.id, coalesce(platform.ref, resource.ref) AS ref, coalesce(platform.account, resource.account) AS account,
        CASE WHEN resource.protection <> 'open' THEN resource.protection
-            WHEN platform.is_latched THEN 'bound' ELSE 'open' END AS protection,
+            WHEN platform.is_latched THEN 'declared' ELSE 'open' END AS protection,
        coalesce(resource.on_error, 'stale') AS on_error, platform.sources, bound.*
   FROM (SELECT) AS asked
   LEFT JOIN smarter_auth.resource ON resource.kind = :kind AND replace(resource.ref, '_', '-') = :lookup
@@ -43,7 +44,7 @@ SELECT pg_current_snapshot()::text AS snapshot,
        extract(epoch FROM pg_postmaster_start_time())::text AS started,
        resource.id, coalesce(platform.ref, resource.ref) AS ref, coalesce(platform.account, resource.account) AS account,
        CASE WHEN resource.protection <> 'open' THEN resource.protection
-            WHEN platform.is_latched THEN 'bound' ELSE 'open' END AS protection,
+            WHEN platform.is_latched THEN 'declared' ELSE 'open' END AS protection,
        coalesce(resource.on_error, 'stale') AS on_error, platform.sources, bound.*
   FROM (SELECT) AS asked
   LEFT JOIN LATERAL (
