@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 PLACE = ROOT / ".matrix"
 TESTS = (
     *("test_asgi", "test_wsgi", "test_websocket", "test_mounts", "test_router_check"),
-    *("test_fastapi", "test_frameworks", "test_examples", "test_settings", "test_sources", "test_cli_config"),
+    *("test_fastapi", "test_frameworks", "test_settings", "test_sources", "test_cli_config"),
     *("test_cli_serve", "test_shared", "test_migrations", "test_store", "test_models", "test_throttle"),
 )
 """Those that touch what others make: frameworks, servers, pydantic, asyncpg, aiocache, Alembic, limits."""
