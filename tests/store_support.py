@@ -18,10 +18,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture
-async def store(store_kind: str, request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+def store_url(store_kind: str, request: pytest.FixtureRequest) -> str | None:
+    """The database that the store is in, if any."""
     if store_kind == "memory":
+        return None
+    database: Database = request.getfixturevalue("database")
+    return database.runtime
+
+
+@pytest.fixture
+async def store(store_url: str | None) -> AsyncIterator[Store]:
+    if store_url is None:
         yield MemoryStore()
         return
-    database: Database = request.getfixturevalue("database")
-    async with open_pool(database.runtime) as pool:
+    async with open_pool(store_url) as pool:
         yield Store(pool)

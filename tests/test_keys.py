@@ -15,9 +15,9 @@ from smarter_auth_mw.domain import Key, KeyState, Protection, Resource, Target
 from smarter_auth_mw.errors import ConflictError, NotFoundError, RefusedError, UsageError
 from smarter_auth_mw.keys import Keys
 from smarter_auth_mw.store import Store
-from tests.store_support import pytest_generate_tests, store
+from tests.store_support import pytest_generate_tests, store, store_url
 
-__all__ = ["pytest_generate_tests", "store"]
+__all__ = ["pytest_generate_tests", "store", "store_url"]
 
 BOT = Resource("bot", "42")
 OTHER = Resource("bot", "43")

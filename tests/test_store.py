@@ -18,9 +18,9 @@ from smarter_auth_mw.keys import Keys
 from smarter_auth_mw.store import Store, open_pool
 from smarter_auth_mw.tokens import mint
 from tests.database_support import Database, named
-from tests.store_support import pytest_generate_tests, store
+from tests.store_support import pytest_generate_tests, store, store_url
 
-__all__ = ["pytest_generate_tests", "store"]
+__all__ = ["pytest_generate_tests", "store", "store_url"]
 
 BOT = Resource("bot", "42")
 
