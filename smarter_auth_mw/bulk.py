@@ -106,6 +106,10 @@ _CHECKS = (
     ("misspelled_resources", "{kind}:{ref} is registered as {kind}:{held_ref}: write it so"),
     ("different_resources", "{kind}:{ref} is registered with other values: smarter-auth resource set changes them"),
     ("known_resources", "{kind}:{ref} is registered already, and the file binds no key to it"),
+    (
+        "platforms_resources",
+        "{kind}:{ref} is of a kind that the attached platform makes: its keys are bound one by one",
+    ),
     ("open_bound_resources", "{kind}:{ref} is open here, and has a key bound to it"),
     ("doubled_domains", "the domain {domain} stands in line {first_line} already, for another resource"),
     ("taken_domains", "the domain {domain} is that of {claimant}"),

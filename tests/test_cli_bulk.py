@@ -302,6 +302,12 @@ def test_what_the_database_has_already_is_told(run: Commands, directory: Path) -
     ]
 
 
+def test_kinds_of_an_attached_platform_are_left_to_it(bare: Commands, attached: Database, directory: Path) -> None:
+    bare.set(database_url=attached.runtime, routes="llm_client /bots/{ref:int}")
+    (told,) = _mistakes(bare, directory / "in.csv", "resource,key", "llm_client:1,first")
+    assert "that the attached platform makes" in told
+
+
 def test_new_key_is_bound_to_a_resource_that_is_there(run: Commands, directory: Path) -> None:
     run.json("resource", "add", "bot:1", "--name", "sales")
     run.set(routes="bot /bots/{ref:int}; bot /named/{name}")

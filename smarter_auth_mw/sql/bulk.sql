@@ -155,6 +155,12 @@ SELECT line, kind, ref
 SELECT line, kind, ref FROM pg_temp.staged_resource WHERE held_id IS NOT NULL AND NOT is_bound
  ORDER BY line LIMIT :most;
 
+-- name: platforms_resources(most)
+SELECT line, kind, ref
+  FROM pg_temp.staged_resource
+ WHERE kind IN (SELECT platform_table.kind FROM smarter_auth.platform_table)
+ ORDER BY line LIMIT :most;
+
 -- name: open_bound_resources(most)
 SELECT line, kind, ref FROM pg_temp.staged_resource WHERE protection = 'open' AND is_bound ORDER BY line LIMIT :most;
 
