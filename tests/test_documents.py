@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,8 @@ def test_a_page_that_does_something_else_is_told_of(tmp_path: Path) -> None:
         assert list(reader._shell("pip install 'smarter_auth_mw[nothing]'"))
         assert list(reader._shell("make nothing"))
         assert list(reader._file(Block(page, 1, "cobol", "STOP RUN.")))
+
+
+def test_the_picture_of_the_floors_is_true() -> None:
+    scope = runpy.run_path(str(ROOT / "docs" / "draw_floors.py"))
+    assert (ROOT / "docs" / "floors.svg").read_text("utf-8") == scope["drawn"](), "Run: python docs/draw_floors.py"
