@@ -142,7 +142,7 @@ class SmarterAuthMiddleware:
         message = await receive()
         if self._wiring.mistakes:
             await send({"type": "lifespan.startup.failed", "message": str(self._wiring.mistakes)})
-            return
+            raise self._wiring.mistakes  # As Starlette does: its TestClient would wait for ever.
         await self._wiring.open()
         waiting: list[Message] = [message]
 

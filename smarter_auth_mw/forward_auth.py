@@ -105,7 +105,7 @@ class ForwardAuth:
         await receive()
         if self._wiring.mistakes:
             await send({"type": "lifespan.startup.failed", "message": str(self._wiring.mistakes)})
-            return
+            raise self._wiring.mistakes
         await self._wiring.open()
         await send({"type": "lifespan.startup.complete"})
         await receive()
