@@ -8,14 +8,15 @@ from typing import Any
 from smarter_auth_mw import hosts, patterns, presets
 from smarter_auth_mw import mounts as mounting
 from smarter_auth_mw.decision import Denial
-from smarter_auth_mw.domain import Target
-from smarter_auth_mw.errors import ConfigurationError, Mistake
+from smarter_auth_mw.domain import Resource, Target
+from smarter_auth_mw.errors import ConfigurationError, InvalidReferenceError, Mistake
 from smarter_auth_mw.host_routing import Claim, HostRouting
 from smarter_auth_mw.judgement import NOTHING, Judgement, agree
 from smarter_auth_mw.memo import UNKNOWN, Memo
 from smarter_auth_mw.path_routing import PathRouting, Request
 from smarter_auth_mw.patterns import Line, Pattern
-from smarter_auth_mw.references import ACCOUNT
+from smarter_auth_mw.references import ACCOUNT, FORMS
+from smarter_auth_mw.table import ALIAS_FORMS
 
 MEMO_PATH_CHARS = 512
 
@@ -84,6 +85,19 @@ class Routes:
         if found is UNKNOWN:
             found = self._look_up(scope)
         return self._with_host(scope, found) if self._hosts.is_needed else found
+
+    def canonical(self, kind: str, ref: str) -> Resource:
+        """The resource in the spelling by which requests reach it; raises InvalidReferenceError.
+
+        A kind that is reached by its name alone has references all the same: by them it is bound.
+        """
+        own = [one.form for one in self.patterns if one.kind == kind and one.form.placeholder not in ALIAS_FORMS]
+        forms = list(dict.fromkeys(own)) or [FORMS["ref"]]
+        canonical = next((value for form in forms if (value := form.parse(ref)) is not None), None)
+        if canonical is None:
+            rules = ", or ".join(form.rule for form in forms)
+            raise InvalidReferenceError(f"{ref!r} is no reference of a {kind}: that is {rules}.")
+        return Resource(kind, canonical)
 
     def explain(self, scope: Scope) -> Judgement:
         """The same with the line and the reading that decided, for operators; without headers by the path alone."""

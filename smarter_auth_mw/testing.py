@@ -19,7 +19,7 @@ from limits import parse
 
 from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant
 from smarter_auth_mw.domain import Resource
-from smarter_auth_mw.errors import UsageError
+from smarter_auth_mw.errors import UnknownKindError, UsageError
 from smarter_auth_mw.in_memory import MemoryStore, Tables
 from smarter_auth_mw.keys import OVERLAP, Keys
 from smarter_auth_mw.listener import Beat
@@ -28,7 +28,10 @@ from smarter_auth_mw.parts import PLACE, Connect, KnowDomains, Parts
 from smarter_auth_mw.settings import Settings
 from smarter_auth_mw.throttle import BoundedCounters, Throttle
 from smarter_auth_mw.tokens import MintedToken
+from smarter_auth_mw.wiring import compile_routes
 
+UNSAID = ["unsaid /unsaid/{ref}"]
+"""In the place of routes that come from elsewhere, while the other settings are looked at."""
 PATIENCE_S = 5.0
 BEGINS = datetime(2030, 1, 1, tzinfo=UTC)
 """When the clock of every test begins."""
@@ -58,8 +61,9 @@ class AuthKit:
     those of the kit: ``routes``, and any other settings by their names. What is not said comes from where the
     middleware itself looks (environment, ``.env``, TOML file).
 
-    A resource is written as ``kind:ref``. What people do by the command line is a plain method here, which raises what
-    ``Keys`` raises, and counts at once for the next request.
+    A resource is written as ``kind:ref``, in the spelling of the kit's routes. What people do by the command line is a
+    plain method here, which raises what ``Keys`` raises, and counts at once for the next request. Raises
+    ConfigurationError.
     """
 
     def __init__(self, routes: Sequence[str] = (), **settings: Any) -> None:
@@ -68,6 +72,8 @@ class AuthKit:
         self.now = BEGINS
         self.store = MemoryStore(lambda: self.now)
         self._given = {"database_url": "postgresql://in-memory/", "cache_url": "memory://", **settings}
+        known = Settings(**(self._given | {"routes": list(routes) or UNSAID}))  # Mistakes are told here and now.
+        self._routes = compile_routes(known) if routes else None
         if routes:
             self._given["routes"] = list(routes)
         self._keys = Keys(self.store, "test", clock=lambda: self.now)
@@ -136,6 +142,14 @@ class AuthKit:
         finally:
             self.store.followers.remove(follow)
 
+    def _resource(self, text: str) -> Resource:
+        kind, _, ref = text.partition(":")
+        if self._routes is None:
+            return Resource(kind, ref)
+        if kind not in self._routes.kinds:
+            raise UnknownKindError(f"No route of the kit names the kind {kind!r}, but {', '.join(self._routes.kinds)}.")
+        return self._routes.canonical(kind, ref)
+
     def _note_task(self) -> None:
         """The task that holds what is open, which is to end with the kit."""
         task, ended = asyncio.current_task(), threading.Event()
@@ -168,7 +182,11 @@ class AuthKit:
         protect: bool = False,
     ) -> None:
         """Register a resource: open, unless ``protect``."""
-        _done(self._keys.add_resource(_resource(resource), name=name, account=account, domain=domain, protect=protect))
+        _done(
+            self._keys.add_resource(
+                self._resource(resource), name=name, account=account, domain=domain, protect=protect
+            )
+        )
 
     def mint(
         self,
@@ -180,7 +198,7 @@ class AuthKit:
         """A new key, bound to these resources, which are protected from now on, and registered if they were not."""
         expires_at = None if expires_in is None else self.now + expires_in
         name = name or f"key {len(self.store.tables.keys) + 1}"
-        bind = [_resource(resource) for resource in resources]
+        bind = [self._resource(resource) for resource in resources]
         minted = _done(self._keys.create(name, account=account, expires_at=expires_at, bind=bind))
         return TestKey(minted.key.key_id, name, MintedToken(minted.token.reveal()))
 
@@ -190,11 +208,11 @@ class AuthKit:
         return TestKey(key.key_id, key.name, MintedToken(rotated.token.reveal()))
 
     def bind(self, key: TestKey, resource: str) -> None:
-        _done(self._keys.bind(key.key_id, _resource(resource)))
+        _done(self._keys.bind(key.key_id, self._resource(resource)))
 
     def unbind(self, key: TestKey, resource: str, *, allow_anonymous: bool = False) -> None:
         """Taking off the last key needs ``allow_anonymous``."""
-        _done(self._keys.unbind(key.key_id, _resource(resource), allow_anonymous=allow_anonymous))
+        _done(self._keys.unbind(key.key_id, self._resource(resource), allow_anonymous=allow_anonymous))
 
     def activate(self, key: TestKey) -> None:
         _done(self._keys.activate(key.key_id))
@@ -207,11 +225,11 @@ class AuthKit:
 
     def protect(self, resource: str) -> None:
         """Protect a resource that is registered, with or without keys."""
-        _done(self._keys.protect(_resource(resource)))
+        _done(self._keys.protect(self._resource(resource)))
 
     def unprotect(self, resource: str) -> None:
         """Open a resource; refused while keys are bound to it."""
-        _done(self._keys.unprotect(_resource(resource)))
+        _done(self._keys.unprotect(self._resource(resource)))
 
     # What a test asks.
 
@@ -251,11 +269,6 @@ def _told(decision: Decision) -> str:
     if isinstance(decision, Denial):
         return f"{decision.resource} was denied ({decision.reason.value})"
     return f"{decision.resource} was {'granted' if isinstance(decision, Grant) else 'open'}"
-
-
-def _resource(text: str) -> Resource:
-    kind, _, ref = text.partition(":")
-    return Resource(kind, ref)
 
 
 def _done(act: Coroutine[Any, Any, T]) -> T:

@@ -110,6 +110,16 @@ async def test_two_living_keys_of_an_account_have_two_names(keys: Keys) -> None:
     await keys.create("one")
 
 
+async def test_act_that_fails_among_others_is_undone_alone(keys: Keys) -> None:
+    await keys.add_resource(BOT, account="acme")
+    async with keys.together() as joined:
+        await joined.add_resource(OTHER)
+        with pytest.raises(RefusedError):
+            await joined.create("laptop", bind=[BOT])  # There is a key by then, and it goes again.
+    assert await keys.keys() == []
+    assert await keys.resource(OTHER)
+
+
 async def test_key_is_not_bound_twice(keys: Keys) -> None:
     minted = await keys.create("one", bind=[BOT])
     with pytest.raises(ConflictError, match="bot:42"):

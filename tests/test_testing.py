@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from flask import Flask
 
 from smarter_auth_mw import Settings, SmarterAuthMiddleware
-from smarter_auth_mw.errors import RefusedError, UsageError
+from smarter_auth_mw.errors import ConfigurationError, InvalidReferenceError, RefusedError, UnknownKindError, UsageError
 from smarter_auth_mw.in_memory import MemoryRecords, MemoryStore
 from smarter_auth_mw.records import Records
 from smarter_auth_mw.testing import AuthKit
@@ -196,3 +196,40 @@ def test_plugin_is_found_by_pytest_and_testing_does_not_need_it(tmp_path: Path) 
     assert ran.returncode == 0, ran.stdout
     program = "import sys, smarter_auth_mw.testing; sys.exit('pytest' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], env=env).returncode == 0
+
+
+async def test_hosts_and_domains_lead_to_what_they_are_called() -> None:
+    with AuthKit(["bot /bots/{ref:int}", "bot host:{label}.bots.example"]) as kit:
+        app = SmarterAuthMiddleware(FastAPI())
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app)) as http:
+            assert (await http.get("http://sales.example.net/")).status_code == 404  # FastAPI's own.
+            kit.add("bot:1", name="sales_bot", domain="sales.example.net", protect=True)
+            for host in ("sales-bot.bots.example", "sales.example.net"):
+                assert (await http.get(f"http://{host}/")).status_code == 401
+                assert str(kit.assert_denied("missing_credentials").resource) == "bot:1"
+
+
+def test_mistyped_settings_are_told_at_once() -> None:
+    with pytest.raises(ConfigurationError, match="requier"):
+        AuthKit(["bot /bots/{ref:int}"], requier="active")
+    with pytest.raises(ConfigurationError, match="sometimes"):
+        AuthKit(require="sometimes")
+    with pytest.raises(ConfigurationError, match=r"\{id\}"):
+        AuthKit(["bot /bots/{id}"])
+
+
+def test_resources_are_those_that_requests_reach(smarter_auth: AuthKit) -> None:
+    with pytest.raises(InvalidReferenceError, match="'042'"):
+        smarter_auth.mint("bot:042")
+    with pytest.raises(UnknownKindError, match="'agent'"):
+        smarter_auth.mint("agent:1")
+    assert smarter_auth.store.tables.keys == {}
+
+
+def test_a_test_client_ends_where_the_configuration_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from starlette.testclient import TestClient
+    monkeypatch.setenv("SMARTER_AUTH_ROUTES", "bot /bots/{id}")
+    with pytest.raises(ConfigurationError), TestClient(SmarterAuthMiddleware(FastAPI())):
+        pass

@@ -37,13 +37,7 @@ def routed(routes: Routes, kind: str, ref: str) -> Resource:
     """
     if kind not in routes.kinds:
         raise UnknownKindError(f"No route names the kind {kind!r}, but {', '.join(routes.kinds)}.", hint=_ANYWAY)
-    # A kind that is reached by its name alone has references all the same: by them it is bound.
-    forms = list(dict.fromkeys(pattern.form for pattern in _patterns(routes, kind, aliases=False))) or [FORMS["ref"]]
-    canonical = next((value for form in forms if (value := form.parse(ref)) is not None), None)
-    if canonical is None:
-        rules = ", or ".join(form.rule for form in forms)
-        raise InvalidReferenceError(f"{ref!r} is no reference of a {kind}: that is {rules}.")
-    resource = Resource(kind, canonical)
+    resource = routes.canonical(kind, ref)
     for url in _written(routes, resource):
         _check_reached(routes, url, *resource)
     return resource
