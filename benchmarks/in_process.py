@@ -73,7 +73,7 @@ def guarded(others: int = 0) -> SmarterAuthMiddleware:
     async def opened() -> AsyncIterator[Authenticator]:
         yield Authenticator(Cache(Source(others), FOR_EVER, Changes()))
 
-    middleware._wiring._parts._opening = opened
+    middleware._wiring.parts._opening = opened
     middleware._wiring._know_domains(())  # or each request asks whether its host is a custom domain
     return middleware
 
@@ -145,7 +145,8 @@ def wsgi_app(environ: Any, start_response: Any) -> list[bytes]:
 
 def wsgi_guarded() -> SmarterAuthWSGIMiddleware:
     middleware = SmarterAuthWSGIMiddleware(wsgi_app, SETTINGS)
-    middleware._wiring._parts._opening = guarded()._wiring._parts._opening
+    middleware._wiring.parts._opening = guarded()._wiring.parts._opening
+    middleware._wiring._know_domains(())
     return middleware
 
 

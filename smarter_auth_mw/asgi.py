@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from asyncio import get_running_loop
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
@@ -62,6 +63,8 @@ class SmarterAuthMiddleware:
         from smarter_auth_mw.wiring import Wiring
 
         self._wiring = Wiring(app, settings)
+        self._extractor = self._wiring.extractors["http"]
+        self._parts, self._hides_credentials = self._wiring.parts, self._wiring.hides_credentials
         self.app = self._wiring.pages.before(self._wiring.verified(app))
 
     @property
@@ -71,17 +74,26 @@ class SmarterAuthMiddleware:
 
     def _call(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """What answers the request: the app itself where nothing is to be waited for, without a coroutine of ours."""
-        wiring = self._wiring
-        if wiring.minds_hosts or scope["type"] != "http":
+        try:
+            target = self._wiring.by_path.young[scope["path"], scope["raw_path"], scope["root_path"]]
+        except KeyError:
             return self._wait(scope, receive, send)
-        target = wiring.resolve(scope)
         if target is None:
             return self.app(scope, receive, send)
-        decision = wiring.warm(target, scope)
-        if decision is None or isinstance(decision, Denial):
+        here = self._parts.last
+        if here is None or here.loop is not get_running_loop() or here.parts is None or scope["type"] != "http":
+            return self._wait_for(target, None, scope, receive, send)
+        decision = here.parts.warm(target, scope["headers"], self._extractor)
+        if type(decision) is not Grant or (counted := decision.counted) is None:
             return self._wait_for(target, decision, scope, receive, send)
-        wiring.passed(decision, scope)
-        return self.app(self._admitted(scope, decision), receive, send)
+        counted()
+        if "user" in scope or self._hides_credentials:
+            return self.app(self._admitted(scope, decision), receive, send)
+        scope = {**scope}
+        scope["smarter_auth"] = decision
+        scope["user"] = decision.principal
+        scope["auth"] = AUTHENTICATED
+        return self.app(scope, receive, send)
 
     if sys.version_info >= (3, 12):
         __call__ = inspect.markcoroutinefunction(_call)  # Servers tell ASGI 3 from ASGI 2 by that.
@@ -172,7 +184,8 @@ class SmarterAuthMiddleware:
         admitted = {**scope}
         admitted["smarter_auth"] = decision if outer_user is None else replace(decision, outer_user=outer_user)
         if isinstance(decision, Grant):
-            admitted["user"], admitted["auth"] = decision.principal, AUTHENTICATED
+            admitted["user"] = decision.principal
+            admitted["auth"] = AUTHENTICATED
         elif outer_user is None:
             admitted["user"], admitted["auth"] = UnauthenticatedUser(), AuthCredentials()
         if self._wiring.hides_credentials:

@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -15,6 +15,7 @@ from smarter_auth_mw.codec import SharedEntry
 from smarter_auth_mw.domain import Bindings, Target
 from smarter_auth_mw.errors import OverloadedError, UnavailableError
 from smarter_auth_mw.memory import BoundedMemoryCache
+from smarter_auth_mw.tally import Tally
 
 FILL_ATTEMPTS = 8
 """How often a fill is begun anew because a change was heard while it was on its way."""
@@ -47,17 +48,21 @@ class SharedTier(Protocol):
     async def put(self, lookup: str, entry: SharedEntry) -> None: ...
 
 
-@dataclass(slots=True)
-class Entry:
-    """All that is known of one resource, with the reading that it comes from; times are monotonic seconds.
+class Entry(Reading):
+    """All that is known of one resource, and the reading that it comes from; times are monotonic seconds.
 
-    ``read_at_s`` is when its statement was sent, or never where another worker read it.
+    ``read_at_s`` is when its statement was sent, or never where another worker read it. ``serves_until_s`` is what was
+    found when its age was looked at last: it serves until then at the least, whatever the heartbeat does.
     """
 
-    bindings: Bindings
-    reading: Reading
-    read_at_s: float
-    kept_until_s: float
+    __slots__ = ("bindings", "kept_until_s", "read_at_s", "serves_until_s")
+
+    def __init__(
+        self, bindings: Bindings, snapshot: Snapshot, sources: Collection[str], begun: int, server: int
+    ) -> None:
+        super().__init__(snapshot, sources, begun, server)
+        self.bindings = bindings
+        self.read_at_s = self.kept_until_s = self.serves_until_s = NEVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +81,6 @@ class Limits:
 class CacheCounts:
     """What the cache did: plain numbers that only grow."""
 
-    hits: int = 0
     negative_hits: int = 0
     misses: int = 0
     fills: int = 0
@@ -106,15 +110,23 @@ class Cache:
         self, source: BindingSource, limits: Limits, changes: Changes, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.counts = CacheCounts()
+        self.hits = Tally()
+        """How often the entry of a known resource was at hand; ``hit`` counts it, on whatever thread."""
+        self.hit = self.hits.once_more
         self.shared: SharedTier | None = None
         self.is_store_down = False
         """Whether the last look-up in the database failed."""
         self._source = source
         self._limits = limits
-        self._max_staleness_s = limits.max_staleness_s
-        self._changes = changes
-        self._clock = clock
+        self.changes = changes
+        self.clock = clock
         self._known = BoundedMemoryCache(limits.max_entries, limits.max_bindings, _weight, clock)
+        self.at_hand: Mapping[str, Entry] = self._known.values
+        """The entries of known resources by look-up, for who cannot wait for a ``peek``.
+
+        One serves while its ``checked`` is ``changes.heard`` and its ``serves_until_s`` is to come; else a ``peek``
+        tells. Used so it counts as a hit, but not as used lately: ``peek`` notes that, every few seconds.
+        """
         self._unknown = BoundedMemoryCache(max(limits.max_entries // 10, 1), clock=clock)
         self._flights: dict[str, asyncio.Task[Entry]] = {}
         self._flights_of: Counter[str] = Counter()
@@ -128,7 +140,7 @@ class Cache:
     @property
     def heartbeat_age_s(self) -> float:
         """How long ago the last heartbeat was sent that was answered; infinity before the first one."""
-        return self._clock() - self._vouched_at_s
+        return self.clock() - self._vouched_at_s
 
     @property
     def sizes(self) -> Sizes:
@@ -138,22 +150,22 @@ class Cache:
     def peek(self, target: Target) -> Bindings | None:
         """The bindings if they are here and current: no waiting."""
         entry: Entry | None = self._known.peek(target.lookup) or self._unknown.peek(target.lookup)
-        now_s = self._clock()
+        now_s = self.clock()
         if entry is None or now_s >= entry.kept_until_s or not self._is_fresh(entry, now_s):
             return None
         if entry.bindings.account is None:
             self.counts.negative_hits += 1
         else:
-            self.counts.hits += 1
+            self.hit()
         return entry.bindings
 
     def stale(self, target: Target) -> Bindings | None:
         """What may still be granted by while the store is down: bindings that no change heard counts against."""
         entry: Entry | None = self._known.peek(target.lookup) or self._unknown.peek(target.lookup)
-        if entry is None or entry.bindings.on_error == "deny" or not self._changes.is_current(entry.reading):
+        if entry is None or entry.bindings.on_error == "deny" or not self.changes.is_current(entry):
             return None
         allowed_s = self._limits.max_staleness_s + self._limits.stale_if_error_s
-        return entry.bindings if self._clock() - max(entry.read_at_s, self._vouched_at_s) < allowed_s else None
+        return entry.bindings if self.clock() - max(entry.read_at_s, self._vouched_at_s) < allowed_s else None
 
     async def get(self, target: Target, peer: str = "") -> Bindings:
         """The bindings, from the shared tier or the database if need be; any number of callers make one query.
@@ -165,7 +177,7 @@ class Cache:
             if flight is None or flight.done():  # What is done was judged by what had been heard until then.
                 flight = self._take_off(target, peer)
             entry = await asyncio.shield(flight)  # A caller who goes away leaves the flight to the others.
-            if self._is_fresh(entry, self._clock()):  # Not so if the loop was held up before this line.
+            if self._is_fresh(entry, self.clock()):  # Not so if the loop was held up before this line.
                 return entry.bindings
         raise UnavailableError(f"{target.names} changes faster than it can be told.")
 
@@ -202,9 +214,9 @@ class Cache:
             flight.exception()  # Seen, though all who waited may be gone.
 
     def _is_fresh(self, entry: Entry, now_s: float) -> bool:
-        since_s = now_s - self._max_staleness_s
-        is_young = self._vouched_at_s > since_s or entry.read_at_s > since_s
-        return is_young and self._changes.is_current(entry.reading)
+        young_until_s = max(self._vouched_at_s, entry.read_at_s) + self._limits.max_staleness_s
+        entry.serves_until_s = min(young_until_s, entry.kept_until_s)
+        return now_s < young_until_s and self.changes.is_current(entry)
 
     async def _fill(self, target: Target) -> Entry:
         entry = await self._borrow(target)
@@ -218,14 +230,14 @@ class Cache:
             self.counts.fills += 1
             entry, read = await self._read(target)
             # Not so if a change was heard, or too much time passed, while it was on its way.
-            if self._is_fresh(entry, self._clock()):
+            if self._is_fresh(entry, self.clock()):
                 self._lend(target, read)
                 return entry
             self.counts.outdated_fills += 1
         raise UnavailableError(f"{target.names} changes faster than it can be read, or is read too slowly.")
 
     async def _read(self, target: Target) -> tuple[Entry, Read]:
-        begun, server, read_at_s = self._changes.heard, self._changes.server, self._clock()
+        begun, server, read_at_s = self.changes.heard, self.changes.server, self.clock()
         try:
             read = await self._source.read(target)
         except UnavailableError:
@@ -235,21 +247,22 @@ class Cache:
         return self._entry(read, read_at_s, begun, server), read
 
     def _entry(self, read: Read, read_at_s: float, begun: int, server: int) -> Entry:
-        reading = Reading(Snapshot.parse(read.snapshot), read.sources, begun, server)
+        entry = Entry(read.bindings, Snapshot.parse(read.snapshot), read.sources, begun, server)
         is_known = read.bindings.account is not None
-        ttl_s = self._limits.cache_ttl_s if is_known else self._limits.negative_ttl_s
-        return Entry(read.bindings, reading, read_at_s, self._clock() + ttl_s)
+        entry.read_at_s = read_at_s
+        entry.kept_until_s = self.clock() + (self._limits.cache_ttl_s if is_known else self._limits.negative_ttl_s)
+        return entry
 
     async def _borrow(self, target: Target) -> Entry | None:
         """The entry of another worker, if the heartbeat vouches for it."""
         if self.shared is None or self.heartbeat_age_s >= self._limits.max_staleness_s:
             return None
-        server = self._changes.server
+        server = self.changes.server
         read = await self.shared.get(target.lookup)
         if read is None:
             return None
         entry = self._entry(read, NEVER, 0, server)
-        if not self._is_fresh(entry, self._clock()):
+        if not self._is_fresh(entry, self.clock()):
             return None
         self.counts.shared_hits += 1
         return entry

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, cast
@@ -10,6 +11,7 @@ from smarter_auth_mw.domain import Binding, Bindings, Principal, Protection, Res
 from smarter_auth_mw.tokens import Token, same_digest
 
 Require = Literal["bound", "active"]
+Count = Callable[[], object]
 
 
 class Reason(StrEnum):
@@ -49,13 +51,15 @@ STATUS = {
 class Grant:
     """The token opens the resource; ``outer_user`` is whom an outer middleware had put in ``scope["user"]``.
 
-    ``binding`` is the one that says so.
+    ``binding`` is the one that says so. ``counted`` counts that it was given once more, where observers want no more of
+    a decision that passes than that.
     """
 
     resource: Resource
     principal: Principal
     outer_user: Any = None
     binding: Binding | None = field(default=None, compare=False, repr=False)
+    counted: Count | None = field(init=False, default=None, compare=False, repr=False)
 
     @property
     def key_id(self) -> str:
@@ -110,8 +114,6 @@ def is_protected(bindings: Bindings, *, always: bool = False, require: Require =
     return bindings.protection is not Protection.OPEN or bool(bindings.bindings)
 
 
-_OPEN, _CLOSED = b"open", b"closed"
-"""Under which stands what is decided without a token; a digest has 64 bytes."""
 _NOBODYS = (Binding("", "", "", bytes(64), "", is_revoked=True),)
 """What an unknown token is compared with: it takes as long to refuse as a known one."""
 
@@ -126,19 +128,18 @@ def decide(
 ) -> Decision:
     """Decide a request for ``bindings.resource`` at ``now_s`` (Unix time).
 
-    What depends on nothing but the bindings is made once, and stands in ``bindings.decided`` from then on.
+    What depends on nothing but the bindings is made once, and kept with them from then on.
     """
-    decided = bindings.decided
     if token is not None and bindings.bindings and (granted := granted_before(bindings, token.digest, now_s)):
         return granted
     if not is_protected(bindings, always=always, require=require):
-        if _OPEN not in decided:
-            decided[_OPEN] = Anonymous(bindings.resource, account=bindings.account)
-        return cast("Anonymous", decided[_OPEN])
+        if not isinstance(bindings.tokenless, Anonymous):
+            bindings.keep_tokenless(Anonymous(bindings.resource, account=bindings.account))
+        return cast("Anonymous", bindings.tokenless)
     if token is None:
-        if _CLOSED not in decided:
-            decided[_CLOSED] = Denial(Reason.MISSING_CREDENTIALS, bindings.resource, account=bindings.account)
-        return cast("Denial", decided[_CLOSED])
+        if not isinstance(bindings.tokenless, Denial):
+            bindings.keep_tokenless(Denial(Reason.MISSING_CREDENTIALS, bindings.resource, account=bindings.account))
+        return cast("Denial", bindings.tokenless)
     denial = None
     for binding in bindings.like(token.digest) or _NOBODYS:
         is_same, reason = same_digest(binding.digest, token.digest), _objection(binding, bindings, now_s)
@@ -146,7 +147,8 @@ def decide(
             continue
         if reason is None:
             principal = Principal(binding.key_id, binding.key_name, binding.account)
-            granted = decided[token.digest] = Grant(bindings.resource, principal, binding=binding)
+            granted = Grant(bindings.resource, principal, binding=binding)
+            bindings.keep_granted(token.digest, granted)
             return granted
         denial = Denial(reason, bindings.resource, binding.key_id, "", bindings.account, binding.token_key)
     detail = MISTYPED if token.is_mistyped else ""
@@ -154,12 +156,12 @@ def decide(
 
 
 def granted_before(bindings: Bindings, digest: bytes, now_s: float) -> Grant | None:
-    """The grant that ``decide`` made of these bindings for the token of this digest, unless it has expired."""
-    known: Grant | None = bindings.decided.get(digest)
-    binding = known.binding if known is not None else None
-    if binding is None or binding.expires_at_s < now_s or not same_digest(binding.digest, digest):
-        return None
-    return known
+    """The grant that ``decide`` made of these bindings for the token of this digest, unless it has expired.
+
+    It compares nothing: what stands under a digest was compared when it was put there.
+    """
+    known: Grant | None = bindings.granted.get(digest)
+    return None if known is None or known.binding is None or known.binding.expires_at_s < now_s else known
 
 
 def opens(binding: Binding, bindings: Bindings, now_s: float) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 from uuid import UUID
 
 from starlette.authentication import BaseUser
@@ -66,9 +66,12 @@ class Target:
     exact: bool = False
     also: Target | None = None
     lookup: str = field(init=False, compare=False, repr=False)
+    name_alone: Resource | Alias | None = field(init=False, compare=False, repr=False)
+    """Its name, if nothing else is to be looked at."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "lookup", self.names.lookup)
+        object.__setattr__(self, "name_alone", self.names if self.account is None and self.also is None else None)
 
 
 class Protection(StrEnum):
@@ -103,7 +106,8 @@ class Bindings:
 
     An unknown resource has ``account`` None, is open and has no bindings. ``resource`` is the registered spelling; what
     an alias stands for has no reference where that is nothing, and, declared protected, where it is several.
-    ``decided`` is what ``decide`` made of them before and may say again, by the token's digest: the same object.
+    ``granted`` and ``tokenless`` are what ``decide`` made of them before and may say again, the same objects: grants by
+    the token's digest, and the last that no token had a part in.
     """
 
     resource: Resource
@@ -113,15 +117,31 @@ class Bindings:
     bindings: tuple[Binding, ...] = ()
     _index: Mapping[bytes, tuple[Binding, ...]] | None = field(init=False, compare=False, repr=False)
     may_expire: bool = field(init=False, compare=False, repr=False)
-    decided: dict[bytes, Any] = field(init=False, compare=False, repr=False, default_factory=dict)
+    granted: Mapping[bytes, Any] = field(init=False, compare=False, repr=False)
+    tokenless: Any = field(init=False, compare=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_index", _index(self.bindings) if len(self.bindings) > FEW else None)
         object.__setattr__(self, "may_expire", any(binding.expires_at_s != math.inf for binding in self.bindings))
+        object.__setattr__(self, "granted", _NOTHING)
 
     def like(self, digest: bytes) -> tuple[Binding, ...]:
         """Those that may have this digest, which is to be compared: all, where they are few."""
         return self.bindings if self._index is None else self._index.get(digest, ())
+
+    def keep_granted(self, digest: bytes, grant: Any) -> None:
+        """Say this again to the token of this digest, which has been compared."""
+        if self.granted is _NOTHING:
+            object.__setattr__(self, "granted", {})
+        cast("dict[bytes, Any]", self.granted)[digest] = grant
+
+    def keep_tokenless(self, decision: Any) -> None:
+        """Say this again to whoever brings no token that counts."""
+        object.__setattr__(self, "tokenless", decision)
+
+
+_NOTHING: Mapping[bytes, Any] = {}
+"""What nobody was granted yet: one for all, since most resources are asked for by few."""
 
 
 def _index(bindings: tuple[Binding, ...]) -> dict[bytes, tuple[Binding, ...]]:

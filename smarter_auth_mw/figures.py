@@ -54,7 +54,7 @@ REFUSED_SPELLINGS = Metric("refused_spellings", "Requests refused with 400 since
 OF_A_MIDDLEWARE = (DECISIONS, OBSERVER_FAILURES, WRITE_FAILURES, AUDIT_DROPPED, REFUSED_SPELLINGS)
 
 OF_PARTS: tuple[tuple[Metric, Reader], ...] = (
-    (Metric("cache_hits", "Look-ups of known resources answered from the process."), lambda p: p.cache.counts.hits),
+    (Metric("cache_hits", "Look-ups of known resources answered from the process."), lambda p: p.cache.hits.total()),
     (
         Metric("cache_negative_hits", "The same for resources that are known to be none."),
         lambda p: p.cache.counts.negative_hits,

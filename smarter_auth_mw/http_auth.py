@@ -54,46 +54,26 @@ class Extractor:
     def __init__(self, ways: Iterable[str]) -> None:
         ways = frozenset(ways)
         self._schemes = frozenset(way.encode("ascii") for way in ways & {"token", "bearer"})
-        self._usual = {spelling for scheme in self._schemes for spelling in (scheme, scheme.title())}
+        self.usual_schemes = {spelling for scheme in self._schemes for spelling in (scheme, scheme.title())}
         self._joined = re.compile(_JOINED % b"|".join(sorted(self._schemes)), re.IGNORECASE)
-        self._readers: dict[bytes, Callable[[bytes], Credentials]] = {}
+        self.readers: dict[bytes, Callable[[bytes], Credentials]] = {}
         if self._schemes:
-            self._readers[AUTHORIZATION_HEADER] = self._read_authorization
+            self.readers[AUTHORIZATION_HEADER] = self._read_authorization
         if "x-api-key" in ways:
-            self._readers[API_KEY_HEADER] = _read_api_key
+            self.readers[API_KEY_HEADER] = _read_api_key
         if "subprotocol" in ways:
-            self._readers[SUBPROTOCOL_HEADER] = _read_subprotocols
+            self.readers[SUBPROTOCOL_HEADER] = _read_subprotocols
 
     def __call__(self, headers: Headers) -> Credentials:
-        return self.read(self.find(headers))
-
-    def find(self, headers: Headers) -> Headers:
-        """Those of the headers that may hold credentials of ours."""
-        readers = self._readers
-        return [header for header in headers if header[0] in readers]
-
-    def read(self, found: Headers) -> Credentials:
-        """What the headers hold that were found."""
+        readers = self.readers
+        found = [header for header in headers if header[0] in readers]
         if len(found) == 1:
             name, value = found[0]
-            return self._readers[name](value)
+            return readers[name](value)
         return self._read_several(found) if found else None
 
-    def usual(self, found: Headers) -> bytes | None:
-        """The one token, of letters and digits, that was found in one of the usual spellings; else None."""
-        if len(found) != 1:
-            return None
-        name, token = found[0]
-        if name == AUTHORIZATION_HEADER:
-            scheme, _, token = token.partition(b" ")
-            if scheme not in self._usual:
-                return None
-        elif name != API_KEY_HEADER:
-            return None
-        return token if token.isalnum() and len(token) <= MAX_TOKEN_BYTES else None
-
     def _read_several(self, found: Headers) -> Credentials:
-        read = [self._readers[name](value) for name, value in found]
+        read = [self.readers[name](value) for name, value in found]
         ours = [credentials for credentials in read if credentials is not None]
         if ours and len({name for name, _ in found}) < len(found):
             return Malformed("a header with credentials stands more than once")
@@ -115,7 +95,7 @@ class Extractor:
         return [header for header in headers if header[0] == SUBPROTOCOL_HEADER or not self._is_ours(*header)]
 
     def _is_ours(self, name: bytes, value: bytes) -> bool:
-        return name in self._readers and self._readers[name](value) is not None
+        return name in self.readers and self.readers[name](value) is not None
 
 
 def _read_api_key(value: bytes) -> Credentials:

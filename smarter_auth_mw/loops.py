@@ -26,14 +26,15 @@ class PerLoop(Generic[T]):
         self._opening = opening
         self._owners: WeakKeyDictionary[asyncio.AbstractEventLoop, _Owner[T]] = WeakKeyDictionary()
         self._pid = os.getpid()
-        self._last: _Owner[T] | None = None
+        self.last: _Owner[T] | None = None
+        """Whose loop asked last."""
 
     def ready(self) -> T | None:
         """What is open on the running loop, or None: no waiting."""
-        last, loop = self._last, get_running_loop()
+        last, loop = self.last, get_running_loop()
         # A loop runs in one process only: no need to ask for its id here.
         if last is None or last.loop is not loop or last.is_over:
-            last = self._last = self._find(loop)
+            last = self.last = self._find(loop)
         return None if last is None else last.parts
 
     async def get(self) -> T:
@@ -42,6 +43,7 @@ class PerLoop(Generic[T]):
         owner = self._find(loop)
         if owner is None or owner.is_over:
             owner = self._owners[loop] = _Owner(loop, self._opening, self._owners)
+        self.last = owner
         return await asyncio.shield(owner.opened)  # A caller who goes away does not close the door for the others.
 
     async def close(self) -> None:

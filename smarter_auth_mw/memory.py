@@ -16,7 +16,8 @@ class BoundedMemoryCache(BaseCache):  # type: ignore[misc]
     """Keeps the most recently used values, bounded by their number and by their weight in all.
 
     aiocache's own memory backend knows no bound, and its deadlines are timers of one event loop that die with it; here
-    a deadline is compared when the value is read. ``peek`` and ``put`` are ``get`` and ``set`` for who cannot wait.
+    a deadline is compared when the value is read. ``peek`` and ``put`` are ``get`` and ``set`` for who cannot wait; who
+    keeps no deadlines, and is in a hurry, looks into ``values``.
     """
 
     NAME = "bounded-memory"
@@ -35,21 +36,21 @@ class BoundedMemoryCache(BaseCache):  # type: ignore[misc]
         self._max_weight = max_weight or max_entries
         self._weigh = weigh
         self._clock = clock
-        self._values: OrderedDict[str, Any] = OrderedDict()
+        self.values: OrderedDict[str, Any] = OrderedDict()
         self._deadlines: dict[str, float] = {}
 
     def __len__(self) -> int:
-        return len(self._values)
+        return len(self.values)
 
     def peek(self, key: str) -> Any:
         """The value, now its most recently used one, or None."""
-        found = self._values.get(key)
+        found = self.values.get(key)
         if found is None:
             return None
         if self._deadlines and self._deadlines.get(key, math.inf) <= self._clock():
             self.drop(key)
             return None
-        self._values.move_to_end(key)
+        self.values.move_to_end(key)
         return found
 
     def put(self, key: str, value: Any, ttl_s: float | None = None) -> None:
@@ -58,17 +59,17 @@ class BoundedMemoryCache(BaseCache):  # type: ignore[misc]
         weight = self._weigh(value)
         if weight > self._max_weight:
             return
-        self._values[key] = value
+        self.values[key] = value
         if ttl_s is not None:
             self._deadlines[key] = self._clock() + ttl_s
         self.weight += weight
-        while len(self._values) > self._max_entries or self.weight > self._max_weight:
-            self.drop(next(iter(self._values)))
+        while len(self.values) > self._max_entries or self.weight > self._max_weight:
+            self.drop(next(iter(self.values)))
             self.evictions += 1
 
     def drop(self, key: str) -> int:
         """Forget the value; how many there were."""
-        found = self._values.pop(key, None)
+        found = self.values.pop(key, None)
         if found is None:
             return 0
         self._deadlines.pop(key, None)
@@ -76,7 +77,7 @@ class BoundedMemoryCache(BaseCache):  # type: ignore[misc]
         return 1
 
     def empty(self) -> None:
-        self._values.clear()
+        self.values.clear()
         self._deadlines.clear()
         self.weight = 0
 
@@ -114,6 +115,6 @@ class BoundedMemoryCache(BaseCache):  # type: ignore[misc]
         return self.drop(key)
 
     async def _clear(self, namespace: str | None = None, _conn: Any = None) -> bool:
-        for key in [key for key in self._values if key.startswith(namespace or "")]:
+        for key in [key for key in self.values if key.startswith(namespace or "")]:
             self.drop(key)
         return True

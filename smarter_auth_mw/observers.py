@@ -26,7 +26,8 @@ class Observers:
         self.failed_flushes = 0
         self._flushed: Mapping[Event, Any] = {"usage.not_written": usage, "audit.not_written": audit}
         self._usage = usage
-        self._is_only_counted = Grant not in audit.decisions
+        if Grant in audit.decisions:
+            usage.observe_all()
         self._of: dict[type[Decision], tuple[Observe, ...]] = {
             kind: (usage.observe, audit.observe) if kind in audit.decisions else (usage.observe,)
             for kind in (Grant, Anonymous, Denial)
@@ -35,7 +36,7 @@ class Observers:
     def add(self, observe: Observe) -> None:
         """Tell this one too, of every decision from now on."""
         self._of = {kind: (*told, observe) for kind, told in self._of.items()}
-        self._is_only_counted = False
+        self._usage.observe_all()
 
     def observe(self, decision: Decision, scope: Mapping[str, Any]) -> None:
         """Tell all of them of a decision that nothing changes any more."""
@@ -47,7 +48,9 @@ class Observers:
 
     def passed(self, decision: Grant | Anonymous, scope: Mapping[str, Any]) -> None:
         """The same for a request that passes, which mostly is only to be counted once more."""
-        if not (self._is_only_counted and self._usage.count_again(decision)):
+        if isinstance(decision, Grant) and decision.counted is not None:
+            decision.counted()
+        else:
             self.observe(decision, scope)
 
     @asynccontextmanager

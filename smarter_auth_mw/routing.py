@@ -43,7 +43,8 @@ class Routes:
         by_path = [line for line in lines if line not in by_host]
         self._paths = PathRouting(by_path, mounts, default_account)
         self._hosts = HostRouting(by_host, own_domains, heir, default_account)
-        self._memo: Memo[tuple[str, bytes | None, str]] = Memo()
+        self.memo: Memo[tuple[str, bytes | None, str]] = Memo()
+        """What paths name, by path, raw path and root path: where hosts are read, a part of the answer."""
 
     @classmethod
     def parse(
@@ -79,7 +80,7 @@ class Routes:
         to be taken out before (``hosts.without_forwarded``).
         """
         try:
-            found = self._memo.young.get((scope["path"], scope["raw_path"], scope["root_path"]), UNKNOWN)
+            found = self.memo.young.get((scope["path"], scope["raw_path"], scope["root_path"]), UNKNOWN)
         except KeyError:  # Two of them are optional.
             found = UNKNOWN
         if found is UNKNOWN:
@@ -116,12 +117,12 @@ class Routes:
 
     def _look_up(self, scope: Scope) -> Answer:
         request = Request.of(scope)
-        found: Answer = self._memo.recall(request)
+        found: Answer = self.memo.recall(request)
         if found is UNKNOWN:
             found = self._judge(scope, request).result
             # A refusal is not worth a place here, and a decision is never kept.
             if not isinstance(found, Denial) and len(request.path) <= MEMO_PATH_CHARS and request.path[:1] == "/":
-                self._memo.remember(request, found)
+                self.memo.remember(request, found)
         return found
 
     def _with_host(self, scope: Scope, by_path: Answer) -> Answer:

@@ -8,12 +8,12 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import count
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID, uuid4
 from weakref import WeakSet
 
 from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant, Reason
+from smarter_auth_mw.tally import Tally
 
 MAX_COUNTERS = 20_000
 """What is told apart between two flushes; the rest is counted as others of its kind."""
@@ -68,13 +68,17 @@ class Usage:
 
     def __init__(self, max_counters: int = MAX_COUNTERS) -> None:
         self._max_counters = max_counters
+        self._lets_count = True
+        self._passes: dict[int, _Pass] = {}
         self.forget()
         _instances.add(self)
 
     def forget(self) -> None:
         """Start with nothing, as a forked child does: its parent writes what was counted before."""
         self._lock = threading.Lock()
-        self._passes: dict[int, _Pass] = {}
+        for counted in self._passes.values():
+            counted.detach()
+        self._passes.clear()
         self._idle: list[_Pass] = []
         self._rest: dict[Series, int] = {}
         self._taken: Counter[tuple[str, str]] = Counter()
@@ -82,17 +86,19 @@ class Usage:
 
     def observe(self, decision: Decision, _scope: Mapping[str, Any]) -> None:
         """Count it."""
-        if not self.count_again(decision):
-            with self._lock:
-                self._begin(decision)
-
-    def count_again(self, decision: Decision) -> bool:
-        """Count it, if it has been counted lately; False if not."""
         counted = self._passes.get(id(decision))
-        if counted is None:
-            return False
-        counted.once_more()
-        return True
+        if counted is not None:
+            counted.times.once_more()
+            return
+        with self._lock:
+            self._begin(decision)
+
+    def observe_all(self) -> None:
+        """Have every decision observed from now on, as somebody else wants to hear of it: none counts by itself."""
+        with self._lock:
+            self._lets_count = False
+            for counted in self._passes.values():
+                counted.detach()
 
     def totals(self) -> Mapping[tuple[str, str], int]:
         """How often each kind was asked for with each outcome, since this process began."""
@@ -110,7 +116,10 @@ class Usage:
                 so_far = self._rest.get(series, 0)
             self._rest[series] = so_far + 1
         else:
-            self._passes.setdefault(id(decision), _Pass(decision, series)).once_more()
+            counted = self._passes.setdefault(id(decision), _Pass(decision, series))
+            counted.times.once_more()
+            if self._lets_count:
+                counted.attach()
 
     async def flush(self, sink: Sink) -> None:
         """Write what could not be written before, or else what has been counted since; raises what the sink raises."""
@@ -133,6 +142,7 @@ class Usage:
             for identity, counted in list(self._passes.items()):
                 if not counted.is_used:
                     del self._passes[identity]
+                    counted.detach()
                     self._idle.append(counted)  # Another thread may have it in its hands: it is read once more.
                 counted.is_used = False
             counts, self._rest = self._rest, {}
@@ -150,26 +160,34 @@ class _Pass:
     """A decision that is made again and again, and how often.
 
     It is found by the decision's identity, since to hash one is to read all of it; and it holds that, so that the
-    identity is nobody else's. It counts without a lock: a count of ``itertools`` cannot be interrupted.
+    identity is nobody else's.
     """
 
-    __slots__ = ("_taken", "decision", "is_used", "once_more", "series")
+    __slots__ = ("_taken", "decision", "is_used", "series", "times")
 
     def __init__(self, decision: Decision, series: Series) -> None:
         self.decision = decision
         self.series = series
-        self.once_more = count().__next__
+        self.times = Tally()
         self.is_used = False
         """Since somebody took note of it."""
         self._taken = 0
 
+    def attach(self) -> None:
+        """Let a grant be counted by whoever gives it, without asking for this."""
+        if isinstance(self.decision, Grant):
+            object.__setattr__(self.decision, "counted", self.times.once_more)
+
+    def detach(self) -> None:
+        if isinstance(self.decision, Grant):
+            object.__setattr__(self.decision, "counted", None)
+
     def add_to(self, counts: dict[Series, int]) -> None:
         """Add how often since this was asked last."""
-        now = self.once_more()  # which counts as one itself
-        new, self._taken = now - self._taken, now + 1
-        if new:
-            counts[self.series] = counts.get(self.series, 0) + new
-            self.is_used = True
+        now = self.times.total()
+        if now > self._taken:
+            counts[self.series] = counts.get(self.series, 0) + now - self._taken
+            self._taken, self.is_used = now, True
 
 
 def _is_made_anew(decision: Decision) -> bool:

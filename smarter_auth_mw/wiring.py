@@ -22,6 +22,7 @@ from smarter_auth_mw.health import Readiness
 from smarter_auth_mw.http_auth import Credentials, Extractor, Rejections, is_preflight
 from smarter_auth_mw.log import log
 from smarter_auth_mw.loops import PerLoop
+from smarter_auth_mw.memo import Memo
 from smarter_auth_mw.mounts import mounts_of
 from smarter_auth_mw.near_misses import NearMisses
 from smarter_auth_mw.observers import Observers
@@ -68,6 +69,9 @@ class Wiring:
         is_plain = self.routes is not None and known.preflight == "protect"
         self.resolve: Resolve = self.routes.resolve if self.routes and is_plain else self._resolve
         """What a request names; where hosts are minded, None may mean that one is not known yet."""
+        self._is_plain = is_plain
+        self.by_path: Memo[tuple[str, bytes | None, str]] = Memo()
+        """What a request names, where its path alone tells; else empty."""
         self._peers = Peers(known.trusted_proxies)
         self._near_misses = NearMisses(self.resolve)
         self._usage, self._audit = Usage(), Audit(known.audit, self._peers.network)
@@ -89,13 +93,13 @@ class Wiring:
         """Whether it is known which custom domains there are."""
         self.minds_hosts = True
         """Whether a host may name a resource, as far as is known."""
-        self._parts = PerLoop(self._opened)
+        self.parts = PerLoop(self._opened)
         self._connections: dict[Authenticator, Connection] = {}
         self._closed: dict[int, Figures] = {}
         """What was counted by parts that are closed, by the process that they were of."""
         self.was_opened = False
         """On any event loop."""
-        self.authenticator = self._parts.ready
+        self.authenticator = self.parts.ready
         connections.register(self)
         figures.watch(self)
 
@@ -126,7 +130,7 @@ class Wiring:
         if target is not None or self.is_sure or not self.may_be_custom(scope) or self.pages.find(scope):
             return target
         try:
-            await self._parts.get()
+            await self.parts.get()
         except SmarterAuthError as error:
             self._report(error)
             return Denial(Reason.UNAVAILABLE, detail="which custom domains there are is not known yet")
@@ -165,7 +169,7 @@ class Wiring:
             return target
         credentials = self._credentials_of(scope)
         try:
-            authenticator = await self._parts.get()
+            authenticator = await self.parts.get()
         except SmarterAuthError as error:
             self._report(error)
             return Denial(Reason.UNAVAILABLE, detail=error.message)
@@ -198,13 +202,13 @@ class Wiring:
     async def open(self) -> None:
         """Open the running loop's connections; a database that is down is reported, and tried again by requests."""
         try:
-            await self._parts.get()
+            await self.parts.get()
         except SmarterAuthError as error:
             self._report(error)
 
     async def connection(self) -> Connection:
         """What the models of an app behind this work on, on the running loop; raises ``UnavailableError``."""
-        return self._connections[await self._parts.get()]
+        return self._connections[await self.parts.get()]
 
     def figures(self) -> Figures:
         """What has been counted in this process."""
@@ -228,7 +232,7 @@ class Wiring:
 
     async def close(self) -> None:
         """Close the running loop's connections."""
-        await self._parts.close()
+        await self.parts.close()
 
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[Authenticator]:
@@ -262,6 +266,7 @@ class Wiring:
                 log("domain.ignored", "%s", told)
             self._ignored = set(ignored)
             self.is_sure, self.minds_hosts = True, self.routes.reads_hosts
+            self.by_path = Memo() if self.minds_hosts or not self._is_plain else self.routes.memo
 
 
 def compile_routes(settings: RouteSettings, app: Any = None) -> Routes:

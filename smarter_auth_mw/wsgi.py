@@ -20,7 +20,7 @@ from smarter_auth_mw import hosts
 from smarter_auth_mw.authenticator import Authenticator
 from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant, Reason
 from smarter_auth_mw.domain import Target
-from smarter_auth_mw.http_auth import Rejection
+from smarter_auth_mw.http_auth import API_KEY_HEADER, AUTHORIZATION_HEADER, Headers, Rejection
 from smarter_auth_mw.interfaces import interface_of
 from smarter_auth_mw.pages import Page
 from smarter_auth_mw.settings import Settings
@@ -54,6 +54,7 @@ _HEADERS = {
         b"access-control-request-method",
     )
 }
+_CREDENTIALS = {name: _HEADERS[name] for name in (AUTHORIZATION_HEADER, API_KEY_HEADER)}
 _FORWARDED = frozenset(_variable(name) for name in hosts.FORWARDED)
 _HOSTS = {name: _variable(name) for name in hosts.TELLING}
 _ALL = _HEADERS | _HOSTS
@@ -80,6 +81,7 @@ class SmarterAuthWSGIMiddleware:
         if interface_of(app) == "asgi":
             raise TypeError("This is an ASGI app: wrap it with smarter_auth_mw.SmarterAuthMiddleware.")
         self._wiring = Wiring(app, settings)
+        self._extractor = self._wiring.extractors["http"]
         self.app = PagedApp(app, self._page) if self._wiring.pages else app
         known = self._wiring.settings
         self._loop = LoopThread((known.query_timeout_s if known else 0) + GRACE_S, self._wiring.close)
@@ -90,6 +92,20 @@ class SmarterAuthWSGIMiddleware:
         return self._wiring.settings
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        try:
+            target = self._wiring.by_path.young[paths_of(environ)]
+        except KeyError:
+            return self._answer(environ, start_response)
+        if target is None:
+            return self.app(environ, start_response)
+        decision = self._warm(target, _headers(environ, _CREDENTIALS))
+        if type(decision) is not Grant or (counted := decision.counted) is None:
+            return self._answer(environ, start_response)
+        counted()
+        return self.app(self._admitted(environ, decision), start_response)
+
+    def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer what is to be looked at more closely."""
         scope = scope_of(environ, _ALL if self._wiring.minds_hosts else _HEADERS)
         if self._wiring.trusted(scope) is not scope:
             environ = {name: value for name, value in environ.items() if name not in _FORWARDED}
@@ -113,19 +129,20 @@ class SmarterAuthWSGIMiddleware:
     def _decide(self, target: Target | Denial, scope: dict[str, Any]) -> Decision:
         if isinstance(target, Denial):
             return target
-        authenticator = self._loop.kept
-        try:
-            decision = (
-                None
-                if authenticator is None
-                else authenticator.warm(target, scope["headers"], self._wiring.extractors["http"])
-            )
-        except (KeyError, RuntimeError):  # The loop's thread changed under us what we were looking at.
-            decision = None
+        decision = self._warm(target, scope["headers"])
         if decision is not None:
             return decision
         unavailable: Decision = Denial(Reason.UNAVAILABLE, detail="no answer in time")
         return self._loop.run(lambda: self._cross(target, scope), unavailable)
+
+    def _warm(self, target: Target, headers: Headers) -> Decision | None:
+        authenticator = self._loop.kept
+        if authenticator is None:
+            return None
+        try:
+            return authenticator.warm(target, headers, self._extractor)
+        except (KeyError, RuntimeError):  # The loop's thread changed under us what we were looking at.
+            return None
 
     async def _cross(self, target: Target, scope: dict[str, Any]) -> Decision:
         decision = await self._wiring.authenticate(target, scope)
@@ -151,9 +168,9 @@ class SmarterAuthWSGIMiddleware:
         admitted = {**environ, **told}
         if self._wiring.hides_credentials:
             kept = dict(self._wiring.extractors["http"].hide(_headers(environ)))
-            for name in (b"authorization", b"x-api-key"):
+            for name, variable in _CREDENTIALS.items():
                 if name not in kept:
-                    admitted.pop(_HEADERS[name], None)
+                    admitted.pop(variable, None)
         return admitted
 
 
@@ -178,17 +195,24 @@ def scope_of(environ: WSGIEnvironment, names: Mapping[bytes, str] = _ALL) -> dic
     ``PATH_INFO`` lacks ``SCRIPT_NAME``, ASGI's path holds its root. The undecoded target is no part of WSGI, but most
     servers tell it.
     """
-    root = environ.get("SCRIPT_NAME", "")
-    target = environ.get("RAW_URI") or environ.get("REQUEST_URI")
+    path, raw_path, root_path = paths_of(environ)
     return {
         "type": "http",
         "method": environ["REQUEST_METHOD"],
-        "path": _text(root + environ.get("PATH_INFO", "")),
-        "raw_path": None if target is None else target.encode("latin-1", "replace").partition(b"?")[0],
-        "root_path": _text(root),
+        "path": path,
+        "raw_path": raw_path,
+        "root_path": root_path,
         "headers": _headers(environ, names),
         "client": (environ["REMOTE_ADDR"], 0) if environ.get("REMOTE_ADDR") else None,
     }
+
+
+def paths_of(environ: WSGIEnvironment) -> tuple[str, bytes | None, str]:
+    """The path, the raw path and the root path of an ASGI scope."""
+    root = environ.get("SCRIPT_NAME", "")
+    target = environ.get("RAW_URI") or environ.get("REQUEST_URI")
+    raw_path = None if target is None else target.encode("latin-1", "replace").partition(b"?")[0]
+    return _text(root + environ.get("PATH_INFO", "")), raw_path, _text(root)
 
 
 def _headers(environ: WSGIEnvironment, names: Mapping[bytes, str] = _ALL) -> list[tuple[bytes, bytes]]:

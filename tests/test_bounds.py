@@ -110,14 +110,14 @@ class TestManyResources:
         async with one_worker(database) as started:
             for ref in refs:
                 await started.warm(Resource("bot", str(ref)))
-            floor, told = started.cache._changes.floor, Counter[tuple[Any, int]]()
+            floor, told = started.cache.changes.floor, Counter[tuple[Any, int]]()
             changing = asyncio.create_task(owner.execute("UPDATE smarter_auth.key SET is_active = account <> 'acme'"))
             while not (changing.done() and told[1000, 401]):
                 told.update(zip(refs, await ask_all(started, refs, tokens), strict=True))
                 assert {number for _, number in told} <= {200, 401}
             await changing
             assert told[KEYED.ref, 401] == 0
-            assert started.cache._changes.floor is floor
+            assert started.cache.changes.floor is floor
             assert await ask_all(started, refs, tokens) == [401] * 20 + [200]
 
 
@@ -205,7 +205,7 @@ class TestShedding:
         # No heartbeat vouches for anything.
         await owner.execute("ALTER TABLE smarter_auth.token DISABLE TRIGGER note_delete")
         async with worker(database.runtime, **settings) as started:
-            await until(lambda: started.cache._changes.floor)
+            await until(lambda: started.cache.changes.floor)
             assert await started.ask(KEYED, minted.token) == 200
             async with held_up(owner):
                 waiting = ask(started, range(100, 104), "10.0.0.1")

@@ -61,7 +61,7 @@ class ChecksBeforeTheAwaitAlone(Cache):
 
     def _entry(self, *answer: Any) -> Entry:
         entry = super()._entry(*answer)
-        entry.reading.checked = self._changes.heard
+        entry.checked = self.changes.heard
         return entry
 
 
@@ -80,7 +80,7 @@ class TrustsTheSharedTierByItself(Cache):
         return 0
 
     def _entry(self, read: Any, read_at_s: float, *known: Any) -> Entry:
-        return super()._entry(read, self._clock() if read_at_s == NEVER else read_at_s, *known)
+        return super()._entry(read, self.clock() if read_at_s == NEVER else read_at_s, *known)
 
 
 class HasNoSourceForTheDirectory(Server):

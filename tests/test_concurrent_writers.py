@@ -89,13 +89,13 @@ class Witness:
 
     async def fill(self, target: Target) -> None:
         entry, _ = await self.parts.cache._read(target)
-        self.parts.changes.is_current(entry.reading)  # As the cache asks; it remembers how far it looked.
+        self.parts.changes.is_current(entry)  # As the cache asks; it remembers how far it looked.
         self._kept.append((target, entry))
         self.fills += 1
 
     async def heard(self) -> None:
         """Wait for the answer to a heartbeat that is sent from now on."""
-        now_s = self.parts.cache._clock()
+        now_s = self.parts.cache.clock()
         await until(lambda: self.parts.cache._vouched_at_s >= now_s)
 
     async def lost(self, target: Target) -> None:
@@ -109,7 +109,7 @@ class Witness:
         differing = [entry for target, entry in self._kept if _facts(entry.bindings) != _facts(now[target])]
         self._kept.clear()
         self.differing += len(differing)
-        return [entry for entry in differing if self.parts.changes.is_current(entry.reading)]
+        return [entry for entry in differing if self.parts.changes.is_current(entry)]
 
 
 def _facts(bindings: Bindings) -> tuple[Any, ...]:

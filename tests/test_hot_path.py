@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -12,14 +13,17 @@ from typing import Any
 import asyncpg
 import pytest
 from starlette.types import Message, Receive, Scope, Send
+from werkzeug.test import create_environ
 
 import smarter_auth_mw
+from smarter_auth_mw import Settings
 from smarter_auth_mw.tokens import Token
+from smarter_auth_mw.wsgi import SmarterAuthWSGIMiddleware
 from tests.asgi_support import forget, guarded, lifespan, raw, scope
 from tests.database_support import Database
 
 OURS = str(Path(smarter_auth_mw.__file__).parent)
-GRANT_CALLS, REFUSAL_CALLS, NO_RESOURCE_CALLS = 18, 40, 2
+GRANT_CALLS, REFUSAL_CALLS, NO_RESOURCE_CALLS, WSGI_GRANT_CALLS = 2, 25, 1, 10
 """How many functions of ours may be called. Fewer is better: whoever needs more says in the commit what it buys."""
 
 
@@ -56,6 +60,14 @@ async def send(message: Message) -> None:
 
 def calls_of(call: Callable[[], Awaitable[None]]) -> list[str]:
     """The functions of ours that are called, until the answer has come; an AssertionError if it is waited for."""
+    with calls() as names, pytest.raises(StopIteration):
+        call().__await__().send(None)
+    return names
+
+
+@contextmanager
+def calls() -> Iterator[list[str]]:
+    """The functions of ours that are called meanwhile, on this thread."""
     names: list[str] = []
 
     def note(frame: FrameType, event: str, _: Any) -> None:
@@ -64,11 +76,9 @@ def calls_of(call: Callable[[], Awaitable[None]]) -> list[str]:
 
     sys.setprofile(note)
     try:
-        with pytest.raises(StopIteration):
-            call().__await__().send(None)
+        yield names
     finally:
         sys.setprofile(None)
-    return names
 
 
 @pytest.fixture
@@ -126,6 +136,27 @@ async def test_a_warm_request_calls_few_functions_and_waits_for_none(
         for _ in range(3):
             await app(asked, receive, send)
         assert len(calls_of(lambda: app._call(asked, receive, send))) <= most
+
+
+async def test_a_warm_wsgi_request_calls_few_functions(database: Database, token: Token) -> None:
+    answers: list[list[bytes]] = []
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        answers.append([b"ok"])
+        return answers[-1]
+
+    def start_response(status: str, headers: Any, error: Any = None) -> Any:
+        raise AssertionError(status)
+
+    guard = SmarterAuthWSGIMiddleware(app, Settings(database_url=database.runtime, routes=["bot /bots/{ref}"]))
+    asked = create_environ("/bots/1", headers={"Authorization": f"Token {token.reveal()}"})
+    for _ in range(3):
+        guard(asked, start_response)
+    with calls() as names:
+        answer = guard(asked, start_response)
+    guard.close()
+    assert answer is answers[-1]
+    assert 0 < len(names) <= WSGI_GRANT_CALLS
 
 
 async def test_warm_requests_leave_nothing_behind(database: Database, token: Token) -> None:

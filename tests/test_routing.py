@@ -473,14 +473,14 @@ def test_flood_of_paths_does_not_make_the_memo_grow() -> None:
     routes = Routes.parse(["bot /bots/{ref:int}"])
     for number in range(20_000):
         routes.resolve(scope(f"/bots/{number}"))
-    assert len(routes._memo) <= 8192
+    assert len(routes.memo) <= 8192
 
 
 def test_long_paths_and_refusals_are_not_remembered() -> None:
     routes = Routes.parse(["bot /bots/{ref:int}"])
     routes.resolve(scope("/bots/042"))
     routes.resolve(scope("/x" * 1000))
-    assert not routes._memo.young
+    assert not routes.memo.young
 
 
 @pytest.mark.parametrize(
