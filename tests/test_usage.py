@@ -6,7 +6,7 @@ import asyncio
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -166,6 +166,46 @@ async def test_forked_child_leaves_to_its_parent_what_was_counted_before() -> No
     await counts.flush(written)
     assert written.counts == {}
     assert usage._forget_all.__module__ == "smarter_auth_mw.usage"
+
+
+def a_grant() -> Grant:
+    """One that nobody has counted yet."""
+    granted = decide(Bindings(KEYED, "default", bindings=(BINDING,)), TOKEN, 0)
+    assert isinstance(granted, Grant)
+    return granted
+
+
+def counter(grant: Grant) -> Any:
+    return grant.counted
+
+
+async def test_a_grant_counts_itself_until_it_rests() -> None:
+    counts, written, grant = Usage(), Written(), a_grant()
+    counts.observe(grant, {})
+    counter(grant)()
+    for _ in range(2):
+        await counts.flush(written)
+    assert counter(grant) is None
+    assert written.counts == {("bot", "1", GRANTED): 2}
+
+
+async def test_a_grant_that_was_taken_up_before_a_rest_is_counted_after_it() -> None:
+    counts, written, grant = Usage(), Written(), a_grant()
+    counts.observe(grant, {})
+    counted = counter(grant)
+    for _ in range(2):
+        await counts.flush(written)
+    counted()
+    await counts.flush(written)
+    assert written.counts == {("bot", "1", GRANTED): 2}
+
+
+@pytest.mark.parametrize("end", [Usage.forget, Usage.observe_all])
+def test_a_grant_counts_itself_no_more(end: Callable[[Usage], None]) -> None:
+    counts, grant = Usage(), a_grant()
+    counts.observe(grant, {})
+    end(counts)
+    assert counter(grant) is None
 
 
 # Writing
