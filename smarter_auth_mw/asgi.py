@@ -89,6 +89,7 @@ class SmarterAuthMiddleware:
         counted()
         if "user" in scope or self._hides_credentials:
             return self.app(self._admitted(scope, decision), receive, send)
+        # As _admitted does, for a grant and no more: nearly every request ends here.
         scope = {**scope}
         scope["smarter_auth"] = decision
         scope["user"] = decision.principal

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from hashlib import sha512
 
 from smarter_auth_mw.cache import Cache
 from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant, Reason, Require, decide, granted_before
@@ -22,7 +21,7 @@ from smarter_auth_mw.http_auth import (
 from smarter_auth_mw.known_tokens import KnownTokens
 from smarter_auth_mw.log import log
 from smarter_auth_mw.throttle import Throttle
-from smarter_auth_mw.tokens import MAX_TOKEN_BYTES, Token
+from smarter_auth_mw.tokens import MAX_TOKEN_BYTES, Token, digest_of
 
 
 def wall_clock() -> Callable[[], float]:
@@ -79,7 +78,7 @@ class Authenticator:
         if not is_usual or len(value) > MAX_TOKEN_BYTES:
             return self._look_closer(bindings, target, extractor(headers) if name else None)
         # No other bytes than those of a token that was granted have its digest, and they can be read in one way only.
-        digest = sha512(value).digest()
+        digest = digest_of(value)
         granted: Grant | None = bindings.granted.get(digest)
         if granted is not None and bindings.may_expire:
             granted = granted_before(bindings, digest, self._clock())

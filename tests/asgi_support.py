@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route, WebSocketRoute
-from starlette.types import Message, Scope
+from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from smarter_auth_mw import Settings, SmarterAuthMiddleware
@@ -108,6 +108,13 @@ def scope(path: str, *headers: tuple[bytes, bytes], kind: str = "http", **more: 
         **method,
         **more,
     }
+
+
+async def speak_lifespan(receive: Receive, send: Send) -> None:
+    """What an app answers to its lifespan that has nothing to open or close."""
+    for stage in ("startup", "shutdown"):
+        await receive()
+        await send({"type": f"lifespan.{stage}.complete"})
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from smarter_auth_mw.domain import Alias, Resource, Target
 from smarter_auth_mw.keys import Keys
 from smarter_auth_mw.store import Store
 from smarter_auth_mw.tokens import Token
-from tests.asgi_support import Conversation, client, guarded, lifespan, scope
+from tests.asgi_support import Conversation, client, guarded, lifespan, scope, speak_lifespan
 from tests.database_support import Database
 
 ACCOUNT = "3141-5926-5359"
@@ -165,12 +165,6 @@ async def test_forwarded_hosts_of_strangers_reach_neither_us_nor_the_app(databas
             await guard(asked, talk.receive, talk.send)
             assert talk.sent[0]["status"] == status
     assert seen == [{b"host": b"platform.example.com"}]
-
-
-async def speak_lifespan(receive: Any, send: Any) -> None:
-    for step in ("startup", "shutdown"):
-        await receive()
-        await send({"type": f"lifespan.{step}.complete"})
 
 
 async def test_an_alias_and_its_bindings_are_one_read(store: Store, token: Token) -> None:

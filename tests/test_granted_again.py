@@ -14,7 +14,7 @@ from smarter_auth_mw import SmarterAuthMiddleware
 from smarter_auth_mw.decision import Decision
 from smarter_auth_mw.keys import Keys
 from smarter_auth_mw.tokens import Token
-from tests.asgi_support import KEYED, Conversation, forget, guarded, lifespan, raw, scope
+from tests.asgi_support import KEYED, Conversation, forget, guarded, lifespan, raw, scope, speak_lifespan
 from tests.database_support import Database
 
 
@@ -26,9 +26,7 @@ class Seen:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            for stage in ("startup", "shutdown"):
-                await receive()
-                await send({"type": f"lifespan.{stage}.complete"})
+            await speak_lifespan(receive, send)
             return
         self.scopes.append(scope)
         if scope["type"] == "websocket":
