@@ -77,15 +77,16 @@ class Postgres:
     @asynccontextmanager
     async def frozen(self) -> AsyncIterator[None]:
         """Let all of its processes hang: the kernel accepts connections, and nobody answers."""
-        connection = await asyncpg.connect(self.url("owner", "postgres"))
-        os.kill(self._postmaster, signal.SIGSTOP)  # First, so that it starts no others.
-        pids = [row["pid"] for row in await connection.fetch("SELECT pid FROM pg_stat_activity")]
+        postmaster = self._postmaster
+        _signal([postmaster], signal.SIGSTOP)
+        wait_for(lambda: _is_stopped(postmaster), "the end of new processes")
+        children = _children(postmaster)  # Those too that no view of the server's lists yet.
         try:
-            _signal(pids, signal.SIGSTOP)
+            _signal(children, signal.SIGSTOP)
+            wait_for(lambda: all(_is_stopped(pid) for pid in children), "the end of answers")
             yield
         finally:
-            _signal([*pids, self._postmaster], signal.SIGCONT)
-            await connection.close()
+            _signal([*children, postmaster], signal.SIGCONT)
 
     async def promote(self) -> None:
         """Make a primary of a standby."""
@@ -236,6 +237,19 @@ def _signal(pids: list[int], number: int) -> None:
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, number)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether it hangs, or is no more."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return state in "TZX"
 
 
 def _silent(message: str) -> None:
