@@ -25,7 +25,8 @@ from smarter_auth_mw import migrations
 from smarter_auth_mw.database import QUERIES
 from smarter_auth_mw.domain import Alias, AliasForm, Resource, Target
 from smarter_auth_mw.embedded import Cluster
-from smarter_auth_mw.store import Store, open_pool
+from smarter_auth_mw.pool import open_pool
+from smarter_auth_mw.store import Store
 from tests.platform_support import ACCOUNT, platform_ddl
 
 KIND = "llm_client"

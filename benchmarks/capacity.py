@@ -20,7 +20,8 @@ import asyncpg
 from benchmarks.database import fill, make, server
 from smarter_auth_mw.domain import Resource, Target
 from smarter_auth_mw.keys import Keys
-from smarter_auth_mw.store import Store, open_pool
+from smarter_auth_mw.pool import open_pool
+from smarter_auth_mw.store import Store
 from smarter_auth_mw.wire import open_wire
 
 CALLERS = 8

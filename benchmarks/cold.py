@@ -25,7 +25,8 @@ from smarter_auth_mw.authenticator import Authenticator
 from smarter_auth_mw.cache import Cache, Limits
 from smarter_auth_mw.changes import Changes
 from smarter_auth_mw.domain import Resource, Target
-from smarter_auth_mw.store import Store, open_pool
+from smarter_auth_mw.pool import open_pool
+from smarter_auth_mw.store import Store
 from smarter_auth_mw.tokens import Token
 
 CALLS = 100

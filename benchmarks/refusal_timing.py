@@ -26,7 +26,8 @@ from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.embedded import Cluster
 from smarter_auth_mw.keys import Keys
 from smarter_auth_mw.migrations import migrate
-from smarter_auth_mw.store import Store, open_pool
+from smarter_auth_mw.pool import open_pool
+from smarter_auth_mw.store import Store
 
 BOT, OTHER = Resource("bot", "1"), Resource("bot", "2")
 REQUESTS = 20_000

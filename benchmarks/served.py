@@ -29,7 +29,8 @@ from benchmarks.load import Load, cpu_s
 from benchmarks.measuring import Row, in_turn, row, show
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.keys import Keys
-from smarter_auth_mw.store import Store, open_pool
+from smarter_auth_mw.pool import open_pool
+from smarter_auth_mw.store import Store
 
 ROOT = Path(__file__).parent.parent
 SERVERS: Mapping[str, Sequence[str]] = {

@@ -20,8 +20,9 @@ import asyncpg
 
 from benchmarks.database import migrated
 from smarter_auth_mw.domain import Resource
+from smarter_auth_mw.pool import open_pool
 from smarter_auth_mw.reports import About
-from smarter_auth_mw.store import Store, open_pool
+from smarter_auth_mw.store import Store
 from smarter_auth_mw.usage import GRANTED, Batch, Series
 
 ROUNDS = 3

@@ -22,6 +22,9 @@ SCHEMA = 5
 
 CONNECT_TIMEOUT_S = 5
 
+FAULTS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+"""What the database and the network raise."""
+
 READ_COMMITTED = {"default_transaction_isolation": "read committed"}
 """Whatever the database's own default is: a serializable reader makes serializable writers fail."""
 
@@ -124,7 +127,7 @@ def reported(where: str) -> Iterator[None]:
     """
     try:
         yield
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
+    except FAULTS as error:
         raise explained(error, where) from None
 
 

@@ -13,9 +13,10 @@ from uuid import UUID, uuid4
 from smarter_auth_mw.audit import RequestEvent
 from smarter_auth_mw.domain import Key, KeyToken, OnError, Protection, RegisteredBinding, RegisteredResource, Resource
 from smarter_auth_mw.errors import InvalidReferenceError, RefusedError, UnavailableError
+from smarter_auth_mw.pool import PoolSizes
 from smarter_auth_mw.records import Records
 from smarter_auth_mw.references import rfc1034
-from smarter_auth_mw.store import PoolSizes, Store, statements
+from smarter_auth_mw.store import Store, statements
 from smarter_auth_mw.tokens import Token
 from smarter_auth_mw.usage import Batch
 
@@ -304,10 +305,10 @@ class MemoryStore(Store):
         if self.is_down:
             raise UnavailableError("The store in memory is down.")
 
-    def _by_reference(self, kind: str, lookup: str) -> list[dict[str, Any]]:
+    def _by_reference(self, kind: str, lookup: str) -> list[Row]:
         return self._facts([found] if (found := f"{kind}:{lookup}") in self.tables.resources else [])
 
-    def _by_alias(self, kind: str, form: str, account: str, value: str) -> list[dict[str, Any]]:
+    def _by_alias(self, kind: str, form: str, account: str, value: str) -> list[Row]:
         return self._facts(
             [
                 lookup
@@ -316,11 +317,11 @@ class MemoryStore(Store):
             ]
         )
 
-    def _by_digest(self, digest: bytes) -> list[dict[str, Any]]:
+    def _by_digest(self, digest: bytes) -> list[Row]:
         found = [(key, token) for key in self.tables.keys.values() for token in key.tokens if token.digest == digest]
-        return [self._head() | _key_columns(*found[0])] if found else [self._head()]
+        return [Row(self._head(), _key_columns(*found[0]) if found else _NO_KEY)]
 
-    def _facts(self, lookups: Sequence[str]) -> list[dict[str, Any]]:
+    def _facts(self, lookups: Sequence[str]) -> list[Row]:
         rows = []
         for lookup in lookups:
             held = self.tables.resource(lookup)
@@ -331,28 +332,45 @@ class MemoryStore(Store):
                 "protection": held.protection.value,
                 "on_error": held.on_error,
             }
-            rows += [head | _key_columns(key, token) for key in held.keys for token in key.tokens or (None,)] or [head]
-        return rows or [self._head()]
+            of_keys = [_key_columns(key, token) for key in held.keys for token in key.tokens or (None,)]
+            rows += [Row(head, columns) for columns in of_keys or [_NO_KEY]]
+        return rows or [Row(self._head(), _NO_KEY)]
 
     def _head(self) -> dict[str, Any]:
         head = {"snapshot": self.snapshot, "is_standby": False, "started": "memory"}
-        return head | dict.fromkeys(("id", "ref", "sources", "key_id"))
+        return head | dict.fromkeys(("id", "ref", "sources"))
 
 
-def _key_columns(key: Key, token: KeyToken | None) -> dict[str, Any]:
+class Row:
+    """As asyncpg's are: columns by name and by place, those of the key last."""
+
+    def __init__(self, head: dict[str, Any], of_key: tuple[Any, ...]) -> None:
+        self._head = head
+        self._columns = (*head.values(), *of_key)
+
+    def __getitem__(self, column: str | slice) -> Any:
+        return self._head[column] if isinstance(column, str) else self._columns[column]
+
+
+_NO_KEY = (None,) * 10
+
+
+def _key_columns(key: Key, token: KeyToken | None) -> tuple[Any, ...]:
     ends = [end.timestamp() for end in (key.expires_at, token.valid_until if token else None) if end]
-    return {
-        "key_id": str(key.key_id),
-        "key_name": key.name,
-        "key_account": key.account,
-        "is_active": key.is_active,
-        "is_revoked": key.revoked_at is not None,
-        "owner_is_active": True,
-        "key_sources": None,
-        "digest": token.digest if token else b"",
-        "token_key": token.token_key if token else "",
-        "expires_at_s": min(ends, default=float("inf")),
-    }
+    is_revoked, expires_at_s = key.revoked_at is not None, min(ends, default=float("inf"))
+    digest, token_key = (token.digest, token.token_key) if token else (b"", "")
+    return (
+        str(key.key_id),
+        key.name,
+        key.account,
+        key.is_active,
+        is_revoked,
+        True,
+        digest,
+        token_key,
+        expires_at_s,
+        None,
+    )
 
 
 def _aliases(held: RegisteredResource) -> list[tuple[str, str, str]]:

@@ -25,9 +25,10 @@ from smarter_auth_mw.known_tokens import KnownTokens
 from smarter_auth_mw.listener import Listener, Wire
 from smarter_auth_mw.log import log
 from smarter_auth_mw.observers import Observers
+from smarter_auth_mw.pool import open_pool
 from smarter_auth_mw.settings import Settings
 from smarter_auth_mw.shared import SharedCounts, SharedTier, backend_of
-from smarter_auth_mw.store import Store, open_pool
+from smarter_auth_mw.store import Store
 from smarter_auth_mw.throttle import Throttle, open_throttle
 from smarter_auth_mw.wire import open_wire
 

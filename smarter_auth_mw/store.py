@@ -1,4 +1,4 @@
-"""PostgreSQL: the pool, the one statement that answers a request, and the transactions of the write side."""
+"""PostgreSQL: the one statement that answers a request, and the transactions of the write side."""
 
 from __future__ import annotations
 
@@ -8,26 +8,22 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from sys import intern
-from typing import Any, NamedTuple
+from typing import Any
 
 import asyncpg
-from asyncpg.connect_utils import SessionAttribute
 
 from smarter_auth_mw import privileges
 from smarter_auth_mw.audit import RequestEvent
-from smarter_auth_mw.database import CONNECT_TIMEOUT_S, QUERIES, READ_COMMITTED, SCHEMA, close, connecting, reported
+from smarter_auth_mw.database import QUERIES
 from smarter_auth_mw.domain import Alias, Binding, Bindings, Protection, Resource, Target
-from smarter_auth_mw.errors import InvalidReferenceError, RefusedError, SchemaError, UnavailableError
+from smarter_auth_mw.errors import InvalidReferenceError, RefusedError, UnavailableError
 from smarter_auth_mw.inputs import is_storable
+from smarter_auth_mw.pool import Pool, PoolSizes
 from smarter_auth_mw.records import Records
 from smarter_auth_mw.reports import Reports
-from smarter_auth_mw.settings import mask_url
 from smarter_auth_mw.usage import Batch
 
 _TWO_SERVERS = "Let SMARTER_AUTH_DATABASE_URL and SMARTER_AUTH_LISTEN_URL lead to the same primary."
-
-# Our statements find their rows by index: compiling them, or planning them anew, costs more than it saves.
-_SESSION = {"jit": "off", "plan_cache_mode": "force_generic_plan"} | READ_COMMITTED
 
 _AS_OWNER = "Run it as the owner of the schema: SMARTER_AUTH_DATABASE_URL=postgresql://OWNER@HOST/DATABASE"
 
@@ -35,6 +31,8 @@ _AS_OWNER = "Run it as the owner of the schema: SMARTER_AUTH_DATABASE_URL=postgr
 _READ_BINDINGS = QUERIES.read_bindings.sql
 _READ_ALIAS = QUERIES.read_alias.sql
 _READ_TOKEN = QUERIES.read_token.sql
+_KEY = slice(-10, None)
+"""The columns of these that are a key's: by place, since a look-up by name costs a row five times as much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,133 +47,6 @@ class Read:
     bindings: Bindings
     snapshot: str
     sources: tuple[str, ...]
-
-
-class Pool:
-    """Connections to one database, and how it is called in messages.
-
-    ``kept_max`` of them stay in our hands when nobody waits: to take one from asyncpg and to give it back costs half as
-    much as the query.
-    """
-
-    def __init__(
-        self, connections: asyncpg.Pool[asyncpg.Record], where: str, query_timeout_s: float, kept_max: int = 0
-    ) -> None:
-        self.where = where
-        self._connections = connections
-        self._query_timeout_s = query_timeout_s
-        self._kept_max = kept_max
-        self._kept: list[Any] = []
-        self._waiting = 0
-
-    @asynccontextmanager
-    async def acquire(self) -> AsyncIterator[Any]:
-        """A connection, for as long as the block lasts; its errors are ours."""
-        with reported(self.where):
-            connection = await self._take()
-            try:
-                yield connection
-            except BaseException as error:
-                if isinstance(error, TimeoutError):
-                    connection.terminate()  # Or we would wait as long again for a server that is frozen.
-                await self._connections.release(connection)
-                raise
-            if self._waiting or len(self._kept) >= self._kept_max:
-                await self._connections.release(connection)
-            else:
-                self._kept.append(connection)
-
-    async def _take(self) -> Any:
-        while self._kept:
-            connection = self._kept.pop()
-            if not connection.is_closed():
-                return connection
-            await self._connections.release(connection)
-        self._waiting += 1
-        try:
-            return await self._connections.acquire(timeout=self._query_timeout_s)
-        finally:
-            self._waiting -= 1
-
-    async def expire(self) -> None:
-        """Use none of these connections any more: the next ones find the primary."""
-        await self._connections.expire_connections()
-        await self._release_kept()
-
-    async def close(self) -> None:
-        """Close them all, whatever state they are in, in bounded time."""
-        with reported(self.where):
-            await self._release_kept()
-        await close(self._connections)
-
-    @property
-    def sizes(self) -> PoolSizes:
-        idle = self._connections.get_idle_size() + len(self._kept)
-        return PoolSizes(self._connections.get_size() - idle, idle)
-
-    async def _release_kept(self) -> None:
-        while self._kept:
-            await self._connections.release(self._kept.pop())
-
-
-class PoolSizes(NamedTuple):
-    """How many connections are open, and what they do."""
-
-    busy: int
-    idle: int
-
-
-@asynccontextmanager
-async def open_pool(
-    url: str,
-    *,
-    pool_min: int = 1,
-    pool_max: int = 8,
-    query_timeout_s: float = 2,
-    statement_cache_size: int = 100,
-) -> AsyncIterator[Pool]:
-    """A pool of connections to the primary, each checked to be of a schema that this release works on.
-
-    ``statement_cache_size`` 0 stands for a transaction pooler, which knows neither prepared statements nor our session
-    settings. Raises ``UnavailableError`` or ``SchemaError``.
-    """
-    where = mask_url(url)
-    with connecting(where):
-        connections = await asyncpg.create_pool(
-            url,
-            min_size=pool_min,
-            max_size=pool_max,
-            timeout=CONNECT_TIMEOUT_S,
-            command_timeout=query_timeout_s,
-            statement_cache_size=statement_cache_size,
-            target_session_attrs=SessionAttribute.read_write,
-            server_settings={"application_name": "smarter_auth"} | (_SESSION if statement_cache_size else {}),
-            init=_check_schema,
-            reset=_keep_session,
-        )
-    pool = Pool(connections, where, query_timeout_s, pool_min)
-    try:
-        yield pool
-    finally:
-        await pool.close()
-
-
-async def _check_schema(connection: Any) -> None:
-    """Refuse a schema that this release does not know; one step ahead may say that it still serves us."""
-    found = await QUERIES.read_schema(connection)
-    if found is None or found["version"] is None:
-        raise SchemaError()
-    if found["version"] < SCHEMA:
-        raise SchemaError(f"The database has schema {found['version']:04}; this release works on {SCHEMA:04}.")
-    if found["serves_from"] > SCHEMA:
-        raise SchemaError(
-            f"The database has schema {found['version']:04}, too new for this release, which knows {SCHEMA:04}.",
-            hint="Upgrade smarter_auth_mw: pip install -U smarter_auth_mw",
-        )
-
-
-async def _keep_session(_: Any) -> None:
-    """Nothing of ours changes a session, so that asyncpg's reset would be a round trip for nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,44 +261,49 @@ def _read(asked: Resource, rows: Sequence[Any]) -> Read:
     by_itself = f"resource:{asked.lookup}"
     if head["ref"] is None:
         return Read(Bindings(asked), head["snapshot"], (by_itself, f"kind:{asked.kind}"))
-    bound = [row for row in rows if row["key_id"] is not None]
+    bindings, of_keys = _bindings(rows)
     facts = Bindings(
         Resource(asked.kind, head["ref"]),
         intern(head["account"]),
         Protection(head["protection"]),
         head["on_error"],
-        tuple(map(_binding, bound)),
+        bindings,
     )
     sources = [by_itself, intern(f"account:{head['account']}"), *(head["sources"] or ())]
     if head["id"] is not None:
         sources.append(f"bindings:{head['id']}")
-    for row in bound:
-        sources += _key_sources(row)
+    sources += of_keys
     return Read(facts, head["snapshot"], tuple(filter(None, dict.fromkeys(sources))))
 
 
-def _key_sources(row: Any) -> Sequence[str]:
-    """What a key depends on: the platform's tell it themselves."""
-    return row["key_sources"] or (f"key:{row['key_id']}", intern(f"account:{row['key_account']}"))
-
-
 def _read_token(own: Resource, rows: Sequence[Any]) -> Read:
-    row = rows[0]
-    if row["key_id"] is None:
-        return Read(Bindings(own), row["snapshot"], ())
-    facts = Bindings(own, row["key_account"], Protection.BOUND, bindings=(_binding(row),))
-    return Read(facts, row["snapshot"], tuple(_key_sources(row)))
+    bindings, sources = _bindings(rows)
+    if not bindings:
+        return Read(Bindings(own), rows[0]["snapshot"], ())
+    facts = Bindings(own, bindings[0].account, Protection.BOUND, bindings=bindings)
+    return Read(facts, rows[0]["snapshot"], tuple(sources))
 
 
-def _binding(row: Any) -> Binding:
-    return Binding(
-        key_id=row["key_id"],
-        key_name=row["key_name"],
-        account=intern(row["key_account"]),
-        digest=row["digest"],
-        token_key=row["token_key"],
-        is_active=row["is_active"],
-        is_revoked=row["is_revoked"],
-        owner_is_active=row["owner_is_active"],
-        expires_at_s=math.inf if row["expires_at_s"] == math.inf else row["expires_at_s"],
-    )
+def _bindings(rows: Sequence[Any]) -> tuple[tuple[Binding, ...], list[str]]:
+    """The bindings of these rows, and what their keys depend on: the platform's tell it themselves."""
+    bindings: list[Binding] = []
+    sources: list[str] = []
+    for row in rows:
+        key_id, name, account, is_active, is_revoked, owner_is_active, digest, token_key, expires_at_s, told = row[_KEY]
+        if key_id is not None:
+            expires_at_s = math.inf if expires_at_s == math.inf else expires_at_s  # One object for all.
+            bindings.append(
+                Binding(
+                    key_id,
+                    name,
+                    intern(account),
+                    digest,
+                    token_key,
+                    is_active,
+                    is_revoked,
+                    owner_is_active,
+                    expires_at_s,
+                )
+            )
+            sources += told or (f"key:{key_id}", intern(f"account:{account}"))
+    return tuple(bindings), sources

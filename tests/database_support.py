@@ -15,7 +15,8 @@ import pytest
 from smarter_auth_mw.embedded import Cluster
 from smarter_auth_mw.keys import Keys
 from smarter_auth_mw.migrations import migrate
-from smarter_auth_mw.store import Store, open_pool
+from smarter_auth_mw.pool import open_pool
+from smarter_auth_mw.store import Store
 
 TEMPLATE = "template_migrated"
 EMPTY = "template1"

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from smarter_auth_mw.keys import Keys
-from smarter_auth_mw.store import Store, open_pool
+from smarter_auth_mw.pool import open_pool
+from smarter_auth_mw.store import Store
 from smarter_auth_mw.tokens import Token
 from tests.asgi_support import KEYED, OTHER
 from tests.database_support import Database

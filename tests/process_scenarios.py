@@ -15,7 +15,8 @@ from uuid import UUID
 
 from smarter_auth_mw import SmarterAuthMiddleware
 from smarter_auth_mw.keys import Keys
-from smarter_auth_mw.store import Store, open_pool
+from smarter_auth_mw.pool import open_pool
+from smarter_auth_mw.store import Store
 from smarter_auth_mw.tokens import Token
 from tests.asgi_support import APP, client
 from tests.worker_support import Worker

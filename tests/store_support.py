@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from smarter_auth_mw.in_memory import MemoryStore
-from smarter_auth_mw.store import Store, open_pool
+from smarter_auth_mw.pool import open_pool
+from smarter_auth_mw.store import Store
 from tests.database_support import Database
 
 

@@ -16,8 +16,9 @@ from smarter_auth_mw.decision import Anonymous, Denial, Reason
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.errors import RefusedError, UnavailableError
 from smarter_auth_mw.keys import Keys
+from smarter_auth_mw.pool import open_pool
 from smarter_auth_mw.reports import About
-from smarter_auth_mw.store import Store, open_pool
+from smarter_auth_mw.store import Store
 from smarter_auth_mw.tokens import Token, mint
 from tests.asgi_support import KEYED, OTHER, bearer, client, guarded, lifespan
 from tests.database_support import Database

@@ -12,7 +12,8 @@ import asyncpg
 
 from smarter_auth_mw.changes import EVERYTHING, Snapshot
 from smarter_auth_mw.domain import Resource, Target
-from smarter_auth_mw.store import Read, Store, open_pool
+from smarter_auth_mw.pool import open_pool
+from smarter_auth_mw.store import Read, Store
 from tests.database_support import Database
 
 ROUNDS = 150

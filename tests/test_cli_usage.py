@@ -13,7 +13,8 @@ from uuid import uuid4
 import pytest
 
 from smarter_auth_mw.cli.usage import sparkline
-from smarter_auth_mw.store import Store, open_pool
+from smarter_auth_mw.pool import open_pool
+from smarter_auth_mw.store import Store
 from smarter_auth_mw.usage import ANONYMOUS, GRANTED, OTHER, UNKNOWN, Batch, Series
 from tests.cli_support import Commands, Ran
 from tests.database_support import Database

@@ -12,7 +12,8 @@ import asyncpg
 import pytest
 
 from smarter_auth_mw.keys import Keys, Minted
-from smarter_auth_mw.store import Store, open_pool
+from smarter_auth_mw.pool import open_pool
+from smarter_auth_mw.store import Store
 from tests.asgi_support import KEYED, OTHER
 from tests.database_support import Database
 from tests.postgres_support import Postgres, Proxy

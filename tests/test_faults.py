@@ -16,7 +16,8 @@ import asyncpg
 import pytest
 
 from smarter_auth_mw.keys import Keys
-from smarter_auth_mw.store import Store, open_pool
+from smarter_auth_mw.pool import open_pool
+from smarter_auth_mw.store import Store
 from tests.asgi_support import KEYED
 from tests.cli_support import environment
 from tests.database_support import Database
@@ -77,7 +78,7 @@ async def test_database_that_is_gone_at_the_start_is_waited_for(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("smarter_auth_mw.store.CONNECT_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("smarter_auth_mw.pool.CONNECT_TIMEOUT_S", 0.2)
     async with AsyncExitStack() as stack:
         async with GONE[fault](own_server):
             site = await stack.enter_async_context(opening())

@@ -14,7 +14,7 @@ import pytest
 from smarter_auth_mw import migrations
 from smarter_auth_mw.embedded import Cluster
 from smarter_auth_mw.errors import NotFoundError, SchemaError, UnavailableError
-from smarter_auth_mw.store import open_pool
+from smarter_auth_mw.pool import open_pool
 from smarter_auth_mw.wire import open_wire
 from tests.catalog import catalog
 from tests.database_support import Database, named

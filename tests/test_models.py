@@ -18,8 +18,9 @@ from smarter_auth_mw.domain import Protection, Resource
 from smarter_auth_mw.errors import ConflictError, NotFoundError, RefusedError, UnavailableError, UsageError
 from smarter_auth_mw.keys import Keys
 from smarter_auth_mw.models import ChatBot, ChatBotAPIKey, LLMClient, LLMClientAPIKey, SmarterAuthToken
+from smarter_auth_mw.pool import open_pool
 from smarter_auth_mw.settings import DatabaseSettings
-from smarter_auth_mw.store import Store, open_pool
+from smarter_auth_mw.store import Store
 from smarter_auth_mw.tokens import Token
 from tests.database_support import Database
 

@@ -23,7 +23,8 @@ from smarter_auth_mw.attack_cases import UNKNOWN, Case, Site, cases, nearly
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.embedded import Cluster
 from smarter_auth_mw.keys import Keys
-from smarter_auth_mw.store import Store, open_pool
+from smarter_auth_mw.pool import open_pool
+from smarter_auth_mw.store import Store
 from tests import hostile
 from tests.asgi_support import KEYED
 from tests.database_support import Database, copied

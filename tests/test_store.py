@@ -15,7 +15,8 @@ from smarter_auth_mw.domain import Protection, Resource, Target
 from smarter_auth_mw.embedded import Cluster
 from smarter_auth_mw.errors import InvalidReferenceError, SchemaError, UnavailableError
 from smarter_auth_mw.keys import Keys
-from smarter_auth_mw.store import Store, open_pool
+from smarter_auth_mw.pool import open_pool
+from smarter_auth_mw.store import Store
 from smarter_auth_mw.tokens import mint
 from tests.database_support import Database, named
 from tests.store_support import pytest_generate_tests, store, store_url

@@ -20,8 +20,9 @@ from smarter_auth_mw.decision import Anonymous, Denial, Grant, Reason, decide
 from smarter_auth_mw.domain import Binding, Bindings, Protection, Resource
 from smarter_auth_mw.errors import UnavailableError
 from smarter_auth_mw.keys import Keys
+from smarter_auth_mw.pool import open_pool
 from smarter_auth_mw.reports import About
-from smarter_auth_mw.store import Store, open_pool
+from smarter_auth_mw.store import Store
 from smarter_auth_mw.tokens import Token, mint
 from smarter_auth_mw.usage import ANONYMOUS, GRANTED, MAX_BATCH, OTHER, UNKNOWN, Batch, Series, Usage
 from tests import test_wsgi

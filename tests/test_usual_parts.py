@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from smarter_auth_mw.keys import Keys
-from smarter_auth_mw.store import Store, open_pool
+from smarter_auth_mw.pool import open_pool
+from smarter_auth_mw.store import Store
 from tests.asgi_support import KEYED, OTHER
 from tests.pgbouncer_support import pgbouncer, shipped_pgbouncer, through
 from tests.plain_postgres import PlainPostgres, all_of, installed

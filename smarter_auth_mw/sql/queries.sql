@@ -10,17 +10,19 @@ SELECT (SELECT max(version_num)::integer FROM smarter_auth.schema_version) AS ve
 -- without a key where there is no binding, without a reference where the resource is not known.
 -- A transaction that began on a standby stays read-only: its snapshot does not tell all that is in progress.
 -- When the server was started tells one that was deposed, and goes on, from the one whose changes are heard.
+-- OFFSET 0 has these told once, not for each row. The last ten columns are the key's: the store knows them by place.
 -- No VOLATILE function may stand here: it could see more than the snapshot says. The functions called platform_… are
 -- empty, and cost nothing, unless a Smarter platform is attached. What it lost a key of counts as declared: that its other
 -- keys are all deactivated does not open it either.
-SELECT pg_current_snapshot()::text AS snapshot,
-       current_setting('transaction_read_only')::boolean AS is_standby,
-       extract(epoch FROM pg_postmaster_start_time())::text AS started,
+SELECT asked.*,
        resource.id, coalesce(platform.ref, resource.ref) AS ref, coalesce(platform.account, resource.account) AS account,
        CASE WHEN resource.protection <> 'open' THEN resource.protection
             WHEN platform.is_latched THEN 'declared' ELSE 'open' END AS protection,
        coalesce(resource.on_error, 'stale') AS on_error, platform.sources, bound.*
-  FROM (SELECT) AS asked
+  FROM (SELECT pg_current_snapshot()::text AS snapshot,
+               current_setting('transaction_read_only')::boolean AS is_standby,
+               extract(epoch FROM pg_postmaster_start_time())::text AS started
+        OFFSET 0) AS asked
   LEFT JOIN smarter_auth.resource ON resource.kind = :kind AND replace(resource.ref, '_', '-') = :lookup
   LEFT JOIN smarter_auth.platform_resource(:kind, :lookup) AS platform ON true
   LEFT JOIN LATERAL (
@@ -39,14 +41,15 @@ SELECT pg_current_snapshot()::text AS snapshot,
 
 -- name: read_alias(kind, form, account, value)
 -- The same for what an alias stands for. Two claimants have rows of two resources.
-SELECT pg_current_snapshot()::text AS snapshot,
-       current_setting('transaction_read_only')::boolean AS is_standby,
-       extract(epoch FROM pg_postmaster_start_time())::text AS started,
+SELECT asked.*,
        resource.id, coalesce(platform.ref, resource.ref) AS ref, coalesce(platform.account, resource.account) AS account,
        CASE WHEN resource.protection <> 'open' THEN resource.protection
             WHEN platform.is_latched THEN 'declared' ELSE 'open' END AS protection,
        coalesce(resource.on_error, 'stale') AS on_error, platform.sources, bound.*
-  FROM (SELECT) AS asked
+  FROM (SELECT pg_current_snapshot()::text AS snapshot,
+               current_setting('transaction_read_only')::boolean AS is_standby,
+               extract(epoch FROM pg_postmaster_start_time())::text AS started
+        OFFSET 0) AS asked
   LEFT JOIN LATERAL (
        SELECT replace(claimant.ref, '_', '-') AS lookup
          FROM smarter_auth.alias
@@ -136,10 +139,11 @@ SELECT domain, kind FROM smarter_auth.platform_domains();
 
 -- name: read_token(digest)
 -- The same columns for one token and its key; one row, without a key where the token is not known.
-SELECT pg_current_snapshot()::text AS snapshot,
-       current_setting('transaction_read_only')::boolean AS is_standby,
-       extract(epoch FROM pg_postmaster_start_time())::text AS started, known.*
-  FROM (SELECT) AS asked
+SELECT asked.*, known.*
+  FROM (SELECT pg_current_snapshot()::text AS snapshot,
+               current_setting('transaction_read_only')::boolean AS is_standby,
+               extract(epoch FROM pg_postmaster_start_time())::text AS started
+        OFFSET 0) AS asked
   LEFT JOIN LATERAL (
        SELECT key.key_id::text AS key_id, key.name AS key_name, key.account AS key_account, key.is_active,
               key.revoked_at IS NOT NULL AS is_revoked, true AS owner_is_active, token.digest, token.token_key::text AS token_key,
