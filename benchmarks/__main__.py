@@ -42,8 +42,9 @@ def main() -> int:
         found = asyncio.run(_rows(MEASURES[name], arguments.rounds))
         show(found)
         rows += found
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"with": _versions(), "rows": [row.as_json() for row in rows]}, indent=1))
+        if arguments.json:  # After each part: the next one may fail.
+            told = {"with": _versions(), "rows": [row.as_json() for row in rows]}
+            arguments.json.write_text(json.dumps(told, indent=1))
     return 0 if all(row.is_met for row in rows) else 1
 
 

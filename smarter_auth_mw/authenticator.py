@@ -21,7 +21,7 @@ from smarter_auth_mw.http_auth import (
 from smarter_auth_mw.known_tokens import KnownTokens
 from smarter_auth_mw.log import log
 from smarter_auth_mw.throttle import Throttle
-from smarter_auth_mw.tokens import MAX_TOKEN_BYTES, Token, digest_of
+from smarter_auth_mw.tokens import MAX_TOKEN_BYTES, Token, fingerprint_of
 
 
 def wall_clock() -> Callable[[], float]:
@@ -77,13 +77,13 @@ class Authenticator:
             is_usual = name == API_KEY_HEADER
         if not is_usual or len(value) > MAX_TOKEN_BYTES:
             return self._look_closer(bindings, target, extractor(headers) if name else None)
-        # No other bytes than those of a token that was granted have its digest, and they can be read in one way only.
-        digest = digest_of(value)
-        granted: Grant | None = bindings.granted.get(digest)
+        # No bytes but those of a token that was granted have its fingerprint, and they can be read in one way only.
+        fingerprint = fingerprint_of(value)
+        granted: Grant | None = bindings.granted.get(fingerprint)
         if granted is not None and bindings.may_expire:
-            granted = granted_before(bindings, digest, self._clock())
+            granted = granted_before(bindings, fingerprint, self._clock())
         if granted is None or target.name_alone != bindings.resource:
-            credentials = Token(value, digest) if value.isalnum() else extractor(headers)
+            credentials = Token(value, fingerprint) if value.isalnum() else extractor(headers)
             return self._look_closer(bindings, target, credentials)
         return granted
 

@@ -130,7 +130,7 @@ def decide(
 
     What depends on nothing but the bindings is made once, and kept with them from then on.
     """
-    if token is not None and bindings.bindings and (granted := granted_before(bindings, token.digest, now_s)):
+    if token is not None and bindings.bindings and (granted := granted_before(bindings, token.fingerprint, now_s)):
         return granted
     if not is_protected(bindings, always=always, require=require):
         if not isinstance(bindings.tokenless, Anonymous):
@@ -141,26 +141,27 @@ def decide(
             bindings.keep_tokenless(Denial(Reason.MISSING_CREDENTIALS, bindings.resource, account=bindings.account))
         return cast("Denial", bindings.tokenless)
     denial = None
-    for binding in bindings.like(token.digest) or _NOBODYS:
-        is_same, reason = same_digest(binding.digest, token.digest), _objection(binding, bindings, now_s)
+    digest = token.digest
+    for binding in bindings.like(digest) or _NOBODYS:
+        is_same, reason = same_digest(binding.digest, digest), _objection(binding, bindings, now_s)
         if not is_same:
             continue
         if reason is None:
             principal = Principal(binding.key_id, binding.key_name, binding.account)
             granted = Grant(bindings.resource, principal, binding=binding)
-            bindings.keep_granted(token.digest, granted)
+            bindings.keep_granted(token.fingerprint, granted)
             return granted
         denial = Denial(reason, bindings.resource, binding.key_id, "", bindings.account, binding.token_key)
     detail = MISTYPED if token.is_mistyped else ""
     return denial or Denial(Reason.UNKNOWN_TOKEN, bindings.resource, detail=detail, account=bindings.account)
 
 
-def granted_before(bindings: Bindings, digest: bytes, now_s: float) -> Grant | None:
-    """The grant that ``decide`` made of these bindings for the token of this digest, unless it has expired.
+def granted_before(bindings: Bindings, fingerprint: bytes, now_s: float) -> Grant | None:
+    """The grant that ``decide`` made of these bindings for the token of this fingerprint, unless it has expired.
 
-    It compares nothing: what stands under a digest was compared when it was put there.
+    It compares nothing: what stands under a fingerprint had its digest compared when it was put there.
     """
-    known: Grant | None = bindings.granted.get(digest)
+    known: Grant | None = bindings.granted.get(fingerprint)
     return None if known is None or known.binding is None or known.binding.expires_at_s < now_s else known
 
 

@@ -107,7 +107,7 @@ class Bindings:
     An unknown resource has ``account`` None, is open and has no bindings. ``resource`` is the registered spelling; what
     an alias stands for has no reference where that is nothing, and, declared protected, where it is several.
     ``granted`` and ``tokenless`` are what ``decide`` made of them before and may say again, the same objects: grants by
-    the token's digest, and the last that no token had a part in.
+    the token's fingerprint, and the last that no token had a part in.
     """
 
     resource: Resource
@@ -129,11 +129,11 @@ class Bindings:
         """Those that may have this digest, which is to be compared: all, where they are few."""
         return self.bindings if self._index is None else self._index.get(digest, ())
 
-    def keep_granted(self, digest: bytes, grant: Any) -> None:
-        """Say this again to the token of this digest, which has been compared."""
+    def keep_granted(self, fingerprint: bytes, grant: Any) -> None:
+        """Say this again to the token of this fingerprint, whose digest has been compared."""
         if self.granted is _NOTHING:
             object.__setattr__(self, "granted", {})
-        cast("dict[bytes, Any]", self.granted)[digest] = grant
+        cast("dict[bytes, Any]", self.granted)[fingerprint] = grant
 
     def keep_tokenless(self, decision: Any) -> None:
         """Say this again to whoever brings no token that counts."""

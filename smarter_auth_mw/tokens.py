@@ -8,7 +8,8 @@ import re
 import secrets
 import string
 import zlib
-from typing import Literal, get_args
+from collections.abc import Callable
+from typing import Any, Literal, get_args
 
 TokenFormat = Literal["knox", "checked"]
 """``knox``: 64 lower-case hexadecimal characters. ``checked``: ``sm_``, 43 of base62, and 6 that are their checksum."""
@@ -30,11 +31,19 @@ _PREFIXED_KNOX = re.compile(rb"sm_[0-9a-f]+")
 class Token:
     """The secret string, as the bytes that came in; it shows four characters of itself at the most."""
 
-    __slots__ = ("_value", "digest")
+    __slots__ = ("_digest", "_value", "fingerprint")
 
-    def __init__(self, value: bytes, digest: bytes = b"") -> None:
+    def __init__(self, value: bytes, fingerprint: bytes = b"") -> None:
         self._value = value
-        self.digest = digest or digest_of(value)
+        self._digest = b""
+        self.fingerprint = fingerprint or fingerprint_of(value)
+
+    @property
+    def digest(self) -> bytes:
+        """What is stored of it."""
+        if not self._digest:
+            self._digest = digest_of(self._value)
+        return self._digest
 
     @property
     def token_key(self) -> str:
@@ -93,6 +102,22 @@ def mint(form: TokenFormat = "knox") -> Token:
 def digest_of(token: bytes) -> bytes:
     """SHA-512 of the token's bytes, 64 bytes (knox 5: of its UTF-8 form; 4.x hashed something else)."""
     return hashlib.sha512(token).digest()
+
+
+try:
+    _quick_hash: Callable[[bytes], Any] = hashlib.blake2b
+    _quick_hash(b"")
+except ValueError:  # Where a policy forbids what NIST has not approved.
+    _quick_hash = hashlib.sha512
+
+
+def fingerprint_of(token: bytes) -> bytes:
+    """What a granted token is found again by in this process: BLAKE2b, as strong as its digest at two thirds the cost.
+
+    No other bytes have it, and it tells no more of the token than the digest does.
+    """
+    found: bytes = _quick_hash(token).digest()
+    return found
 
 
 def form_of(token_key: str) -> TokenFormat:

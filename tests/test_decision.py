@@ -170,8 +170,8 @@ def test_what_was_granted_before_is_the_same_object_until_it_expires() -> None:
     bound = bindings(binding(expires_at_s=NOW_S))
     granted = decide(bound, TOKEN, NOW_S)
     assert decide(bound, TOKEN, NOW_S) is granted
-    assert granted_before(bound, TOKEN.digest, NOW_S) is granted
-    assert granted_before(bound, TOKEN.digest, NOW_S + 0.001) is None
+    assert granted_before(bound, TOKEN.fingerprint, NOW_S) is granted
+    assert granted_before(bound, TOKEN.fingerprint, NOW_S + 0.001) is None
     assert name_of(decide(bound, TOKEN, NOW_S + 0.001)) == "expired"
 
 
@@ -184,7 +184,7 @@ def test_nothing_but_a_grant_was_granted_before() -> None:
     ):
         decide(facts, token, NOW_S)
         for each in (TOKEN, OTHER):
-            assert granted_before(facts, each.digest, NOW_S) is None
+            assert granted_before(facts, each.fingerprint, NOW_S) is None
 
 
 def test_one_of_two_bindings_of_a_token_may_expire_before_the_other() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
+import runpy
 import string
 import subprocess
 import zlib
@@ -13,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from smarter_auth_mw.tokens import Token, mint, same_digest
+from smarter_auth_mw import tokens
+from smarter_auth_mw.tokens import Token, fingerprint_of, mint, same_digest
 
 KNOX_TOKEN = b"0123456789abcdef" * 4
 KNOX_DIGEST = (
@@ -25,6 +27,21 @@ KNOX_DIGEST = (
 def test_the_digest_is_the_one_that_knox_stores() -> None:
     assert Token(KNOX_TOKEN).digest.hex() == KNOX_DIGEST
     assert Token(KNOX_TOKEN).token_key == "0123456789abcde"
+
+
+def test_a_token_is_found_again_by_what_no_other_has() -> None:
+    found = {fingerprint_of(value) for value in (b"", b"a", KNOX_TOKEN, KNOX_TOKEN + b"0", KNOX_TOKEN.upper())}
+    assert len(found) == 5
+    assert Token(KNOX_TOKEN).fingerprint == fingerprint_of(KNOX_TOKEN) == hashlib.blake2b(KNOX_TOKEN).digest()
+
+
+def test_where_policy_forbids_the_quicker_hash_it_is_found_by_its_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_: object) -> None:
+        raise ValueError("unsupported hash type")
+
+    monkeypatch.setattr(hashlib, "blake2b", forbidden)
+    there = runpy.run_path(tokens.__file__)
+    assert there["fingerprint_of"](KNOX_TOKEN).hex() == there["Token"](KNOX_TOKEN).fingerprint.hex() == KNOX_DIGEST
 
 
 def test_a_minted_token_looks_like_one_of_knox_and_never_repeats() -> None:
