@@ -32,7 +32,7 @@ class Pool:
     """Connections to one database, and how it is called in messages.
 
     ``kept_max`` of them stay in our hands when nobody waits: to take one from asyncpg and to give it back costs half as
-    much as the query.
+    much as the query. asyncpg itself is to keep none: it would look for lost ones by itself, and log its traceback.
     """
 
     def __init__(
@@ -44,6 +44,11 @@ class Pool:
         self._kept_max = kept_max
         self._kept: list[Any] = []
         self._waiting = 0
+
+    async def fill(self) -> None:
+        """Open as many as are kept; raises what asyncpg raises."""
+        while len(self._kept) < self._kept_max:
+            self._kept.append(await self._connections.acquire())
 
     def acquire(self) -> Loan:
         """A connection, for as long as the ``async with`` block lasts; its errors are ours."""
@@ -142,22 +147,22 @@ async def open_pool(
     ``statement_cache_size`` 0 stands for a transaction pooler, which knows neither prepared statements nor our session
     settings. Raises ``UnavailableError`` or ``SchemaError``.
     """
-    where = mask_url(url)
-    with connecting(where):
-        connections = await asyncpg.create_pool(
-            url,
-            min_size=pool_min,
-            max_size=pool_max,
-            timeout=CONNECT_TIMEOUT_S,
-            command_timeout=query_timeout_s,
-            statement_cache_size=statement_cache_size,
-            target_session_attrs=SessionAttribute.read_write,
-            server_settings={"application_name": "smarter_auth"} | (_SESSION if statement_cache_size else {}),
-            init=_check_schema,
-            reset=_keep_session,
-        )
-    pool = Pool(connections, where, query_timeout_s, pool_min)
+    connections = await asyncpg.create_pool(
+        url,
+        min_size=0,
+        max_size=pool_max,
+        timeout=CONNECT_TIMEOUT_S,
+        command_timeout=query_timeout_s,
+        statement_cache_size=statement_cache_size,
+        target_session_attrs=SessionAttribute.read_write,
+        server_settings={"application_name": "smarter_auth"} | (_SESSION if statement_cache_size else {}),
+        init=_check_schema,
+        reset=_keep_session,
+    )
+    pool = Pool(connections, mask_url(url), query_timeout_s, pool_min)
     try:
+        with connecting(pool.where):
+            await pool.fill()
         yield pool
     finally:
         await pool.close()

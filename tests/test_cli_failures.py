@@ -203,6 +203,25 @@ def test_ctrl_c_ends_a_command_that_waits(json: list[str]) -> None:
     assert '"interrupted"' in out if json else err.startswith("error: Interrupted.")
 
 
+OF_THE_LOOP = """
+import asyncio, typer
+from smarter_auth_mw.cli.commands import command
+
+group = typer.Typer()
+
+@command(group, "stumble", takes_actor=False)
+async def stumble(session):
+    asyncio.get_running_loop().call_exception_handler({"message": "told", "exception": OSError("told")})
+
+group(standalone_mode=False)
+"""
+
+
+def test_a_traceback_of_the_event_loop_itself_is_shown_to_nobody() -> None:
+    ran = subprocess.run([sys.executable, "-c", OF_THE_LOOP], stderr=subprocess.PIPE, text=True, check=True)
+    assert ran.stderr == ""
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
 def test_a_full_disk_is_one_clear_line(database: Database) -> None:
     command = [*PROGRAM, "key", "create", "--name", "x"]

@@ -145,6 +145,7 @@ class TestStaleIfError:
         told = Counter(record.getMessage().partition(":")[0] for record in caplog.records)
         assert told["store.unavailable"] == told["store.stale"] == told["store.recovered"] == 2
         assert told["listener.lost"] == told["listener.recovered"] == 2
+        assert [record for record in caplog.records if record.name != "smarter_auth_mw" or record.exc_info] == []
 
 
 @pytest.mark.parametrize("name", SCENARIOS)

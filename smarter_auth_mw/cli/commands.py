@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, NamedTuple, TypeVar
 
@@ -57,6 +58,8 @@ def command(group: typer.Typer, name: str | None, *, takes_actor: bool = True) -
                 return None
             given = context.obj or Globals()
             session = Session(from_app or given.from_app, actor, as_json=as_json or given.as_json)
+            # Interrupted, the loop may log a traceback of its own, which tells nobody anything.
+            logging.getLogger("asyncio").addHandler(logging.NullHandler())
             try:
                 document = asyncio.run(function(session, **own))
             except KeyboardInterrupt:
