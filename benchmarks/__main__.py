@@ -22,7 +22,7 @@ from benchmarks.measuring import Row, show
 MEASURES: Mapping[str, Callable[[int], Awaitable[list[Row]]]] = {
     "in_process": lambda rounds: in_process.measure(3 * rounds),
     "instructions": lambda _: instructions.measure(),
-    "served": lambda rounds: served.measure(rounds // 2),
+    "served": served.measure,
     "cold": lambda rounds: cold.measure(rounds, 1_000_000),
     "memory": lambda _: memory.measure(100_000),
     "imports": lambda rounds: imports.measure(rounds // 2),

@@ -1,9 +1,10 @@
 """The first request for a resource: what it costs over the bare query, and what a million bindings add to it.
 
-    python -m benchmarks.cold [--rounds 60] [--bindings 1000000]
+    python -m benchmarks.cold [--rounds 60] [--bindings 1000000] [--parts]
 
 Each call is for a resource that the cache does not hold. The bare query is what a careful person would write, on a
-connection that is held, prepared: one round trip as well, and its rows are not even looked at.
+connection that is held, prepared: one round trip as well, and its rows are not even looked at. ``--parts`` tells what
+each floor of the house adds to it; steadier on one processor (``taskset --cpu-list 0 python …``).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import argparse
 import asyncio
 import statistics
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any
@@ -20,13 +21,13 @@ from typing import Any
 import asyncpg
 
 from benchmarks.database import fill, make, server
-from benchmarks.measuring import Block, Row, in_turn, row, show
+from benchmarks.measuring import Block, Row, in_turn, medians, row, show
 from smarter_auth_mw.authenticator import Authenticator
 from smarter_auth_mw.cache import Cache, Limits
 from smarter_auth_mw.changes import Changes
 from smarter_auth_mw.domain import Resource, Target
-from smarter_auth_mw.pool import open_pool
-from smarter_auth_mw.store import Store
+from smarter_auth_mw.pool import SESSION, open_pool
+from smarter_auth_mw.store import Store, statements
 from smarter_auth_mw.tokens import Token
 
 CALLS = 100
@@ -42,31 +43,39 @@ SELECT resource.ref, key.key_id, key.name, key.is_active, key.expires_at, token.
 """
 
 
-def bare(connection: Any, resources: int) -> Block:
+Asking = Callable[[str], Awaitable[Any]]
+"""One call for the resource of this reference."""
+
+
+def asking(ask: Asking, resources: int) -> Block:
     async def run() -> float:
-        statement = await connection.prepare(QUERY)
         taken = []
         for ref in refs(resources):
             began = time.perf_counter()
-            await statement.fetch("bot", ref)
+            await ask(ref)
             taken.append(time.perf_counter() - began)
         return statistics.median(taken) * 1e6
 
     return run
 
 
-def cold(authenticator: Authenticator, resources: int) -> Block:
-    async def run() -> float:
-        taken = []
-        for ref in refs(resources):
-            target, token = Target(Resource("bot", ref)), Token(str(int(ref) * EACH).encode())
-            began = time.perf_counter()
-            decision = await authenticator.authenticate(target, token)
-            taken.append(time.perf_counter() - began)
-            assert decision.key_id, decision
-        return statistics.median(taken) * 1e6
+async def bare(connection: Any) -> Asking:
+    statement = await connection.prepare(QUERY)
+    return lambda ref: statement.fetch("bot", ref)
 
-    return run
+
+def deciding(cache: Cache) -> Asking:
+    authenticator = Authenticator(cache)
+
+    async def ask(ref: str) -> None:
+        decision = await authenticator.authenticate(target(ref), Token(str(int(ref) * EACH).encode()))
+        assert decision.key_id, decision
+
+    return ask
+
+
+def target(ref: str) -> Target:
+    return Target(Resource("bot", ref))
 
 
 numbers = count()
@@ -78,10 +87,11 @@ def refs(resources: int) -> list[str]:
 
 
 @asynccontextmanager
-async def opened(url: str) -> AsyncIterator[tuple[Authenticator, Any]]:
-    connection = await asyncpg.connect(url, server_settings={"jit": "off", "plan_cache_mode": "force_generic_plan"})
+async def opened(url: str) -> AsyncIterator[tuple[Store, Cache, Any]]:
+    connection = await asyncpg.connect(url, server_settings=SESSION)
     async with open_pool(url) as pool:
-        yield Authenticator(Cache(Store(pool), Limits(max_entries=1), Changes())), connection
+        store = Store(pool)
+        yield store, Cache(store, Limits(max_entries=1), Changes()), connection
     await connection.close()
 
 
@@ -90,11 +100,11 @@ async def measure(rounds: int, bindings: int) -> list[Row]:
         few, many = await make(cluster, "few"), await make(cluster, "many")
         await fill(few.owner, FEW // EACH, EACH)
         await fill(many.owner, bindings // EACH, EACH)
-        async with opened(few.runtime) as (of_few, _), opened(many.runtime) as (of_many, connection):
+        async with opened(few.runtime) as (_, of_few, _), opened(many.runtime) as (_, of_many, connection):
             sides = {
-                "bare": bare(connection, bindings // EACH),
-                "many": cold(of_many, bindings // EACH),
-                "few": cold(of_few, FEW // EACH),
+                "bare": asking(await bare(connection), bindings // EACH),
+                "many": asking(deciding(of_many), bindings // EACH),
+                "few": asking(deciding(of_few), FEW // EACH),
             }
             taken = await in_turn(sides, rounds)
     over = [one / other for one, other in zip(taken["many"], taken["bare"], strict=True)]
@@ -106,12 +116,38 @@ async def measure(rounds: int, bindings: int) -> list[Row]:
     ]
 
 
+async def tell_parts(rounds: int) -> None:
+    """Print what each floor adds to the one below, at few bindings."""
+    async with server() as cluster:
+        database = await make(cluster, "few")
+        await fill(database.owner, FEW // EACH, EACH)
+        async with opened(database.runtime) as (store, cache, connection):
+            ours = await connection.prepare(statements()[0])
+            floors: dict[str, Asking] = {
+                "the bare query": await bare(connection),
+                "our statement": lambda ref: ours.fetch("bot", ref),
+                "the loan of a connection, a time limit": lambda ref: store._fetch(statements()[0], "bot", ref),
+                "facts made of ten rows": lambda ref: store.read(target(ref)),
+                "the flight, and an entry": lambda ref: cache.get(target(ref)),
+                "the decision": deciding(cache),
+            }
+            taken = await in_turn({name: asking(ask, FEW // EACH) for name, ask in floors.items()}, rounds)
+    below = 0.0
+    for name, figure in medians(taken).items():
+        print(f"{figure:7.1f} µs  {figure - below:+7.1f}  {name}")
+        below = figure
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--bindings", type=int, default=1_000_000)
+    parser.add_argument("--parts", action="store_true")
     arguments = parser.parse_args()
-    show(asyncio.run(measure(arguments.rounds, arguments.bindings)))
+    if arguments.parts:
+        asyncio.run(tell_parts(arguments.rounds))
+    else:
+        show(asyncio.run(measure(arguments.rounds, arguments.bindings)))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pytest
 
 from smarter_auth_mw import migrations
 from smarter_auth_mw.database import QUERIES
+from smarter_auth_mw.pool import SESSION
 from tests.platform_support import ACCOUNT, Platform
 
 # Every user of one large account has bots there, half of which are its first administrator's.
@@ -44,7 +45,7 @@ async def large(platform: Platform) -> Platform:
     await migrations.migrate(platform.database.owner)
     # Our own tables are empty, and cost nothing to be read whole: only where else that is done is of interest here.
     await platform.sql.execute("ANALYZE; SET enable_seqscan = off; SET enable_bitmapscan = off")
-    await platform.sql.execute("SET plan_cache_mode = force_generic_plan; SET jit = off")
+    await platform.sql.execute("; ".join(f"SET {name} = '{value}'" for name, value in SESSION.items()))
     await platform.sql.execute(f"PREPARE by_id (text, text) AS {QUERIES.read_bindings.sql}")
     await platform.sql.execute(f"PREPARE by_alias (text, text, text, text) AS {QUERIES.read_alias.sql}")
     return platform

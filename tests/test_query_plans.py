@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 
 from smarter_auth_mw.database import QUERIES
+from smarter_auth_mw.pool import SESSION
 
 # Every hundredth resource has ten keys, the others one or two; a key in ten has a token more than one.
 _FILL = """
@@ -28,17 +29,42 @@ ANALYZE;
 """
 
 
+# Few enough that to read whole tables looks cheap, and takes twice as long.
+_FILL_FEW = """
+INSERT INTO smarter_auth.resource (id, kind, ref, protection)
+SELECT n, 'bot', n, 'bound' FROM generate_series(1, 300) AS n;
+INSERT INTO smarter_auth.key (key_id, name) SELECT md5(n::text)::uuid, 'key ' || n FROM generate_series(1, 3000) AS n;
+INSERT INTO smarter_auth.token (digest, token_key, key_id, account)
+SELECT sha512(n::text::bytea), left(md5(n::text), 15), md5(n::text)::uuid, 'default' FROM generate_series(1, 3000) AS n;
+INSERT INTO smarter_auth.binding (resource_id, key_id, account)
+SELECT 1 + n / 10, md5((1 + n)::text)::uuid, 'default' FROM generate_series(0, 2999) AS n;
+ANALYZE;
+"""
+
+
 @pytest.fixture
-async def filled(owner: asyncpg.Connection) -> asyncpg.Connection:
-    await owner.execute(_FILL)
-    await owner.execute("SET plan_cache_mode = force_generic_plan; SET jit = off")
+async def session(owner: asyncpg.Connection) -> asyncpg.Connection:
+    await owner.execute("; ".join(f"SET {name} = '{value}'" for name, value in SESSION.items()))
     return owner
+
+
+@pytest.fixture
+async def filled(session: asyncpg.Connection) -> asyncpg.Connection:
+    await session.execute(_FILL)
+    return session
 
 
 async def test_reading_a_resource_is_index_probes_only(filled: asyncpg.Connection) -> None:
     await filled.execute(f"PREPARE read (text, text) AS {QUERIES.read_bindings.sql}")
     for ref, tokens in (("30000", 10), ("30002", 1), ("none", 1)):
         await _is_probes_only(filled, f"('bot', '{ref}')", tokens)
+
+
+async def test_reading_one_of_a_few_hundred_resources_is_index_probes_only(session: asyncpg.Connection) -> None:
+    await session.execute(_FILL_FEW)
+    await session.execute(f"PREPARE read (text, text) AS {QUERIES.read_bindings.sql}")
+    for ref, tokens in (("300", 10), ("none", 1)):
+        await _is_probes_only(session, f"('bot', '{ref}')", tokens)
 
 
 async def test_reading_a_name_a_label_or_a_domain_is_index_probes_only(filled: asyncpg.Connection) -> None:

@@ -138,10 +138,9 @@ async def test_read_is_one_statement(database: Database, statement_cache_size: i
 
 async def test_session_is_set_up_for_short_statements_and_named(database: Database) -> None:
     async with open_pool(database.runtime) as pool, pool.acquire() as connection:
-        settings = [
-            await connection.fetchval(f"SHOW {name}") for name in ("jit", "plan_cache_mode", "application_name")
-        ]
-    assert settings == ["off", "force_generic_plan", "smarter_auth"]
+        names = ("jit", "plan_cache_mode", "random_page_cost", "application_name")
+        settings = [await connection.fetchval(f"SHOW {name}") for name in names]
+    assert settings == ["off", "force_generic_plan", "1.1", "smarter_auth"]
 
 
 async def test_pooler_is_asked_for_no_setting_that_it_does_not_know(database: Database) -> None:
