@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, NamedTuple, TypeVar
 
@@ -58,10 +57,11 @@ def command(group: typer.Typer, name: str | None, *, takes_actor: bool = True) -
                 return None
             given = context.obj or Globals()
             session = Session(from_app or given.from_app, actor, as_json=as_json or given.as_json)
-            # Interrupted, the loop may log a traceback of its own, which tells nobody anything.
-            logging.getLogger("asyncio").addHandler(logging.NullHandler())
             try:
-                document = asyncio.run(function(session, **own))
+                with asyncio.Runner() as runner:
+                    # Interrupted, the loop may tell a traceback of its own, by which nobody can act.
+                    runner.get_loop().set_exception_handler(lambda _loop, _told: None)
+                    document = runner.run(function(session, **own))
             except KeyboardInterrupt:
                 raise InterruptedCommandError() from None
             return Answer(document, session.exit_code, as_json=session.as_json)
