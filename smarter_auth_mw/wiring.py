@@ -45,18 +45,8 @@ class Wiring:
     """Everything that a shell needs, made from the settings; it keeps their mistakes and never raises for them."""
 
     def __init__(self, app: Any, settings: Settings | None = None) -> None:
-        self.settings: Settings | None = settings
-        self.routes: Routes | None = None
         self.mistakes: ConfigurationError | None = None
-        try:
-            self.settings = settings or own_settings()
-        except ConfigurationError as error:
-            self._note(error)
-        try:
-            self.routes = compile_routes(self.settings or RouteSettings(), app)
-        except ConfigurationError as error:
-            self._note(error)
-        self._tell_mistakes()
+        self.settings, self.routes = self._configured(app, settings)
         known = self.settings or Settings.model_construct()  # the defaults, which are enough to refuse everything
         self.extractors = {
             "http": Extractor(known.credentials),
@@ -103,6 +93,21 @@ class Wiring:
         connections.register(self)
         figures.watch(self)
 
+    def _configured(self, app: Any, settings: Settings | None) -> tuple[Settings | None, Routes | None]:
+        """The settings and the routes, as far as they can be read; what is wrong with them is noted, and told."""
+        routes = None
+        try:
+            settings = settings or own_settings()
+        except ConfigurationError as error:
+            self._note(error)
+        try:
+            routes = compile_routes(settings or RouteSettings(), app)
+        except ConfigurationError as error:
+            self._note(error)
+        if self.mistakes:
+            log("settings.mistaken", "%s", self.mistakes)
+        return settings, routes
+
     def _report(self, error: SmarterAuthError) -> None:
         """Once for each outage: every request tries to open what could not be opened."""
         if not self._is_outage:
@@ -113,10 +118,6 @@ class Wiring:
         known = self.mistakes.mistakes if self.mistakes else ()
         named = {mistake.variable for mistake in known}
         self.mistakes = ConfigurationError((*known, *(new for new in error.mistakes if new.variable not in named)))
-
-    def _tell_mistakes(self) -> None:
-        if self.mistakes:
-            log("settings.mistaken", "%s", self.mistakes)
 
     def _resolve(self, scope: Mapping[str, Any]) -> Target | Denial | None:
         if self.routes is None:
