@@ -55,7 +55,8 @@ def bounds() -> Iterator[str]:
 
 def environment(python: str, age: str) -> Path:
     """The interpreter of an environment with these versions, set up anew where the bounds have changed."""
-    name = f"{Path(python).name}-{age}"
+    script = "import platform; print(platform.python_version())"
+    name = f"{subprocess.check_output([python, '-c', script], text=True).strip()}-{age}"
     place, constraints = PLACE / name, PLACE / f"{name}.txt"
     text = "\n".join(bounds() if age == "oldest" else ()) + "\n"
     if not (place / ".ready").exists() or not constraints.exists() or constraints.read_text() != text:
