@@ -33,6 +33,8 @@ from smarter_auth_mw.tokens import Token
 CALLS = 100
 EACH = 10
 FEW = 1_000
+BUFFERS = "1GB"
+"""What a server has for itself that holds a million keys; the bundled one is content with 64 MB."""
 QUERY = """
 SELECT resource.ref, key.key_id, key.name, key.is_active, key.expires_at, token.digest
   FROM smarter_auth.resource
@@ -96,7 +98,7 @@ async def opened(url: str) -> AsyncIterator[tuple[Store, Cache, Any]]:
 
 
 async def measure(rounds: int, bindings: int) -> list[Row]:
-    async with server() as cluster:
+    async with server(shared_buffers=BUFFERS) as cluster:
         few, many = await make(cluster, "few"), await make(cluster, "many")
         await fill(few.owner, FEW // EACH, EACH)
         await fill(many.owner, bindings // EACH, EACH)

@@ -23,10 +23,18 @@ class Database(NamedTuple):
 
 
 @asynccontextmanager
-async def server() -> AsyncIterator[Cluster]:
-    """A server that nobody else uses, for as long as the block lasts."""
-    with tempfile.TemporaryDirectory() as directory, Cluster.start(Path(directory) / "pg") as cluster:
-        yield cluster
+async def server(**settings: str) -> AsyncIterator[Cluster]:
+    """A server that nobody else uses, for as long as the block lasts; ``settings`` are PostgreSQL's own."""
+    with tempfile.TemporaryDirectory() as directory:
+        place = Path(directory) / "pg"
+        if settings:
+            with Cluster.start(place) as cluster:
+                owner = await asyncpg.connect(cluster.url("owner"))
+                for name, value in settings.items():
+                    await owner.execute(f"ALTER SYSTEM SET {name} = '{value}'")
+                await owner.close()
+        with Cluster.start(place) as cluster:
+            yield cluster
 
 
 @asynccontextmanager

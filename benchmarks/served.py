@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from benchmarks.apps import DATABASE, TOKEN
 from benchmarks.database import make, server
-from benchmarks.load import Load, cpu_s
+from benchmarks.load import Load, apart, cpu_s
 from benchmarks.measuring import Row, in_turn, row, show
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.keys import Keys
@@ -81,7 +81,8 @@ async def measure(rounds: int) -> list[Row]:
             return stack.enter_context(serving("gunicorn", "benchmarks.django_peers", load, environment | more))
 
         served = {(on, side): started(on, f"benchmarks.apps:{side}") for on in ("uvicorn", "granian") for side in SIDES}
-        taken = await in_turn({f"{on} {side}": one.cpu_us for (on, side), one in served.items()}, rounds)
+        with apart(one.pid for one in served.values()):
+            taken = await in_turn({f"{on} {side}": one.cpu_us for (on, side), one in served.items()}, rounds)
         rows = [over for on in ("uvicorn", "granian") for over in cpu_rows(on, taken)]
         peers = {
             "guarded": (served["uvicorn", "guarded"], 1_000),
