@@ -20,7 +20,7 @@ from benchmarks import cold, imports, in_process, instructions, memory, served
 from benchmarks.measuring import Row, show
 
 MEASURES: Mapping[str, Callable[[int], Awaitable[list[Row]]]] = {
-    "in_process": lambda rounds: in_process.measure(3 * rounds),
+    "in_process": lambda rounds: in_process.measure(10 * rounds),
     "instructions": lambda _: instructions.measure(),
     "served": served.measure,
     "cold": lambda rounds: cold.measure(rounds, 1_000_000),
