@@ -21,13 +21,13 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from smarter_auth_mw import migrations
-from smarter_auth_mw.database import QUERIES
 from smarter_auth_mw.domain import Alias, AliasForm, Resource, Target
-from smarter_auth_mw.embedded import Cluster
-from smarter_auth_mw.pool import open_pool
-from smarter_auth_mw.store import Store
-from tests.platform_support import ACCOUNT, platform_ddl
+from smarter_auth_mw.postgres import migrations
+from smarter_auth_mw.postgres.embedded.cluster import Cluster
+from smarter_auth_mw.postgres.pool import open_pool
+from smarter_auth_mw.postgres.queries import QUERIES
+from smarter_auth_mw.postgres.store import Store
+from tests.support.platform import ACCOUNT, platform_ddl
 
 KIND = "llm_client"
 LOOKUPS = 2_000

@@ -19,10 +19,10 @@ import asyncpg
 
 from benchmarks.database import fill, make, server
 from smarter_auth_mw.domain import Resource, Target
-from smarter_auth_mw.keys import Keys
-from smarter_auth_mw.pool import open_pool
-from smarter_auth_mw.store import Store
-from smarter_auth_mw.wire import open_wire
+from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.postgres.notifications import open_wire
+from smarter_auth_mw.postgres.pool import open_pool
+from smarter_auth_mw.postgres.store import Store
 
 CALLERS = 8
 RESOURCES, EACH = 10_000, 10

@@ -22,12 +22,12 @@ import asyncpg
 
 from benchmarks.database import fill, make, server
 from benchmarks.measuring import Block, Row, in_turn, medians, row, show
-from smarter_auth_mw.authenticator import Authenticator
-from smarter_auth_mw.cache import Cache, Limits
-from smarter_auth_mw.changes import Changes
+from smarter_auth_mw.authentication.authenticator import Authenticator
+from smarter_auth_mw.cache.changes import Changes
+from smarter_auth_mw.cache.entries import Cache, Limits
 from smarter_auth_mw.domain import Resource, Target
-from smarter_auth_mw.pool import SESSION, open_pool
-from smarter_auth_mw.store import Store, statements
+from smarter_auth_mw.postgres.pool import SESSION, open_pool
+from smarter_auth_mw.postgres.store import Store, statements
 from smarter_auth_mw.tokens import Token
 
 CALLS = 100

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from smarter_auth_mw.embedded import Cluster
-from smarter_auth_mw.migrations import migrate
+from smarter_auth_mw.postgres.embedded.cluster import Cluster
+from smarter_auth_mw.postgres.migrations import migrate
 
 
 class Database(NamedTuple):

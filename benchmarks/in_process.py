@@ -23,9 +23,9 @@ from starlette.types import ASGIApp, Message, Scope
 from benchmarks.apps import DictBackend, Floor, app
 from benchmarks.measuring import Block, Row, in_turn, medians, row, show
 from smarter_auth_mw import Settings, SmarterAuthMiddleware
-from smarter_auth_mw.authenticator import Authenticator
-from smarter_auth_mw.cache import Cache, Limits
-from smarter_auth_mw.changes import Changes
+from smarter_auth_mw.authentication.authenticator import Authenticator
+from smarter_auth_mw.cache.changes import Changes
+from smarter_auth_mw.cache.entries import Cache, Limits
 from smarter_auth_mw.domain import Binding, Bindings, Protection, Resource, Target
 from smarter_auth_mw.tokens import mint
 from smarter_auth_mw.wsgi import SmarterAuthWSGIMiddleware

@@ -17,11 +17,11 @@ from sys import intern
 from uuid import uuid4
 
 from benchmarks.measuring import Row, row, show
-from smarter_auth_mw.authenticator import Authenticator
-from smarter_auth_mw.cache import Cache, Limits
-from smarter_auth_mw.changes import Changes
+from smarter_auth_mw.authentication.authenticator import Authenticator
+from smarter_auth_mw.cache.changes import Changes
+from smarter_auth_mw.cache.entries import Cache, Limits
 from smarter_auth_mw.domain import Binding, Bindings, Protection, Resource, Target
-from smarter_auth_mw.store import Read
+from smarter_auth_mw.postgres.store import Read
 from smarter_auth_mw.tokens import Token
 
 PAGE_BYTES = 4096

@@ -16,8 +16,9 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from benchmarks.in_process import CREDENTIALS, block, guarded
 from benchmarks.measuring import Row, in_turn, medians, row, show
-from smarter_auth_mw import SmarterAuthMiddleware, signals, tracing
-from smarter_auth_mw.pages import Page, PagedApp, Pages
+from smarter_auth_mw import SmarterAuthMiddleware, signals
+from smarter_auth_mw.http.status_pages import Page, PagedApp, Pages
+from smarter_auth_mw.observers import tracing
 from smarter_auth_mw.signals import authentication_success
 
 

@@ -23,11 +23,11 @@ import asyncpg
 
 from smarter_auth_mw import Settings, SmarterAuthMiddleware
 from smarter_auth_mw.domain import Resource
-from smarter_auth_mw.embedded import Cluster
-from smarter_auth_mw.keys import Keys
-from smarter_auth_mw.migrations import migrate
-from smarter_auth_mw.pool import open_pool
-from smarter_auth_mw.store import Store
+from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.postgres.embedded.cluster import Cluster
+from smarter_auth_mw.postgres.migrations import migrate
+from smarter_auth_mw.postgres.pool import open_pool
+from smarter_auth_mw.postgres.store import Store
 
 BOT, OTHER = Resource("bot", "1"), Resource("bot", "2")
 REQUESTS = 20_000

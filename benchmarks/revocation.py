@@ -30,8 +30,8 @@ import asyncpg
 
 from benchmarks.database import fill, migrated
 from benchmarks.fleet import Client, clients, comes_to, quantile, workers
-from smarter_auth_mw.database import QUERIES
-from tests.valkey_support import Valkey
+from smarter_auth_mw.postgres.queries import QUERIES
+from tests.support.valkey import Valkey
 
 WORKERS = 4
 HEARTBEAT_S = 1.0

@@ -28,9 +28,9 @@ from benchmarks.database import make, server
 from benchmarks.load import Load, apart, cpu_s
 from benchmarks.measuring import Row, in_turn, row, show
 from smarter_auth_mw.domain import Resource
-from smarter_auth_mw.keys import Keys
-from smarter_auth_mw.pool import open_pool
-from smarter_auth_mw.store import Store
+from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.postgres.pool import open_pool
+from smarter_auth_mw.postgres.store import Store
 
 ROOT = Path(__file__).parent.parent
 SERVERS: Mapping[str, Sequence[str]] = {

@@ -28,9 +28,9 @@ import asyncpg
 
 from benchmarks.database import fill
 from benchmarks.fleet import Answer, Client, Server, quantile, workers
-from tests.database_support import Database
-from tests.postgres_support import Postgres, Proxy
-from tests.valkey_support import Valkey
+from tests.support.database import Database
+from tests.support.postgres import Postgres, Proxy
+from tests.support.valkey import Valkey
 
 WORKERS = 4
 HEARTBEAT_S, MAX_STALENESS_S = 1.0, 5.0

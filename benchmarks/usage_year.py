@@ -20,10 +20,10 @@ import asyncpg
 
 from benchmarks.database import migrated
 from smarter_auth_mw.domain import Resource
-from smarter_auth_mw.pool import open_pool
-from smarter_auth_mw.reports import About
-from smarter_auth_mw.store import Store
-from smarter_auth_mw.usage import GRANTED, Batch, Series
+from smarter_auth_mw.observers.usage import GRANTED, Batch, Series
+from smarter_auth_mw.postgres.pool import open_pool
+from smarter_auth_mw.postgres.reports import About
+from smarter_auth_mw.postgres.store import Store
 
 ROUNDS = 3
 

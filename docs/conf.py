@@ -27,4 +27,8 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 
 # Names of other packages and of what is not public are not looked up: the site is built without a network.
-nitpick_ignore_regex = [(r"py:.*", r"(?!smarter_auth_mw\.(models|signals|fastapi)\.).*"), (r"py:.*", r".*APIKeyModel")]
+nitpick_ignore_regex = [
+    (r"py:.*", r"(?!smarter_auth_mw\.(models|signals|fastapi)\.).*"),
+    (r"py:.*", r"smarter_auth_mw\.models\.querysets\..*"),
+    (r"py:.*", r".*APIKeyModel"),
+]

@@ -7,38 +7,24 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 HERE = Path(__file__).parent
-TOLD = {
-    "cli": "people: keys, resources, serve, gate, demo, doctor",
-    "testing": "the middleware on a store in memory",
-    "asgi": "thin shells: scope or environ in, decision out",
-    "wiring": "the one place that assembles concrete parts",
-    "token_model": "the models, from here",
-    "querysets": "to here",
-    "connections": "which database models work on",
-    "exchange": "figures of workers that share a port",
-    "figures": "what was counted, for who asks",
-    "parts": "pool, cache, listener, authenticator: opened together",
-    "authenticator": "read side, write side",
-    "resources": "what is done to resources",
-    "known_tokens": "who watches, who hears",
-    "store": "the outside world, one module a neighbour",
-    "records": "rows in and out, batches",
-    "memory": "tiers of the cache",
-    "http_auth": "credentials, challenge; scope to resource",
-    "path_routing": "finding the resource by path, by host",
-    "table": "which line of ROUTES decides",
-    "judgement": "what two findings come to",
+NOTES = {
+    "cli": "people: keys, resources, serve, gate, doctor",
+    "asgi": "doors: scope, environ or sub-request in",
+    "guard": "a request in, a decision out",
+    "metrics": "counters for Prometheus",
+    "engine": "what is open on one event loop; the write side",
+    "authentication": "the read side; the database",
+    "cache": "entries, changes, shared tier",
+    "http": "one request: credentials, resource, observers",
     "decision": "pure: nothing here waits",
-    "tokens": "secrets, and what strangers send",
-    "domain": "nouns",
-    "errors": "what can go wrong",
+    "errors": "nouns and secrets",
 }
 WIDTH, TOP, ROW, ROOM, CHAR = 1180, 44, 32, 26, 7.8
 NOTES_FROM = 830
 
 
 def floors() -> list[list[str]]:
-    """The modules, the highest floor first."""
+    """The rooms, the highest floor first."""
     project = tomllib.loads((HERE.parent / "pyproject.toml").read_text("utf-8"))
     layers = project["tool"]["importlinter"]["contracts"][0]["layers"]
     return [[room.strip(" ()") for room in layer.split("|")] for layer in layers]
@@ -68,7 +54,7 @@ def drawn() -> str:
         parts.append(f'<rect class="floor" x="20" y="{y}" width="{WIDTH - 40}" height="{height}"/>')
         for number, line in enumerate(lines):
             parts += _rooms(line, y + 7 + ROW * number)
-        note = TOLD.get(rooms[0], "")
+        note = NOTES.get(rooms[0], "")
         parts.append(f'<text class="note end" x="{WIDTH - 30}" y="{y + height / 2 + 4:g}">{note}</text>')
         y += height + 4
     return _FRAME.format(width=WIDTH, height=y + 16, style=_STYLE, floors="\n  ".join(parts))
@@ -84,7 +70,7 @@ def _rooms(names: Sequence[str], y: int) -> Iterator[str]:
 
 
 _FRAME = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="Helvetica, Arial, sans-serif" font-size="15" role="img">
-  <title>The floors of smarter_auth_mw: its modules by layer, the command line above all, errors below all</title>
+  <title>The floors of smarter_auth_mw: its rooms by layer, the command line at the top, errors at the bottom</title>
   {style}
   <rect class="paper" width="{width}" height="{height}" rx="8"/>
   <text class="head" x="20" y="30">The floors of the package: arrows of import point down only</text>

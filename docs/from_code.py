@@ -15,12 +15,12 @@ from sphinx.util.docutils import SphinxDirective
 
 from smarter_auth_mw import Settings, errors, log
 from smarter_auth_mw.cli import PROGRAM, app
-from smarter_auth_mw.cli.config import shown
+from smarter_auth_mw.cli.commands.config import shown
+from smarter_auth_mw.config.origins import PREFIX
 from smarter_auth_mw.decision import Reason
 from smarter_auth_mw.errors import SmarterAuthError
-from smarter_auth_mw.figures import METRICS
-from smarter_auth_mw.http_auth import DETAILS
-from smarter_auth_mw.sources import PREFIX
+from smarter_auth_mw.http.credentials import DETAILS
+from smarter_auth_mw.metrics.samples import METRICS
 
 Lines = Iterable[str]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from smarter_auth_mw.asgi import SmarterAuthMiddleware
-from smarter_auth_mw.settings import Settings
+from smarter_auth_mw.config.settings import Settings
 
 if TYPE_CHECKING:
-    from smarter_auth_mw.connections import connect
+    from smarter_auth_mw.model_sessions import connect
 
 __version__ = "0.1.0"
 __all__ = ["Settings", "SmarterAuthMiddleware", "__version__", "connect"]
@@ -18,6 +18,6 @@ def __getattr__(name: str) -> Any:
     """``connect``, which only scripts need, with all that it needs itself (PEP 562)."""
     if name != "connect":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from smarter_auth_mw.connections import connect
+    from smarter_auth_mw.model_sessions import connect
 
     return connect

@@ -13,11 +13,11 @@ from typing import Any
 from starlette.authentication import AuthCredentials, UnauthenticatedUser
 from starlette.types import Message, Receive, Scope, Send
 
+from smarter_auth_mw.config.settings import Settings
 from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant
 from smarter_auth_mw.domain import Target
-from smarter_auth_mw.interfaces import interface_of
-from smarter_auth_mw.settings import Settings
-from smarter_auth_mw.websocket import POLICY_VIOLATION, converse
+from smarter_auth_mw.http.app_interface import interface_of
+from smarter_auth_mw.http.websocket import POLICY_VIOLATION, converse
 
 
 def _takes_denials(scope: Scope) -> bool:
@@ -60,7 +60,7 @@ class SmarterAuthMiddleware:
         if interface_of(app) == "wsgi":
             raise TypeError("This is a WSGI app: wrap it with smarter_auth_mw.wsgi.SmarterAuthWSGIMiddleware.")
         # Late: all that talks to databases and caches is loaded by who needs it, and not by every import.
-        from smarter_auth_mw.wiring import Wiring
+        from smarter_auth_mw.guard import Wiring
 
         self._wiring = Wiring(app, settings)
         self._extractor = self._wiring.extractors["http"]

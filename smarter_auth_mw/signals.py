@@ -24,7 +24,7 @@ from blinker import Signal
 from starlette.authentication import UnauthenticatedUser
 
 from smarter_auth_mw.decision import Anonymous, Decision, Denial
-from smarter_auth_mw.http_auth import Credentials
+from smarter_auth_mw.http.credentials import Credentials
 from smarter_auth_mw.tokens import Token, hidden
 
 authentication_request = Signal("A request names a resource.")

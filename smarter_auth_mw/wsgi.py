@@ -16,15 +16,15 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 import anyio
 from anyio.from_thread import BlockingPortal
 
-from smarter_auth_mw import hosts
-from smarter_auth_mw.authenticator import Authenticator
+from smarter_auth_mw.authentication.authenticator import Authenticator
+from smarter_auth_mw.config.settings import Settings
 from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant, Reason
 from smarter_auth_mw.domain import Target
-from smarter_auth_mw.http_auth import API_KEY_HEADER, AUTHORIZATION_HEADER, Headers, Rejection
-from smarter_auth_mw.interfaces import interface_of
-from smarter_auth_mw.pages import Page
-from smarter_auth_mw.settings import Settings
-from smarter_auth_mw.wiring import Wiring
+from smarter_auth_mw.guard import Wiring
+from smarter_auth_mw.http.app_interface import interface_of
+from smarter_auth_mw.http.credentials import API_KEY_HEADER, AUTHORIZATION_HEADER, Headers, Rejection
+from smarter_auth_mw.http.status_pages import Page
+from smarter_auth_mw.routing import hosts
 
 DECISION = "smarter_auth.decision"
 GRACE_S = 1.0

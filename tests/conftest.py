@@ -4,10 +4,10 @@ from __future__ import annotations
 
 pytest_plugins = [
     "smarter_auth_mw.pytest_plugin",
-    "tests.database_support",
-    "tests.change_support",
-    "tests.asgi_support",
-    "tests.cli_support",
-    "tests.faults_support",
-    "tests.platform_support",
+    "tests.support.database",
+    "tests.support.change",
+    "tests.support.asgi",
+    "tests.support.cli",
+    "tests.support.faults",
+    "tests.support.platform",
 ]

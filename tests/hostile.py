@@ -19,8 +19,8 @@ from urllib.parse import quote, unquote
 
 from smarter_auth_mw.decision import Denial
 from smarter_auth_mw.domain import Target
-from tests.hostile_hosts import host_oracles, mutated_headers
-from tests.hostile_oracles import SERVED, Oracle, all_oracles
+from tests.support.hostile_hosts import host_oracles, mutated_headers
+from tests.support.hostile_oracles import SERVED, Oracle, all_oracles
 
 Scope = dict[str, Any]
 

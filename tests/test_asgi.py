@@ -23,10 +23,10 @@ from smarter_auth_mw import SmarterAuthMiddleware
 from smarter_auth_mw.asgi import AUTHENTICATED
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.errors import ConfigurationError
-from smarter_auth_mw.keys import Keys
+from smarter_auth_mw.management.keys import Keys
 from smarter_auth_mw.tokens import Token
-from tests.asgi_support import APP, KEYED, OTHER, Conversation, bearer, client, guarded, health, lifespan, raw, scope
-from tests.database_support import Database
+from tests.support.asgi import APP, KEYED, OTHER, Conversation, bearer, client, guarded, health, lifespan, raw, scope
+from tests.support.database import Database
 
 OPTIONS_APP = Starlette(routes=[Route("/bots/{ref}", health, methods=["OPTIONS"])])
 

@@ -15,8 +15,8 @@ from smarter_auth_mw import Settings, SmarterAuthMiddleware
 from smarter_auth_mw.decision import Grant
 from smarter_auth_mw.fastapi import NoDecisionError, optional_key, require_key, require_key_by
 from smarter_auth_mw.tokens import Token
-from tests.asgi_support import Conversation, bearer, client, lifespan, raw, scope
-from tests.database_support import Database
+from tests.support.asgi import Conversation, bearer, client, lifespan, raw, scope
+from tests.support.database import Database
 
 
 def app_of(*dependencies: Any) -> FastAPI:

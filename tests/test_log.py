@@ -15,12 +15,12 @@ from websockets.sync.client import connect
 
 import smarter_auth_mw
 from smarter_auth_mw.access_log import WithoutTokens
-from smarter_auth_mw.keys import Keys
 from smarter_auth_mw.log import _LEVELS, EVENTS, Event, level_of, log
+from smarter_auth_mw.management.keys import Keys
 from smarter_auth_mw.tokens import TokenFormat, hidden, mint
-from tests.asgi_support import KEYED, client, guarded, lifespan
-from tests.cli_support import PROGRAM, ROUTES, Commands, environment, serving
-from tests.database_support import Database
+from tests.support.asgi import KEYED, client, guarded, lifespan
+from tests.support.cli import PROGRAM, ROUTES, Commands, environment, serving
+from tests.support.database import Database
 
 SOURCE = Path(smarter_auth_mw.__file__).parent
 TOKEN = mint().reveal()

@@ -11,12 +11,12 @@ from starlette.authentication import UnauthenticatedUser
 from smarter_auth_mw import SmarterAuthMiddleware
 from smarter_auth_mw.decision import Reason
 from smarter_auth_mw.domain import Principal
-from smarter_auth_mw.keys import Keys
+from smarter_auth_mw.management.keys import Keys
 from smarter_auth_mw.signals import SIGNALS, authentication_failure, authentication_request, authentication_success
 from smarter_auth_mw.tokens import Token, mint
 from tests import test_wsgi
-from tests.asgi_support import APP, KEYED, OTHER, bearer, client, guarded, lifespan
-from tests.database_support import Database
+from tests.support.asgi import APP, KEYED, OTHER, bearer, client, guarded, lifespan
+from tests.support.database import Database
 
 NAMES = {authentication_request: "request", authentication_success: "success", authentication_failure: "failure"}
 

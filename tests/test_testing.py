@@ -17,9 +17,9 @@ from flask import Flask
 
 from smarter_auth_mw import Settings, SmarterAuthMiddleware
 from smarter_auth_mw.errors import ConfigurationError, InvalidReferenceError, RefusedError, UnknownKindError, UsageError
-from smarter_auth_mw.in_memory import MemoryRecords, MemoryStore
-from smarter_auth_mw.records import Records
+from smarter_auth_mw.postgres.transaction import Records
 from smarter_auth_mw.testing import AuthKit
+from smarter_auth_mw.testing.store import MemoryRecords, MemoryStore
 from smarter_auth_mw.wsgi import SmarterAuthWSGIMiddleware
 
 HOUR = timedelta(hours=1)

@@ -12,10 +12,10 @@ from flask import Flask, request
 
 from smarter_auth_mw import Settings, SmarterAuthMiddleware
 from smarter_auth_mw.domain import Resource
-from smarter_auth_mw.keys import Keys
+from smarter_auth_mw.management.keys import Keys
 from smarter_auth_mw.tokens import Token
 from smarter_auth_mw.wsgi import SmarterAuthWSGIMiddleware
-from tests.database_support import Database
+from tests.support.database import Database
 
 APP = Flask(__name__)
 

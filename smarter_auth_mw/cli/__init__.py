@@ -9,25 +9,17 @@ from typing import Annotated
 import typer
 
 from smarter_auth_mw import __version__
-from smarter_auth_mw.cli import (
-    attack,
-    audit,
-    bulk,
-    check,
-    config,
-    database,
-    demo,
-    doctor,
-    failures,
-    gate,
-    keys,
-    output,
-    resources,
-    rotation,
-    serve,
-    usage,
-)
-from smarter_auth_mw.cli.commands import AsJson, FromApp, Globals, command
+from smarter_auth_mw.cli import failures, output
+from smarter_auth_mw.cli.attack import command as attack
+from smarter_auth_mw.cli.bulk import command as bulk
+from smarter_auth_mw.cli.commands import audit, check, config, gate, serve, usage
+from smarter_auth_mw.cli.commands import db as database
+from smarter_auth_mw.cli.commands import key as keys
+from smarter_auth_mw.cli.commands import key_rotation as rotation
+from smarter_auth_mw.cli.commands import resource as resources
+from smarter_auth_mw.cli.decorator import AsJson, FromApp, Globals, command
+from smarter_auth_mw.cli.demo import command as demo
+from smarter_auth_mw.cli.doctor import command as doctor
 
 PROGRAM = "smarter-auth"
 

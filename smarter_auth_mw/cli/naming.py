@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from smarter_auth_mw.domain import Alias, Resource, Target
 from smarter_auth_mw.errors import InvalidReferenceError, UnknownKindError, UsageError
-from smarter_auth_mw.patterns import Pattern
-from smarter_auth_mw.references import FORMS
-from smarter_auth_mw.routing import Routes
+from smarter_auth_mw.routing.grammar import Pattern
+from smarter_auth_mw.routing.references import FORMS
+from smarter_auth_mw.routing.routes import Routes
 
 ALIAS_FORMS = ("name", "label")
 ANY_ACCOUNT = "default"

@@ -9,15 +9,16 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
-from smarter_auth_mw.cli import apps, naming
+from smarter_auth_mw.cli import naming
+from smarter_auth_mw.cli import user_app as apps
 from smarter_auth_mw.cli.output import note
+from smarter_auth_mw.config.settings import DatabaseSettings, Settings
 from smarter_auth_mw.domain import Resource
-from smarter_auth_mw.keys import Keys
-from smarter_auth_mw.parts import open_store
-from smarter_auth_mw.routing import Routes
-from smarter_auth_mw.settings import DatabaseSettings, Settings
-from smarter_auth_mw.store import Store
-from smarter_auth_mw.wiring import compile_routes
+from smarter_auth_mw.engine.assembly import open_store
+from smarter_auth_mw.guard import compile_routes
+from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.postgres.store import Store
+from smarter_auth_mw.routing.routes import Routes
 
 
 @dataclass

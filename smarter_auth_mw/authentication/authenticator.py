@@ -1,0 +1,206 @@
+"""The read side: from what a route names and the credentials that came along to a decision."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from smarter_auth_mw.authentication.known_tokens import KnownTokens
+from smarter_auth_mw.authentication.throttle import Throttle
+from smarter_auth_mw.cache.entries import Cache
+from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant, Reason, Require, decide, granted_before
+from smarter_auth_mw.domain import Alias, Bindings, Resource, Target
+from smarter_auth_mw.errors import InvalidReferenceError, OverloadedError, UnavailableError
+from smarter_auth_mw.http.credentials import (
+    API_KEY_HEADER,
+    AUTHORIZATION_HEADER,
+    Credentials,
+    Extractor,
+    Headers,
+    Malformed,
+)
+from smarter_auth_mw.log import log
+from smarter_auth_mw.tokens import MAX_TOKEN_BYTES, Token, fingerprint_of
+
+
+def wall_clock() -> Callable[[], float]:
+    """Unix time that does not step back: an expired token stays expired when somebody sets the clock."""
+    wall_s, steady_s = time.time, time.monotonic
+    offset_s = wall_s() - steady_s()
+    return lambda: max(wall_s(), steady_s() + offset_s)
+
+
+class Authenticator:
+    """Decides requests for resources, from the cache where it can."""
+
+    def __init__(
+        self,
+        cache: Cache,
+        require: Require = "bound",
+        clock: Callable[[], float] | None = None,
+        throttle: Throttle | None = None,
+        known_tokens: KnownTokens | None = None,
+    ) -> None:
+        self._cache = cache
+        self._at_hand, self._changes, self._steady_s, self._hit = cache.at_hand, cache.changes, cache.clock, cache.hit
+        self._known_tokens = known_tokens
+        self._require = require
+        self._throttle = throttle
+        self._clock = clock or wall_clock()
+        self._is_outage = self._is_stale_told = False
+
+    def warm(self, target: Target, headers: Headers, extractor: Extractor) -> Decision | None:
+        """The decision if the facts are at hand: no waiting, no I/O.
+
+        What was granted to a token is granted to it again, as long as its entry serves: nearly every request is decided
+        so, in this one function. All that is less usual is looked at more closely.
+        """
+        entry = self._at_hand.get(target.lookup)
+        if entry is None or entry.checked != self._changes.heard or self._steady_s() >= entry.serves_until_s:
+            bindings = self._cache.peek(target)
+            if bindings is None:
+                return None
+        else:
+            bindings = entry.bindings
+            self._hit()
+        readers, name, value = extractor.readers, b"", b""
+        for header in headers:
+            if header[0] in readers:
+                if name:
+                    return self._look_closer(bindings, target, extractor(headers))
+                name, value = header
+        if name == AUTHORIZATION_HEADER:
+            scheme, _, value = value.partition(b" ")
+            is_usual = scheme in extractor.usual_schemes
+        else:
+            is_usual = name == API_KEY_HEADER
+        if not is_usual or len(value) > MAX_TOKEN_BYTES:
+            return self._look_closer(bindings, target, extractor(headers) if name else None)
+        # No bytes but those of a token that was granted have its fingerprint, and they can be read in one way only.
+        fingerprint = fingerprint_of(value)
+        granted: Grant | None = bindings.granted.get(fingerprint)
+        if granted is not None and bindings.may_expire:
+            granted = granted_before(bindings, fingerprint, self._clock())
+        if granted is None or target.name_alone != bindings.resource:
+            credentials = Token(value, fingerprint) if value.isalnum() else extractor(headers)
+            return self._look_closer(bindings, target, credentials)
+        return granted
+
+    def _look_closer(self, bindings: Bindings, target: Target, credentials: Credentials) -> Decision | None:
+        if target.also is not None:
+            return None
+        decision = self._decide(bindings, target, credentials)
+        if self._known_tokens is not None and self._is_doubtful(decision, credentials):
+            return None
+        return decision
+
+    async def authenticate(self, target: Target, credentials: Credentials, peer: str = "") -> Decision:
+        """The decision; unavailable, never anonymous, where the facts cannot be known."""
+        if self._cache.is_store_down and (granted := self._granted_stale(target, credentials)):
+            self._cache.probe(target)
+            return granted  # Without waiting for a store that hangs.
+        try:
+            bindings = await self._bindings(target, peer)
+            if target.also is not None and await self._resource(target.also, peer) != bindings.resource:
+                return Denial(Reason.AMBIGUOUS, detail=f"{target.names} is not {target.also.names}")
+        except InvalidReferenceError as error:
+            return Denial(Reason.NOT_CANONICAL, detail=error.message)
+        except OverloadedError as error:  # No outage: many who ask are no reason to grant by what is old.
+            return Denial(Reason.UNAVAILABLE, _resource(target), detail=error.message)
+        except UnavailableError as error:
+            self._report(error)
+            return self._granted_stale(target, credentials) or Denial(
+                Reason.UNAVAILABLE, _resource(target), detail=error.message
+            )
+        if self._is_outage:
+            self._is_outage = self._is_stale_told = False
+            log("store.recovered")
+        decision = self._decide(bindings, target, credentials)
+        return await self._judged(decision, credentials, peer) if self._is_doubtful(decision, credentials) else decision
+
+    async def _resource(self, target: Target, peer: str) -> Resource:
+        return target.names if isinstance(target.names, Resource) else (await self._bindings(target, peer)).resource
+
+    async def _bindings(self, target: Target, peer: str) -> Bindings:
+        return self._cache.peek(target) or await self._cache.get(target, peer)
+
+    def _is_doubtful(self, decision: Decision | None, credentials: Credentials) -> bool:
+        """Whether a bad token may have come along to an open resource, which is not to be ignored."""
+        return self._known_tokens is not None and credentials is not None and isinstance(decision, Anonymous)
+
+    async def _judged(self, opened: Decision, credentials: Credentials, peer: str) -> Decision:
+        """The decision for an open resource, or the denial of a token that no key has, or none that is valid."""
+        if self._known_tokens is None or not isinstance(credentials, Token) or credentials.is_mistyped:
+            return Denial(Reason.UNKNOWN_TOKEN, opened.resource, detail="malformed", account=opened.account)
+        try:
+            bindings = await self._known_tokens.bindings_of(credentials, peer)
+        except UnavailableError as error:
+            return Denial(Reason.UNAVAILABLE, opened.resource, detail=error.message, account=opened.account)
+        judged = decide(bindings, credentials, self._clock(), always=True)
+        if not isinstance(judged, Denial):
+            return opened
+        return replace(judged, resource=opened.resource, detail="", account=opened.account)
+
+    async def throttled(self, denial: Denial, peer: str) -> Denial:
+        """The denial as the peer is told of it: its token has been judged, and may have been one too many."""
+        return denial if self._throttle is None else await self._throttle.judge(denial, peer)
+
+    def _granted_stale(self, target: Target, credentials: Credentials) -> Grant | None:
+        """A grant by an entry that is older than it should be: an outage lengthens grants, and nothing else."""
+        bindings = self._cache.stale(target) if target.also is None else None
+        decision = None if bindings is None else self._decide(bindings, target, credentials)
+        if not isinstance(decision, Grant):
+            return None
+        self._cache.counts.stale += 1
+        if not self._is_stale_told:  # Once for each outage.
+            self._is_stale_told = True
+            log(
+                "store.stale", "%s is granted by what was known before the outage, and so are others", decision.resource
+            )
+        return decision
+
+    def _report(self, error: UnavailableError) -> None:
+        """Once for each outage."""
+        if not self._is_outage:
+            self._is_outage = True
+            log("store.unavailable", "%s %s", error, error.hint)
+
+    def _decide(self, bindings: Bindings, target: Target, credentials: Credentials) -> Decision:
+        if target.account is not None or target.names != bindings.resource:
+            if denial := _objection(bindings, target):
+                return denial
+            if isinstance(target.names, Resource) and target.names.ref != bindings.resource.ref:
+                bindings = Bindings(target.names)  # The app compares exactly: this is another one, and unknown.
+        if isinstance(credentials, Malformed):
+            decision = decide(bindings, None, self._now_s(bindings), always=target.always, require=self._require)
+            if isinstance(decision, Denial):
+                return replace(decision, reason=Reason.MALFORMED_CREDENTIALS, detail=credentials.detail)
+            return decision
+        return decide(bindings, credentials, self._now_s(bindings), always=target.always, require=self._require)
+
+    def _now_s(self, bindings: Bindings) -> float:
+        """The time, where it matters."""
+        return self._clock() if bindings.may_expire else 0.0
+
+
+def _objection(bindings: Bindings, target: Target) -> Denial | None:
+    """Why what was found is not what the target names, if so."""
+    if isinstance(target.names, Alias) and not bindings.resource.ref:
+        if bindings.account is None:
+            return Denial(Reason.NOT_FOUND, detail=f"{target.names} stands for nothing")
+        return Denial(Reason.AMBIGUOUS, detail=f"{target.names} stands for several resources")
+    if bindings.account is None:
+        return None
+    if isinstance(target.names, Resource) and bindings.resource.ref != target.names.ref:
+        detail = f"registered as {bindings.resource}"
+        denial = Denial(Reason.NOT_CANONICAL, bindings.resource, detail=detail, account=bindings.account)
+        return None if target.exact else denial
+    if target.account is not None and target.account != bindings.account:
+        detail = f"not in account {target.account}"
+        return Denial(Reason.NOT_FOUND, bindings.resource, detail=detail, account=bindings.account)
+    return None
+
+
+def _resource(target: Target) -> Resource | None:
+    return target.names if isinstance(target.names, Resource) else None

@@ -1,0 +1,139 @@
+"""Failed attempts, counted for each peer network and resource: a 429 in the place of a 401 once there are too many."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlsplit
+
+from limits import RateLimitItem, parse
+from limits.aio.storage import RedisStorage, Storage
+from limits.aio.strategies import FixedWindowRateLimiter
+
+from smarter_auth_mw.cache.bounded import BoundedMemoryCache
+from smarter_auth_mw.decision import Denial, Reason
+from smarter_auth_mw.log import log
+
+MAX_COUNTERS = 65_536
+"""What a process counts at the most: a flood of peers can only make it forget what other peers did."""
+TIMEOUT_S = 0.1
+KEY_PREFIX = "smarter_auth:failed"
+
+_GUESSES = {reason for reason in Reason if reason.status == 401} - {Reason.MISSING_CREDENTIALS}
+
+
+class Throttle:
+    """Judges denials after their token was judged, so that a valid token is never throttled.
+
+    ``failures`` counts what the storage could not answer: such a denial stays as it is.
+    """
+
+    def __init__(self, rate: RateLimitItem, storage: Storage, timeout_s: float = TIMEOUT_S) -> None:
+        self.failures = 0
+        self._rate = rate
+        self._limiter = FixedWindowRateLimiter(storage)
+        self._timeout_s = timeout_s
+
+    async def judge(self, denial: Denial, peer: str) -> Denial:
+        """The denial, or the one that takes its place where this peer has failed too often on this resource."""
+        if not is_guess(denial) or await self._counts(str(denial.resource), peer):
+            return denial
+        return replace(denial, reason=Reason.THROTTLED, detail=denial.reason.value)
+
+    async def _counts(self, resource: str, peer: str) -> bool:
+        """Whether one attempt more is within the rate."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await self._limiter.hit(self._rate, resource, peer)
+        except Exception as error:
+            self.failures += 1
+            # Not the error's text, which may quote what the server sent.
+            log("throttle.failed", "%s", type(error).__name__)
+            return True
+
+
+def is_guess(denial: Denial) -> bool:
+    """Whether a token was refused: who brings none has not guessed, and what is malformed cannot be right."""
+    return denial.reason in _GUESSES
+
+
+def window_s(rate: str) -> int:
+    """After how many seconds at the latest a throttled peer is heard again."""
+    return int(parse(rate).get_expiry()) if rate else 0
+
+
+@asynccontextmanager
+async def open_throttle(rate: str, cache_url: str) -> AsyncIterator[Throttle | None]:
+    """The throttle of ``SMARTER_AUTH_FAILED_ATTEMPTS``; None where that is empty.
+
+    It counts for all workers together where the shared cache is a Redis, and for each by itself elsewhere.
+    """
+    if not rate:
+        yield None
+    elif urlsplit(cache_url).scheme in {"redis", "rediss", "unix"}:
+        async with _redis(cache_url) as storage:
+            yield Throttle(parse(rate), storage)
+    else:
+        yield Throttle(parse(rate), BoundedCounters())
+
+
+@asynccontextmanager
+async def _redis(url: str) -> AsyncIterator[Storage]:
+    from smarter_auth_mw.cache.redis import RedisBackend
+
+    client = RedisBackend(url).client
+    # limits reads fewer URLs than redis-py: it is given the connections, and a URL that it does not use.
+    ours: dict[str, Any] = {"connection_pool": client.connection_pool}
+    try:
+        yield RedisStorage("redis://localhost:6379", implementation="redispy", key_prefix=KEY_PREFIX, **ours)
+    finally:
+        with suppress(Exception):
+            await client.aclose()
+
+
+class BoundedCounters(Storage):
+    """Counters in the process for the library ``limits``, whose own know no bound and are swept with every count."""
+
+    STORAGE_SCHEME = None
+
+    def __init__(self, max_counters: int = MAX_COUNTERS, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._counters = BoundedMemoryCache(max_counters, clock=clock)
+
+    def __len__(self) -> int:
+        return len(self._counters)
+
+    @property
+    def base_exceptions(self) -> type[Exception]:
+        return LookupError  # raised by none of these
+
+    async def incr(self, key: str, expiry: float, amount: int = 1) -> int:
+        count, ends_at_s = self._find(key, expiry)
+        self._counters.put(key, (count + amount, ends_at_s), ends_at_s - self._clock())
+        return count + amount
+
+    async def get(self, key: str) -> int:
+        return self._find(key)[0]
+
+    async def get_expiry(self, key: str) -> float:
+        return self._find(key)[1]
+
+    async def check(self) -> bool:
+        return True
+
+    async def reset(self) -> int:
+        count = len(self)
+        self._counters.empty()
+        return count
+
+    async def clear(self, key: str) -> None:
+        self._counters.drop(key)
+
+    def _find(self, key: str, expiry: float = 0) -> tuple[int, float]:
+        found: tuple[int, float] | None = self._counters.peek(key)
+        return found or (0, self._clock() + expiry)

@@ -1,0 +1,181 @@
+"""Hearing what changes: notifications make it fast, the heartbeat makes it true."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from smarter_auth_mw.cache.changes import Changes, Snapshot
+from smarter_auth_mw.cache.lag import Lag
+from smarter_auth_mw.errors import SmarterAuthError
+from smarter_auth_mw.log import log
+
+MAX_HEARD = 100_000
+"""More changes than this are not remembered one by one: the floor is raised to the newest snapshot (a flush)."""
+MAX_TIMED = 1_000
+"""Of more notifications than this between two heartbeats the rest is taken for heard by the heartbeat."""
+FIRST_PAUSE_S, MAX_BACK_OFF_S = 0.1, 5.0
+MAX_TX_DIGITS = 20
+"""A transaction's number has 64 bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """What a heartbeat answers: its snapshot, and the changes that the previous heartbeat's did not see.
+
+    ``server`` tells who answered (its epoch, system and timeline); ``is_complete`` is False where some of the changes
+    were purged already, ``is_coherent`` where a trigger is missing that should write them. ``guard`` is another one
+    whenever a trigger was made, dropped, disabled or enabled: what was written in between told nobody.
+    """
+
+    snapshot: str
+    server: str
+    changes: Sequence[tuple[str, int]] = ()
+    is_complete: bool = True
+    is_coherent: bool = True
+    guard: str = ""
+    ages_s: Sequence[float] = ()
+    """How long before the heartbeat each of the changes was made, by the clock of who answers."""
+
+
+class Wire(Protocol):
+    """A connection to the primary that notifies and answers heartbeats."""
+
+    async def beat(self, previous: str | None) -> Beat: ...
+
+
+class Listener:
+    """Tells ``changes`` what it hears, ``held`` when a heartbeat was sent that is answered, and whether it vouches.
+
+    ``met`` is told of each server that answers for the first time, or again after another one did.
+
+    ``connect`` opens a wire that hands its notifications to the callable it is given. ``kept_s`` is how long an entry
+    may live, in this worker or another: changes older than that are forgotten.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[Callable[[str], None]], AbstractAsyncContextManager[Wire]],
+        changes: Changes,
+        held: Callable[[float, bool], None],
+        met: Callable[[str], Awaitable[None]],
+        *,
+        heartbeat_s: float,
+        kept_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._connect = connect
+        self._changes = changes
+        self._held = held
+        self._met = met
+        self._heartbeat_s = heartbeat_s
+        self._kept_s = kept_s
+        self._clock = clock
+        self._server: str | None = None
+        self._previous: str | None = None
+        self._guarded = ("", True)
+        self._answered_at_s = clock()
+        self._floors: deque[tuple[float, Snapshot]] = deque()
+        self._notified_at_s: dict[tuple[str, int], float] = {}
+        self.lag = Lag()
+        self.beats = 0
+        self.malformed = 0
+        self.flushes = 0
+        self.reconnects = 0
+
+    @property
+    def silent_s(self) -> float:
+        """For how long no heartbeat was answered: since the last one was sent that was, or since it began."""
+        return self._clock() - self._answered_at_s
+
+    @property
+    def is_coherent(self) -> bool:
+        """Whether every trigger was there that tells of changes, when that was looked at last."""
+        return self._guarded[1]
+
+    async def run(self) -> None:
+        """Listen and beat for ever; a wire that fails is replaced, after a pause that grows."""
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                async with self._connect(self.notified) as wire:
+                    while True:
+                        await self.beat(wire)
+                        if pause_s > FIRST_PAUSE_S:
+                            log("listener.recovered")
+                        pause_s = FIRST_PAUSE_S
+                        await asyncio.sleep(self._heartbeat_s)
+            except Exception as error:  # Whatever it is: who ends here never hears anything again.
+                if pause_s == FIRST_PAUSE_S:
+                    is_known = isinstance(error, SmarterAuthError | OSError)
+                    log("listener.lost", "%s", error, exc_info=not is_known)
+            self.reconnects += 1
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311  # spreads the fleet, guards nothing
+            pause_s = min(pause_s * 2, MAX_BACK_OFF_S)
+
+    def meet_anew(self) -> None:
+        """Take whoever answers the next heartbeat for another server: what is read until then is not vouched for."""
+        self._server = None
+
+    def notified(self, payload: str) -> None:
+        """A notification, ``source:tx``: only a hint, since anyone may send one."""
+        source, _, tx = payload.rpartition(":")
+        if not (source and tx.isascii() and tx.isdigit() and len(tx) <= MAX_TX_DIGITS):
+            self.malformed += 1
+            return
+        self._changes.hear(source, int(tx))
+        if len(self._notified_at_s) < MAX_TIMED:
+            self._notified_at_s.setdefault((source, int(tx)), self._clock())
+
+    async def beat(self, wire: Wire) -> None:
+        """One heartbeat: hear whatever the notifications left out, then vouch for what is known."""
+        begun, sent_s = self._changes.heard, self._clock()
+        beat = await wire.beat(self._previous)
+        snapshot = Snapshot.parse(beat.snapshot)
+        if beat.server != self._server:
+            self._flush(snapshot, is_new_server=True)
+        elif not beat.is_complete or self._guarded != (beat.guard, beat.is_coherent):
+            self._flush(snapshot)
+        for source, tx in beat.changes:
+            self._changes.hear(source, tx, is_proven=True)
+        self._changes.prove(snapshot, begun)
+        if beat.server != self._server:
+            await self._met(beat.server)
+        self._server, self._previous, self._answered_at_s = beat.server, beat.snapshot, sent_s
+        self._guarded = (beat.guard, beat.is_coherent)
+        self._forget(snapshot)
+        self._time(beat, sent_s)
+        self.beats += 1
+        self._held(sent_s, beat.is_coherent)
+
+    def _time(self, beat: Beat, sent_s: float) -> None:
+        """Take note of how long the beat's changes took to be heard, one by one: by now at the latest."""
+        now_s = self._clock()
+        for change, age_s in zip(beat.changes, beat.ages_s, strict=False):
+            self.lag.note(age_s + self._notified_at_s.get(change, now_s) - sent_s)
+        # What was notified since may not have been seen by this beat.
+        self._notified_at_s = {change: at_s for change, at_s in self._notified_at_s.items() if at_s >= sent_s}
+
+    def _flush(self, floor: Snapshot, *, is_new_server: bool = False) -> None:
+        self.flushes += 1
+        self._floors.clear()
+        if is_new_server:
+            self._changes.restart(floor)
+        else:
+            self._changes.raise_floor(floor)
+
+    def _forget(self, snapshot: Snapshot) -> None:
+        """Raise the floor to a snapshot that is older than every entry that can still be alive."""
+        now_s = self._clock()
+        if len(self._changes) > MAX_HEARD:
+            self._flush(snapshot)
+        if not self._floors or now_s - self._floors[-1][0] >= self._kept_s / 4:
+            self._floors.append((now_s, snapshot))
+        if now_s - self._floors[0][0] > self._kept_s:
+            self._changes.raise_floor(self._floors.popleft()[1])

@@ -1,0 +1,5 @@
+"""``smarter-auth attack``: send a server the requests that try to get around its middleware.
+
+It knows spellings and cases, and speaks HTTP over plain sockets.
+Begin with :mod:`~smarter_auth_mw.cli.attack.command`.
+"""

@@ -1,0 +1,282 @@
+"""`smarter-auth import` and `export`: everything there is in one CSV file, in and out."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import stat
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext, suppress
+from datetime import UTC, datetime
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO, TextIO
+
+import typer
+
+from smarter_auth_mw.cli import arguments, naming
+from smarter_auth_mw.cli.arguments import NoRoute
+from smarter_auth_mw.cli.bulk.lines import COLUMNS, Lines, Named
+from smarter_auth_mw.cli.bulk.new_files import NewFile, new_file
+from smarter_auth_mw.cli.bulk.progress import Bar, bar
+from smarter_auth_mw.cli.output import Answer, note, printable, show
+from smarter_auth_mw.cli.session import Session, os_user
+from smarter_auth_mw.domain import Resource
+from smarter_auth_mw.engine.assembly import open_store
+from smarter_auth_mw.errors import SmarterAuthError, UsageError
+from smarter_auth_mw.postgres.bulk import MOST_MISTAKES, TABLES, Bulk, MintedKey, StagedLine, open_bulk
+from smarter_auth_mw.postgres.storable import checked_resource
+from smarter_auth_mw.postgres.store import Store
+from smarter_auth_mw.routing.memo import UNKNOWN, Memo
+
+BULK_TIMEOUT_S = 3600.0
+"""How long one statement may take: nobody's request waits for it."""
+MOST_PRINTED = 1_000
+"""How many minted tokens are printed; more go to a file."""
+
+_TOLD_EVERY = 1_000
+_REMEMBERED = 100_000
+_TOKEN_COLUMNS = ("key_id", "account", "name", "token_key", "token")
+
+
+class FileMistakesError(SmarterAuthError):
+    """The file has mistakes, and nothing was imported."""
+
+    code = "mistakes"
+    exit_code = 2
+
+
+class _UndoneError(Exception):
+    """Everything was tried, and is taken back."""
+
+
+async def import_(
+    session: Session,
+    file: Annotated[str, typer.Argument(metavar="FILE.csv", help="Resources, keys and bindings; - is stdin.")],
+    *,
+    tokens: Annotated[
+        str | None,
+        typer.Option("--tokens", metavar="FILE", help="Where minted tokens are written.", show_default="printed"),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Try everything, and take it back.")] = False,
+    no_route: NoRoute = False,
+) -> dict[str, Any] | None:
+    """Bring in the resources, keys and bindings of a file: all of them, or nothing.
+
+    A key without a digest gets a new token, which is told this once.
+    """
+    wants_file = tokens is not None and not dry_run
+    with (
+        _opened(file) as source,
+        new_file(tokens) if wants_file and tokens else nullcontext() as token_file,
+        bar() as shown,
+    ):
+        async with _store(session) as store:
+            run = _Import(session, shown, token_file, is_dry=dry_run)
+            with suppress(_UndoneError):
+                async with open_bulk(store) as bulk:
+                    await run.check(bulk, source, _named(session, store, no_route=no_route))
+                    await run.write(bulk, file)
+        return run.document
+
+
+class _Import:
+    """One run; ``document`` is what is left to be printed when it is done."""
+
+    def __init__(self, session: Session, shown: Bar, token_file: NewFile | None, *, is_dry: bool) -> None:
+        self.document: dict[str, Any] | None = None
+        self._session = session
+        self._shown = shown
+        self._token_file = token_file
+        self._is_dry = is_dry
+
+    async def check(self, bulk: Bulk, source: BinaryIO, named: Named) -> None:
+        """Stage the file; raises FileMistakesError with all that is wrong with it."""
+        text = TextIOWrapper(source, "utf-8", errors="surrogateescape", newline="")
+        lines = Lines(text, named, self._session.database_settings.default_account)
+        self._shown.step("reading", _size(source))
+        try:
+            await bulk.stage(self._told(lines, source))
+        finally:
+            text.detach()
+        self._shown.step("checking")
+        mistakes = sorted([*lines.mistakes, *await bulk.mistakes(is_complete=not lines.mistakes)])
+        if mistakes:
+            told = [f"  {mistake}" for mistake in mistakes[:MOST_MISTAKES]]
+            many = "one mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+            if len(mistakes) > MOST_MISTAKES:
+                many, told = f"more than {MOST_MISTAKES} mistakes", [*told, "  and more"]
+            raise FileMistakesError(f"The file has {many}, and nothing was imported:\n" + "\n".join(told))
+        self._counts = await bulk.count()
+        if self._counts.minted > MOST_PRINTED and self._token_file is None and not self._is_dry:
+            raise UsageError(f"{self._counts.minted} tokens are too many to print.", hint="Say --tokens FILE.")
+
+    async def write(self, bulk: Bulk, file: str) -> None:
+        """Write it all, and tell the tokens where they are safe before anything counts."""
+        minted = [] if self._is_dry else await self._mint(bulk)
+        self._shown.step("writing", TABLES)
+        await bulk.insert(self._shown.advance)
+        await bulk.audit(self._session.actor or os_user(), printable(file), self._counts)
+        self._shown.step("committing")
+        document = self._told_of(minted)
+        if self._is_dry:
+            self.document = document
+            raise _UndoneError
+        if self._token_file is not None:
+            self._token_file.secure()
+            self._token_file.keeps = True
+            self.document = document
+        elif minted:
+            self._shown.hide()
+            note("The tokens are shown this once, and stored nowhere. They count once the command has ended well.")
+            show(Answer(document, as_json=self._session.as_json))
+        else:
+            self.document = document
+
+    async def _mint(self, bulk: Bulk) -> list[MintedKey]:
+        """The keys that got a token which is to be printed; those of a file are in it."""
+        self._shown.step("minting", self._counts.minted)
+        printed: list[MintedKey] = []
+        writer = csv.writer(self._token_file.text, lineterminator="\n") if self._token_file else None
+        if writer:
+            writer.writerow(_TOKEN_COLUMNS)
+        async with aclosing(bulk.mint()) as batches:
+            async for minted in batches:
+                if writer:
+                    writer.writerows(_token(key).values() for key in minted)
+                else:
+                    printed += minted
+                self._shown.advance(len(minted))
+        return printed
+
+    def _told_of(self, minted: Sequence[MintedKey]) -> dict[str, Any]:
+        path = str(self._token_file.path) if self._token_file else None
+        told = {"dry_run": self._is_dry, "tokens_file": path, "tokens": [_token(key) for key in minted]}
+        return self._counts._asdict() | told
+
+    async def _told(self, lines: Lines, source: BinaryIO) -> AsyncIterator[StagedLine]:
+        async for one in lines:
+            if not one.line % _TOLD_EVERY:
+                self._shown.at(_position(source))
+            yield one
+
+
+async def export(
+    session: Session,
+    file: Annotated[str, typer.Argument(metavar="FILE.csv", help="A file that is not there yet; - is stdout.")] = "-",
+) -> dict[str, Any] | None:
+    """Write out all resources, keys by their digests, and bindings: what import reads."""
+    async with aclosing(_exported(session)) as batches:
+        if file == "-":
+            with _stdout() as out:
+                await (_write_json if session.as_json else _write_csv)(out, batches)
+            return None
+        with new_file(file) as made:
+            lines = await _write_csv(made.text, batches)
+            made.secure()
+        return {"file": file, "lines": lines}
+
+
+async def _exported(session: Session) -> AsyncGenerator[Sequence[Any]]:
+    async with _store(session) as store, open_bulk(store) as bulk, aclosing(bulk.export()) as batches:
+        async for rows in batches:
+            yield rows
+
+
+async def _write_csv(out: TextIO, batches: AsyncIterator[Sequence[Any]]) -> int:
+    writer, lines = csv.writer(out, lineterminator="\n"), 0
+    writer.writerow(COLUMNS)
+    with bar() as shown:
+        shown.step("writing lines")
+        async for rows in batches:
+            writer.writerows([[_cell(row[column]) for column in COLUMNS] for row in rows])
+            lines += len(rows)
+            shown.at(lines)
+    return lines
+
+
+async def _write_json(out: TextIO, batches: AsyncIterator[Sequence[Any]]) -> None:
+    before = "[\n"
+    async for rows in batches:
+        for row in rows:
+            out.write(before + json.dumps({column: _value(row[column]) for column in COLUMNS}))
+            before = ",\n"
+    out.write("[]\n" if before == "[\n" else "\n]\n")
+
+
+def _cell(value: Any) -> str | None:
+    told = _value(value)
+    return told if told is None or isinstance(told, str) else str(told).lower()
+
+
+def _value(value: Any) -> str | bool | None:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    return value if value is None or isinstance(value, bool) else str(value)
+
+
+def _token(key: MintedKey) -> dict[str, str]:
+    values = (str(key.key_id), key.account, key.name, key.token.token_key, key.token.reveal())
+    return dict(zip(_TOKEN_COLUMNS, values, strict=True))
+
+
+def _named(session: Session, store: Store, *, no_route: bool) -> Named:
+    """Resources of a file as `resource add` takes them; without any routes only where none are asked for."""
+    has_routes = not no_route or bool(session.database_settings.routes)
+    known: Memo[tuple[str, str | None]] = Memo(_REMEMBERED)
+
+    async def named(text: str, name: str | None) -> Resource:
+        found: Resource = known.recall((text, name))
+        if found is not UNKNOWN:
+            return found
+        if has_routes:
+            found = await arguments.resource(session, text, no_route=no_route, store=store)
+            arguments.check_name(session, found.kind, name, no_route=no_route)
+        else:
+            found = naming.unrouted(*naming.split(text))
+        known.remember((text, name), checked_resource(found))
+        return found
+
+    return named
+
+
+@asynccontextmanager
+async def _store(session: Session) -> AsyncIterator[Store]:
+    settings = session.database_settings.model_copy(update={"query_timeout_s": BULK_TIMEOUT_S})
+    async with open_store(settings) as store:
+        yield store
+
+
+@contextmanager
+def _opened(file: str) -> Iterator[BinaryIO]:
+    if file == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        opened = Path(file).open("rb")  # noqa: SIM115 - only the opening itself is our caller's mistake
+    except OSError as error:
+        raise UsageError(f"The file {file!r} cannot be read: {error.strerror}.") from None
+    with opened:
+        yield opened
+
+
+def _size(source: BinaryIO) -> int | None:
+    status = os.fstat(source.fileno())
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+def _position(source: BinaryIO) -> int:
+    return source.tell() if source.seekable() else 0
+
+
+@contextmanager
+def _stdout() -> Iterator[TextIO]:
+    """stdout in UTF-8, whatever the terminal's encoding is: the file that it may end in is to be read again."""
+    out = TextIOWrapper(sys.stdout.buffer, "utf-8", newline="")
+    try:
+        yield out
+        out.flush()
+    finally:
+        out.detach()

@@ -1,0 +1,218 @@
+"""Lines of a CSV file as the database takes them, each judged by itself; what is wrong is told by its line."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from hashlib import blake2b
+from secrets import token_bytes
+from typing import Any, TextIO
+from uuid import UUID
+
+from smarter_auth_mw.domain import Protection, Resource
+from smarter_auth_mw.errors import SmarterAuthError, UsageError
+from smarter_auth_mw.management.keys import MAX_DESCRIPTION
+from smarter_auth_mw.postgres.bulk import MOST_MISTAKES, LineMistake, StagedLine
+from smarter_auth_mw.postgres.storable import checked
+from smarter_auth_mw.tokens import TOKEN_KEY_LENGTH, digest_of
+
+RESOURCE_COLUMNS = ("resource_name", "domain", "protection", "on_error")
+TOKEN_COLUMNS = ("digest", "token_key", "valid_until", "minted_at")
+KEY_COLUMNS = ("key", "key_id", "description", "active", "expires_at", "revoked_at", *TOKEN_COLUMNS)
+COLUMNS = ("resource", "account", *RESOURCE_COLUMNS, *KEY_COLUMNS)
+"""In the order of an export; a file has those that it needs, in any order."""
+NO_TOKEN = "none"
+"""Stands in the place of a digest for a key that has none, and is to get none."""
+
+_DIGEST = re.compile(r"[0-9a-f]{128}")
+_TOKEN_KEY = re.compile(rf"[\x21-\x7e]{{1,{TOKEN_KEY_LENGTH}}}")
+_BOOLEANS = {"true": True, "yes": True, "false": False, "no": False}
+_COMMON = (
+    *("", " ", "\n", "0", "1", "x", "-", "null", "none", "nil", "nan", "undefined", "true", "false", "[object Object]"),
+    *("token", "bearer", "key", "apikey", "api_key", "api-key", "secret", "password", "passwd", "changeme", "admin"),
+    *("root", "test", "testing", "demo", "example", "sample", "dummy", "default", "foo", "bar", "foobar", "hello"),
+    *("123", "1234", "12345", "123456", "12345678", "123456789", "1234567890", "qwerty", "abc", "abc123", "letmein"),
+    *("your-token", "your_token", "your-api-key", "your_api_key", "YOUR_API_KEY", "<token>", "${TOKEN}", "$TOKEN"),
+    *("0" * 64, "f" * 64, "a" * 64, "x" * 64, "deadbeef" * 8),
+)
+"""What no minted token is, and what stands where one was forgotten: such a digest would open to anyone who guesses."""
+_REFUSED = frozenset(
+    digest_of(text.encode()) for common in _COMMON for text in (common, common.upper(), common.capitalize())
+)
+_FEWEST_BYTES = 24
+"""SHA-512 has more different bytes than that among its 64; what has fewer was made up."""
+
+Named = Callable[[str, str | None], Awaitable[Resource]]
+"""What ``KIND:REF`` stands for, by the rules of routes; it may refuse the resource's name too."""
+
+
+class Lines:
+    """The lines of a file, in order, each as it is to be staged; ``mistakes`` grows while they are read."""
+
+    def __init__(self, file: TextIO, named: Named, default_account: str) -> None:
+        self.mistakes: list[LineMistake] = []
+        self._reader = csv.reader(file, strict=True)
+        self._named = named
+        self._default_account = default_account
+        self._secret = token_bytes(32)
+
+    async def __aiter__(self) -> AsyncIterator[StagedLine]:
+        for number, cells in self._rows():
+            try:
+                yield await self._staged(number, cells)
+            except SmarterAuthError as error:
+                self.mistakes.append(LineMistake(number, error.message))
+                if len(self.mistakes) > MOST_MISTAKES:
+                    return
+
+    def _rows(self) -> Iterator[tuple[int, dict[str, str]]]:
+        """The cells that hold something, by their columns, with the line where they begin."""
+        try:
+            header = _header(next(self._reader, []))
+            begins = self._reader.line_num + 1
+            for row in self._reader:
+                if len(row) > len(header):
+                    self.mistakes.append(LineMistake(begins, f"there are {len(row)} cells, and {len(header)} columns"))
+                elif row:
+                    yield begins, {name: cell for name, cell in zip(header, row, strict=False) if cell}
+                begins = self._reader.line_num + 1
+        except OSError as error:
+            raise UsageError(f"The file cannot be read: {error.strerror}.") from None
+        except csv.Error as error:
+            self.mistakes.append(LineMistake(self._reader.line_num, f"this is not CSV: {error}"))
+
+    async def _staged(self, number: int, cells: Mapping[str, str]) -> StagedLine:
+        if not cells.keys() & {"resource", "key", "key_id"}:
+            raise UsageError("it names neither a resource nor a key")
+        account = checked(cells.get("account", self._default_account), "account")
+        resource = await self._resource(cells)
+        key = self._key(cells, account)
+        return StagedLine(number, account, **resource, **key)
+
+    async def _resource(self, cells: Mapping[str, str]) -> dict[str, Any]:
+        if "resource" not in cells:
+            _check_empty(cells, RESOURCE_COLUMNS, "names no resource")
+            return {}
+        name = _text(cells, "resource_name")
+        named = await self._named(cells["resource"], name)
+        return {
+            "kind": named.kind,
+            "ref": named.ref,
+            "lookup": named.lookup.removeprefix(f"{named.kind}:"),
+            "resource_name": name,
+            "domain": _text(cells, "domain"),
+            "protection": _one_of(cells, "protection", tuple(Protection)),
+            "on_error": _one_of(cells, "on_error", ("stale", "deny")),
+        }
+
+    def _key(self, cells: Mapping[str, str], account: str) -> dict[str, Any]:
+        if not cells.keys() & {"key", "key_id"}:
+            _check_empty(cells, KEY_COLUMNS, "names no key")
+            return {}
+        if "digest" not in cells or cells["digest"] == NO_TOKEN:
+            _check_empty(cells, TOKEN_COLUMNS[1:], "has no digest")
+        name = _text(cells, "key")
+        return {
+            "key_id": self._key_id(cells, account),
+            "key": name,
+            "description": _text(cells, "description", MAX_DESCRIPTION),
+            "active": _boolean(cells, "active"),
+            "expires_at": _time(cells, "expires_at"),
+            "revoked_at": _time(cells, "revoked_at"),
+            "digest": _digest(cells),
+            "token_key": _token_key(cells),
+            "valid_until": _time(cells, "valid_until"),
+            "minted_at": _time(cells, "minted_at"),
+            "is_tokenless": cells.get("digest") == NO_TOKEN,
+        }
+
+    def _key_id(self, cells: Mapping[str, str], account: str) -> UUID:
+        """As it stands, or for a key that is only named one that all of its lines get, and nobody could foresee."""
+        if "key_id" not in cells:
+            named = blake2b(f"{account}\0{cells['key']}".encode(), key=self._secret, digest_size=16)
+            return UUID(bytes=named.digest(), version=4)
+        try:
+            return UUID(cells["key_id"])
+        except ValueError:
+            raise UsageError(f"{cells['key_id']!r} is no key_id: that is a UUID") from None
+
+
+def _header(names: list[str]) -> list[str]:
+    names = [name.strip() for name in [names[0].removeprefix("\ufeff"), *names[1:]]] if names else []
+    wrong = [f"there is no column {name!r}{_nearest(name)}" for name in names if name not in COLUMNS]
+    wrong += [f"the column {name} stands there twice" for name in COLUMNS if names.count(name) > 1]
+    if not {"resource", "key", "key_id"} & set(names):
+        wrong.append("there is neither a column resource nor a column key")
+    if wrong:
+        raise UsageError(f"line 1: {'; '.join(wrong)}.", hint=f"The columns are {', '.join(COLUMNS)}.")
+    return names
+
+
+def _nearest(name: str) -> str:
+    found = difflib.get_close_matches(name.lower(), COLUMNS, n=1)
+    return f", but {found[0]}" if found else ""
+
+
+def _check_empty(cells: Mapping[str, str], columns: tuple[str, ...], why: str) -> None:
+    for column in columns:
+        if column in cells:
+            raise UsageError(f"it {why}, but says {column}")
+
+
+def _text(cells: Mapping[str, str], column: str, longest: int = 255) -> str | None:
+    return checked(cells[column], column, longest=longest) if column in cells else None
+
+
+def _one_of(cells: Mapping[str, str], column: str, known: tuple[str, ...]) -> str | None:
+    value = cells.get(column)
+    if value is None or value in known:
+        return value
+    raise UsageError(f"{value!r} is no {column}: that is {', '.join(known[:-1])} or {known[-1]}")
+
+
+def _boolean(cells: Mapping[str, str], column: str) -> bool | None:
+    value = cells.get(column)
+    if value is None:
+        return None
+    if value.lower() in _BOOLEANS:
+        return _BOOLEANS[value.lower()]
+    raise UsageError(f"{column} is {value!r}: true or false are possible")
+
+
+def _time(cells: Mapping[str, str], column: str) -> datetime | None:
+    value = cells.get(column)
+    if value is None:
+        return None
+    try:
+        time = datetime.fromisoformat(value)
+        if time.tzinfo is not None:
+            return time.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise UsageError(f"{column} is {value!r}: a time is written with its zone, as 2030-12-31T23:59:59Z")
+
+
+def _digest(cells: Mapping[str, str]) -> bytes | None:
+    """Of knox's form; a message never repeats what stands there, since it may be a token."""
+    value = cells.get("digest")
+    if value is None or value == NO_TOKEN:
+        return None
+    if not _DIGEST.fullmatch(value):
+        raise UsageError(
+            f"the digest has {len(value)} characters or others than 0-9 a-f: it is the SHA-512 of a token in 128"
+            " lower-case hexadecimal characters, as django-rest-knox 5 stores it"
+        )
+    digest = bytes.fromhex(value)
+    if digest in _REFUSED or len(set(digest)) < _FEWEST_BYTES:
+        raise UsageError("the digest is that of an empty or a common string, or made up: anyone could guess the token")
+    return digest
+
+
+def _token_key(cells: Mapping[str, str]) -> str | None:
+    value = cells.get("token_key")
+    if value is None or _TOKEN_KEY.fullmatch(value):
+        return value
+    raise UsageError(f"the token_key is at most {TOKEN_KEY_LENGTH} visible characters: the token's first ones")

@@ -1,0 +1,52 @@
+"""`smarter-auth config`: every setting as it counts, and where it comes from."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from pydantic import SecretStr
+
+from smarter_auth_mw.cli.output import Listing, Script, to_json
+from smarter_auth_mw.cli.session import Session
+from smarter_auth_mw.config.origins import TOML
+from smarter_auth_mw.config.settings import Settings, mask_url
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+Schema = Annotated[bool, typer.Option("--schema", help=f"Print the JSON schema of {TOML} instead.")]
+
+
+async def config(session: Session, *, schema: Schema = False) -> Listing | Script:
+    """Print every setting as it counts, and where it comes from; passwords are masked."""
+    if schema:
+        document = schema_of_toml()
+        return Script(to_json(document), document)
+    settings = session.settings
+    _ = session.routes  # Their mistakes are mistakes of the configuration too.
+    rows = [
+        {"setting": name, "value": shown(getattr(settings, name)), "source": settings.source(name)}
+        for name in type(settings).model_fields
+    ]
+    return Listing([row | {"value": _in_a_line(row["value"])} for row in rows], rows)
+
+
+def shown(value: Any) -> Any:
+    """A setting's value as JSON has it, less its password."""
+    if isinstance(value, SecretStr):
+        return mask_url(value.get_secret_value())
+    return list(value) if isinstance(value, tuple) else value
+
+
+def schema_of_toml() -> dict[str, Any]:
+    """The JSON schema of ``smarter_auth.toml``: every setting may stand there, and none has to."""
+    schema = Settings.model_json_schema()
+    for name, told in schema["properties"].items():
+        told["default"] = shown(Settings.model_fields[name].default)
+        del told["title"]
+    description = "Every setting may stand here, and none has to; .env and the environment win over this file."
+    return {"$schema": DIALECT, **schema, "title": TOML, "description": description}
+
+
+def _in_a_line(value: Any) -> Any:
+    return "; ".join(value) if isinstance(value, list) else value

@@ -1,0 +1,98 @@
+"""`smarter-auth db`: bring the database to this release's schema, show how far it is, print the SQL instead."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from functools import partial
+from typing import Annotated, Any, Literal
+
+import typer
+from anyio import to_thread
+
+from smarter_auth_mw.cli.decorator import command
+from smarter_auth_mw.cli.output import Script, note
+from smarter_auth_mw.cli.session import Session
+from smarter_auth_mw.config.settings import Settings
+from smarter_auth_mw.postgres.embedded import cluster as embedded
+
+RuntimeRole = Annotated[
+    str | None, typer.Option("--runtime-role", metavar="ROLE", help="Grant this role what a running app needs.")
+]
+
+group = typer.Typer(help="The database's schema.", rich_markup_mode=None)
+
+
+@command(group, "migrate", takes_actor=False)
+async def migrate(session: Session, runtime_role: RuntimeRole = None) -> dict[str, Any]:
+    """Bring the database to this release's schema, in one transaction."""
+    from smarter_auth_mw.postgres import migrations
+
+    async with owner_url(session.database_settings) as (url, default_role):
+        return asdict(await migrations.migrate(url, runtime_role or default_role, note))
+
+
+@command(group, "status", takes_actor=False)
+async def status(session: Session) -> dict[str, Any]:
+    """Show the database's schema and what is still to be run."""
+    from smarter_auth_mw.postgres import migrations
+
+    async with owner_url(session.database_settings) as (url, _):
+        return asdict(await migrations.status(url))
+
+
+@command(group, "attach", takes_actor=False)
+async def attach(
+    session: Session,
+    platform: Annotated[Literal["smarter"], typer.Argument(help="What is in the database.")],
+    runtime_role: RuntimeRole = None,
+) -> dict[str, Any]:
+    """Guard the Smarter platform whose tables are in this database, without changing any of them."""
+    from smarter_auth_mw.postgres import migrations
+
+    async with owner_url(session.database_settings) as (url, default_role):
+        return asdict(await migrations.migrate(url, runtime_role or default_role, note, attach=platform == "smarter"))
+
+
+@command(group, "detach", takes_actor=False)
+async def detach(session: Session) -> dict[str, Any]:
+    """Let the platform go, and drop all that we hold in its database: keys of our own, audit and usage too."""
+    from smarter_auth_mw.postgres import migrations
+
+    async with owner_url(session.database_settings) as (url, _):
+        return asdict(await migrations.detach(url))
+
+
+@command(group, "restored", takes_actor=False)
+async def restored(session: Session) -> dict[str, Any]:
+    """Tell every cache that the database is another one: after a dump was restored into it, or it was cloned."""
+    from smarter_auth_mw.postgres import migrations
+
+    async with owner_url(session.database_settings) as (url, _):
+        await migrations.restored(url)
+        return asdict(await migrations.status(url))
+
+
+@command(group, "sql", takes_actor=False)
+async def sql(session: Session, runtime_role: RuntimeRole = None) -> Script:
+    """Print the SQL that `db migrate` would run, and run nothing."""
+    from smarter_auth_mw.postgres import migrations
+
+    async with owner_url(session.database_settings) as (url, default_role):
+        text = await migrations.sql(url, runtime_role or default_role)
+        return Script(text, asdict(await migrations.status(url)) | {"sql": text})
+
+
+@asynccontextmanager
+async def owner_url(settings: Settings) -> AsyncIterator[tuple[str, str | None]]:
+    """The database's URL for whoever may migrate it, and the role that is to run there; starts the embedded one."""
+    from smarter_auth_mw.postgres.embedded.setup import RUNTIME
+
+    url = settings.database_url.get_secret_value()
+    if not embedded.is_embedded(url):
+        yield url, None
+        return
+    start = partial(embedded.Cluster.start, embedded.directory_of(url), progress=note)
+    with await to_thread.run_sync(start) as cluster:
+        yield cluster.url("owner"), RUNTIME

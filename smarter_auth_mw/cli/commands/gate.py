@@ -1,0 +1,58 @@
+"""`smarter-auth gate`: the forward-auth endpoint, on uvicorn."""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from smarter_auth_mw import access_log
+from smarter_auth_mw.cli.output import note
+from smarter_auth_mw.cli.ports import bound
+from smarter_auth_mw.config.settings import Settings
+from smarter_auth_mw.gate.dialects import DIALECTS
+from smarter_auth_mw.gate.forward_auth import ForwardAuth
+from smarter_auth_mw.guard import compile_routes
+
+SPOKEN = "_SMARTER_AUTH_DIALECT"
+"""Tells uvicorn's worker processes which dialect they speak; no setting, hence the underscore."""
+
+DialectName = StrEnum("DialectName", ["nginx", "traefik", "envoy", "caddy"])
+
+
+def gate(
+    host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0: any that is free.")] = 9000,
+    dialect: Annotated[DialectName, typer.Option("--dialect", help="Which proxy asks.")] = DialectName["nginx"],
+    workers: Annotated[int, typer.Option("--workers", min=1, help="How many processes.")] = 1,
+) -> None:
+    """Answer a proxy whether the requests that it asks about may pass: forward auth, on any path."""
+    import uvicorn
+
+    settings = Settings()
+    compile_routes(settings)  # Mistakes are told before anything is served.
+    if settings.hide_credentials:
+        note("HIDE_CREDENTIALS does nothing here: the credentials are the proxy's to take out, as its example shows.")
+    bound(host, port).close()
+    os.environ[SPOKEN] = dialect
+    uvicorn.run(
+        f"{__name__}:application",
+        factory=True,
+        host=host,
+        port=port,
+        workers=workers,
+        log_config=access_log.of_uvicorn(),
+        # Every request of the proxy's clients would stand there, as one of the proxy's.
+        access_log=False,
+        # Switched on, it lets anyone who writes a header say where they come from.
+        proxy_headers=False,
+        # A handshake that a proxy asks about is answered as any other request.
+        ws="none",
+    )
+
+
+def application() -> Any:
+    """The gate, in a process of uvicorn's."""
+    return ForwardAuth(DIALECTS[os.environ[SPOKEN]])

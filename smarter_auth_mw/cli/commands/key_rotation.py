@@ -1,0 +1,110 @@
+"""`smarter-auth key rotate` and `key wait`: a new token, and who still uses the old one."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+
+from smarter_auth_mw.cli import arguments
+from smarter_auth_mw.cli.arguments import Form, KeyId
+from smarter_auth_mw.cli.documents import key_document
+from smarter_auth_mw.cli.output import Answer, note, show
+from smarter_auth_mw.cli.session import Session
+from smarter_auth_mw.domain import Key, KeyState
+from smarter_auth_mw.errors import SmarterAuthError
+from smarter_auth_mw.management.keys import Keys
+
+POLL_S = 5.0
+"""As often as usage is written, unless SMARTER_AUTH_USAGE_FLUSH_S says otherwise."""
+
+UnusedFor = Annotated[
+    str, typer.Option("--unused-for", metavar="DURATION", help="How long the previous token has to be unused.")
+]
+
+
+async def rotate(
+    session: Session,
+    key_id: KeyId,
+    *,
+    overlap: Annotated[
+        str, typer.Option("--overlap", metavar="DURATION", help="How long the previous token stays valid; 0s: not.")
+    ] = "24h",
+    force: Annotated[bool, typer.Option("--force", help="Also while an earlier rotation still overlaps.")] = False,
+    form: Form = None,
+    wait_until_unused: Annotated[
+        bool, typer.Option("--wait-until-unused", help="Print the token, then wait until nobody uses the previous one.")
+    ] = False,
+    unused_for: UnusedFor = "10m",
+) -> dict[str, Any] | None:
+    """Give a key a new token and print it, this once; the previous one stays valid for a while."""
+    for_ = timedelta(0) if overlap in ("0", "0s") else arguments.duration(overlap)
+    span = arguments.duration(unused_for)
+    async with session.keys() as keys:
+        rotated = await keys.rotate(key_id, for_, force=force, form=form)
+        note("The token is shown this once, and stored nowhere.")
+        document = {
+            "key_id": str(key_id),
+            "token": rotated.token.reveal(),
+            "token_key": rotated.token.token_key,
+            "previous_valid_until": rotated.previous_valid_until.astimezone(UTC).isoformat(),
+        }
+        if not wait_until_unused:
+            return document
+        show(Answer(document, as_json=session.as_json))
+        await _wait_or_tell(session, keys, key_id, span)
+    return None
+
+
+async def wait(session: Session, key_id: KeyId, *, unused_for: UnusedFor = "10m") -> dict[str, Any]:
+    """Wait until nobody uses the token that a key had before its rotation."""
+    span = arguments.duration(unused_for)
+    async with session.keys() as keys:
+        return key_document(await _wait_until_unused(keys, key_id, span))
+
+
+async def _wait_or_tell(session: Session, keys: Keys, key_id: UUID, span: timedelta) -> None:
+    """Wait; what goes wrong is told on stderr, since the result is printed already."""
+    try:
+        await _wait_until_unused(keys, key_id, span)
+    except SmarterAuthError as error:
+        note(f"error: {error} The rotation itself is done. To go on waiting: smarter-auth key wait {key_id}")
+        session.exit_code = error.exit_code
+    except asyncio.CancelledError:  # Ctrl-C
+        note(f"Interrupted; everything stays as it is. To go on waiting: smarter-auth key wait {key_id}")
+        session.exit_code = 130
+
+
+async def _wait_until_unused(keys: Keys, key_id: UUID, span: timedelta) -> Key:
+    told = ""
+    while True:
+        key, now = await keys.key(key_id), datetime.now(UTC)
+        pause_s = (_unused_at(key, span, now) - now).total_seconds()
+        if (progress := _progress(key, span, now)) != told:
+            note(progress)
+            told = progress
+        if pause_s <= 0:
+            return key
+        await asyncio.sleep(min(pause_s, POLL_S))
+
+
+def _unused_at(key: Key, span: timedelta, now: datetime) -> datetime:
+    """When all previous tokens will be unused for that long, or invalid, if nobody uses them any more."""
+    if key.state(now) in (KeyState.REVOKED, KeyState.EXPIRED):
+        return now
+    unused = (
+        (token.valid_until, (token.last_used_at or token.created_at) + span) for token in key.previous_tokens(now)
+    )
+    return max((min(valid_until or end, end) for valid_until, end in unused), default=now)
+
+
+def _progress(key: Key, span: timedelta, now: datetime) -> str:
+    previous = key.previous_tokens(now)
+    if not previous:
+        return "No previous token is valid any more."
+    used_at = max((token.last_used_at for token in previous if token.last_used_at), default=None)
+    used = f"was used last at {used_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if used_at else "was never used"
+    return f"The previous token, {previous[-1].token_key}…, {used}; waiting until it is unused for {span}."

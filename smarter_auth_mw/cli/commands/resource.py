@@ -1,0 +1,120 @@
+"""`smarter-auth resource`: register, describe, protect, open and forget resources."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import typer
+
+from smarter_auth_mw.cli import arguments
+from smarter_auth_mw.cli.arguments import Account, NoRoute, ResourceName
+from smarter_auth_mw.cli.decorator import command
+from smarter_auth_mw.cli.documents import resource_document
+from smarter_auth_mw.cli.output import note
+from smarter_auth_mw.cli.session import Session
+from smarter_auth_mw.management.resources import UNCHANGED
+
+Name = Annotated[str | None, typer.Option("--name", help="The name that routes with {name} or {label} look up.")]
+Domain = Annotated[str | None, typer.Option("--domain", help="A custom domain of its own, taken as verified.")]
+OnError = Annotated[
+    Literal["deny", "stale"] | None,
+    typer.Option("--on-error", help="With the database down: deny at once, or serve grants a little longer."),
+]
+
+group = typer.Typer(help="What is protected.", rich_markup_mode=None)
+
+
+@command(group, "add")
+async def add(
+    session: Session,
+    resource: ResourceName,
+    *,
+    name: Name = None,
+    account: Account = None,
+    domain: Domain = None,
+    protect: Annotated[bool, typer.Option("--protect", help="Protected from now on, even without a key.")] = False,
+    on_error: OnError = None,
+    no_route: NoRoute = False,
+) -> dict[str, Any]:
+    """Register a resource: open, unless --protect says otherwise."""
+    named = await arguments.resource(session, resource, no_route=no_route)
+    arguments.check_name(session, named.kind, name, no_route=no_route)
+    async with session.keys() as keys:
+        added = await keys.add_resource(
+            named, name=name, account=account, domain=domain, protect=protect, on_error=on_error or "stale"
+        )
+    if protect:
+        session.tell_protected(named)
+    return resource_document(added)
+
+
+@command(group, "set")
+async def set_(
+    session: Session,
+    resource: ResourceName,
+    *,
+    name: Name = None,
+    account: Account = None,
+    domain: Domain = None,
+    on_error: OnError = None,
+    no_route: NoRoute = False,
+) -> dict[str, Any]:
+    """Change what is known of a resource; an empty name or domain takes it away."""
+    named = await arguments.resource(session, resource, no_route=no_route)
+    arguments.check_name(session, named.kind, name, no_route=no_route)
+    async with session.keys() as keys:
+        changed = await keys.set_resource(
+            named,
+            name=UNCHANGED if name is None else name or None,
+            account=UNCHANGED if account is None else account,
+            domain=UNCHANGED if domain is None else domain or None,
+            on_error=on_error or UNCHANGED,
+        )
+    return resource_document(changed)
+
+
+@command(group, "protect")
+async def protect(session: Session, resource: ResourceName, *, no_route: NoRoute = False) -> dict[str, Any]:
+    """Protect a resource, with or without keys: it asks for a token from now on."""
+    named = await arguments.resource(session, resource, no_route=no_route)
+    async with session.keys() as keys:
+        protected = await keys.protect(named)
+    session.tell_protected(named)
+    return resource_document(protected)
+
+
+@command(group, "unprotect")
+async def unprotect(session: Session, resource: ResourceName, *, no_route: NoRoute = False) -> dict[str, Any]:
+    """Open a resource to anonymous traffic; refused while keys are bound to it."""
+    named = await arguments.resource(session, resource, no_route=no_route)
+    async with session.keys() as keys:
+        opened = await keys.unprotect(named)
+    note(f"{named} is open to anyone now.")
+    return resource_document(opened)
+
+
+@command(group, "remove")
+async def remove(session: Session, resource: ResourceName, *, no_route: NoRoute = False) -> dict[str, Any]:
+    """Forget a resource that is open; a protected one is refused."""
+    named = await arguments.resource(session, resource, no_route=no_route)
+    async with session.keys() as keys:
+        removed = await keys.resource(named)
+        await keys.remove_resource(named)
+    return resource_document(removed)
+
+
+@command(group, "list", takes_actor=False)
+async def list_(
+    session: Session, kind: Annotated[str | None, typer.Option("--kind", help="Those of this kind only.")] = None
+) -> list[dict[str, Any]]:
+    """List the resources, each with the keys that are bound to it."""
+    async with session.keys() as keys:
+        return [resource_document(registered) for registered in await keys.resources(kind)]
+
+
+@command(group, "show", takes_actor=False)
+async def show(session: Session, resource: ResourceName, *, no_route: NoRoute = False) -> dict[str, Any]:
+    """Show a resource with the keys that are bound to it."""
+    named = await arguments.resource(session, resource, no_route=no_route)
+    async with session.keys() as keys:
+        return resource_document(await keys.resource(named))

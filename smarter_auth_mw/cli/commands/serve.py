@@ -1,0 +1,140 @@
+"""`smarter-auth serve`: somebody's app behind the middleware, on uvicorn."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Annotated, Any, NamedTuple
+
+import typer
+from a2wsgi import WSGIMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from smarter_auth_mw import access_log
+from smarter_auth_mw.asgi import SmarterAuthMiddleware
+from smarter_auth_mw.cli import failures
+from smarter_auth_mw.cli.output import note
+from smarter_auth_mw.cli.ports import bound
+from smarter_auth_mw.cli.user_app import EXAMPLE, find_middleware, idle_lifespans, inner_middlewares, load
+from smarter_auth_mw.config.settings import Settings
+from smarter_auth_mw.errors import SmarterAuthError, UsageError
+from smarter_auth_mw.guard import compile_routes
+from smarter_auth_mw.http.app_interface import interface_of
+from smarter_auth_mw.wsgi import SmarterAuthWSGIMiddleware, close_all
+
+InterfaceName = StrEnum("InterfaceName", ["auto", "asgi", "wsgi"])
+SERVED = "_SMARTER_AUTH_SERVED"
+"""Tells uvicorn's worker processes which app they serve; no setting, hence the underscore."""
+
+
+def serve(
+    app: Annotated[str, typer.Argument(metavar="MODULE:APP", help="The app, as uvicorn takes it.")],
+    host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0: any that is free.")] = 8000,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="How many processes.")] = 1,
+    reload: Annotated[bool, typer.Option("--reload", help="Start anew when a file here changes.")] = False,  # noqa: FBT002 (Typer)
+    factory: Annotated[bool, typer.Option("--factory", help="Call it, it makes the app.")] = False,  # noqa: FBT002
+    interface: Annotated[InterfaceName, typer.Option("--interface", help="What the app speaks.")] = InterfaceName.auto,
+) -> None:
+    """Run an app, ASGI or WSGI, behind the middleware."""
+    import uvicorn
+
+    if reload and workers > 1:
+        raise UsageError("--reload and --workers exclude each other: choose.")
+    served = Served(app, factory, interface)
+    protected = served.protect(tell=note)
+    bound(host, port).close()  # What is wrong with the address is told here in one line, and not in uvicorn's log.
+    os.environ[SERVED] = json.dumps(served)
+    is_other_process = reload or workers > 1
+    uvicorn.run(
+        f"{__name__}:application" if is_other_process else protected,
+        factory=is_other_process,
+        host=host,
+        port=port,
+        workers=workers,
+        reload=reload,
+        log_config=access_log.of_uvicorn(),
+        # Switched on, it lets anyone who writes a header say where they come from.
+        proxy_headers=False,
+    )
+
+
+def application() -> Any:
+    """The app, in a process of uvicorn's; what went wrong since it was last looked at is told in a line."""
+    try:
+        return Served(*json.loads(os.environ[SERVED])).protect()
+    except SmarterAuthError as error:
+        sys.exit(failures.report(error, as_json=False))
+
+
+class Served(NamedTuple):
+    """What is to be served: the app's name, whether that is the name of what makes it, and what it speaks."""
+
+    name: str
+    is_factory: bool = False
+    interface: str = InterfaceName.auto
+
+    def protect(self, tell: Callable[[str], None] = lambda _: None) -> Any:
+        """The app as an ASGI app behind the middleware, which may be one that it brings along.
+
+        Raises UsageError, and ConfigurationError with all mistakes before anything is served.
+        """
+        app = self._load()
+        is_wsgi = self._interface_of(app) == "wsgi"
+        found = find_middleware(app)
+        brought = [found] if found else inner_middlewares(app)
+        if brought:
+            tell(f"{self.name} has a middleware of ours already, so that none is put in front of it.")
+        for one in brought:
+            compile_routes(one.settings or Settings(), one.app)
+        for place in idle_lifespans(app):
+            tell(f"The app at {place} has a lifespan of its own, which nobody runs: start it in that of {self.name}.")
+        if not brought:
+            settings = Settings()
+            compile_routes(settings, app)
+            for path in settings.files:
+                tell(f"Settings are read from {path}.")
+            app = SmarterAuthWSGIMiddleware(app, settings) if is_wsgi else SmarterAuthMiddleware(app, settings)
+        return _as_asgi(app) if is_wsgi else app
+
+    def _load(self) -> Any:
+        app = load(self.name)
+        if not self.is_factory:
+            return app
+        try:
+            return app()
+        except Exception as error:
+            raise UsageError(f"The factory {self.name!r} made no app: {type(error).__name__}: {error}") from error
+
+    def _interface_of(self, app: Any) -> str:
+        told = interface_of(app)
+        if told is None:
+            hint = EXAMPLE if self.is_factory else f"{EXAMPLE} What makes an app is called with --factory."
+            raise UsageError(f"{self.name!r} is a {type(app).__name__}, and neither an ASGI nor a WSGI app.", hint=hint)
+        if self.interface != InterfaceName.auto:
+            if told not in ("either", self.interface):
+                raise UsageError(f"{self.name!r} is {told.upper()} by its signature, and not {self.interface.upper()}.")
+            return self.interface
+        if told == "either":
+            hint = "Say --interface asgi or --interface wsgi."
+            raise UsageError(f"{self.name!r} does not tell whether it is ASGI or WSGI: it takes anything.", hint=hint)
+        return told
+
+
+def _as_asgi(wsgi_app: Any) -> ASGIApp:
+    """The WSGI app on threads; what the middlewares have open is closed when the server ends, which asks no atexit."""
+    served: Any = WSGIMiddleware(wsgi_app)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_closed(message: Message) -> None:
+            if message["type"] == "lifespan.shutdown.complete":
+                await asyncio.to_thread(close_all)
+            await send(message)
+
+        await served(scope, receive, send_closed)
+
+    return app

@@ -1,0 +1,144 @@
+"""`smarter-auth demo`: a database, a protected and an open bot, a server, and the lines to try."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from smarter_auth_mw.cli.output import line, note
+from smarter_auth_mw.cli.session import os_user
+
+if TYPE_CHECKING:
+    from smarter_auth_mw.management.keys import Minted
+    from smarter_auth_mw.postgres.embedded.cluster import Cluster
+
+HOST = "127.0.0.1"
+ROUTES = ["bot /bots/{ref:int}"]
+FAREWELL_S = 1
+"""How long a request that is still running may hold up the end."""
+
+
+def demo(
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="The port; another one if it is taken.")] = 8000,
+    directory: Annotated[
+        Path | None, typer.Option("--directory", metavar="DIR", help="Where the database lies.")
+    ] = None,
+) -> None:
+    """Start a database and a server of its own, with one protected and one open bot, and print what to try."""
+    from smarter_auth_mw.postgres.embedded.cluster import Cluster
+
+    place = (directory or default_directory()).absolute()
+    _leave_environment_aside()
+    try:
+        with _stopped_by_signals(), Cluster.start(place, progress=note) as cluster:
+            asyncio.run(_run(cluster, place, port))
+    except KeyboardInterrupt:
+        note("Server and database are stopped.")
+
+
+def default_directory() -> Path:
+    """The demo's own: beside the default one, which may hold the user's real keys."""
+    from smarter_auth_mw.postgres.embedded import place as embedded_place
+
+    return embedded_place.default_directory().with_name("demo")
+
+
+def _leave_environment_aside() -> None:
+    from smarter_auth_mw.config.origins import PREFIX
+
+    found = [name for name in os.environ if name.startswith(PREFIX)]
+    for name in found:
+        del os.environ[name]
+    if found:
+        note(f"Not used by the demo: {', '.join(sorted(found))}")
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does, and Ctrl-C does too where a shell has had it ignored (`demo &`)."""
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+async def _run(cluster: Cluster, place: Path, port: int) -> None:
+    import uvicorn
+
+    from smarter_auth_mw import access_log
+    from smarter_auth_mw.asgi import SmarterAuthMiddleware
+    from smarter_auth_mw.cli.demo import app as demo_app
+    from smarter_auth_mw.cli.demo.runs import demo_key
+    from smarter_auth_mw.cli.ports import bound_nearby
+    from smarter_auth_mw.config.settings import Settings
+    from smarter_auth_mw.postgres import migrations
+    from smarter_auth_mw.postgres.embedded.setup import RUNTIME
+
+    await migrations.migrate(cluster.url("owner"), RUNTIME, note)
+    settings = Settings(database_url=cluster.url("runtime"), routes=ROUTES)
+    async with demo_key(settings, Path(cluster.home), os_user()) as minted:
+        listener = bound_nearby(HOST, port)
+        announce = partial(_announce, minted, listener.getsockname()[1], place)
+        config = uvicorn.Config(
+            SmarterAuthMiddleware(demo_app.create(announce), settings),
+            lifespan="on",
+            log_level="warning",
+            proxy_headers=False,
+            log_config=access_log.of_uvicorn(),
+            timeout_graceful_shutdown=FAREWELL_S,
+        )
+        await uvicorn.Server(config).serve(sockets=[listener])
+
+
+def _announce(minted: Minted, port: int, place: Path) -> None:
+    bots = f"http://{HOST}:{port}/bots"
+    credentials = f"-H 'Authorization: Token {minted.token.reveal()}'"
+    line(f"""
+Bot 1 is protected, bot 2 is open. The token of bot 1, shown this once:
+
+  {minted.token.reveal()}
+
+In another terminal, without the token: 401, and a challenge.
+
+  curl -i {bots}/1
+
+With it: 200.
+
+  curl -i {credentials} {bots}/1
+  curl -N {credentials} -d 'a streamed answer' {bots}/1/chat
+
+The open bot: 200, anonymous.
+
+  curl -i {bots}/2
+
+Revoke the key, and within seconds the token opens nothing any more.
+
+  SMARTER_AUTH_DATABASE_URL={shlex.quote(f"embedded://{quote(str(place))}")} {_program()} key revoke {minted.key.key_id}
+
+Ctrl-C stops server and database.""")
+
+
+def _program() -> str:
+    """How this program is called from another terminal."""
+    script = Path(sys.executable).with_name("smarter-auth")
+    if shutil.which(script.name) == str(script):
+        return script.name
+    return shlex.quote(str(script)) if script.exists() else f"{shlex.quote(sys.executable)} -m smarter_auth_mw"

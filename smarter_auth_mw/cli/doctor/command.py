@@ -1,0 +1,133 @@
+"""`smarter-auth doctor`: look at everything that can be reached, and say what to do."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from smarter_auth_mw.cli import naming
+from smarter_auth_mw.cli import user_app as apps
+from smarter_auth_mw.cli.doctor import routes as findings
+from smarter_auth_mw.cli.doctor import services as examination
+from smarter_auth_mw.cli.doctor.app_routes import middlewares_of, routes_of
+from smarter_auth_mw.cli.doctor.routes import Covered, Finding
+from smarter_auth_mw.cli.output import note
+from smarter_auth_mw.cli.session import Session
+from smarter_auth_mw.domain import Resource
+from smarter_auth_mw.engine.assembly import open_store
+from smarter_auth_mw.errors import ConfigurationError, SmarterAuthError
+from smarter_auth_mw.routing.routes import Routes
+
+SHOWN_RESOURCES = 10
+
+Strict = Annotated[bool, typer.Option("--strict", help="Let a warning end it with exit code 1 too.")]
+
+
+async def doctor(session: Session, *, strict: Strict = False) -> dict[str, Any]:
+    """Look at settings, database, shared cache, clocks, proxies and, with --app, the app's own routes.
+
+    Exit code 0 where nothing is wrong, 1 where there is a problem, 3 where something could not be reached.
+    """
+    app = apps.load(session.from_app) if session.from_app else None
+    found = [*_of_wrapping(session, app), *_of_settings(session)]
+    covered, is_configured = [], not any(finding.level == "problem" for finding in found)
+    if is_configured:
+        covered = findings.cover(routes_of(app), session.routes)
+        found += [*_of_app(session, app, covered), *examination.of_proxies(session.settings)]
+        note("Looking at the database.")
+        found += [finding async for finding in _of_database(session)]
+        note("Looking at the shared cache.")
+        found += [finding async for finding in examination.of_cache(session.settings)]
+    session.exit_code = exit_code(found, is_strict=strict)
+    note(_summary(found))
+    return {
+        "routes_from": session.routes_from if is_configured else None,
+        "routes": [findings.row(one) for one in covered],
+        "findings": [finding.row() for finding in found],
+    }
+
+
+def exit_code(found: Sequence[Finding], *, is_strict: bool = False) -> int:
+    """That of the worst problem; warnings make none, unless they are taken for problems."""
+    codes = [finding.exit_code for finding in found if finding.level == "problem"]
+    return max(codes, default=int(is_strict and bool(found)))
+
+
+def _summary(found: Sequence[Finding]) -> str:
+    if not found:
+        return "Nothing is wrong."
+    problems = sum(finding.level == "problem" for finding in found)
+    return f"Found: problems {problems}, warnings {len(found) - problems}."
+
+
+def _of_wrapping(session: Session, app: Any) -> Iterator[Finding]:
+    """Take an app without a middleware of ours for one that `serve` is to wrap."""
+    if session.from_app and apps.find_middleware(app) is None:
+        yield Finding(
+            "warning",
+            "wrapping",
+            f"{session.from_app} has no SmarterAuthMiddleware: what the environment says is checked.",
+            "Run it by: smarter-auth serve, or add the middleware.",
+        )
+        session.from_app = None
+
+
+def _of_settings(session: Session) -> Iterator[Finding]:
+    try:
+        _ = session.routes
+    except ConfigurationError as error:
+        for mistake in error.mistakes:
+            yield Finding("problem", "settings", str(mistake), "Nothing can be decided until it is right.")
+        return
+    if session.settings.verify_router:
+        yield Finding(
+            "warning",
+            "settings",
+            "SMARTER_AUTH_VERIFY_ROUTER is for development: it has every answer looked at twice.",
+            "Take it out in production.",
+        )
+
+
+def _of_app(session: Session, app: Any, covered: Sequence[Covered]) -> Iterator[Finding]:
+    if covered:
+        yield from findings.of_routes(covered, session.routes)
+        yield from findings.of_pages(covered, session.settings)
+    yield from findings.of_preflights(covered, middlewares_of(app), session.settings)
+    yield from findings.of_forwarding(app)
+
+
+async def _of_database(session: Session) -> AsyncIterator[Finding]:
+    found = [finding async for finding in examination.of_database(session.settings)]
+    for finding in found:
+        yield finding
+    if any(
+        finding.check in ("database", "schema", "platform", "grants") and finding.level == "problem"
+        for finding in found
+    ):
+        return  # What is looked at next could not be read.
+    try:
+        async with open_store(session.settings) as store:
+            resources = [one.resource for one in await session.keys_of(store).resources() if one.is_protected]
+    except SmarterAuthError as error:
+        yield Finding("problem", "database", error.message, error.hint, error.exit_code)
+        return
+    lost = [resource for resource in resources if not _is_reached(session.routes, resource)]
+    for resource in lost[:SHOWN_RESOURCES]:
+        yield Finding(
+            "problem",
+            "unrouted",
+            f"{resource} is protected, and no line of ROUTES leads to it: its own URL, if it has one, is open.",
+            "Add a line for its URL to SMARTER_AUTH_ROUTES.",
+        )
+    if len(lost) > SHOWN_RESOURCES:
+        yield Finding("problem", "unrouted", f"So it is with {len(lost) - SHOWN_RESOURCES} more.", "")
+
+
+def _is_reached(routes: Routes, resource: Resource) -> bool:
+    """By its reference, or perhaps by its name."""
+    by_name = any(
+        pattern.kind == resource.kind and pattern.form.placeholder in naming.ALIAS_FORMS for pattern in routes.patterns
+    )
+    return by_name or bool(naming.urls(routes, resource))

@@ -1,0 +1,187 @@
+"""What an app's own routes say about ROUTES: which line covers each, and what is open, hidden or refused by mistake."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+from starlette.middleware.cors import CORSMiddleware
+
+from smarter_auth_mw.asgi import SmarterAuthMiddleware
+from smarter_auth_mw.cli.doctor.app_routes import MAX_DEPTH, PLACEHOLDER, AppRoute
+from smarter_auth_mw.config.settings import Settings
+from smarter_auth_mw.decision import Denial
+from smarter_auth_mw.domain import Resource, Target
+from smarter_auth_mw.routing.grammar import Pattern
+from smarter_auth_mw.routing.resolution import Judgement
+from smarter_auth_mw.routing.router_check import none_line
+from smarter_auth_mw.routing.routes import Routes
+
+SAMPLES = ("1", "00000000-0000-4000-8000-000000000000", "a")
+"""References of every form: one of them goes through each placeholder."""
+
+_SUFFIX = re.compile(r"_?(id|ref|name|slug|uuid|pk|key)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something to look at; a ``problem`` is surely wrong, and makes the command end with its exit code."""
+
+    level: Literal["problem", "warning"]
+    check: str
+    message: str
+    hint: str
+    exit_code: int = 1
+
+    def row(self) -> dict[str, str]:
+        """As it is printed."""
+        return {"level": self.level, "check": self.check, "message": self.message, "hint": self.hint}
+
+
+@dataclass(frozen=True, slots=True)
+class Covered:
+    """A route of the app, and what the middleware makes of the requests that it takes."""
+
+    route: AppRoute
+    judgement: Judgement
+
+    @property
+    def is_resource(self) -> bool:
+        return isinstance(self.judgement.result, Target)
+
+
+def cover(app_routes: Iterable[AppRoute], routes: Routes) -> list[Covered]:
+    """What the middleware makes of each route."""
+    return [Covered(route, _judge(route, routes)) for route in app_routes]
+
+
+def _judge(route: AppRoute, routes: Routes) -> Judgement:
+    """By the sample that goes furthest: one that names a resource, or is refused at least."""
+    judgements = [routes.explain(route.filled(sample)) for sample in SAMPLES]
+    named = [judgement for judgement in judgements if isinstance(judgement.result, Target)]
+    refused = [judgement for judgement in judgements if judgement.result is not None]
+    return (named or refused or judgements)[0]
+
+
+def of_routes(covered: Sequence[Covered], routes: Routes) -> Iterator[Finding]:
+    """What the routes of the app and the lines of ROUTES say about each other."""
+    words = _words(routes.patterns)
+    for one in covered:
+        yield from _of_route(one, routes, words)
+    lines = {one.judgement.line for one in covered}
+    for pattern in routes.patterns:
+        if str(pattern) not in lines:
+            yield Finding(
+                "warning", "idle", f"{pattern} covers no route of the app.", "Is its prefix the one that the app has?"
+            )
+
+
+def _of_route(one: Covered, routes: Routes, words: frozenset[str]) -> Iterator[Finding]:
+    route, result = one.route, one.judgement.result
+    path = route.filled(SAMPLES[0])["path"]
+    if isinstance(result, Denial):
+        yield Finding("warning", "refused", f"{route} is refused: {result.detail}.", _none_hint(route))
+    elif isinstance(result, Target):
+        value = result.names.ref if isinstance(result.names, Resource) else result.names.value
+        if value not in SAMPLES:
+            yield Finding("warning", "literal", f"{route} is read as {result.names}.", _none_hint(route))
+    elif hidden := none_line(routes, path):
+        if _looks_alike(route, words):
+            yield Finding("warning", "hidden", f"{route} is open, by the line: {hidden}", "Is it meant to be?")
+    elif _looks_alike(route, words):
+        yield Finding(
+            "warning",
+            "uncovered",
+            f"{route} looks like a resource, and no line of ROUTES covers it: it is open to anyone.",
+            f"Add a line for it to SMARTER_AUTH_ROUTES, or say that it is none: {_none_line(route)}",
+        )
+
+
+def _words(patterns: Iterable[Pattern]) -> frozenset[str]:
+    """What resources are called: the kinds, and the words in front of references."""
+    named = [word for pattern in patterns for word in (pattern.kind, *pattern.literals[-1:])]
+    return frozenset(map(_singular, named))
+
+
+def _looks_alike(route: AppRoute, words: frozenset[str]) -> bool:
+    """Whether a placeholder stands behind such a word, or is called by one."""
+    segments = route.path.split("/")
+    for before, segment in pairwise(segments):
+        found = PLACEHOLDER.fullmatch(segment)
+        if found and not words.isdisjoint({_singular(before), _singular(_SUFFIX.sub("", found[1].lower()))}):
+            return True
+    return False
+
+
+def _singular(word: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", word.lower()).removesuffix("s")
+
+
+def _none_hint(route: AppRoute) -> str:
+    return f"If it is no resource, add to SMARTER_AUTH_ROUTES: {_none_line(route)}"
+
+
+def _none_line(route: AppRoute) -> str:
+    """The line for the path, or for all below its first placeholder."""
+    before, placeholder, _ = route.path.partition("{")
+    return f"none {before.rstrip('/')}/**" if placeholder else f"none {route.path}"
+
+
+def of_preflights(covered: Iterable[Covered], middlewares: Sequence[type], settings: Settings) -> Iterator[Finding]:
+    """Who answers the browsers' questions."""
+    passes = settings.preflight == "pass"
+    if _is_cors_inside(middlewares) and not passes:
+        yield Finding(
+            "warning",
+            "cors",
+            "CORSMiddleware stands inside SmarterAuthMiddleware: preflights, which bring no token, get 401.",
+            "Add CORSMiddleware after ours, so that it stands outside, or set SMARTER_AUTH_PREFLIGHT=pass.",
+        )
+    for one in covered:
+        if one.is_resource and one.route.takes_options:
+            told = "runs for preflights without a token" if passes else "gets no preflight, which would need a token"
+            yield Finding(
+                "warning", "options", f"{one.route} answers OPTIONS, and {told}.", "Let CORSMiddleware answer them."
+            )
+
+
+def of_pages(covered: Iterable[Covered], settings: Settings) -> Iterator[Finding]:
+    """Routes of the app that nobody reaches, since a page of ours has their path."""
+    own = {path for path in (settings.live_path, settings.ready_path, settings.metrics_path) if path}
+    for one in covered:
+        if one.route.path in own and not one.route.host:
+            yield Finding(
+                "warning",
+                "pages",
+                f"{one.route} is never reached: a page of the middleware has its path.",
+                "Give one of the two another path.",
+            )
+
+
+def of_forwarding(app: Any) -> Iterator[Finding]:
+    """Whether the app believes whoever says who they are."""
+    for _ in range(MAX_DEPTH):
+        if getattr(getattr(app, "trusted_hosts", None), "always_trust", False):
+            yield Finding(
+                "warning",
+                "proxies",
+                f"{type(app).__name__} around the app trusts everybody: anyone may say by a header who they are.",
+                "Name the addresses of your proxies in its trusted_hosts.",
+            )
+        app = getattr(app, "app", None)
+
+
+def _is_cors_inside(middlewares: Sequence[type]) -> bool:
+    ours = [place for place, cls in enumerate(middlewares) if issubclass(cls, SmarterAuthMiddleware)]
+    cors = [place for place, cls in enumerate(middlewares) if issubclass(cls, CORSMiddleware)]
+    return bool(ours and cors and cors[-1] > ours[0])
+
+
+def row(one: Covered) -> dict[str, Any]:
+    """A route as it is printed."""
+    result = one.judgement.result
+    verdict = "refused" if isinstance(result, Denial) else "resource" if result else "open"
+    return {"route": str(one.route), "is": verdict, "line": one.judgement.line or None}

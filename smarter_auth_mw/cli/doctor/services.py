@@ -1,0 +1,260 @@
+"""What doctor finds in what a worker needs: the database, what it hears of changes, the shared cache, the clocks."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+from uuid import uuid4
+
+from smarter_auth_mw.cache.shared import backend_of
+from smarter_auth_mw.cli.doctor.routes import Finding
+from smarter_auth_mw.config.settings import Settings, mask_url
+from smarter_auth_mw.engine.assembly import database_url, listens, open_store
+from smarter_auth_mw.errors import SchemaError, SmarterAuthError
+from smarter_auth_mw.postgres.notifications import is_heard, open_wire
+from smarter_auth_mw.postgres.store import Store, Vitals
+
+MAX_SKEW_S = 1.0
+PATIENCE_S = 2.0
+"""How long a notification and the shared cache may take before they count as lost."""
+
+T = TypeVar("T")
+
+_AS_RUNTIME = "Let the app work as a role of its own: smarter-auth db migrate --runtime-role ROLE"
+_PAST_THE_POOLER = "Set SMARTER_AUTH_LISTEN_URL to the primary itself, past the pooler"
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """A database that answers, and what it says of itself."""
+
+    settings: Settings
+    store: Store
+    vitals: Vitals
+    listen_url: str
+
+
+async def of_database(settings: Settings) -> AsyncIterator[Finding]:
+    """Everything that the database, and the way to it, can have wrong with it."""
+    roomy = settings.model_copy(update={"pool_max": max(2, settings.pool_max)})
+    try:
+        async with database_url(roomy) as url, open_store(roomy) as store:
+            listen_url = settings.listen_url.get_secret_value() or url
+            database = Database(settings, store, await store.vitals(), listen_url)
+            for check in DATABASE_CHECKS:
+                async for finding in check(database):
+                    yield finding
+                if database.vitals.platform_gone:
+                    return  # Nothing that the platform is asked for can be read.
+    except SmarterAuthError as error:
+        name = "schema" if isinstance(error, SchemaError) else "database"
+        yield Finding("problem", name, error.message, error.hint, error.exit_code)
+
+
+async def _grants(database: Database) -> AsyncIterator[Finding]:
+    lacking = await database.store.lacking_privileges()
+    if lacking:
+        role = database.vitals.role
+        yield Finding(
+            "problem",
+            "grants",
+            f"The role {role} may not do what a worker has to: {'; '.join(lacking)}.",
+            f"Run, as the owner of the schema: smarter-auth db migrate --runtime-role {role}",
+        )
+    if await database.store.may_change_audit():
+        yield Finding(
+            "warning",
+            "audit",
+            "The role that requests are decided as may change and delete what the audit says.",
+            _AS_RUNTIME,
+        )
+
+
+async def _triggers(database: Database) -> AsyncIterator[Finding]:
+    for name in database.vitals.missing_triggers:
+        table, _, trigger = name.partition(".")
+        yield Finding(
+            "problem",
+            "triggers",
+            f"The trigger {name} is missing or disabled: changes go unheard, and nothing is kept past MAX_STALENESS_S.",
+            f"Run: ALTER TABLE smarter_auth.{table} ENABLE ALWAYS TRIGGER {trigger}. If it was dropped, run its "
+            "CREATE TRIGGER first, which stands in smarter_auth_mw/postgres/sql/migrations.",
+        )
+
+
+async def _platform(database: Database) -> AsyncIterator[Finding]:
+    """What has become of the tables of an attached platform."""
+    for name in database.vitals.platform_gone:
+        yield Finding(
+            "problem",
+            "platform",
+            f"The platform's column {name} is gone: every resource answers 503.",
+            "Run: smarter-auth db migrate. Where it refuses, upgrade smarter_auth_mw, or: smarter-auth db detach",
+        )
+    for name in database.vitals.platform_missing:
+        table, _, trigger = name.partition(".")
+        yield Finding(
+            "problem",
+            "platform",
+            f"The trigger {name} on the platform's table is missing or disabled: changes go unheard, and nothing is"
+            " kept past MAX_STALENESS_S.",
+            "Run: smarter-auth db migrate. One that was disabled:"
+            f" ALTER TABLE {table} ENABLE TRIGGER {trigger}, in the platform's schema.",
+        )
+
+
+async def _listening(database: Database) -> AsyncIterator[Finding]:
+    settings = database.settings
+    if not listens(settings):
+        yield Finding(
+            "warning",
+            "listen",
+            f"Notifications are not heard: a revocation takes up to HEARTBEAT_S ({settings.heartbeat_s:g} s).",
+            f"{_PAST_THE_POOLER}.",
+        )
+        return
+    where = mask_url(database.listen_url)
+    heard = await _reached("listen", is_heard(database.listen_url, database.store.notify, timeout_s=PATIENCE_S))
+    if isinstance(heard, Finding):
+        yield heard
+    elif not heard:
+        yield Finding(
+            "problem",
+            "listen",
+            f"A notification was not heard at {where}: is that a transaction pooler?",
+            f"{_PAST_THE_POOLER}, and SMARTER_AUTH_STATEMENT_CACHE_SIZE=0 where DATABASE_URL leads through it.",
+        )
+
+
+async def _heartbeat(database: Database) -> AsyncIterator[Finding]:
+    settings = database.settings
+
+    async def beat() -> tuple[str, float]:
+        async with open_wire(
+            database.listen_url,
+            lambda _: None,
+            listens=False,
+            timeout_s=settings.query_timeout_s,
+            statement_cache_size=settings.statement_cache_size,
+        ) as wire:
+            await wire.beat(None)  # The first one prepares the statement.
+            sent_s = time.monotonic()
+            return (await wire.beat(None)).server, time.monotonic() - sent_s
+
+    answered = await _reached("heartbeat", beat())
+    if isinstance(answered, Finding):
+        yield answered
+        return
+    server, took_s = answered
+    if server != database.vitals.server:
+        yield Finding(
+            "problem",
+            "heartbeat",
+            "SMARTER_AUTH_DATABASE_URL and SMARTER_AUTH_LISTEN_URL lead to different databases: changes go unheard.",
+            "Let both lead to the same database of the same primary.",
+        )
+    if took_s >= settings.heartbeat_s:
+        yield Finding(
+            "warning",
+            "heartbeat",
+            f"A heartbeat takes {took_s * 1000:.1f} ms, and HEARTBEAT_S is {settings.heartbeat_s * 1000:g} ms.",
+            "Raise SMARTER_AUTH_HEARTBEAT_S, and SMARTER_AUTH_MAX_STALENESS_S with it, or move closer to the database.",
+        )
+
+
+async def _clock(database: Database) -> AsyncIterator[Finding]:
+    before_s = time.time()
+    there_s = await database.store.now_s()
+    after_s = time.time()
+    skew_s = there_s - (before_s + after_s) / 2
+    if abs(skew_s) > MAX_SKEW_S + (after_s - before_s) / 2:
+        what = "ahead of" if skew_s > 0 else "behind"
+        yield Finding(
+            "warning",
+            "clock",
+            f"The database's clock is {abs(skew_s):.1f} s {what} this machine's, by which keys expire.",
+            "Keep the clocks of both with NTP (chrony, systemd-timesyncd).",
+        )
+
+
+async def _connections(database: Database) -> AsyncIterator[Finding]:
+    needed, left = database.settings.pool_max + 1, database.vitals.connections_left
+    if left < needed:
+        yield Finding(
+            "warning",
+            "connections",
+            f"The database has {left} connections left, and a worker may take {needed}: POOL_MAX and one to listen.",
+            "Lower SMARTER_AUTH_POOL_MAX, raise the server's max_connections, or put a pooler in between.",
+        )
+
+
+DATABASE_CHECKS: Sequence[Callable[[Database], AsyncIterator[Finding]]] = (
+    _platform,
+    _grants,
+    _triggers,
+    _listening,
+    _heartbeat,
+    _clock,
+    _connections,
+)
+
+
+async def of_cache(settings: Settings) -> AsyncIterator[Finding]:
+    """Whether the shared cache keeps what it is given."""
+    url = settings.cache_url.get_secret_value()
+    try:
+        backend = backend_of(url)
+    except SmarterAuthError as error:
+        yield Finding("problem", "cache", error.message, error.hint)
+        return
+    if backend is None:
+        return
+    key, value = f"smarter_auth:doctor:{uuid4().hex}", b"doctor"
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            await backend.set(key, value, ttl=1, timeout=0)
+            found = await backend.get(key, timeout=0)
+            if found != value:
+                raise ValueError("It has something else.")
+    except Exception as error:
+        # Not the error's text, which may quote what the server sent.
+        yield Finding(
+            "problem",
+            "cache",
+            f"The shared cache {mask_url(url)} does not answer as it should ({type(error).__name__}).",
+            "Is it running there, SMARTER_AUTH_CACHE_URL right, and may this user read and write?",
+            3,
+        )
+    finally:
+        await backend.close()
+
+
+def of_proxies(settings: Settings) -> Iterator[Finding]:
+    """Whether anyone may say where they come from."""
+    for network in settings.trusted_proxies:
+        if ipaddress.ip_network(network, strict=False).prefixlen == 0:
+            yield Finding(
+                "problem",
+                "proxies",
+                f"SMARTER_AUTH_TRUSTED_PROXIES={network} trusts everybody: anyone may say by a header who they are.",
+                "Name the addresses of your proxies, and nothing else.",
+            )
+    if os.environ.get("FORWARDED_ALLOW_IPS", "").strip() == "*":
+        yield Finding(
+            "warning",
+            "proxies",
+            "FORWARDED_ALLOW_IPS=* has uvicorn and gunicorn believe forwarded headers from anybody.",
+            "Take it out, and start uvicorn with --no-proxy-headers, as smarter-auth serve does.",
+        )
+
+
+async def _reached(check: str, asked: Awaitable[T]) -> T | Finding:
+    try:
+        return await asked
+    except SmarterAuthError as error:
+        return Finding("problem", check, error.message, error.hint, error.exit_code)

@@ -1,0 +1,276 @@
+"""Configuration: every setting, its default and its rule; all mistakes told together."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import unquote_plus, urlsplit
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+
+from smarter_auth_mw.config import origins as sources
+from smarter_auth_mw.config.origins import DEFAULT, PREFIX, Source
+from smarter_auth_mw.errors import ConfigurationError, Mistake
+
+EXAMPLES = {
+    "database_url": "must be set: postgresql://USER@HOST/DATABASE, or embedded: for the bundled one",
+    "routes": "must be set: which paths are resources, for example  bot /bots/{ref:int}  or  preset:smarter",
+}
+WAYS = ("token", "bearer", "x-api-key")
+
+_PASSWORD = re.compile(r"(?:(?<=://)|^(?!\w+://))([^/@]*?:).*(?=@)", re.DOTALL)
+_PARAMETER = re.compile(r"(?<=[?&])([^=&#]*)=[^&#]*")
+_SECRET = re.compile(r"password|passwd|secret|token", re.IGNORECASE)
+
+
+def mask_url(url: str) -> str:
+    """The URL with its password replaced, and every parameter that is called like one, as it may be printed."""
+    return _PARAMETER.sub(_masked, _PASSWORD.sub(r"\1***", url))
+
+
+def _masked(parameter: re.Match[str]) -> str:
+    return f"{parameter[1]}=***" if _SECRET.search(unquote_plus(parameter[1])) else parameter[0]
+
+
+def _split(separators: str) -> BeforeValidator:
+    def split(value: Any) -> Any:
+        if isinstance(value, str):
+            value = re.split(f"[{separators}]", value)
+        if not isinstance(value, list | tuple | set | frozenset) or any(
+            isinstance(item, dict | list) for item in value
+        ):
+            raise ValueError("one text, or a list of texts")
+        return tuple(stripped for item in value if (stripped := str(item).strip()))
+
+    return BeforeValidator(split)
+
+
+_TEXTS = WithJsonSchema({"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]})
+Words = Annotated[tuple[str, ...], _split(",;\n"), _TEXTS]
+Lines = Annotated[tuple[str, ...], _split("\n"), _TEXTS]
+"""A ``;`` separates too, but not within a comment: whoever knows the grammar splits there."""
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class RouteSettings(BaseModel):
+    """What finding the resource of a request depends on; it has no opinion on other settings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=True)
+
+    required: ClassVar[tuple[str, ...]] = ()
+    is_complete: ClassVar[bool] = False
+    """Whether there are no settings but these."""
+
+    _sources: dict[str, Source] = PrivateAttr(default_factory=dict)
+
+    routes: Lines = Field(
+        default=(), validate_default=True, description="KIND PATTERN [always], none PATH, or preset:NAME, one a line"
+    )
+    mounts: Words = Field(default=(), description="path prefixes that the app takes off by itself")
+    api_domains: Words = Field(default=(), description="domains below which a host names a resource")
+    platform_domains: Words = Field(default=(), description="domains of the platform's own console")
+    default_account: str = Field(default="default", description="the account of whatever names none")
+    trusted_proxies: Words = Field(default=(), description="addresses or networks whose forwarded headers count")
+    live_path: str = Field(default="", description="a path that answers while the process does; empty: off")
+    ready_path: str = Field(default="", description="a path that tells whether requests can be decided; empty: off")
+    metrics_path: str = Field(default="", description="a path with the metrics for Prometheus; empty: off")
+
+    @field_validator("database_url", "routes", check_fields=False)
+    @classmethod
+    def _required(cls, value: Any, info: ValidationInfo) -> Any:
+        if info.field_name in cls.required and not (
+            value.get_secret_value() if isinstance(value, SecretStr) else value
+        ):
+            raise ValueError(EXAMPLES[info.field_name])
+        return value
+
+    @field_validator("mounts")
+    @classmethod
+    def _mounts(cls, mounts: tuple[str, ...]) -> tuple[str, ...]:
+        for mount in mounts:
+            if not mount.startswith("/") or mount == "/":
+                raise ValueError(f"a path prefix begins with / and names something: {mount!r}")
+        return tuple(mount.rstrip("/") for mount in mounts)
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _trusted_proxies(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
+        for network in networks:
+            ipaddress.ip_network(network, strict=False)
+        return networks
+
+    @field_validator("realm", "default_account", check_fields=False)
+    @classmethod
+    def _quotable(cls, text: str) -> str:
+        if not re.fullmatch(r"[!#-\[\]-~]([ !#-\[\]-~]*[!#-\[\]-~])?", text):
+            raise ValueError("printable ASCII without quotes and backslashes, and not empty")
+        return text
+
+    def __init__(self, **values: Any) -> None:
+        found, mistakes = sources.read(values)
+        if self.is_complete:
+            mistakes += [mistake for source in found for mistake in source.unknown(type(self).model_fields)]
+        origin = {
+            name: source for source in reversed(found) for name in source.values if name in type(self).model_fields
+        }
+        try:
+            super().__init__(**{name: source.values[name] for name, source in origin.items()})
+        except ValidationError as error:
+            told = error.errors(include_url=False, include_context=False)
+            mistakes += [_located(_mistake(details), origin) for details in told]
+        if mistakes:
+            raise ConfigurationError(mistakes)
+        self._sources = origin
+
+    def source(self, name: str) -> str:
+        """Where a setting comes from: ``arguments``, ``environment``, the path of a file, or ``default``."""
+        return self._sources[name].name if name in self._sources else DEFAULT
+
+    @property
+    def files(self) -> list[str]:
+        """The paths of the files that settings come from."""
+        return sorted({source.name for source in self._sources.values() if source.is_file})
+
+    def located(self, mistakes: Iterable[Mistake]) -> list[Mistake]:
+        """Mistakes that were found later, each with the file that its setting comes from."""
+        return [_located(mistake, self._sources) for mistake in mistakes]
+
+
+class Settings(RouteSettings):
+    """The configuration: from keyword arguments, then ``SMARTER_AUTH_*``, then ``.env``, then ``smarter_auth.toml``.
+
+    Durations end in ``_s`` and are seconds. Raises ``ConfigurationError`` with every mistake at once, and no
+    password in it. What only the grammar of routes can tell is checked where they are compiled.
+    """
+
+    required: ClassVar[tuple[str, ...]] = ("database_url", "routes")
+    is_complete: ClassVar[bool] = True
+
+    database_url: SecretStr = Field(
+        default=SecretStr(""), validate_default=True, description="postgresql://…, or embedded: / embedded:///DIR"
+    )
+    listen_url: SecretStr = Field(
+        default=SecretStr(""), description="the primary, directly, when DATABASE_URL is a pooler"
+    )
+    cache_url: SecretStr = Field(default=SecretStr("memory://"), description="memory://, redis://… or memcached://…")
+    credentials: Words = Field(default=WAYS, description="accepted ways: token, bearer, x-api-key")
+    realm: str = Field(default="smarter", description="the realm in the challenge")
+    require: Literal["bound", "active"] = Field(default="bound", description="active: deactivating the last key opens")
+    open_bad_token: Literal["ignore", "reject"] = Field(default="ignore", description="a bad token on an open resource")
+    preflight: Literal["protect", "pass"] = Field(
+        default="protect", description="pass: real CORS preflights reach the app"
+    )
+    cache_ttl_s: Positive = Field(default=300, description="how long an entry is kept")
+    negative_ttl_s: Positive = Field(default=30, description="how long it is kept that there is nothing")
+    heartbeat_s: Positive = Field(default=1, description="how often the database is asked what has changed")
+    max_staleness_s: Positive = Field(default=5, description="how old an answer may be, whatever fails")
+    stale_if_error_s: NotNegative = Field(
+        default=0, description="how much longer a grant serves while the store is down"
+    )
+    max_entries: int = Field(default=100_000, ge=1, description="resources kept in the process")
+    max_bindings: int = Field(default=1_000_000, ge=1, description="bindings kept in the process")
+    pool_min: int = Field(default=1, ge=0, description="connections kept open")
+    pool_max: int = Field(default=8, ge=1, description="connections at the most")
+    query_timeout_s: Positive = Field(default=2, description="how long a query may take")
+    statement_cache_size: int = Field(
+        default=100, ge=0, description="prepared statements; 0 behind a transaction pooler"
+    )
+    failed_attempts: str = Field(
+        default="30/minute", description="failed attempts per peer network and resource; empty: off"
+    )
+    hide_credentials: bool = Field(default=False, description="take the credentials out before the app sees them")
+    error_format: Literal["problem", "smarter"] = Field(default="problem", description="the body of a rejection")
+    verify_router: bool = Field(default=False, description="development: compare with what the router chose")
+    audit: Literal["none", "denials", "all"] = Field(default="denials", description="which requests are audited")
+    usage_flush_s: Positive = Field(default=5, description="how often usage is written")
+
+    def __init__(self, **values: Any) -> None:  # Type checkers would ask for SecretStr and tuples otherwise.
+        super().__init__(**values)
+
+    @field_validator("database_url", "listen_url")
+    @classmethod
+    def _database_url(cls, url: SecretStr) -> SecretStr:
+        if url.get_secret_value() and _scheme(url) not in {"postgresql", "postgres", "embedded"}:
+            raise ValueError("a URL that begins with postgresql:// or embedded:")
+        return url
+
+    @field_validator("cache_url")
+    @classmethod
+    def _cache_url(cls, url: SecretStr) -> SecretStr:
+        if _scheme(url) not in {"memory", "redis", "rediss", "unix", "memcached"}:
+            raise ValueError("a URL that begins with memory://, redis://, rediss://, unix:// or memcached://")
+        return url
+
+    @field_validator("credentials")
+    @classmethod
+    def _credentials(cls, ways: tuple[str, ...]) -> tuple[str, ...]:
+        ways = tuple(dict.fromkeys(way.lower() for way in ways))
+        if not ways or not set(ways) <= set(WAYS):
+            raise ValueError("one or more of token, bearer, x-api-key")
+        return ways
+
+    @field_validator("failed_attempts")
+    @classmethod
+    def _failed_attempts(cls, rate: str) -> str:
+        if rate and not re.fullmatch(r"[1-9]\d{0,6}/(second|minute|hour|day)", rate):
+            raise ValueError("NUMBER/second, /minute, /hour or /day; empty: off")
+        return rate
+
+    @model_validator(mode="after")
+    def _together(self) -> Settings:
+        if self.pool_min > self.pool_max:
+            raise ValueError(f"POOL_MIN={self.pool_min} is more than POOL_MAX={self.pool_max}")
+        if self.heartbeat_s >= self.max_staleness_s:
+            raise ValueError(
+                f"HEARTBEAT_S={self.heartbeat_s:g} must be less than MAX_STALENESS_S={self.max_staleness_s:g}"
+            )
+        return self
+
+
+class DatabaseSettings(Settings):
+    """The same for commands that look at the database alone, and need no routes."""
+
+    required: ClassVar[tuple[str, ...]] = ("database_url",)
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**values)
+
+
+def _scheme(url: SecretStr) -> str:
+    return urlsplit(url.get_secret_value()).scheme
+
+
+def _located(mistake: Mistake, origin: dict[str, Source]) -> Mistake:
+    source = origin.get(mistake.variable.removeprefix(PREFIX).lower())
+    return source.located(mistake) if source else mistake
+
+
+def _mistake(details: Any) -> Mistake:
+    rule = details["msg"].removeprefix("Value error, ")
+    if not details["loc"]:
+        return Mistake("settings", "", rule)
+    return Mistake(PREFIX + str(details["loc"][0]).upper(), _shown(details["input"]), rule)
+
+
+def _shown(value: Any) -> str:
+    """The value less what is secret in it: nobody knows what stands in a table."""
+    items = value if isinstance(value, list | tuple) else [value]
+    if any(isinstance(item, dict | list) for item in items):
+        return "a table"
+    texts = [item.get_secret_value() if isinstance(item, SecretStr) else str(item) for item in items]
+    return mask_url(", ".join(texts))[:200]

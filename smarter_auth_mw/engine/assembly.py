@@ -1,0 +1,293 @@
+"""The parts of one event loop: opened together, wired to each other, and closed together."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from functools import partial
+from typing import Any, Literal, Protocol
+
+from aiocache.base import BaseCache
+from anyio import CancelScope, to_thread
+
+from smarter_auth_mw.authentication.authenticator import Authenticator
+from smarter_auth_mw.authentication.known_tokens import KnownTokens
+from smarter_auth_mw.authentication.throttle import Throttle, open_throttle
+from smarter_auth_mw.cache.changes import Changes
+from smarter_auth_mw.cache.entries import Cache, Limits
+from smarter_auth_mw.cache.listener import Listener, Wire
+from smarter_auth_mw.cache.shared import SharedCounts, SharedTier, backend_of
+from smarter_auth_mw.config.settings import Settings
+from smarter_auth_mw.engine.health import Health
+from smarter_auth_mw.errors import SmarterAuthError
+from smarter_auth_mw.log import log
+from smarter_auth_mw.observers.hub import Observers
+from smarter_auth_mw.postgres.embedded import cluster as embedded
+from smarter_auth_mw.postgres.notifications import open_wire
+from smarter_auth_mw.postgres.pool import open_pool
+from smarter_auth_mw.postgres.store import Store
+
+Role = Literal["owner", "runtime"]
+KnowDomains = Callable[[Iterable[tuple[str, str]]], object]
+Connect = Callable[[Callable[[str], None]], AbstractAsyncContextManager[Wire]]
+
+CHANGES_KEPT = timedelta(hours=1)
+"""How long a worker may be cut off without having to flush its cache."""
+PURGE_EVERY_S = 600.0
+DOMAINS_PAUSE_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What is open on one event loop."""
+
+    store: Store
+    cache: Cache
+    changes: Changes
+    listener: Listener
+    authenticator: Authenticator
+    shared: SharedCounts
+    health: Health
+    throttle: Throttle | None
+
+
+class StandIn(Protocol):
+    """What takes the place of database, shared cache and clock; ``connect`` opens the wire that changes come by."""
+
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def store(self) -> Store: ...
+    @property
+    def connect(self) -> Connect: ...
+    def clock(self) -> float: ...
+    def throttle(self, rate: str) -> Throttle | None: ...
+    def opened(
+        self, parts: Parts, know_domains: KnowDomains, observers: Observers | None
+    ) -> AbstractContextManager[None]: ...
+
+
+class _Place:
+    """Where a stand-in is put, for the whole process; nobody but ``smarter_auth_mw.testing`` does."""
+
+    stand_in: StandIn | None = None
+
+
+PLACE = _Place()
+
+
+def own_settings() -> Settings:
+    """What a middleware is configured by that was given no settings; raises ConfigurationError."""
+    return PLACE.stand_in.settings if PLACE.stand_in else Settings()
+
+
+@asynccontextmanager
+async def open_parts(
+    settings: Settings, know_domains: KnowDomains = lambda _: None, observers: Observers | None = None
+) -> AsyncIterator[Parts]:
+    """Everything that decides requests, listening to what changes. Raises ``UnavailableError`` or ``SchemaError``.
+
+    ``know_domains`` is told which custom domains there are, before anything is decided and whenever they may change.
+    What ``observers`` have seen is written to the store.
+    """
+    if (stand_in := PLACE.stand_in) is not None:
+        throttle, connect = stand_in.throttle(settings.failed_attempts), stand_in.connect
+        parts = _assembled(settings, stand_in.store, throttle, None, connect, stand_in.clock)
+        async with _running(parts, settings, know_domains, observers):
+            with stand_in.opened(parts, know_domains, observers):
+                yield parts
+        return
+    cache_url = settings.cache_url.get_secret_value()
+    async with (
+        database_url(settings) as url,
+        _pool(settings, url) as pool,
+        open_throttle(settings.failed_attempts, cache_url) as throttle,
+        _backend(cache_url) as backend,
+    ):
+        connect = partial(
+            open_wire,
+            settings.listen_url.get_secret_value() or url,
+            listens=listens(settings),
+            timeout_s=settings.query_timeout_s,
+            statement_cache_size=settings.statement_cache_size,
+        )
+        parts = _assembled(settings, Store(pool), throttle, backend, connect)
+        async with _running(parts, settings, know_domains, observers):
+            yield parts
+
+
+@asynccontextmanager
+async def _running(
+    parts: Parts, settings: Settings, know_domains: KnowDomains, observers: Observers | None
+) -> AsyncIterator[None]:
+    know_domains(await parts.store.domains())
+    async with (
+        running(parts.listener.run()),
+        running(_keeping_domains(parts, know_domains)),
+        running(_purging(parts.store)),
+        observers.flushing(parts.store, settings.usage_flush_s) if observers else nullcontext(),
+    ):
+        yield
+
+
+def _assembled(
+    settings: Settings,
+    store: Store,
+    throttle: Throttle | None,
+    backend: BaseCache | None,
+    connect: Connect,
+    clock: Callable[[], float] | None = None,
+) -> Parts:
+    changes, counts = Changes(), SharedCounts()
+    cache = Cache(store, limits(settings), changes, clock=clock or time.monotonic)
+
+    def is_followed(server: str, started: str) -> bool:
+        """A deposed primary may go on, and who is connected to it would never know; but somebody must be believed."""
+        if not server.startswith(f"{started} ") and cache.heartbeat_age_s >= settings.max_staleness_s:
+            listener.meet_anew()
+            return True
+        return server.startswith(f"{started} ")
+
+    async def met(server: str) -> None:
+        """What other workers read of another server, or of this one before it was restored, is out of reach."""
+        store.is_followed = partial(is_followed, server)
+        if backend is not None:
+            cache.shared = None
+            cache.shared = SharedTier(backend, await store.secret(), server, settings.cache_ttl_s, counts=counts)
+
+    def held(sent_at_s: float, is_coherent: bool) -> None:  # noqa: FBT001
+        if is_coherent:
+            cache.vouch(sent_at_s)
+
+    listener = Listener(
+        connect,
+        changes,
+        held,
+        met,
+        heartbeat_s=settings.heartbeat_s,
+        kept_s=2 * settings.cache_ttl_s,  # One life in the shared tier, and then one in a process.
+        clock=clock or time.monotonic,
+    )
+    authenticator = authenticator_of(settings, store, cache, changes, throttle, clock)
+    health = Health(
+        store,
+        cache,
+        listener,
+        listens=listens(settings),
+        stale_after_s=settings.max_staleness_s,
+        gone_after_s=settings.max_staleness_s + settings.stale_if_error_s,
+        kept_s=settings.cache_ttl_s,
+    )
+    return Parts(store, cache, changes, listener, authenticator, counts, health, throttle)
+
+
+def listens(settings: Settings) -> bool:
+    """Whether notifications are heard: behind a transaction pooler only where the primary itself is named too."""
+    return bool(settings.listen_url.get_secret_value() or settings.statement_cache_size)
+
+
+def authenticator_of(
+    settings: Settings,
+    store: Store,
+    cache: Cache | None = None,
+    changes: Changes | None = None,
+    throttle: Throttle | None = None,
+    clock: Callable[[], float] | None = None,
+) -> Authenticator:
+    """What decides requests; for a single one it needs nothing but the store."""
+    bounds = limits(settings)
+    changes = Changes() if changes is None else changes  # One that has heard of nothing yet is empty, and false.
+    known_tokens = KnownTokens(store, bounds, changes) if settings.open_bad_token == "reject" else None
+    cache = cache or Cache(store, bounds, changes)
+    return Authenticator(cache, settings.require, clock, throttle=throttle, known_tokens=known_tokens)
+
+
+@asynccontextmanager
+async def open_store(settings: Settings, role: Role = "runtime") -> AsyncIterator[Store]:
+    """The store of the settings' database; the bundled server runs for as long as this is open.
+
+    ``role`` counts for the bundled database alone: ``owner`` migrates it, ``runtime`` works with it. Raises
+    ``UnavailableError`` or ``SchemaError``.
+    """
+    async with database_url(settings, role) as url, _pool(settings, url) as pool:
+        yield Store(pool)
+
+
+@asynccontextmanager
+async def database_url(settings: Settings, role: Role = "runtime") -> AsyncIterator[str]:
+    """The URL of the settings' database as asyncpg takes it, starting the bundled server where that is meant."""
+    url = settings.database_url.get_secret_value()
+    if not embedded.is_embedded(url):
+        yield url
+        return
+    cluster = await to_thread.run_sync(embedded.Cluster.start, embedded.directory_of(url))
+    try:
+        yield cluster.url(role)
+    finally:
+        with CancelScope(shield=True):
+            await to_thread.run_sync(cluster.stop)
+
+
+def limits(settings: Settings) -> Limits:
+    """What the cache may keep, and for how long."""
+    return Limits(**{field.name: getattr(settings, field.name) for field in fields(Limits)})
+
+
+def _pool(settings: Settings, url: str) -> Any:
+    return open_pool(
+        url,
+        pool_min=settings.pool_min,
+        pool_max=settings.pool_max,
+        query_timeout_s=settings.query_timeout_s,
+        statement_cache_size=settings.statement_cache_size,
+    )
+
+
+@asynccontextmanager
+async def _backend(cache_url: str) -> AsyncIterator[BaseCache | None]:
+    backend = backend_of(cache_url)
+    try:
+        yield backend
+    finally:
+        if backend is not None:
+            await backend.close()
+
+
+@asynccontextmanager
+async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """The work in the background, for as long as the block lasts."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def _keeping_domains(parts: Parts, know_domains: KnowDomains) -> None:
+    """Look up the custom domains whenever a directory changed; a random host costs no query."""
+    changed = parts.changes.directory_changed
+    while True:
+        await changed.wait()
+        changed.clear()
+        try:
+            know_domains(await parts.store.domains())
+        except SmarterAuthError:
+            changed.set()
+        await asyncio.sleep(DOMAINS_PAUSE_S)
+
+
+async def _purging(store: Store) -> None:
+    """Forget old changes and old usage now and then; any worker does it for all."""
+    while True:
+        await asyncio.sleep(PURGE_EVERY_S * random.uniform(0.5, 1.5))  # noqa: S311  # spreads the fleet
+        try:
+            await store.purge_changes(CHANGES_KEPT)
+            await store.drop_old_usage()
+        except SmarterAuthError as error:
+            log("store.not_purged", "%s", error)

@@ -1,0 +1,142 @@
+"""The forward-auth shell: a proxy asks about a request in, decision out, as a status and headers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from starlette.types import Receive, Scope, Send
+
+from smarter_auth_mw.config.settings import Settings
+from smarter_auth_mw.decision import Decision, Denial, Grant, Reason
+from smarter_auth_mw.gate.dialects import OWN_TARGET, Dialect, MisreadError
+from smarter_auth_mw.guard import Wiring
+from smarter_auth_mw.http.credentials import Header
+from smarter_auth_mw.log import log
+from smarter_auth_mw.routing import hosts
+
+IDENTITY = (
+    b"x-smarter-auth-resource",
+    b"x-smarter-auth-key-id",
+    b"x-smarter-auth-key-name",
+    b"x-smarter-auth-account",
+)
+"""Who was let in, for the service behind the proxy: in every answer, and empty where it is nobody that is known."""
+STATUS = b"x-smarter-auth-status"
+"""The true status of a refusal, for a proxy that knows no others than 401 and 403."""
+
+UNAUTHORIZED, FORBIDDEN = 401, 403
+
+_PRINTABLE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
+_NOBODY: list[Header] = [(name, b"") for name in IDENTITY]
+
+
+class ForwardAuth:
+    """Answers a proxy, on any path, whether the request that it asks about may pass: for services in any language.
+
+    An ASGI app. ``dialect`` says which of the proxy's headers tell of that request. An answer of 200 lets it pass; any
+    other is the middleware's refusal, with its status, its challenge and its body. Without ``settings`` it is
+    configured by ``SMARTER_AUTH_*`` in the environment. It never raises for a mistake there:
+    ``lifespan.startup.failed`` reports it, and where no lifespan comes, what may be a resource is answered 503.
+    """
+
+    def __init__(self, dialect: Dialect, settings: Settings | None = None) -> None:
+        self._dialect = dialect
+        self._wiring = Wiring(None, settings)
+        self._misread: set[str] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["type"] == "websocket":  # Nothing that a proxy would ask with.
+            await receive()
+            await send({"type": "websocket.close"})
+        else:
+            await self._answer(scope, send)
+
+    async def _answer(self, scope: Scope, send: Send) -> None:
+        try:
+            asked = self._dialect.read(scope)
+        except MisreadError as error:
+            if self._dialect.is_told(scope) or not await self._show_page(scope, send):
+                self._report(error)
+                await self._reject(Denial(Reason.NOT_CANONICAL), send)
+            return
+        decision = await self._decide(asked)
+        if isinstance(decision, Denial):
+            await self._reject(await self._wiring.denied(decision, asked), send)
+            return
+        if decision is not None:
+            self._wiring.observe(decision, asked)
+        elif self._dialect.uri == OWN_TARGET and await self._show_page(scope, send):
+            return
+        await _send(send, 200, [(b"cache-control", b"no-store"), (b"content-length", b"0"), *identity(decision)])
+
+    async def _decide(self, asked: Scope) -> Decision | None:
+        """The decision for the request asked about; None where it names no resource."""
+        # What the dialect tells has been read; another header that tells of a host or a path may be the client's own.
+        # Our pages are the gate's, and not the service's: what is marked so is none of them.
+        told = {**hosts.without_forwarded(asked), "smarter_auth": None}
+        target = await self._wiring.resolve_surely(told)
+        if target is None:
+            return None
+        asked = {**asked, "type": _kind(asked)}
+        return self._wiring.warm(target, asked) or await self._wiring.authenticate(target, asked)
+
+    async def _show_page(self, scope: Scope, send: Send) -> bool:
+        """Answer a probe of the gate itself: live, ready, metrics; whether it was one."""
+        make = self._wiring.pages.find(scope)
+        if make is None:
+            return False
+        page = await make()
+        await _send(send, page.status, [*page.headers, *_NOBODY], page.body)
+        return True
+
+    async def _reject(self, denial: Denial, send: Send) -> None:
+        rejection = self._wiring.rejections[denial]
+        status, headers = rejection.status, [*rejection.headers, *_NOBODY]
+        if self._dialect.knows_two_refusals:
+            headers.append((STATUS, str(status).encode("ascii")))
+            status = status if status == UNAUTHORIZED else FORBIDDEN
+        await _send(send, status, headers, rejection.body)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        if self._wiring.mistakes:
+            await send({"type": "lifespan.startup.failed", "message": str(self._wiring.mistakes)})
+            raise self._wiring.mistakes
+        await self._wiring.open()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._wiring.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    def _report(self, error: MisreadError) -> None:
+        """Once for each mistake: it is in the proxy's configuration, and so in every request."""
+        if str(error) not in self._misread:
+            self._misread.add(str(error))
+            log("gate.misread", "%s; the gate speaks the dialect %s.", error, self._dialect.name)
+
+
+def identity(decision: Decision | None) -> list[Header]:
+    """Who was let in, in printable ASCII: everything else, and ``%``, is percent-encoded UTF-8."""
+    if not isinstance(decision, Grant):
+        return _NOBODY
+    principal = decision.principal
+    values = (str(decision.resource), principal.key_id, principal.key_name, principal.account)
+    return list(zip(IDENTITY, map(_printable, values), strict=True))
+
+
+def _printable(text: str) -> bytes:
+    return quote(text, safe=_PRINTABLE).encode("ascii")
+
+
+def _kind(asked: Mapping[str, Any]) -> str:
+    """A browser's WebSocket may bring its token as a subprotocol (RFC 6455 §4.1 asks for that key)."""
+    return "websocket" if any(name == b"sec-websocket-key" for name, _ in asked["headers"]) else "http"
+
+
+async def _send(send: Send, status: int, headers: list[Header], body: bytes = b"") -> None:
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,303 @@
+"""The one place that assembles concrete parts: settings in, something that answers requests out."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from starlette.types import ASGIApp, Scope
+
+from smarter_auth_mw import model_sessions as connections
+from smarter_auth_mw.authentication.authenticator import Authenticator
+from smarter_auth_mw.authentication.throttle import is_guess, window_s
+from smarter_auth_mw.config.settings import RouteSettings, Settings
+from smarter_auth_mw.decision import Decision, Denial, Reason
+from smarter_auth_mw.domain import Target
+from smarter_auth_mw.engine import health
+from smarter_auth_mw.engine.assembly import open_parts, own_settings, running
+from smarter_auth_mw.engine.health import Readiness
+from smarter_auth_mw.engine.per_loop import PerLoop
+from smarter_auth_mw.errors import ConfigurationError, SmarterAuthError, UnavailableError
+from smarter_auth_mw.http import status_pages as pages
+from smarter_auth_mw.http.credentials import Credentials, Extractor, Rejections, is_preflight
+from smarter_auth_mw.http.peers import Peers
+from smarter_auth_mw.http.status_pages import Page, Pages
+from smarter_auth_mw.log import log
+from smarter_auth_mw.metrics import multiprocess as exchange
+from smarter_auth_mw.metrics import samples as figures
+from smarter_auth_mw.metrics.samples import Figures
+from smarter_auth_mw.model_sessions import Connection
+from smarter_auth_mw.observers.audit import Audit
+from smarter_auth_mw.observers.hub import Observers
+from smarter_auth_mw.observers.refused_spellings import NearMisses
+from smarter_auth_mw.observers.usage import Usage
+from smarter_auth_mw.routing import hosts
+from smarter_auth_mw.routing.memo import Memo
+from smarter_auth_mw.routing.mounts import mounts_of
+from smarter_auth_mw.routing.router_check import RouterCheck
+from smarter_auth_mw.routing.routes import Routes
+from smarter_auth_mw.signals import Announcer
+
+LIVE = Page(b'{"status": "live"}')
+
+Resolve = Callable[[Mapping[str, Any]], Target | Denial | None]
+
+
+class Wiring:
+    """Everything that a shell needs, made from the settings; it keeps their mistakes and never raises for them."""
+
+    def __init__(self, app: Any, settings: Settings | None = None) -> None:
+        self.mistakes: ConfigurationError | None = None
+        self.settings, self.routes = self._configured(app, settings)
+        known = self.settings or Settings.model_construct()  # the defaults, which are enough to refuse everything
+        self.extractors = {
+            "http": Extractor(known.credentials),
+            "websocket": Extractor((*known.credentials, "subprotocol")),
+        }
+        self.rejections = Rejections(
+            known.credentials, known.realm, known.error_format, throttled_for_s=window_s(known.failed_attempts)
+        )
+        self.hides_credentials = known.hide_credentials
+        is_plain = self.routes is not None and known.preflight == "protect"
+        self.resolve: Resolve = self.routes.resolve if self.routes and is_plain else self._resolve
+        """What a request names; where hosts are minded, None may mean that one is not known yet."""
+        self._is_plain = is_plain
+        self.by_path: Memo[tuple[str, bytes | None, str]] = Memo()
+        """What a request names, where its path alone tells; else empty."""
+        self._peers = Peers(known.trusted_proxies)
+        self._near_misses = NearMisses(self.resolve)
+        self._usage, self._audit = Usage(), Audit(known.audit, self._peers.network)
+        self._observers = Observers(self._usage, self._audit)
+        self.observe, self.passed = self._observers.observe, self._observers.passed
+        self._announcer = Announcer(app, self._credentials_of, self._observers.note, self._observers.add)
+        self.authenticate: Callable[[Target | Denial, Mapping[str, Any]], Awaitable[Decision]] = self._authenticate
+        """The decision of the running loop's authenticator, whose connections are opened if need be."""
+        self._is_traced = False
+        pages_ = ((known.live_path, _live), (known.ready_path, self._ready), (known.metrics_path, _metrics))
+        self.pages = Pages({path: make for path, make in pages_ if path})
+        self._is_outage = False
+        self._ignored: set[str] = set()
+        self.unrouted_kinds: frozenset[str] = frozenset()
+        """Protected, and open by the configuration: readiness is degraded while there is one."""
+        self._claims: frozenset[tuple[str, str]] | None = None
+        self._own_domains = set(map(hosts.normal, (*known.platform_domains, *known.api_domains)))
+        self.is_sure = False
+        """Whether it is known which custom domains there are."""
+        self.minds_hosts = True
+        """Whether a host may name a resource, as far as is known."""
+        self.parts = PerLoop(self._opened)
+        self._connections: dict[Authenticator, Connection] = {}
+        self._closed: dict[int, Figures] = {}
+        """What was counted by parts that are closed, by the process that they were of."""
+        self.was_opened = False
+        """On any event loop."""
+        self.authenticator = self.parts.ready
+        connections.register(self)
+        figures.watch(self)
+
+    def _configured(self, app: Any, settings: Settings | None) -> tuple[Settings | None, Routes | None]:
+        """The settings and the routes, as far as they can be read; what is wrong with them is noted, and told."""
+        routes = None
+        try:
+            settings = settings or own_settings()
+        except ConfigurationError as error:
+            self._note(error)
+        try:
+            routes = compile_routes(settings or RouteSettings(), app)
+        except ConfigurationError as error:
+            self._note(error)
+        if self.mistakes:
+            log("settings.mistaken", "%s", self.mistakes)
+        return settings, routes
+
+    def _report(self, error: SmarterAuthError) -> None:
+        """Once for each outage: every request tries to open what could not be opened."""
+        if not self._is_outage:
+            self._is_outage = True
+            log("store.unavailable", "%s %s", error, error.hint)
+
+    def _note(self, error: ConfigurationError) -> None:
+        known = self.mistakes.mistakes if self.mistakes else ()
+        named = {mistake.variable for mistake in known}
+        self.mistakes = ConfigurationError((*known, *(new for new in error.mistakes if new.variable not in named)))
+
+    def _resolve(self, scope: Mapping[str, Any]) -> Target | Denial | None:
+        if self.routes is None:
+            return Denial(Reason.UNAVAILABLE, detail="the routes have mistakes")
+        target = self.routes.resolve(scope)
+        return None if isinstance(target, Target) and is_preflight(scope) else target
+
+    async def resolve_surely(self, scope: Mapping[str, Any]) -> Target | Denial | None:
+        """The same; a host that may be a custom domain is refused until it is known which ones there are."""
+        target = self.resolve(scope)
+        if target is not None or self.is_sure or not self.may_be_custom(scope) or self.pages.find(scope):
+            return target
+        try:
+            await self.parts.get()
+        except SmarterAuthError as error:
+            self._report(error)
+            return Denial(Reason.UNAVAILABLE, detail="which custom domains there are is not known yet")
+        return self.resolve(scope)
+
+    def may_be_custom(self, scope: Mapping[str, Any]) -> bool:
+        """Whether the request's host may be a custom domain: not an address, not a single label, and not our own."""
+        try:
+            asked = {hosts.normal(host) for host in hosts.asked_for(scope["headers"]).hosts}
+        except hosts.BadHostError:
+            return True  # A careless router may still make one of it.
+        return any(hosts.problem(host) is None and host not in self._own_domains for host in asked)
+
+    def trusted(self, scope: Scope) -> Scope:
+        """The scope, without forwarded hosts and paths where its peer is nobody whose word counts."""
+        if self.routes is None or not self.routes.reads_hosts or self._peers.is_trusted(scope):
+            return scope
+        return hosts.without_forwarded(scope)
+
+    def verified(self, app: ASGIApp) -> ASGIApp:
+        """The app, or in development the app with a check whether its router agrees with us."""
+        is_checked = self.settings is not None and self.settings.verify_router
+        return RouterCheck(app, self.routes) if is_checked and self.routes else app
+
+    def warm(self, target: Target | Denial, scope: Mapping[str, Any]) -> Decision | None:
+        """The decision if the facts are at hand on the running loop: no waiting, no I/O."""
+        if isinstance(target, Denial):
+            return target
+        authenticator = self.authenticator()
+        if authenticator is None:
+            return None
+        return authenticator.warm(target, scope["headers"], self.extractors[scope["type"]])
+
+    async def _authenticate(self, target: Target | Denial, scope: Mapping[str, Any]) -> Decision:
+        if isinstance(target, Denial):
+            return target
+        credentials = self._credentials_of(scope)
+        try:
+            authenticator = await self.parts.get()
+        except SmarterAuthError as error:
+            self._report(error)
+            return Denial(Reason.UNAVAILABLE, detail=error.message)
+        self._is_outage = False
+        return await authenticator.authenticate(target, credentials, self._peers.network(scope))
+
+    def _credentials_of(self, scope: Mapping[str, Any]) -> Credentials:
+        return self.extractors[scope["type"]](scope["headers"])
+
+    def _trace(self) -> None:
+        """Tell OpenTelemetry of decisions, where the process has a provider; who has one has loaded it by now."""
+        if self._is_traced or "opentelemetry.trace" not in sys.modules:
+            return
+        from smarter_auth_mw.observers import tracing
+
+        if tracing.is_on():
+            self._is_traced = True
+            self._observers.add(tracing.observe)
+            self.authenticate = tracing.traced(self._authenticate)
+
+    async def denied(self, denial: Denial, scope: Mapping[str, Any]) -> Denial:
+        """What the peer is to be told of a denial: that one, or that it has failed too often. Observers hear of it."""
+        self._near_misses.note(denial, scope["path"])
+        authenticator = self.authenticator()
+        if authenticator is not None and is_guess(denial):
+            denial = await authenticator.throttled(denial, self._peers.network(scope))
+        self.observe(denial, scope)
+        return denial
+
+    async def open(self) -> None:
+        """Open the running loop's connections; a database that is down is reported, and tried again by requests."""
+        try:
+            await self.parts.get()
+        except SmarterAuthError as error:
+            self._report(error)
+
+    async def connection(self) -> Connection:
+        """What the models of an app behind this work on, on the running loop; raises ``UnavailableError``."""
+        return self._connections[await self.parts.get()]
+
+    def figures(self) -> Figures:
+        """What has been counted in this process."""
+        pid = os.getpid()
+        here = [one.parts for one in list(self._connections.values()) if one.pid == pid]
+        own = figures.of_middleware(self._usage, self._audit, self._observers, self._near_misses)
+        return figures.merged([own, self._closed.get(pid, {}), *map(figures.of_parts, here)])
+
+    async def readiness(self) -> Readiness:
+        """Whether requests can be decided on the running loop, whose connections are opened if need be."""
+        try:
+            connection = await self.connection()
+        except SmarterAuthError as error:
+            self._report(error)
+            return Readiness(can_decide=False, reasons=(health.reason_of(error),))
+        found = await connection.parts.health.readiness()
+        return found.and_also([health.UNROUTED] if self.unrouted_kinds else [])
+
+    async def _ready(self) -> Page:
+        return (await self.readiness()).page()
+
+    async def close(self) -> None:
+        """Close the running loop's connections."""
+        await self.parts.close()
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[Authenticator]:
+        self.was_opened = True
+        self._trace()
+        if self.mistakes is not None or self.settings is None:
+            raise self.mistakes or UnavailableError()
+        async with open_parts(self.settings, self._know_domains, self._observers) as parts:
+            self._connections[parts.authenticator] = Connection(parts, self.settings)
+            self._know_kinds(await parts.store.protected_kinds())
+            try:
+                async with running(exchange.publishing()):
+                    yield parts.authenticator
+            finally:
+                del self._connections[parts.authenticator]
+                counted = figures.only_counted(figures.of_parts(parts))
+                self._closed[os.getpid()] = figures.merged([self._closed.get(os.getpid(), {}), counted])
+
+    def _know_kinds(self, protected: frozenset[str]) -> None:
+        """Warn once of kinds that somebody protects, and no line names: what the settings alone cannot tell."""
+        unrouted = protected.difference(self.routes.kinds if self.routes else ())
+        for kind in sorted(unrouted - self.unrouted_kinds):
+            log("routes.missing", "resources of the kind %s are protected, and no line of ROUTES names it", kind)
+        self.unrouted_kinds = unrouted
+
+    def _know_domains(self, claims: Iterable[tuple[str, str]]) -> None:
+        known, self._claims = self._claims, frozenset(claims)
+        if self.routes is not None and known != self._claims:
+            ignored = self.routes.replace_domains(self._claims)
+            for told in set(ignored) - self._ignored:
+                log("domain.ignored", "%s", told)
+            self._ignored = set(ignored)
+            self.is_sure, self.minds_hosts = True, self.routes.reads_hosts
+            self.by_path = Memo() if self.minds_hosts or not self._is_plain else self.routes.memo
+
+
+def compile_routes(settings: RouteSettings, app: Any = None) -> Routes:
+    """The routes of the settings, with the mounts that the app itself tells of; raises ConfigurationError."""
+    try:
+        routes = Routes.parse(
+            settings.routes,
+            mounts=(*settings.mounts, *mounts_of(app)),
+            api_domains=settings.api_domains,
+            platform_domains=settings.platform_domains,
+            default_account=settings.default_account,
+        )
+        mistakes = list(pages.mistakes_of(settings, lambda path: routes.explain({"path": path}).result))
+        if mistakes:
+            raise ConfigurationError(mistakes)
+    except ConfigurationError as error:
+        raise ConfigurationError(settings.located(error.mistakes), hint=error.hint) from None
+    return routes
+
+
+async def _live() -> Page:
+    return LIVE
+
+
+async def _metrics() -> Page:
+    from smarter_auth_mw.metrics import prometheus as metrics
+
+    return await metrics.page()

@@ -1,0 +1,113 @@
+"""Pages of the middleware's own, where the configuration asks for them: they say how it is, and ask no app."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from smarter_auth_mw.config.origins import PREFIX
+from smarter_auth_mw.config.settings import RouteSettings
+from smarter_auth_mw.errors import Mistake
+
+SETTINGS = ("live_path", "ready_path", "metrics_path")
+
+_PLAIN = re.compile(r"(?:/(?!\.\.?(?:/|$))[A-Za-z0-9._~-]+)+")
+_RULE = "a plain path, as /livez: letters, digits and -._~ between slashes, and no slash at its end"
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A complete answer."""
+
+    body: bytes
+    status: int = 200
+    media_type: str = "application/json"
+    more_headers: tuple[tuple[bytes, bytes], ...] = ()
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return [
+            (b"content-type", self.media_type.encode("ascii")),
+            (b"content-length", str(len(self.body)).encode("ascii")),
+            (b"cache-control", b"no-store"),
+            *self.more_headers,
+        ]
+
+
+Make = Callable[[], Awaitable[Page]]
+
+NOT_ALLOWED = Page(b'{"status": "method_not_allowed"}', 405, more_headers=((b"allow", b"GET, HEAD"),))
+"""RFC 9110 §15.5.6 asks for the header."""
+
+
+async def _not_allowed() -> Page:
+    return NOT_ALLOWED
+
+
+class Pages:
+    """Which path is which page.
+
+    They are looked for behind the routes: a path that belongs to a resource never is one, and a request for a resource
+    pays nothing for them.
+    """
+
+    def __init__(self, pages: Mapping[str, Make]) -> None:
+        self._pages = dict(pages)
+
+    def __bool__(self) -> bool:
+        return bool(self._pages)
+
+    def find(self, scope: Mapping[str, Any]) -> Make | None:
+        """What makes the page that an HTTP request asks for: by exactly its path, with or without the ``root_path``."""
+        if not self._pages or scope["type"] != "http" or "smarter_auth" in scope:
+            return None
+        if b"%" in (scope.get("raw_path") or b""):
+            return None
+        path = scope["path"]
+        found = self._pages.get(path) or self._pages.get(path.removeprefix(scope.get("root_path", "")))
+        return _not_allowed if found and scope["method"] not in ("GET", "HEAD") else found
+
+    def before(self, app: ASGIApp) -> ASGIApp:
+        """The app behind the pages, which is the app itself where there are none."""
+        return PagedApp(app, self) if self else app
+
+
+class PagedApp:
+    """Answers for the pages, and calls the app for all else."""
+
+    def __init__(self, app: ASGIApp, pages: Pages) -> None:
+        self.app = app
+        self._pages = pages
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        make = self._pages.find(scope)
+        if make is None:
+            await self.app(scope, receive, send)
+            return
+        page = await make()
+        await send({"type": "http.response.start", "status": page.status, "headers": page.headers})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else page.body})
+
+
+def mistakes_of(settings: RouteSettings, names: Callable[[str], object]) -> Iterable[Mistake]:
+    """What is wrong with the paths of pages; ``names`` tells what a request for a path names, None where nothing."""
+    taken: dict[str, str] = {}
+    for name in SETTINGS:
+        variable, path = PREFIX + name.upper(), getattr(settings, name)
+        if not path:
+            continue
+        if not _PLAIN.fullmatch(path):
+            yield Mistake(variable, path, _RULE)
+        elif path in taken:
+            yield Mistake(variable, path, f"{taken[path]} has this path already")
+        elif names(path) is not None:
+            yield Mistake(variable, path, "a line of ROUTES owns this path: a page of ours never lies in a resource")
+        taken[path] = variable
+    if settings.metrics_path and find_spec("prometheus_client") is None:
+        rule = "its client is not installed: pip install 'smarter_auth_mw[metrics]'"
+        yield Mistake(f"{PREFIX}METRICS_PATH", settings.metrics_path, rule)

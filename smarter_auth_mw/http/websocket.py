@@ -1,0 +1,84 @@
+"""WebSockets: the token that a browser offers as a subprotocol, and a decision for every message."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
+
+from smarter_auth_mw.decision import Decision, Denial
+from smarter_auth_mw.http.credentials import SUBPROTOCOL, others_offered, without_subprotocol
+
+Decide = Callable[[], Awaitable[Decision]]
+
+POLICY_VIOLATION = 1008
+"""RFC 6455 §7.4.1: what a WebSocket is closed with when it is refused."""
+
+_CLOSED = (OSError, WebSocketDisconnect)
+"""How an app is told that its peer is gone (ASGI 2.4), and how it hands that on."""
+
+
+class CutError(OSError):
+    """The WebSocket was closed, since the grant is gone."""
+
+
+async def converse(app: ASGIApp, scope: Scope, receive: Receive, send: Send, decide: Decide) -> None:
+    """Run the app on a WebSocket for as long as each message that it receives is still admitted."""
+    is_marked = SUBPROTOCOL in scope.get("subprotocols", ())
+    conversation = _Conversation(receive, send, decide, is_marked=is_marked)
+    try:
+        await app(_without_token(scope), conversation.receive, conversation.send)
+    except Exception as error:
+        if not (conversation.is_cut and _tells_of_closing(error)):
+            raise
+
+
+class _Conversation:
+    """Both directions of a WebSocket; after a cut there is nothing to receive, and nobody to send to."""
+
+    def __init__(self, receive: Receive, send: Send, decide: Decide, *, is_marked: bool) -> None:
+        self.is_cut = False
+        self._is_closed = False
+        self._is_marked = is_marked
+        self._receive = receive
+        self._send = send
+        self._decide = decide
+        self._undecided: Message | None = None
+
+    async def receive(self) -> Message:
+        if not self.is_cut:
+            # It stays here until it is decided: whoever waits for it may give up meanwhile, and ask again.
+            self._undecided = self._undecided or await self._receive()
+            if self._undecided["type"] != "websocket.receive" or not isinstance(await self._decide(), Denial):
+                message, self._undecided = self._undecided, None
+                return message
+            await self._cut()
+        return {"type": "websocket.disconnect", "code": POLICY_VIOLATION}
+
+    async def send(self, message: Message) -> None:
+        if self.is_cut:
+            raise CutError
+        if message["type"] == "websocket.accept" and self._is_marked and not message.get("subprotocol"):
+            message = {**message, "subprotocol": SUBPROTOCOL}  # Browsers that offer some insist on one.
+        self._is_closed = self._is_closed or message["type"] == "websocket.close"
+        await self._send(message)
+
+    async def _cut(self) -> None:
+        self.is_cut = True
+        if not self._is_closed:
+            self._is_closed = True
+            with suppress(OSError):
+                await self._send({"type": "websocket.close", "code": POLICY_VIOLATION})
+
+
+def _without_token(scope: Scope) -> Scope:
+    subprotocols = others_offered(scope.get("subprotocols", ()), SUBPROTOCOL)
+    return {**scope, "subprotocols": subprotocols, "headers": without_subprotocol(scope["headers"])}
+
+
+def _tells_of_closing(error: Exception) -> bool:
+    if isinstance(error, ExceptionGroup):
+        return error.split(_CLOSED)[1] is None
+    return isinstance(error, _CLOSED)

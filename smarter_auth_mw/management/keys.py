@@ -1,0 +1,378 @@
+"""The write side of keys: create, bind, rotate, revoke; each act one transaction with its audit row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+from uuid import UUID
+
+from smarter_auth_mw.domain import Key, KeyState, Protection, RegisteredBinding, RegisteredResource, Resource
+from smarter_auth_mw.errors import ConflictError, NotFoundError, RefusedError, UsageError
+from smarter_auth_mw.management.resources import UNCHANGED, Resources, Unchanged, changed, registered
+from smarter_auth_mw.postgres.storable import checked, checked_resource
+from smarter_auth_mw.postgres.transaction import Records
+from smarter_auth_mw.tokens import Token, TokenFormat, form_of, mint
+
+MAX_DESCRIPTION = 10_000
+OVERLAP = timedelta(hours=24)
+"""How long the previous token stays valid after a rotation, unless somebody says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Minted:
+    """A new key and its token, which is seen this once; ``created`` are the resources that were registered with it."""
+
+    key: Key
+    token: Token
+    created: tuple[Resource, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A key after it was bound; ``created``: the resource had not been registered before."""
+
+    key: Key
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """A key with its new token, which is seen this once, and until when the one before it is valid."""
+
+    key: Key
+    token: Token
+    previous_valid_until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Leaked:
+    """The keys that leaked tokens belong to, now revoked, and how many tokens belong to none."""
+
+    keys: tuple[Key, ...]
+    unknown: int
+
+
+class Keys(Resources):
+    """Everything that is done to resources and keys, in the name of ``actor``; raises as ``Resources`` does."""
+
+    async def create(
+        self,
+        name: str,
+        *,
+        account: str | None = None,
+        description: str = "",
+        expires_at: datetime | None = None,
+        bind: Iterable[Resource] = (),
+        form: TokenFormat = "knox",
+        max_lifetime: timedelta | None = None,
+    ) -> Minted:
+        """Mint a key, and bind it; a resource that is not there yet is registered in the key's account.
+
+        With ``max_lifetime`` a key that never expires, or later than that, is refused.
+        """
+        account = self._account(account)
+        checked(name, "name")
+        _check_description(description)
+        self._check_expiry(expires_at, max_lifetime)
+        token = mint(form)
+        async with self._store.transaction() as records:
+            key_id = await records.add_key(account, name, description, expires_at)
+            if key_id is None:
+                raise _taken(account, name)
+            key = await _key(records, key_id)
+            await records.add_token(token, key)
+            await records.audit(self._actor, "key.create", key, after=key)
+            # In one order, so that two who bind the same resources cannot wait for each other.
+            created = tuple([resource for resource in sorted(set(bind)) if await self._bind(records, key, resource)])
+            return Minted(await _key(records, key_id), token, created)
+
+    async def bind(self, key_id: UUID, resource: Resource, *, register: bool = True) -> Bound:
+        """Let the key open the resource, which is protected from now on, and registered if it was not.
+
+        Without ``register`` a resource that is not there is not found.
+        """
+        async with self._store.transaction() as records:
+            created = await self._bind(records, await _living_key(records, key_id), resource, register=register)
+            return Bound(await _key(records, key_id), created)
+
+    async def _bind(self, records: Records, key: Key, resource: Resource, *, register: bool = True) -> bool:
+        checked_resource(resource)
+        known = await records.resource(resource)
+        if known is not None:
+            await self._note(records, known)
+        created = known is None and register and await records.add_resource(resource, key.account)
+        held = await registered(records, resource)
+        if created:
+            await records.audit(self._actor, "resource.add", held, after=held)
+        if held.account != key.account:
+            raise RefusedError(
+                f"{resource} belongs to account {held.account!r}, the key to {key.account!r}.",
+                hint="A key opens only resources of its own account.",
+            )
+        if not await records.add_binding(resource, key):
+            raise ConflictError(f"The key {key.key_id} is bound to {resource} already.")
+        await records.audit(self._actor, "key.bind", key, resource=resource)
+        return created
+
+    async def unbind(self, key_id: UUID, resource: Resource, *, allow_anonymous: bool = False) -> Key:
+        """Take the key off the resource. The last one needs ``allow_anonymous``, and opens the resource to anyone.
+
+        A resource that was declared protected stays so.
+        """
+        async with self._store.transaction() as records:
+            key = await _key(records, key_id, lock=True)
+            held = await registered(records, resource)
+            if key_id not in {bound.key_id for bound in held.keys}:
+                raise _not_bound(key_id, resource)
+            if len(held.keys) == 1 and not allow_anonymous:
+                raise RefusedError(
+                    f"This is the last binding of {resource}: without it the resource is open to anyone.",
+                    hint="If that is meant: --allow-anonymous, or allow_anonymous=True."
+                    " If not: bind another key first, or revoke this one.",
+                )
+            await self._unbind(records, key, held, allow_anonymous=allow_anonymous)
+            return await _key(records, key_id)
+
+    async def _unbind(self, records: Records, key: Key, held: RegisteredResource, *, allow_anonymous: bool) -> None:
+        await records.delete_binding(held.resource, key.key_id)
+        await records.audit(self._actor, "key.unbind", key, resource=held.resource)
+        if len(held.keys) == 1 and allow_anonymous and held.protection is Protection.BOUND:
+            await records.release(held.resource, self._actor, "unbind --allow-anonymous")
+
+    async def binding(self, key_id: UUID, resource: Resource) -> RegisteredBinding:
+        """What binds the key to the resource."""
+        async with self._store.transaction() as records:
+            return await _binding(records, key_id, resource)
+
+    async def touch_binding(self, key_id: UUID, resource: Resource) -> RegisteredBinding:
+        """Note that a binding was saved, though nothing of it can change."""
+        async with self._store.transaction() as records:
+            held = await _binding(records, key_id, resource)
+            await records.touch_binding(held.id)
+            await records.audit(self._actor, "binding.touch", held.key, resource=resource)
+            return await _binding(records, key_id, resource)
+
+    async def set_key(
+        self,
+        key_id: UUID,
+        *,
+        name: str | Literal[Unchanged.UNCHANGED] = UNCHANGED,
+        description: str | Literal[Unchanged.UNCHANGED] = UNCHANGED,
+        expires_at: datetime | Literal[Unchanged.UNCHANGED] | None = UNCHANGED,
+    ) -> Key:
+        """Change what is known of a key. An expiry may lie in the past: then it is expired at once."""
+        changes = changed(name=name, description=description, expires_at=expires_at)
+        checked(changes.get("name", "unchanged"), "name")
+        _check_description(changes.get("description", ""))
+        _check_time_zone(changes.get("expires_at"))
+        async with self._store.transaction() as records:
+            before = await _living_key(records, key_id)
+            if not await records.set_key(before, changes):
+                raise _taken(before.account, changes["name"])
+            return await self._changed(records, "key.set", before)
+
+    async def activate(self, key_id: UUID) -> Key:
+        """Let the key's tokens open what it is bound to again."""
+        return await self._set_active(key_id, is_active=True)
+
+    async def deactivate(self, key_id: UUID) -> Key:
+        """Let the key open nothing for now; what it is bound to stays protected."""
+        return await self._set_active(key_id, is_active=False)
+
+    async def toggle_active(self, key_id: UUID) -> Key:
+        """Deactivate the key if it is active, else activate it."""
+        return await self._set_active(key_id, is_active=None)
+
+    async def _set_active(self, key_id: UUID, *, is_active: bool | None) -> Key:
+        async with self._store.transaction() as records:
+            before = await _living_key(records, key_id)
+            if before.is_active == is_active:
+                return before
+            await records.set_active(key_id, is_active=not before.is_active)
+            return await self._changed(records, "key.deactivate" if before.is_active else "key.activate", before)
+
+    async def rotate(
+        self,
+        key_id: UUID,
+        overlap: timedelta = OVERLAP,
+        *,
+        force: bool = False,
+        form: TokenFormat | None = None,
+    ) -> Rotated:
+        """Give the key a new token; the one it has stays valid for ``overlap``, none at all if that is 0.
+
+        Bindings and usage stay. While an earlier rotation overlaps another is refused, unless ``force``. The new token
+        has the format of the previous one, unless ``form`` says another.
+        """
+        async with self._store.transaction() as records:
+            before = await _living_key(records, key_id)
+            self._check_rotation(before, force=force)
+            until = self._end_of(overlap, before)
+            token = mint(form or form_of(before.token_keys[-1] if before.tokens else ""))
+            await records.expire_tokens(key_id, until)
+            await records.add_token(token, before)
+            told = f"the previous token is valid until {until.isoformat()}, the new one begins with {token.token_key}"
+            after = await self._changed(records, "key.rotate", before, told)
+        return Rotated(after, token, until)
+
+    def _check_rotation(self, key: Key, *, force: bool) -> None:
+        now = self._clock()
+        if key.state(now) is KeyState.EXPIRED:
+            raise RefusedError(
+                f"The key {key.key_id} has expired: a new token would open nothing.",
+                hint="Create another: smarter-auth key create",
+            )
+        previous = key.previous_tokens(now)
+        if previous and not force:
+            raise RefusedError(
+                f"The key {key.key_id} is being rotated: its previous token, {previous[-1].token_key}…,"
+                f" is valid {_until(previous[-1].valid_until)}.",
+                hint="Wait for that, or rotate once more all the same: --force, with --overlap 0s if it leaked.",
+            )
+
+    def _end_of(self, overlap: timedelta, key: Key) -> datetime:
+        if overlap < timedelta(0):
+            raise UsageError("An overlap is 0 or more.")
+        try:
+            until = self._clock() + overlap
+        except OverflowError:
+            raise UsageError(f"An overlap of {overlap} is longer than the calendar.") from None
+        return until if key.expires_at is None else min(until, key.expires_at)
+
+    async def revoke(self, key_id: UUID, *, unbind: bool = False, allow_anonymous: bool = False) -> Key:
+        """End the key for good; what it is bound to stays protected. Done once, it stays done.
+
+        With ``unbind`` it is taken off everything too. What loses its last binding so stays protected all the same,
+        unless ``allow_anonymous``.
+        """
+        async with self._store.transaction() as records:
+            before = await _key(records, key_id, lock=True)
+            for resource in before.bindings if unbind else ():
+                held = await registered(records, resource)
+                await self._unbind(records, before, held, allow_anonymous=allow_anonymous)
+            if before.revoked_at is not None:
+                return await _key(records, key_id)
+            await records.revoke(key_id)
+            return await self._changed(records, "key.revoke", before)
+
+    async def revoke_tokens(self, tokens: Iterable[Token]) -> Leaked:
+        """Revoke the keys that these tokens belong to or belonged to, each in a transaction of its own."""
+        digests = [token.digest for token in tokens]
+        async with self._store.transaction() as records:
+            owners = await records.owners(digests)
+            found = await records.keys_by_id(sorted(set(owners.values())))
+        # Ours first: that the platform's are refused must not keep them.
+        found_ids = sorted(found, key=lambda key_id: (found[key_id].is_platforms, key_id))
+        keys = [await self.revoke(key_id) for key_id in found_ids]
+        return Leaked(tuple(keys), sum(digest not in owners for digest in digests))
+
+    async def owner(self, digest: bytes) -> Key:
+        """The key that the token of this digest belongs to."""
+        async with self._store.transaction() as records:
+            owners = await records.owners([digest])
+            if digest not in owners:
+                raise NotFoundError("No key has a token of this digest.")
+            return await _key(records, owners[digest])
+
+    async def key(self, key_id: UUID) -> Key:
+        """The key with its bindings."""
+        async with self._store.transaction() as records:
+            return await _key(records, key_id)
+
+    async def keys(
+        self,
+        resource: Resource | None = None,
+        *,
+        expiring_within: timedelta | None = None,
+        max_lifetime: timedelta | None = None,
+    ) -> list[Key]:
+        """All keys, or those that are bound to a resource.
+
+        ``expiring_within``: those that will expire in this time, the next one first. ``max_lifetime``: those with a
+        valid token that is older than this.
+        """
+        async with self._store.transaction() as records:
+            if resource is None:
+                found = await records.keys()
+            else:
+                found = list((await registered(records, resource, lock=False)).keys)
+        now = self._clock()
+        if max_lifetime is not None:
+            found = [key for key in found if key.is_older_than(max_lifetime, now)]
+        if expiring_within is not None:
+            found = sorted((key for key in found if key.expires_within(expiring_within, now)), key=_expiry)
+        return found
+
+    async def _changed(self, records: Records, action: str, before: Key, reason: str = "") -> Key:
+        after = await _key(records, before.key_id)
+        await records.audit(self._actor, action, after, before=before, after=after, reason=reason)
+        return after
+
+    def _check_expiry(self, expires_at: datetime | None, max_lifetime: timedelta | None) -> None:
+        _check_time_zone(expires_at)
+        if expires_at is not None and expires_at <= self._clock():
+            raise RefusedError(f"The expiry {expires_at.isoformat()} is past.")
+        if max_lifetime is not None and (expires_at is None or expires_at - self._clock() > max_lifetime):
+            raise RefusedError(
+                f"This key would be valid {_until(expires_at)}: longer than {_days(max_lifetime)}.",
+                hint="Let it expire sooner: --expires-in",
+            )
+
+
+async def _key(records: Records, key_id: UUID, *, lock: bool = False) -> Key:
+    found = await records.key(key_id, lock=lock)
+    if found is None:
+        raise NotFoundError(f"There is no key {key_id}.", hint="To see what there is: smarter-auth key list")
+    if lock and found.is_platforms:
+        raise RefusedError(
+            f"The key {found.name!r} ({key_id}) is the platform's, and nothing here writes its rows.",
+            hint="Change it there, for example in its Django admin: that counts here at once.",
+        )
+    return found
+
+
+async def _binding(records: Records, key_id: UUID, resource: Resource) -> RegisteredBinding:
+    found = await records.binding(resource, key_id)
+    if found is None:
+        raise _not_bound(key_id, resource)
+    return found
+
+
+async def _living_key(records: Records, key_id: UUID) -> Key:
+    key = await _key(records, key_id, lock=True)
+    if key.revoked_at is not None:
+        raise RefusedError(
+            f"The key {key_id} is revoked, and stays so.", hint="Create another: smarter-auth key create"
+        )
+    return key
+
+
+def _not_bound(key_id: UUID, resource: Resource) -> NotFoundError:
+    return NotFoundError(f"The key {key_id} is not bound to {resource}.")
+
+
+def _taken(account: str, name: str) -> ConflictError:
+    return ConflictError(f"Account {account} has a key of the name {name!r}.", hint="Revoke it, or take another name.")
+
+
+def _check_description(description: str) -> None:
+    checked(description, "description", shortest=0, longest=MAX_DESCRIPTION)
+
+
+def _check_time_zone(time: datetime | None) -> None:
+    if time is not None and time.tzinfo is None:
+        raise UsageError(f"The expiry {time.isoformat()} does not say its time zone.")
+
+
+def _expiry(key: Key) -> float:
+    return key.expires_at.timestamp() if key.expires_at else float("inf")
+
+
+def _until(time: datetime | None) -> str:
+    return "for ever" if time is None else f"until {time.isoformat()}"
+
+
+def _days(span: timedelta) -> str:
+    return str(span).removesuffix(", 0:00:00")

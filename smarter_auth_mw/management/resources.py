@@ -1,0 +1,242 @@
+"""The write side of resources: what may be done to them; each act one transaction with its audit row."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any, Literal, Protocol, Self
+
+from smarter_auth_mw.domain import OnError, Protection, RegisteredResource, Resource
+from smarter_auth_mw.errors import ConflictError, NotFoundError, RefusedError
+from smarter_auth_mw.postgres.storable import checked, checked_resource
+from smarter_auth_mw.postgres.transaction import Records
+
+
+class Unchanged(Enum):
+    """Stands for a value that is to stay as it is, since None means that there is none."""
+
+    UNCHANGED = "unchanged"
+
+
+UNCHANGED = Unchanged.UNCHANGED
+_IN_THE_PLATFORM = "Change it there, for example in its Django admin: nothing here writes the platform's rows."
+Maybe = str | None | Literal[Unchanged.UNCHANGED]
+
+
+class Ledger(Protocol):
+    """Where the records are kept."""
+
+    def transaction(self) -> AbstractAsyncContextManager[Records]: ...
+
+
+class Resources:
+    """Everything that is done to resources, in the name of ``actor``.
+
+    Raises ``NotFoundError``, ``ConflictError`` for what exists already, ``RefusedError`` for what may not be,
+    ``UsageError`` for text that cannot be stored, and ``UnavailableError`` or ``SchemaError`` from the database.
+    Whatever is raised, nothing was changed.
+    """
+
+    def __init__(
+        self,
+        store: Ledger,
+        actor: str,
+        *,
+        default_account: str = "default",
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._store = store
+        self._actor = checked(actor, "actor")
+        self._default_account = default_account
+        self._clock = clock
+
+    @asynccontextmanager
+    async def together(self) -> AsyncIterator[Self]:
+        """What is done in the block with what it is given is one transaction: all of it, or nothing."""
+        async with self._store.transaction() as records:
+            joined = _Joined(records)
+            yield type(self)(joined, self._actor, default_account=self._default_account, clock=self._clock)
+
+    async def add_resource(
+        self,
+        resource: Resource,
+        *,
+        name: str | None = None,
+        account: str | None = None,
+        domain: str | None = None,
+        protect: bool = False,
+        on_error: OnError = "stale",
+    ) -> RegisteredResource:
+        """Register a resource, open unless ``protect``."""
+        account = self._account(account)
+        checked_resource(resource)
+        _check_texts(name=name, domain=domain)
+        protection = Protection.DECLARED if protect else Protection.OPEN
+        async with self._store.transaction() as records:
+            await _check_claim(records, resource, domain)
+            known = await records.resource(resource)
+            if known is not None and known.is_platforms:
+                raise ConflictError(
+                    f"{resource} is the platform's, and known by it.",
+                    hint="To protect it: smarter-auth resource protect",
+                )
+            added = await records.add_resource(
+                resource, account, name=name, domain=domain, protection=protection, on_error=on_error
+            )
+            found = await registered(records, resource)
+            if not added:
+                raise ConflictError(
+                    f"{resource} is registered already.", hint="To change it: smarter-auth resource set"
+                )
+            await records.audit(self._actor, "resource.add", found, after=found)
+        return found
+
+    async def number_resource(
+        self, kind: str, *, name: str | None = None, account: str | None = None
+    ) -> RegisteredResource:
+        """Register a resource of the kind under the next number that is nobody's reference, open."""
+        account = self._account(account)
+        _check_texts(kind=kind, name=name)
+        async with self._store.transaction() as records:
+            if await records.is_platforms(kind):
+                raise RefusedError(f"Resources of the kind {kind} are made in the platform.", hint=_IN_THE_PLATFORM)
+            while (ref := await records.number_resource(kind, account, name)) is None:
+                pass  # Somebody wrote that number by hand: the next one.
+            found = await registered(records, checked_resource(Resource(kind, ref)))
+            await records.audit(self._actor, "resource.add", found, after=found)
+        return found
+
+    async def set_resource(
+        self,
+        resource: Resource,
+        *,
+        name: Maybe = UNCHANGED,
+        account: str | Literal[Unchanged.UNCHANGED] = UNCHANGED,
+        domain: Maybe = UNCHANGED,
+        on_error: OnError | Literal[Unchanged.UNCHANGED] = UNCHANGED,
+    ) -> RegisteredResource:
+        """Change what is known of a resource. Its account stays while keys are bound to it."""
+        changes = changed(name=name, account=account, domain=domain, on_error=on_error)
+        _check_texts(**{name: value for name, value in changes.items() if isinstance(value, str)})
+        async with self._store.transaction() as records:
+            before = await registered(records, resource)
+            if before.is_platforms and changes.keys() - {"on_error"}:
+                raise RefusedError(f"{resource} is the platform's.", hint=_IN_THE_PLATFORM)
+            await self._note(records, before)
+            if before.keys and changes.get("account", before.account) != before.account:
+                raise RefusedError(f"{resource} has keys of account {before.account!r}.", hint="Unbind them first.")
+            await _check_claim(records, resource, changes.get("domain"))
+            await records.set_resource(replace(before, **changes))
+            after = await registered(records, resource)
+            await records.audit(self._actor, "resource.set", after, before=before, after=after)
+        return after
+
+    async def protect(self, resource: Resource) -> RegisteredResource:
+        """Declare a resource protected, with or without bindings."""
+        async with self._store.transaction() as records:
+            before = await registered(records, resource)
+            if before.protection is Protection.DECLARED:
+                return before
+            await self._note(records, before)
+            await records.declare(resource)
+            after = await registered(records, resource)
+            await records.audit(self._actor, "resource.protect", after, before=before, after=after)
+        return after
+
+    async def unprotect(self, resource: Resource) -> RegisteredResource:
+        """Open a resource to anonymous traffic; refused while keys are bound to it."""
+        async with self._store.transaction() as records:
+            held = await registered(records, resource)
+            if held.keys:
+                raise RefusedError(
+                    f"{resource} has {len(held.keys)} bindings, each of which protects it.",
+                    hint=f"First: smarter-auth key unbind {held.keys[0].key_id} {resource}",
+                )
+            await records.release(resource, self._actor, "resource unprotect")
+            return await registered(records, resource)
+
+    async def remove_resource(self, resource: Resource, *, allow_anonymous: bool = False) -> None:
+        """Forget a resource. Unknown it is open: a protected one needs ``allow_anonymous``, and loses its bindings."""
+        async with self._store.transaction() as records:
+            held = await registered(records, resource)
+            if held.is_platforms:
+                raise RefusedError(f"{resource} is the platform's.", hint=_IN_THE_PLATFORM)
+            if held.is_protected and not allow_anonymous:
+                raise RefusedError(
+                    f"{resource} is protected, and would be open to anyone once it is removed.",
+                    hint=f"Unbind its keys, then: smarter-auth resource unprotect {resource}",
+                )
+            for key in held.keys:
+                await records.delete_binding(resource, key.key_id)
+                await records.audit(self._actor, "key.unbind", key, resource=resource)
+            await records.release(resource, self._actor, "removed with allow_anonymous")
+            await records.delete_resource(resource)
+            await records.audit(self._actor, "resource.remove", held, before=held)
+
+    async def resource(self, resource: Resource) -> RegisteredResource:
+        """The resource with its keys."""
+        async with self._store.transaction() as records:
+            return await registered(records, resource, lock=False)
+
+    async def resources(self, kind: str | None = None) -> list[RegisteredResource]:
+        """All resources, or those of a kind, with their keys."""
+        async with self._store.transaction() as records:
+            return await records.resources(kind)
+
+    async def transaction_id(self) -> int:
+        """The number of the transaction that acts ``together`` are."""
+        async with self._store.transaction() as records:
+            return await records.transaction_id()
+
+    async def _note(self, records: Records, held: RegisteredResource) -> None:
+        """Have a row of ours for a platform's resource, to keep in it what the platform does not know."""
+        if held.is_platforms:
+            await records.add_resource(held.resource, held.account)
+
+    def _account(self, account: str | None) -> str:
+        return checked(account or self._default_account, "account")
+
+
+class _Joined:
+    """A transaction that is under way, for acts that begin one of their own: each is done completely or not at all."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+
+    def transaction(self) -> AbstractAsyncContextManager[Records]:
+        return self._records.savepoint()
+
+
+async def registered(records: Records, resource: Resource, *, lock: bool = True) -> RegisteredResource:
+    """The resource, held until the transaction ends unless ``lock`` says otherwise."""
+    found = await records.resource(resource, lock=lock)
+    if found is None:
+        raise NotFoundError(
+            f"There is no resource {resource}.", hint=f"To register it: smarter-auth resource add {resource}"
+        )
+    if found.resource != resource:
+        raise NotFoundError(
+            f"There is no resource {resource}, but there is {found.resource}.",
+            hint="The two differ only in - and _, and count as one: write it as it is registered.",
+        )
+    return found
+
+
+def changed(**values: Any) -> dict[str, Any]:
+    """Those of the values that are not to stay as they are."""
+    return {name: value for name, value in values.items() if value is not UNCHANGED}
+
+
+async def _check_claim(records: Records, resource: Resource, domain: str | None) -> None:
+    claimant = None if domain is None else await records.claimant(domain)
+    if claimant not in (None, str(resource)):
+        raise ConflictError(f"The domain {domain} is that of {claimant}.", hint="A domain names one resource.")
+
+
+def _check_texts(**texts: str | None) -> None:
+    for what, text in texts.items():
+        if text is not None:
+            checked(text, what)

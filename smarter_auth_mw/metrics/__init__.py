@@ -1,0 +1,19 @@
+"""Metrics: ``SmarterAuthCollector`` for a registry of the app's own (the extra ``metrics``)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from smarter_auth_mw.metrics.prometheus import SmarterAuthCollector
+
+__all__ = ["SmarterAuthCollector"]
+
+
+def __getattr__(name: str) -> Any:
+    """The collector, which alone needs ``prometheus_client`` (PEP 562)."""
+    if name != "SmarterAuthCollector":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from smarter_auth_mw.metrics.prometheus import SmarterAuthCollector
+
+    return SmarterAuthCollector

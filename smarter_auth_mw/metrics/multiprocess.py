@@ -1,0 +1,86 @@
+"""Workers that share a port share their figures, each by a file of its own: whoever is scraped tells for all."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+from smarter_auth_mw.log import log
+from smarter_auth_mw.metrics import samples as figures
+from smarter_auth_mw.metrics.samples import METRICS, Figures
+
+VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+"""prometheus_client's own: a directory that is empty when the first worker starts."""
+EVERY_S = 2.0
+GONE_AFTER_S = 10.0
+"""Who has written nothing for so long is no more: what it has done still counts, how large it was does not."""
+
+_names: dict[int, str] = {}
+
+
+def directory() -> Path | None:
+    """Where the workers meet; None where each is by itself."""
+    place = os.environ.get(VARIABLE)
+    return Path(place) if place else None
+
+
+async def publishing() -> None:
+    """Tell the others now and then, for ever; and at the end what stays true."""
+    if directory() is None:
+        return
+    try:
+        while True:
+            publish(figures.of_all())
+            await asyncio.sleep(EVERY_S)
+    finally:
+        publish(figures.only_counted(figures.of_all()))
+
+
+def publish(own: Figures) -> None:
+    """Tell the others; where the directory cannot be written they go without."""
+    place = directory()
+    if place is None:
+        return
+    path = place / _name()
+    try:
+        unfinished = path.with_suffix(".tmp")
+        unfinished.write_text(json.dumps({name: list(values.items()) for name, values in own.items()}), "utf-8")
+        unfinished.replace(path)
+    except OSError as error:
+        log("metrics.not_shared", "%s", error)
+
+
+def with_others(own: Figures) -> Figures:
+    """The figures of this process and of all that have told theirs."""
+    place = directory()
+    return own if place is None else figures.merged([own, *_others(place)])
+
+
+def _others(place: Path) -> Iterator[Figures]:
+    for path in place.glob("smarter_auth_*.json"):
+        if path.name == _name():
+            continue
+        try:
+            told, is_gone = _read(path.read_text("utf-8")), time.time() - path.stat().st_mtime > GONE_AFTER_S
+        except (OSError, ValueError):
+            continue
+        yield figures.only_counted(told) if is_gone else told
+
+
+def _read(text: str) -> Figures:
+    """Of what another release may have told, that which is known here."""
+    return {
+        name: {tuple(labels): value for labels, value in values}
+        for name, values in json.loads(text).items()
+        if name in METRICS
+    }
+
+
+def _name() -> str:
+    """Of this process alone: another one may get its number when it is gone."""
+    return _names.setdefault(os.getpid(), f"smarter_auth_{os.getpid()}_{uuid4().hex}.json")

@@ -1,0 +1,60 @@
+"""Prometheus (the extra ``metrics``): a collector that reads what has been counted when it is scraped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.registry import Collector
+
+from smarter_auth_mw.http.status_pages import Page
+from smarter_auth_mw.metrics import multiprocess as exchange
+from smarter_auth_mw.metrics import samples as figures
+from smarter_auth_mw.metrics.samples import METRICS, SUM, Metric, Values
+
+PREFIX = "smarter_auth_"
+
+
+class SmarterAuthCollector(Collector):
+    """The metrics of every middleware in this process, for a registry of the app's own.
+
+    ``REGISTRY.register(SmarterAuthCollector())`` adds them to what ``prometheus_client`` exposes already. A request
+    pays nothing for it: what is counted anyway is read when somebody asks. With ``PROMETHEUS_MULTIPROC_DIR`` they are
+    those of all workers.
+    """
+
+    def describe(self) -> Iterator[Family]:
+        """The metrics without their values, by which a registry knows their names."""
+        for metric in METRICS.values():
+            yield _family(metric, {})
+
+    def collect(self) -> Iterator[Family]:
+        """What has been counted until now."""
+        counted = exchange.with_others(figures.of_all())
+        for metric in METRICS.values():
+            yield _family(metric, counted.get(metric.name, {}))
+
+
+async def page() -> Page:
+    """Ours, and those of the process, in Prometheus' text format."""
+    registry = CollectorRegistry()
+    registry.register(SmarterAuthCollector())
+    if exchange.directory() is None:  # That of one worker would say nothing of the others.
+        ProcessCollector(registry=registry)
+    return Page(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _family(metric: Metric, values: Values) -> Family:
+    name = PREFIX + metric.name
+    if metric.kind == "histogram":
+        buckets = [(bound, value) for (bound,), value in values.items() if bound != SUM]
+        return HistogramMetricFamily(name, metric.help, buckets=buckets or None, sum_value=values.get((SUM,)))
+    family = (CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily)(
+        name, metric.help, labels=metric.labels
+    )
+    for labels, value in values.items():
+        family.add_metric(labels, value)
+    return family

@@ -1,0 +1,212 @@
+"""What the parts have counted, by the names that operators know: read when somebody asks, and never before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+from weakref import WeakSet
+
+from smarter_auth_mw.cache.lag import Lag
+from smarter_auth_mw.engine.assembly import Parts
+from smarter_auth_mw.observers.audit import Audit
+from smarter_auth_mw.observers.hub import Observers
+from smarter_auth_mw.observers.refused_spellings import NearMisses
+from smarter_auth_mw.observers.usage import ANONYMOUS, GRANTED, Usage
+
+Kind = Literal["counter", "gauge", "histogram"]
+Labels = tuple[str, ...]
+"""The values of a metric's labels, in their order; one more, the bound, for the buckets of a histogram."""
+Values = Mapping[Labels, float]
+Figures = dict[str, dict[Labels, float]]
+"""By the metric's name."""
+
+SUM = "sum"
+"""Stands in the place of a histogram's bound for the sum of all that it counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric: its name without the prefix, and how several of them are made one.
+
+    No label ever holds a token, a key or a reference: all have few values.
+    """
+
+    name: str
+    help: str
+    kind: Kind = "counter"
+    labels: tuple[str, ...] = ()
+    worst: bool = False
+    """Whether the greatest value tells of all; the others are added up."""
+
+
+Reader = Callable[[Parts], float | Values]
+
+DECISIONS = Metric(
+    "decisions",
+    "Requests that named a resource, by its kind and what was decided.",
+    labels=("kind", "decision", "reason"),
+)
+OBSERVER_FAILURES = Metric("observer_failures", "Decisions that an observer (usage, audit, signals, traces) failed on.")
+WRITE_FAILURES = Metric("write_failures", "Batches of usage or audit that could not be written at once; they are kept.")
+AUDIT_DROPPED = Metric("audit_dropped", "Requests beyond the audit's rate or memory, which it only counts.")
+REFUSED_SPELLINGS = Metric("refused_spellings", "Requests refused with 400 since they can be read in two ways.")
+OF_A_MIDDLEWARE = (DECISIONS, OBSERVER_FAILURES, WRITE_FAILURES, AUDIT_DROPPED, REFUSED_SPELLINGS)
+
+OF_PARTS: tuple[tuple[Metric, Reader], ...] = (
+    (Metric("cache_hits", "Look-ups of known resources answered from the process."), lambda p: p.cache.hits.total()),
+    (
+        Metric("cache_negative_hits", "The same for resources that are known to be none."),
+        lambda p: p.cache.counts.negative_hits,
+    ),
+    (Metric("cache_misses", "Look-ups begun, which any number of requests wait for."), lambda p: p.cache.counts.misses),
+    (Metric("cache_fills", "Statements sent to the database for them."), lambda p: p.cache.counts.fills),
+    (
+        Metric("cache_outdated_fills", "Fills that a change overtook, so that they were read again."),
+        lambda p: p.cache.counts.outdated_fills,
+    ),
+    (
+        Metric("cache_shared_hits", "Misses that another worker's entry in the shared cache answered."),
+        lambda p: p.cache.counts.shared_hits,
+    ),
+    (
+        Metric("cache_shed", "Look-ups refused with 503, since too many were under way."),
+        lambda p: p.cache.counts.shed,
+    ),
+    (
+        Metric("stale_grants", "Grants by an entry that is older than MAX_STALENESS_S, while the store is down."),
+        lambda p: p.cache.counts.stale,
+    ),
+    (
+        Metric("cache_evictions", "Entries that made room for others."),
+        lambda p: p.cache.sizes.evictions,
+    ),
+    (
+        Metric("cache_entries", "Entries in the process; unknown: of what is no resource.", "gauge", ("of",)),
+        lambda p: {("known",): p.cache.sizes.known, ("unknown",): p.cache.sizes.unknown},
+    ),
+    (Metric("cache_bindings", "Bindings that the entries hold.", "gauge"), lambda p: p.cache.sizes.bindings),
+    (
+        Metric(
+            "heartbeat_age_seconds", "How long ago the last heartbeat was sent that was answered.", "gauge", worst=True
+        ),
+        lambda p: p.listener.silent_s,
+    ),
+    (
+        Metric(
+            "triggers_missing", "1 while a trigger that tells of changes is missing or disabled.", "gauge", worst=True
+        ),
+        lambda p: int(not p.listener.is_coherent),
+    ),
+    (
+        Metric("store_down", "1 while the last look-up in the database failed.", "gauge", worst=True),
+        lambda p: int(p.cache.is_store_down),
+    ),
+    (
+        Metric(
+            "change_lag_seconds", "From the statement that changed something until a worker heard of it.", "histogram"
+        ),
+        lambda p: _histogram(p.listener.lag),
+    ),
+    (Metric("heartbeats", "Heartbeats that were answered."), lambda p: p.listener.beats),
+    (Metric("flushes", "How often the whole cache was set aside at once."), lambda p: p.listener.flushes),
+    (Metric("listener_reconnects", "Losses of the listening connection."), lambda p: p.listener.reconnects),
+    (Metric("notifications_malformed", "Notifications that say nothing."), lambda p: p.listener.malformed),
+    (Metric("notifications_forged", "Notifications of transactions that never were."), lambda p: p.changes.forged),
+    (
+        Metric("changes_remembered", "Changes that entries are held against.", "gauge", worst=True),
+        lambda p: len(p.changes),
+    ),
+    (
+        Metric("pool_connections", "Connections to the database.", "gauge", ("state",)),
+        lambda p: {("busy",): p.store.pool_sizes.busy, ("idle",): p.store.pool_sizes.idle},
+    ),
+    (
+        Metric("shared_cache_calls", "Calls of the shared cache, by what came of them.", labels=("result",)),
+        lambda p: {
+            ("hit",): p.shared.hits,
+            ("miss",): p.shared.misses,
+            ("error",): p.shared.errors,
+            ("skipped",): p.shared.skipped,
+            ("rejected",): p.shared.rejected,
+            ("too_large",): p.shared.too_large,
+        },
+    ),
+    (
+        Metric("throttle_failures", "Failed attempts that could not be counted."),
+        lambda p: 0 if p.throttle is None else p.throttle.failures,
+    ),
+)
+
+METRICS: Mapping[str, Metric] = {
+    metric.name: metric for metric in (*OF_A_MIDDLEWARE, *(metric for metric, _ in OF_PARTS))
+}
+"""Every metric there is."""
+
+
+def of_parts(parts: Parts) -> Figures:
+    """What the parts of one event loop have counted."""
+    return {metric.name: _values(read(parts)) for metric, read in OF_PARTS}
+
+
+def of_middleware(usage: Usage, audit: Audit, observers: Observers, near_misses: NearMisses) -> Figures:
+    """What one middleware has counted, on whatever event loop."""
+    decided: dict[Labels, float] = {
+        (kind, *_decision(outcome)): times for (kind, outcome), times in usage.totals().items()
+    }
+    return {
+        DECISIONS.name: decided,
+        OBSERVER_FAILURES.name: _values(observers.failures),
+        WRITE_FAILURES.name: _values(observers.failed_flushes),
+        AUDIT_DROPPED.name: _values(audit.dropped),
+        REFUSED_SPELLINGS.name: _values(near_misses.count),
+    }
+
+
+def merged(many: Iterable[Figures]) -> Figures:
+    """Several made one: added up, or the worst of them."""
+    total: Figures = {}
+    for figures in many:
+        for name, values in figures.items():
+            known = total.setdefault(name, {})
+            for labels, value in values.items():
+                known[labels] = (
+                    max(known.get(labels, 0), value) if METRICS[name].worst else known.get(labels, 0) + value
+                )
+    return total
+
+
+def only_counted(figures: Figures) -> Figures:
+    """What stays true of something that is over: not how large it was, but what it has done."""
+    return {name: values for name, values in figures.items() if METRICS[name].kind != "gauge"}
+
+
+class Source(Protocol):
+    """Whatever counts."""
+
+    def figures(self) -> Figures: ...
+
+
+def watch(source: Source) -> None:
+    """Count what this one has counted among what the process has, for as long as anybody holds it."""
+    _sources.add(source)
+
+
+def of_all() -> Figures:
+    """What this process has counted."""
+    return merged([source.figures() for source in list(_sources)])
+
+
+_sources: WeakSet[Source] = WeakSet()
+
+
+def _values(value: float | Values) -> dict[Labels, float]:
+    return dict(value) if isinstance(value, Mapping) else {(): value}
+
+
+def _decision(outcome: str) -> tuple[str, str]:
+    return (outcome, "") if outcome in (GRANTED, ANONYMOUS) else ("deny", outcome)
+
+
+def _histogram(lag: Lag) -> Values:
+    return {**{(bound,): times for bound, times in lag.buckets()}, (SUM,): lag.sum_s}

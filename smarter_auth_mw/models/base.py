@@ -1,0 +1,228 @@
+"""What the models have in common, after the platform's ``TimestampedModel``: fields, errors, save, delete, refresh."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Self
+from uuid import UUID
+
+from smarter_auth_mw.errors import (
+    MultipleObjectsReturned,
+    NotFoundError,
+    ObjectDoesNotExist,
+    ObjectNotUpdated,
+    UsageError,
+)
+from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.model_sessions import current
+from smarter_auth_mw.models.querysets import QuerySet
+from smarter_auth_mw.postgres.transaction import Records
+from smarter_auth_mw.routing.references import hashed_id, unhash
+
+TIMES = ("created_at", "updated_at")
+Narrowing = Callable[[Records, Any], Awaitable[Sequence[Any]]]
+
+
+class TimestampedModel:
+    """One record of the database as an object, whose methods wait for the database.
+
+    A model tells what it is in tables, and how it is read and written in a few short methods; the rest stands here.
+    """
+
+    _fields: ClassVar[Mapping[str, type[TimestampedModel] | None]] = {}
+    """What an object has, and of which model that is where it is an object too."""
+    _made_from: ClassVar[tuple[str, ...]] = ()
+    """What ``create`` takes."""
+    _changeable: ClassVar[tuple[str, ...]] = ()
+    """What ``save`` writes."""
+    _hidden: ClassVar[tuple[str, ...]] = ()
+    """What ``to_json`` leaves out."""
+    _identity: ClassVar[str] = "id"
+    """The field by which an object is the same one, whatever else of it changes."""
+    _narrowings: ClassVar[Mapping[str, Narrowing]] = {}
+    """How the database finds the ids of the objects with a value in this field."""
+
+    DoesNotExist: ClassVar[type[ObjectDoesNotExist]]
+    MultipleObjectsReturned: ClassVar[type[MultipleObjectsReturned]]
+    NotUpdated: ClassVar[type[ObjectNotUpdated]]
+
+    id: int | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    _record: Any = None
+
+    def __init_subclass__(cls) -> None:
+        """Give each model errors of its own."""
+        super().__init_subclass__()
+        for base, name in _ERRORS.items():
+            nested = {"__module__": cls.__module__, "__qualname__": f"{cls.__name__}.{name}", "__doc__": base.__doc__}
+            setattr(cls, name, type(name, (base,), nested))
+
+    @classmethod
+    async def _all_ids(cls, records: Records) -> Sequence[Any]:
+        """The ids of all objects, in the order in which they were made."""
+        raise NotImplementedError
+
+    @classmethod
+    async def _load(cls, records: Records, ids: Sequence[Any]) -> list[Any]:
+        """The records with these ids, in their order; those that are gone are left out."""
+        raise NotImplementedError
+
+    @classmethod
+    def _values(cls, record: Any) -> Mapping[str, Any]:
+        """The fields of the object that a record is."""
+        raise NotImplementedError
+
+    @classmethod
+    def _sources(cls, record: Any) -> Iterable[str]:
+        """What changes for caches when the record does."""
+        raise NotImplementedError
+
+    async def _insert(self, acts: Keys) -> Any:
+        """Make the record."""
+        raise NotImplementedError
+
+    async def _update(self, acts: Keys, changes: Mapping[str, Any]) -> Any:
+        """Write these changes; the record with them."""
+        raise NotImplementedError
+
+    async def _remove(self, acts: Keys, *, allow_anonymous: bool) -> None:
+        """Delete the record."""
+        raise NotImplementedError
+
+    @classmethod
+    def _of(cls, record: Any) -> Self:
+        """The object that a record is."""
+        made = cls.__new__(cls)
+        made._take(record)
+        return made
+
+    def _take(self, record: Any) -> None:
+        self._record = record
+        for name, value in self._values(record).items():
+            setattr(self, name, value)
+
+    async def save(self, update_fields: Iterable[str] | None = None) -> None:
+        """Write the object: a new one whole, another one as far as it was changed, or as far as ``update_fields``.
+
+        Raises ``NotUpdated`` where it is gone, ``ConflictError``, ``RefusedError`` and ``UsageError``.
+        """
+        changes = self._changes(update_fields)
+        connection = await current()
+        async with connection.writing() as (acts, touched):
+            record = await self._written(acts, changes)
+            touched.update(self._sources(record))
+        self._take(record)
+
+    async def _written(self, acts: Keys, changes: Mapping[str, Any]) -> Any:
+        if not self.ready:
+            return await self._insert(acts)
+        try:
+            return await self._update(acts, changes)
+        except NotFoundError as error:
+            raise self.NotUpdated(f"{self} was not updated: {error.message}") from None
+
+    def _changes(self, only: Iterable[str] | None) -> dict[str, Any]:
+        was = self._values(self._record) if self.ready else {}
+        changes = {name: getattr(self, name) for name, value in was.items() if getattr(self, name) != value}
+        if only is not None:
+            only = set(only)
+            changes = {name: value for name, value in changes.items() if name in only}
+        if fixed := [name for name in changes if name not in self._changeable]:
+            raise UsageError(f"{', '.join(fixed)} of a {type(self).__name__} cannot be changed.")
+        return changes
+
+    async def delete(self, *, allow_anonymous: bool = False) -> tuple[int, dict[str, int]]:
+        """Delete the object; how many that were, also by model.
+
+        Raises ``RefusedError`` where a resource would be open to anyone then, unless ``allow_anonymous``, and
+        ``DoesNotExist`` where it is gone already.
+        """
+        if not self.ready:
+            raise self.DoesNotExist(f"This {type(self).__name__} was never saved.")
+        connection = await current()
+        async with connection.writing() as (acts, touched):
+            try:
+                await self._remove(acts, allow_anonymous=allow_anonymous)
+            except NotFoundError as error:
+                raise self.DoesNotExist(error.message) from None
+            touched.update(self._sources(self._record))
+        return 1, {type(self).__name__: 1}
+
+    async def refresh_from_db(self) -> None:
+        """Take over what the database has; raises ``DoesNotExist`` where that is nothing any more."""
+        found = await QuerySet(type(self)).get(**{self._identity: getattr(self, self._identity)})
+        self._take(found._record)
+
+    @property
+    def pk(self) -> Any:
+        """The primary key."""
+        return self.id
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has been saved."""
+        return self._record is not None
+
+    @property
+    def hashed_id(self) -> str | None:
+        """The platform's hashed id of its number, ``rMTAwMDA0Mgx`` of 42."""
+        return None if self.id is None else hashed_id(self.id)
+
+    @staticmethod
+    def id_from_hashed_id(text: str) -> int | None:
+        """The number of a hashed id; None for whatever is none."""
+        return unhash(text)
+
+    @property
+    def record_locator(self) -> str | None:
+        """The model and the hashed id: ``chatbot-rMTAwMDA0Mgx``."""
+        return None if self.id is None else f"{type(self).__name__.lower()}-{self.hashed_id}"
+
+    @classmethod
+    async def get_object_by_locator(cls, locator: str) -> Self | None:
+        """The object of a record locator; None where there is none, or the locator is none of this model's."""
+        model, _, text = locator.partition("-")
+        number = unhash(text) if model == cls.__name__.lower() else None
+        return None if number is None else await QuerySet(cls).filter(id=number).first()
+
+    @property
+    def elapsed_updated(self) -> int | None:
+        """Whole seconds since it was updated."""
+        return None if self.updated_at is None else abs(int((datetime.now(UTC) - self.updated_at).total_seconds()))
+
+    def to_json(self) -> dict[str, Any]:
+        """What can be told of it as JSON: neither digests nor whole other objects."""
+        told = [name for name, model in self._fields.items() if model is None and name not in self._hidden]
+        values = {name: _json(getattr(self, name)) for name in told}
+        return values | {"record_locator": self.record_locator, "elapsed_updated": self.elapsed_updated}
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self) or not self.ready:
+            return self is other
+        return bool(getattr(self, self._identity) == getattr(other, self._identity))
+
+    def __hash__(self) -> int:
+        if not self.ready:
+            raise TypeError(f"A {type(self).__name__} that was never saved has no hash.")
+        return hash((type(self), getattr(self, self._identity)))
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__}({self._identity}={getattr(self, self._identity, None)})"
+
+    def __repr__(self) -> str:
+        return f"<{self}>"
+
+
+_ERRORS = {
+    ObjectDoesNotExist: "DoesNotExist",
+    MultipleObjectsReturned: "MultipleObjectsReturned",
+    ObjectNotUpdated: "NotUpdated",
+}
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return str(value) if isinstance(value, UUID) else value

@@ -1,0 +1,235 @@
+"""The seeds' models, asynchronously and outside Django: bots, LLM clients, keys, and which key opens which."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Self
+from uuid import UUID
+
+from smarter_auth_mw.decision import opens
+from smarter_auth_mw.domain import RegisteredBinding, Resource
+from smarter_auth_mw.errors import UsageError
+from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.model_sessions import acting_as, current
+from smarter_auth_mw.models.base import TIMES, TimestampedModel
+from smarter_auth_mw.models.querysets import Manager, Objects
+from smarter_auth_mw.models.resources import ResourceModel
+from smarter_auth_mw.models.tokens import TokenModel, key_reference
+from smarter_auth_mw.postgres.transaction import Records
+from smarter_auth_mw.routing.references import integer, plain
+
+__all__ = ["ChatBot", "ChatBotAPIKey", "LLMClient", "LLMClientAPIKey", "SmarterAuthToken", "acting_as"]
+
+
+class ChatBot(ResourceModel):
+    """A chatbot: a resource of the kind ``chatbot``."""
+
+    kind = "chatbot"
+
+    @property
+    def chatbotapikey_set(self) -> Manager[ChatBotAPIKey]:
+        """The bindings of this chatbot."""
+        return Manager(ChatBotAPIKey, (("chatbot", self),))
+
+
+class LLMClient(ResourceModel):
+    """An LLM client: a resource of the kind ``llm_client``."""
+
+    kind = "llm_client"
+
+    @property
+    def llmclientapikey_set(self) -> Manager[LLMClientAPIKey]:
+        """The bindings of this LLM client."""
+        return Manager(LLMClientAPIKey, (("llm_client", self),))
+
+
+class SmarterAuthToken(TokenModel):
+    """An API key: created, bound, rotated, deactivated, and revoked when it is deleted."""
+
+    @property
+    def chatbotapikey_set(self) -> Manager[ChatBotAPIKey]:
+        """The bindings of this key to chatbots."""
+        return Manager(ChatBotAPIKey, (("api_key", self),))
+
+    @property
+    def llmclientapikey_set(self) -> Manager[LLMClientAPIKey]:
+        """The bindings of this key to LLM clients."""
+        return Manager(LLMClientAPIKey, (("api_key", self),))
+
+
+class APIKeyModel(TimestampedModel):
+    """That a key opens a resource; as long as there is one, the resource asks for a token."""
+
+    objects = Objects()
+    api_key: SmarterAuthToken
+    api_key_id: str
+    """The digest of the key's newest token, as on the platform."""
+
+    _owner: ClassVar[str] = ""
+    _owner_model: ClassVar[type[ResourceModel]] = ResourceModel
+    _hidden = ("api_key_id",)
+
+    def __init_subclass__(cls) -> None:
+        """Both kinds differ in the name and the model of what a key is bound to, and in nothing else."""
+        super().__init_subclass__()
+        owner, owner_id = cls._owner, f"{cls._owner}_id"
+        cls._made_from = (owner, owner_id, "api_key", "api_key_id")
+        cls._fields = {
+            **dict.fromkeys(("id", owner_id, "api_key_id", *TIMES)),
+            owner: cls._owner_model,
+            "api_key": SmarterAuthToken,
+        }
+        cls._narrowings = {
+            **dict.fromkeys((owner, owner_id), cls._ids_by_owner),
+            **dict.fromkeys(("api_key", "api_key_id"), cls._ids_by_key),
+            **dict.fromkeys(("id", "pk"), cls._ids_by_id),
+        }
+
+    def __init__(self, **given: Any) -> None:
+        for name in self._made_from:
+            setattr(self, name, given.pop(name, None))
+        if given:
+            raise TypeError(f"{type(self).__name__} is made from {', '.join(self._made_from)}, not {', '.join(given)}.")
+
+    @classmethod
+    async def _cached(cls, given: Iterable[object], owner: object, *, invalidate: bool) -> list[Self]:
+        """The bindings of the owner by the cache that requests are decided by, or all that there are, not cached.
+
+        What stands in front may be either argument: the platform documents both orders.
+        """
+        for one in given:
+            owner, invalidate = (owner, one) if isinstance(one, bool) else (one, invalidate)
+        if owner is None:
+            return await cls.objects.all()
+        resource = cls._resource(owner)
+        connection = await current()
+        bindings = await connection.bindings(resource, invalidate=invalidate)
+        read, found = connection.remembered.peek(resource.lookup) or (None, [])
+        if read is not bindings:
+            async with connection.reading() as records:
+                found = await records.bindings(
+                    resource.kind, await records.binding_ids(resource.kind, resource=resource)
+                )
+            connection.remembered.put(resource.lookup, (bindings, found))
+        return [cls._of(record) for record in found]
+
+    @classmethod
+    async def _has_active(cls, owner: object, *, invalidate: bool) -> bool:
+        connection = await current()
+        bindings = await connection.bindings(cls._resource(owner), invalidate=invalidate)
+        now_s = time.time()
+        return any(opens(binding, bindings, now_s) for binding in bindings.bindings)
+
+    @classmethod
+    def _resource(cls, owner: object) -> Resource:
+        """What a key is bound to, given as an object or by its number."""
+        if isinstance(owner, cls._owner_model):
+            return owner.resource
+        ref = plain(str(owner)) if isinstance(owner, int | str) else None
+        if ref is None:
+            raise UsageError(f"{cls._owner} is a {cls._owner_model.__name__}, not {type(owner).__name__}.")
+        return Resource(cls._owner_model.kind, ref)
+
+    @classmethod
+    async def _all_ids(cls, records: Records) -> Sequence[int]:
+        return await records.binding_ids(cls._owner_model.kind)
+
+    @classmethod
+    async def _ids_by_owner(cls, records: Records, value: Any) -> Sequence[int]:
+        return await records.binding_ids(cls._owner_model.kind, resource=cls._resource(value))
+
+    @classmethod
+    async def _ids_by_key(cls, records: Records, value: Any) -> Sequence[int]:
+        key_ids = await _key_ids(records, value)
+        return await records.binding_ids(cls._owner_model.kind, key_id=key_ids[0]) if key_ids else []
+
+    @classmethod
+    async def _ids_by_id(cls, _: Records, value: Any) -> Sequence[int]:
+        number = integer(str(value))
+        return [] if number is None else [int(number)]
+
+    @classmethod
+    async def _load(cls, records: Records, ids: Sequence[int]) -> list[RegisteredBinding]:
+        return await records.bindings(cls._owner_model.kind, ids)
+
+    @classmethod
+    def _values(cls, record: RegisteredBinding) -> Mapping[str, Any]:
+        owner, key = cls._owner_model._of(record.resource), SmarterAuthToken._of(record.key)
+        return {
+            "id": record.id,
+            "created_at": record.created_at,
+            "updated_at": record.updated_at,
+            cls._owner: owner,
+            f"{cls._owner}_id": owner.id,
+            "api_key": key,
+            "api_key_id": key.digest,
+        }
+
+    @classmethod
+    def _sources(cls, record: RegisteredBinding) -> Iterable[str]:
+        return [f"resource:{record.resource.resource.lookup}"]
+
+    async def _insert(self, acts: Keys) -> RegisteredBinding:
+        owner = getattr(self, self._owner)
+        resource = self._resource(getattr(self, f"{self._owner}_id") if owner is None else owner)
+        asked = key_reference(self.api_key if self.api_key is not None else self.api_key_id)
+        key_id = asked if isinstance(asked, UUID) else (await acts.owner(asked)).key_id
+        await acts.bind(key_id, resource, register=False)
+        return await acts.binding(key_id, resource)
+
+    async def _update(self, acts: Keys, _: Mapping[str, Any]) -> RegisteredBinding:
+        return await acts.touch_binding(self.api_key.key_id, self._record.resource.resource)
+
+    async def _remove(self, acts: Keys, *, allow_anonymous: bool) -> None:
+        await acts.unbind(self.api_key.key_id, self._record.resource.resource, allow_anonymous=allow_anonymous)
+
+
+class ChatBotAPIKey(APIKeyModel):
+    """That a key opens a chatbot: while there is one, the chatbot asks for a token; without any it is open."""
+
+    chatbot: ChatBot
+    chatbot_id: int | None
+
+    _owner = "chatbot"
+    _owner_model = ChatBot
+
+    @classmethod
+    async def get_cached_objects(
+        cls, *given: ChatBot | bool, invalidate: bool = False, chatbot: ChatBot | None = None
+    ) -> list[Self]:
+        """The bindings of the chatbot as requests have them, never older than a decision, or all that there are."""
+        return await cls._cached(given, chatbot, invalidate=invalidate)
+
+    @classmethod
+    async def has_active_api_key(cls, chatbot: ChatBot, invalidate: bool = False) -> bool:  # noqa: FBT001, FBT002
+        """Whether any key opens the chatbot now."""
+        return await cls._has_active(chatbot, invalidate=invalidate)
+
+
+class LLMClientAPIKey(APIKeyModel):
+    """That a key opens an LLM client: while there is one, the client asks for a token; without any it is open."""
+
+    llm_client: LLMClient
+    llm_client_id: int | None
+
+    _owner = "llm_client"
+    _owner_model = LLMClient
+
+    @classmethod
+    async def get_cached_objects(
+        cls, *given: LLMClient | bool, invalidate: bool = False, llm_client: LLMClient | None = None
+    ) -> list[Self]:
+        """The bindings of the LLM client as requests have them, never older than a decision, or all that there are."""
+        return await cls._cached(given, llm_client, invalidate=invalidate)
+
+    @classmethod
+    async def has_active_api_key(cls, llm_client: LLMClient, invalidate: bool = False) -> bool:  # noqa: FBT001, FBT002
+        """Whether any key opens the LLM client now."""
+        return await cls._has_active(llm_client, invalidate=invalidate)
+
+
+async def _key_ids(records: Records, value: object) -> list[UUID]:
+    """The key that is meant, or nothing."""
+    asked = key_reference(value)
+    return [asked] if isinstance(asked, UUID) else list((await records.owners([asked])).values())

@@ -1,0 +1,119 @@
+"""Resources as objects: what chatbots and LLM clients have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from smarter_auth_mw.domain import OnError, RegisteredResource, Resource
+from smarter_auth_mw.errors import UsageError
+from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.models.base import TIMES, TimestampedModel
+from smarter_auth_mw.models.querysets import Objects
+from smarter_auth_mw.postgres.storable import is_storable
+from smarter_auth_mw.postgres.transaction import Records
+from smarter_auth_mw.routing.references import integer, plain
+
+
+class ResourceModel(TimestampedModel):
+    """A resource of one kind. ``id`` is its reference as a number, None where the reference is none.
+
+    One that is made without ``id`` and ``ref`` gets the next free number, which is its reference then.
+    """
+
+    kind: ClassVar[str] = ""
+    objects = Objects()
+
+    _made_from = ("id", "ref", "name", "account", "domain", "on_error")
+    _changeable = ("name", "account", "domain", "on_error")
+    _fields = dict.fromkeys((*_made_from, "is_protected", *TIMES))
+    _identity = "ref"
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls._narrowings = dict.fromkeys(("ref", "id", "pk"), cls._ids_by_ref) | {"name": cls._ids_by_name}
+
+    def __init__(
+        self,
+        *,
+        id: int | None = None,  # noqa: A002
+        ref: str | None = None,
+        name: str | None = None,
+        account: str | None = None,
+        domain: str | None = None,
+        on_error: OnError = "stale",
+    ) -> None:
+        self.id = id
+        self.ref = str(id) if ref is None and id is not None else ref
+        self.name = name
+        self.account = account
+        self.domain = domain
+        self.on_error = on_error
+        self.is_protected = False
+
+    @property
+    def resource(self) -> Resource:
+        """What requests and the command line know it as."""
+        if not self.ready or self.ref is None:
+            raise UsageError(f"This {type(self).__name__} was never saved.", hint="First: await ….save()")
+        return Resource(self.kind, self.ref)
+
+    @classmethod
+    async def _all_ids(cls, records: Records) -> Sequence[int]:
+        return await records.resource_ids(cls.kind)
+
+    @classmethod
+    async def _ids_by_ref(cls, records: Records, value: Any) -> Sequence[int]:
+        ref = str(value)
+        return await records.resource_id(Resource(cls.kind, ref)) if plain(ref) else []
+
+    @classmethod
+    async def _ids_by_name(cls, records: Records, value: Any) -> Sequence[int]:
+        is_text = isinstance(value, str) and is_storable(value)
+        return await records.resource_ids(cls.kind, value) if is_text else []
+
+    @classmethod
+    async def _load(cls, records: Records, ids: Sequence[int]) -> list[RegisteredResource]:
+        found = await records.resources_by_id(ids)
+        return [found[row_id] for row_id in ids if row_id in found]
+
+    @classmethod
+    def _values(cls, record: RegisteredResource) -> Mapping[str, Any]:
+        number = integer(record.resource.ref)
+        return {
+            "id": None if number is None else int(number),
+            "created_at": record.created_at,
+            "updated_at": record.updated_at,
+            "ref": record.resource.ref,
+            "name": record.name,
+            "account": record.account,
+            "domain": record.domain,
+            "on_error": record.on_error,
+            "is_protected": record.is_protected,
+        }
+
+    @classmethod
+    def _sources(cls, record: RegisteredResource) -> Iterable[str]:
+        return [f"resource:{record.resource.lookup}", f"directory:{record.resource.kind}"]
+
+    async def _insert(self, acts: Keys) -> RegisteredResource:
+        if self.ref is None:
+            made = await acts.number_resource(self.kind, name=self.name, account=self.account)
+            if self.domain is None and self.on_error == "stale":
+                return made
+            return await acts.set_resource(made.resource, domain=self.domain, on_error=self.on_error)
+        if not plain(self.ref) or (self.id is not None and self.ref != str(self.id)):
+            raise UsageError(f"{self.ref!r} is no reference of a {type(self).__name__} with this id.")
+        return await acts.add_resource(
+            Resource(self.kind, self.ref),
+            name=self.name,
+            account=self.account,
+            domain=self.domain,
+            on_error=self.on_error,
+        )
+
+    async def _update(self, acts: Keys, changes: Mapping[str, Any]) -> RegisteredResource:
+        return await acts.set_resource(self.resource, **changes)
+
+    async def _remove(self, acts: Keys, *, allow_anonymous: bool) -> None:
+        await acts.remove_resource(self.resource, allow_anonymous=allow_anonymous)

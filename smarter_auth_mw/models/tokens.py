@@ -1,0 +1,229 @@
+"""Keys as objects, each told by its newest token."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Self, TypeVar
+from uuid import UUID
+
+from smarter_auth_mw.domain import Key
+from smarter_auth_mw.errors import NotFoundError, UsageError
+from smarter_auth_mw.management.keys import OVERLAP, Keys
+from smarter_auth_mw.model_sessions import current
+from smarter_auth_mw.models.base import TIMES, TimestampedModel
+from smarter_auth_mw.models.querysets import BaseManager, Created
+from smarter_auth_mw.postgres.storable import is_storable
+from smarter_auth_mw.postgres.transaction import Records
+from smarter_auth_mw.tokens import MintedToken, TokenFormat
+
+_DIGEST = re.compile(r"[0-9a-fA-F]{128}")
+
+T = TypeVar("T", bound="TokenModel")
+
+
+class TokenManager(BaseManager[T]):
+    """All keys that are not revoked."""
+
+    async def create(self, **fields: Any) -> Created[T]:
+        """A new key and its token, which is seen this once; ``name`` is the only field that has to be given."""
+        key = await self.make(**fields)
+        return Created(key, key.token or "")
+
+
+class TokenObjects:
+    """The manager of keys."""
+
+    def __get__(self, _: object, model: type[T]) -> TokenManager[T]:
+        return TokenManager(model)
+
+
+class TokenModel(TimestampedModel):
+    """An API key, by its newest token: ``digest`` and ``token_key`` are the token's, all else is the key's.
+
+    ``expiry`` may be given as a time or as a time from now. A key that is revoked is not there any more: deleting one
+    revokes it.
+    """
+
+    key_id: UUID
+    digest: str
+    token_key: str
+    created: datetime
+    last_used_at: datetime | None
+    token: MintedToken | None = None
+    """The token itself, only in the object that minted it."""
+    objects = TokenObjects()
+
+    _made_from = ("name", "description", "account", "is_active", "expiry", "format", "max_lifetime")
+    _changeable = ("name", "description", "is_active", "expiry")
+    _fields = dict.fromkeys(
+        ("key_id", *_changeable, "account", "digest", "token_key", "last_used_at", "created", *TIMES)
+    )
+    _hidden = ("digest",)
+    _identity = "key_id"
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        description: str = "",
+        account: str | None = None,
+        is_active: bool = True,
+        expiry: datetime | timedelta | None = None,
+        format: TokenFormat = "knox",  # noqa: A002 - As the command line has it.
+        max_lifetime: timedelta | None = None,
+    ) -> None:
+        self.name = name
+        self.description = description
+        self.account = account
+        self.is_active = is_active
+        self.expiry = _time(expiry)
+        self._minting: Mapping[str, Any] = {"form": format, "max_lifetime": max_lifetime}
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls._narrowings = {
+            "key_id": cls._ids_by_key_id,
+            "digest": cls._ids_by_digest,
+            "pk": cls._ids_by_digest,
+            "token_key": cls._ids_by_token_key,
+            "name": cls._ids_by_name,
+        }
+
+    @property
+    def pk(self) -> str:
+        """The digest of the newest token, as the platform has it."""
+        return self.digest
+
+    async def activate(self) -> None:
+        """Let the key's tokens open what it is bound to again."""
+        await self._turn(lambda acts: acts.activate(self.key_id))
+
+    async def deactivate(self) -> None:
+        """Let the key open nothing for now; what it is bound to stays protected."""
+        await self._turn(lambda acts: acts.deactivate(self.key_id))
+
+    async def toggle_active(self) -> None:
+        """Deactivate the key if the database has it active, else activate it."""
+        await self._turn(lambda acts: acts.toggle_active(self.key_id))
+
+    async def rotate(self, overlap: timedelta = OVERLAP, *, force: bool = False) -> Created[Self]:
+        """Give the key a new token; the one before stays valid for ``overlap``. See ``Keys.rotate``."""
+        connection = await current()
+        async with connection.writing() as (acts, touched):
+            rotated = await acts.rotate(self.key_id, overlap, force=force)
+            touched.update(self._sources(rotated.key))
+        self._take(rotated.key)
+        self.token = MintedToken(rotated.token.reveal())
+        return Created(self, self.token)
+
+    async def _turn(self, turn: Callable[[Keys], Awaitable[Key]]) -> None:
+        connection = await current()
+        async with connection.writing() as (acts, touched):
+            key = await turn(acts)
+            touched.update(self._sources(key))
+        self._take(key)
+
+    @classmethod
+    async def _ids_by_key_id(cls, _: Records, value: Any) -> Sequence[UUID]:
+        try:
+            key_id = value if isinstance(value, UUID) else UUID(str(value))
+        except ValueError:
+            return []
+        return [key_id]
+
+    @classmethod
+    async def _ids_by_digest(cls, records: Records, value: Any) -> Sequence[UUID]:
+        """Of any of the key's tokens, also of one that was rotated out."""
+        is_digest = isinstance(value, str) and _DIGEST.fullmatch(value)
+        return list((await records.owners([bytes.fromhex(value)])).values()) if is_digest else []
+
+    @classmethod
+    async def _ids_by_token_key(cls, records: Records, value: Any) -> Sequence[UUID]:
+        return await records.key_ids(token_key=value) if _is_text(value) else []
+
+    @classmethod
+    async def _ids_by_name(cls, records: Records, value: Any) -> Sequence[UUID]:
+        return await records.key_ids(name=value) if _is_text(value) else []
+
+    @classmethod
+    async def _all_ids(cls, records: Records) -> Sequence[UUID]:
+        return await records.key_ids()
+
+    @classmethod
+    async def _load(cls, records: Records, ids: Sequence[UUID]) -> list[Key]:
+        found = await records.keys_by_id(ids)
+        return [found[key_id] for key_id in ids if key_id in found and found[key_id].revoked_at is None]
+
+    @classmethod
+    def _values(cls, record: Key) -> Mapping[str, Any]:
+        newest = record.tokens[-1] if record.tokens else None
+        return {
+            "key_id": record.key_id,
+            "name": record.name,
+            "description": record.description,
+            "account": record.account,
+            "is_active": record.is_active and record.revoked_at is None,
+            "expiry": record.expires_at,
+            "digest": newest.digest.hex() if newest else "",
+            "token_key": newest.token_key if newest else "",
+            "created": record.created_at,
+            "created_at": record.created_at,
+            "updated_at": record.updated_at,
+            "last_used_at": record.last_used_at,
+        }
+
+    @classmethod
+    def _sources(cls, record: Key) -> Iterable[str]:
+        return [f"key:{record.key_id}"]
+
+    async def _insert(self, acts: Keys) -> Key:
+        minted = await acts.create(
+            self.name,
+            account=self.account,
+            description=self.description,
+            expires_at=self.expiry,
+            **self._minting,
+        )
+        self.token = MintedToken(minted.token.reveal())
+        return minted.key if self.is_active else await acts.deactivate(minted.key.key_id)
+
+    async def _update(self, acts: Keys, changes: Mapping[str, Any]) -> Key:
+        if (await acts.key(self.key_id)).revoked_at is not None:
+            raise NotFoundError("It is revoked.")
+        values = {name: value for name, value in changes.items() if name != "is_active"}
+        if "expiry" in values:
+            values["expires_at"] = _time(values.pop("expiry"))
+        key = await acts.set_key(self.key_id, **values)
+        if "is_active" in changes:
+            key = await (acts.activate if self.is_active else acts.deactivate)(self.key_id)
+        return key
+
+    async def _remove(self, acts: Keys, *, allow_anonymous: bool) -> None:
+        await acts.revoke(self.key_id, unbind=True, allow_anonymous=allow_anonymous)
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.token_key}…)" if self.ready else self.name
+
+
+def key_reference(value: object) -> UUID | bytes:
+    """The id of the key that is meant, or the digest of a token of its; raises ``UsageError``, and shows no value."""
+    if isinstance(value, Created):
+        value = value.key
+    if isinstance(value, TokenModel) and value.ready:
+        return value.key_id
+    if isinstance(value, str) and _DIGEST.fullmatch(value):
+        return bytes.fromhex(value)
+    try:
+        return value if isinstance(value, UUID) else UUID(str(value))
+    except ValueError:
+        raise UsageError("That is no saved key, no key_id and no digest.") from None
+
+
+def _time(expiry: datetime | timedelta | None) -> datetime | None:
+    return datetime.now(UTC) + expiry if isinstance(expiry, timedelta) else expiry
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and is_storable(value)

@@ -1,0 +1,226 @@
+"""Usage: how often what was asked with which token, and what came of it; counted here, written in batches."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+from uuid import UUID, uuid4
+from weakref import WeakSet
+
+from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant, Reason
+from smarter_auth_mw.observers.tally import Tally
+
+MAX_COUNTERS = 20_000
+"""What is told apart between two flushes; the rest is counted as others of its kind."""
+MAX_BATCH = 2_000
+"""What is written at once: so much is done well within the time that a query has."""
+GRANTED, ANONYMOUS = "grant", "anonymous"
+"""The outcomes that are no reason of a denial."""
+UNKNOWN, OTHER = "", "*"
+"""References of no resource: of all that nobody has registered, and of what there was no room to tell apart."""
+
+
+class Series(NamedTuple):
+    """What is counted: of which resource, with which token of which key, and what came of it.
+
+    ``digest`` is that of an accepted token, empty elsewhere.
+    """
+
+    kind: str
+    ref: str
+    outcome: str
+    key_id: str | None = None
+    token_key: str = ""
+    digest: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Counts that are written together, and only once: by its id the database knows whether it has them already."""
+
+    counts: Mapping[Series, int]
+    batch_id: UUID
+    taken_at_s: float
+
+    @property
+    def age_s(self) -> float:
+        """How long ago it was taken."""
+        return max(0.0, time.monotonic() - self.taken_at_s)
+
+
+class Sink(Protocol):
+    """Where batches are written; it raises where that fails."""
+
+    async def write_usage(self, batch: Batch) -> None: ...
+
+
+class Usage:
+    """Counts decisions, on whatever thread they are made, in bounded memory.
+
+    A token that was counted among others has no last use. What cannot be written is kept and tried again; meanwhile the
+    counts go on.
+    """
+
+    def __init__(self, max_counters: int = MAX_COUNTERS) -> None:
+        self._max_counters = max_counters
+        self._lets_count = True
+        self._passes: dict[int, _Pass] = {}
+        self.forget()
+        _instances.add(self)
+
+    def forget(self) -> None:
+        """Start with nothing, as a forked child does: its parent writes what was counted before."""
+        self._lock = threading.Lock()
+        for counted in self._passes.values():
+            counted.detach()
+        self._passes.clear()
+        self._idle: list[_Pass] = []
+        self._rest: dict[Series, int] = {}
+        self._taken: Counter[tuple[str, str]] = Counter()
+        self._kept: list[Batch] = []
+
+    def observe(self, decision: Decision, _scope: Mapping[str, Any]) -> None:
+        """Count it."""
+        counted = self._passes.get(id(decision))
+        if counted is not None:
+            counted.times.once_more()
+            return
+        with self._lock:
+            self._begin(decision)
+
+    def observe_all(self) -> None:
+        """Have every decision observed from now on, as somebody else wants to hear of it: none counts by itself."""
+        with self._lock:
+            self._lets_count = False
+            for counted in self._passes.values():
+                counted.detach()
+
+    def totals(self) -> Mapping[tuple[str, str], int]:
+        """How often each kind was asked for with each outcome, since this process began."""
+        with self._lock:
+            self._gather()
+            return self._taken + _by_outcome(self._rest)
+
+    def _begin(self, decision: Decision) -> None:
+        """Count what has not been counted yet, or is not counted often."""
+        series = _series(decision)
+        if _is_made_anew(decision) or series.ref == UNKNOWN or len(self._passes) >= self._max_counters:
+            so_far = self._rest.get(series, 0)
+            if not so_far and len(self._rest) >= self._max_counters:
+                series = Series(series.kind, OTHER, series.outcome)
+                so_far = self._rest.get(series, 0)
+            self._rest[series] = so_far + 1
+        else:
+            counted = self._passes.setdefault(id(decision), _Pass(decision, series))
+            counted.times.once_more()
+            if self._lets_count:
+                counted.attach()
+
+    async def flush(self, sink: Sink) -> None:
+        """Write what could not be written before, or else what has been counted since; raises what the sink raises."""
+        if not self._kept:
+            self._kept.extend(self._take())
+        while self._kept:
+            batch = self._kept.pop()
+            try:
+                await sink.write_usage(batch)
+            except BaseException:
+                self._kept.append(batch)
+                raise
+
+    def _take(self) -> list[Batch]:
+        with self._lock:
+            late, self._idle = self._idle, []
+            for counted in late:
+                counted.add_to(self._rest)
+            self._gather()
+            for identity, counted in list(self._passes.items()):
+                if not counted.is_used:
+                    del self._passes[identity]
+                    counted.detach()
+                    self._idle.append(counted)  # Another thread may have it in its hands: it is read once more.
+                counted.is_used = False
+            counts, self._rest = self._rest, {}
+            self._taken += _by_outcome(counts)
+        series = list(counts)
+        parts = (series[first : first + MAX_BATCH] for first in range(0, len(series), MAX_BATCH))
+        return [Batch({one: counts[one] for one in part}, uuid4(), time.monotonic()) for part in parts]
+
+    def _gather(self) -> None:
+        for counted in list(self._passes.values()):
+            counted.add_to(self._rest)
+
+
+class _Pass:
+    """A decision that is made again and again, and how often.
+
+    It is found by the decision's identity, since to hash one is to read all of it; and it holds that, so that the
+    identity is nobody else's.
+    """
+
+    __slots__ = ("_taken", "decision", "is_used", "series", "times")
+
+    def __init__(self, decision: Decision, series: Series) -> None:
+        self.decision = decision
+        self.series = series
+        self.times = Tally()
+        self.is_used = False
+        """Since somebody took note of it."""
+        self._taken = 0
+
+    def attach(self) -> None:
+        """Let a grant be counted by whoever gives it, without asking for this."""
+        if isinstance(self.decision, Grant):
+            object.__setattr__(self.decision, "counted", self.times.once_more)
+
+    def detach(self) -> None:
+        if isinstance(self.decision, Grant):
+            object.__setattr__(self.decision, "counted", None)
+
+    def add_to(self, counts: dict[Series, int]) -> None:
+        """Add how often since this was asked last."""
+        now = self.times.total()
+        if now > self._taken:
+            counts[self.series] = counts.get(self.series, 0) + now - self._taken
+            self._taken, self.is_used = now, True
+
+
+def _is_made_anew(decision: Decision) -> bool:
+    """Whether it is another object each time, and not the one that stays with the bindings."""
+    return isinstance(decision, Denial) and decision.reason is not Reason.MISSING_CREDENTIALS
+
+
+def _series(decision: Decision) -> Series:
+    resource = decision.resource
+    if resource is None:
+        kind, ref = "", UNKNOWN
+    else:
+        kind, ref = resource.kind, UNKNOWN if decision.account is None else resource.ref
+    if isinstance(decision, Grant):
+        binding = decision.binding
+        token = (binding.token_key, binding.digest) if binding is not None else ()
+        return Series(kind, ref, GRANTED, decision.key_id, *token)
+    if isinstance(decision, Anonymous):
+        return Series(kind, ref, ANONYMOUS)
+    return Series(kind, ref, decision.reason.value, decision.key_id, decision.token_key)
+
+
+def _by_outcome(counts: Mapping[Series, int]) -> Counter[tuple[str, str]]:
+    found: Counter[tuple[str, str]] = Counter()
+    for series, times in counts.items():
+        found[series.kind, series.outcome] += times
+    return found
+
+
+def _forget_all() -> None:
+    for usage in _instances:
+        usage.forget()
+
+
+_instances: WeakSet[Usage] = WeakSet()
+os.register_at_fork(after_in_child=_forget_all)

@@ -1,0 +1,216 @@
+"""Bulk: very many resources, keys, tokens and bindings in and out, within one transaction; no row at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import aiosql
+import asyncpg
+
+from smarter_auth_mw.errors import RefusedError
+from smarter_auth_mw.postgres.queries import QUERIES, SQL
+from smarter_auth_mw.postgres.store import Store
+from smarter_auth_mw.tokens import Token, mint
+
+STATEMENTS: Any = aiosql.from_str((SQL / "bulk.sql").read_text("utf-8"), "asyncpg")
+"""The statements of ``bulk.sql``, by name."""
+MOST_MISTAKES = 100
+"""How many mistakes of one file are told."""
+
+_LINES_AT_ONCE = 10_000
+TABLES = 4
+"""Into how many tables a file goes."""
+
+
+class StagedLine(NamedTuple):
+    """One line of a file, as it waits in the database; its fields are the columns of ``staged_line``.
+
+    ``lookup`` is that of the resource without its kind. A key that the file only names has a ``key_id`` all the same.
+    """
+
+    line: int
+    account: str
+    kind: str | None = None
+    ref: str | None = None
+    lookup: str | None = None
+    resource_name: str | None = None
+    domain: str | None = None
+    protection: str | None = None
+    on_error: str | None = None
+    key_id: UUID | None = None
+    key: str | None = None
+    description: str | None = None
+    active: bool | None = None
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+    digest: bytes | None = None
+    token_key: str | None = None
+    valid_until: datetime | None = None
+    minted_at: datetime | None = None
+    is_tokenless: bool = False
+
+
+class LineMistake(NamedTuple):
+    """What is wrong with a line of a file."""
+
+    line: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.message}"
+
+
+class Counts(NamedTuple):
+    """What a file brings; ``resources`` are those that are not there yet, ``minted`` the keys that need a token."""
+
+    lines: int
+    resources: int
+    keys: int
+    bindings: int
+    minted: int
+
+
+class MintedKey(NamedTuple):
+    """A key of the file with the token that was minted for it."""
+
+    key_id: UUID
+    account: str
+    name: str
+    token: Token
+
+
+_TEMPORARY = "The owner of the database runs: GRANT TEMPORARY ON DATABASE … TO …;"
+_RESOURCE_COLUMNS = ("ref", "account", "resource_name", "domain", "protection", "on_error")
+_KEY_COLUMNS = ("account", "key", "description", "active", "expires_at", "revoked_at")
+
+_ABSENCES = (("nameless_keys", "the key {key_id} has no name"),)
+"""What only lines that were left out might have told."""
+_CHECKS = (
+    ("doubled_lines", "this stands in line {first_line} already"),
+    ("shared_tokens", "the digest is that of line {first_line}, which is another key's"),
+    ("torn_tokens", "the token of this digest is told of in another way in line {first_line}"),
+    ("taken_tokens", "the digest is that of a token of the key {key_id}"),
+    ("contradicted_keys", "the key {name!r} has no token here, and one in another line"),
+    (
+        "doubled_key_names",
+        "account {account} has the key {name!r} in line {first_line} already: another name, or one key_id",
+    ),
+    ("taken_key_names", "account {account} has a key of the name {name!r}, which is not revoked"),
+    ("taken_key_ids", "there is a key {key_id} already"),
+    ("foreign_resources", "{kind}:{ref} belongs to account {held_account!r}, and not to {account!r}"),
+    ("misspelled_resources", "{kind}:{ref} is registered as {kind}:{held_ref}: write it so"),
+    ("different_resources", "{kind}:{ref} is registered with other values: smarter-auth resource set changes them"),
+    ("known_resources", "{kind}:{ref} is registered already, and the file binds no key to it"),
+    (
+        "platforms_resources",
+        "{kind}:{ref} is of a kind that the attached platform makes: its keys are bound one by one",
+    ),
+    ("open_bound_resources", "{kind}:{ref} is open here, and has a key bound to it"),
+    ("doubled_domains", "the domain {domain} stands in line {first_line} already, for another resource"),
+    ("taken_domains", "the domain {domain} is that of {claimant}"),
+)
+
+
+class Bulk:
+    """One transaction that brings a whole file in, or reads everything out."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    async def stage(self, lines: AsyncIterable[StagedLine]) -> None:
+        """Take the lines in, by COPY, and gather what they tell; nothing is judged yet."""
+        try:
+            await STATEMENTS.begin_import(self._connection)
+        except asyncpg.InsufficientPrivilegeError:
+            raise RefusedError("This role may make no temporary tables.", hint=_TEMPORARY) from None
+        await self._connection.copy_records_to_table(
+            "staged_line", schema_name="pg_temp", columns=StagedLine._fields, records=lines
+        )
+        await STATEMENTS.gather(self._connection)
+
+    async def mistakes(self, *, is_complete: bool = True) -> list[LineMistake]:
+        """What contradicts itself in the file or the database, by line; ``is_complete``: every line was staged."""
+        found = [
+            *_torn(
+                await _rows(STATEMENTS.lines_of_torn_resources(self._connection, most=MOST_MISTAKES)), _RESOURCE_COLUMNS
+            ),
+            *_torn(await _rows(STATEMENTS.lines_of_torn_keys(self._connection, most=MOST_MISTAKES)), _KEY_COLUMNS),
+        ]
+        for name, message in (*_CHECKS, *(_ABSENCES if is_complete else ())):
+            rows = await _rows(getattr(STATEMENTS, name)(self._connection, most=MOST_MISTAKES))
+            found += [LineMistake(row["line"], message.format(**row)) for row in rows]
+        return sorted(set(found))[: MOST_MISTAKES + 1]
+
+    async def count(self) -> Counts:
+        """What the staged lines bring."""
+        row = await STATEMENTS.count_staged(self._connection)
+        return Counts(**row)
+
+    async def mint(self) -> AsyncGenerator[list[MintedKey]]:
+        """Mint a token for each key of the file that has none, some at a time."""
+        cursor = await self._connection.cursor(STATEMENTS.keys_to_be_minted.sql)
+        while rows := await cursor.fetch(_LINES_AT_ONCE):
+            minted = [MintedKey(row["key_id"], row["account"], row["name"], mint()) for row in rows]
+            await self._connection.copy_records_to_table(
+                "staged_token",
+                schema_name="pg_temp",
+                columns=("digest", "token_key", "key_id", "account"),
+                records=[(key.token.digest, key.token.token_key, key.key_id, key.account) for key in minted],
+            )
+            yield minted
+
+    async def insert(self, done: Callable[[], object]) -> None:
+        """Write what was staged, table by table; ``done`` is called after each."""
+        for insert in (
+            STATEMENTS.insert_resources,
+            STATEMENTS.insert_keys,
+            STATEMENTS.insert_tokens,
+            STATEMENTS.insert_bindings,
+        ):
+            await insert(self._connection)
+            done()
+
+    async def audit(self, actor: str, file: str, counts: Counts) -> None:
+        """Write down what was imported: one event for all of it."""
+        about = dict.fromkeys(("kind", "ref", "account", "key_id", "before"))
+        told = json.dumps({"file": file, **counts._asdict()})
+        await QUERIES.insert_audit_event(self._connection, actor=actor, action="import", reason="", after=told, **about)
+
+    async def export(self) -> AsyncGenerator[Sequence[Any]]:
+        """Everything, as lines in the order of the resources, some at a time: one statement, one snapshot."""
+        cursor = await self._connection.cursor(STATEMENTS.export_lines.sql)
+        while rows := await cursor.fetch(_LINES_AT_ONCE):
+            yield rows
+
+
+@asynccontextmanager
+async def open_bulk(store: Store) -> AsyncIterator[Bulk]:
+    """One transaction: all of what is done in the block, or nothing. The store's ``query_timeout_s`` must be long."""
+    async with store.bare_transaction() as connection:
+        yield Bulk(connection)
+
+
+async def _rows(found: Any) -> list[Any]:
+    return [row async for row in found]
+
+
+def _torn(lines: Sequence[Any], columns: Sequence[str]) -> Iterator[LineMistake]:
+    """The first line of each thing that tells otherwise than one before it, and in which column."""
+    first: dict[tuple[str, str], Any] = {}
+    told: set[str] = set()
+    for row in lines:
+        for column in columns:
+            if row[column] is None:
+                continue
+            before = first.setdefault((row["thing"], column), row)
+            if before[column] != row[column] and row["thing"] not in told:
+                told.add(row["thing"])
+                what = "resource" if column == "ref" else column
+                yield LineMistake(
+                    row["line"], f"{what} differs from that of line {before['line']}, which is about the same"
+                )

@@ -1,0 +1,13 @@
+"""What Alembic runs: its settings, then the migrations and what follows them, all in one transaction."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from smarter_auth_mw.postgres.migrations import configure, run, settle
+
+configure()
+with context.begin_transaction():
+    run("prepare.sql")
+    context.run_migrations()
+    settle()

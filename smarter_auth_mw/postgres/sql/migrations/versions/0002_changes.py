@@ -1,0 +1,16 @@
+"""Changes: what a decision depends on tells when it changes."""
+
+from __future__ import annotations
+
+from smarter_auth_mw.postgres.migrations import run
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    run("versions/0002_changes.up.sql")
+
+
+def downgrade() -> None:
+    run("versions/0002_changes.down.sql")

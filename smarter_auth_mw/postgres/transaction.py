@@ -1,0 +1,347 @@
+"""The write side's statements, each a method, within one transaction; what may be done is decided in ``keys``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from smarter_auth_mw.domain import Key, KeyToken, Protection, RegisteredBinding, RegisteredResource, Resource
+from smarter_auth_mw.postgres.queries import QUERIES
+from smarter_auth_mw.tokens import Token
+
+_PRUNED_AT_ONCE = 20_000
+
+
+class Records:
+    """Resources, keys, bindings and the audit, on one connection in one transaction."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[Records]:
+        """The same transaction: what is done in the block is done completely, or not at all."""
+        async with self._connection.transaction():
+            yield self
+
+    async def resource(self, resource: Resource, *, lock: bool = False) -> RegisteredResource | None:
+        """The resource of that look-up, whatever its spelling; locked, nobody binds or changes it meanwhile."""
+        look_up = QUERIES.lock_resource if lock else QUERIES.find_resource_id
+        resource_id = await look_up(self._connection, **_by_lookup(resource))
+        found = [] if resource_id is None else await self._resources([resource_id])
+        own = found[0] if found else None
+        row = await QUERIES.find_platform_resource(self._connection, **_by_lookup(resource))
+        return own if row is None else _platforms(own, resource.kind, row, await self._keys(row["key_ids"]))
+
+    async def resources(self, kind: str | None = None) -> list[RegisteredResource]:
+        """All resources, or those of one kind; of an attached platform's those that are protected."""
+        found = await self._resources(await _column(QUERIES.list_resource_ids(self._connection, kind=kind)))
+        known = {one.resource: one for one in found}
+        rows = [row async for row in QUERIES.list_platform_resources(self._connection, kind=kind)]
+        keys = await self.keys_by_id(list({key_id for row in rows for key_id in row["key_ids"]}))
+        for row in rows:
+            bound = [keys[key_id] for key_id in row["key_ids"] if key_id in keys]
+            resource = Resource(row["kind"], row["ref"])
+            known[resource] = _platforms(known.get(resource), resource.kind, row, bound)
+        return list(known.values())
+
+    async def is_platforms(self, kind: str) -> bool:
+        """Whether resources of the kind are made by an attached platform."""
+        return bool(await QUERIES.is_platforms(self._connection, kind=kind))
+
+    async def claimant(self, domain: str) -> str | None:
+        """Which resource has the custom domain, as ``kind:ref``."""
+        claimant: str | None = await QUERIES.find_claimant(self._connection, domain=domain)
+        return claimant
+
+    async def add_resource(
+        self,
+        resource: Resource,
+        account: str,
+        *,
+        name: str | None = None,
+        domain: str | None = None,
+        protection: Protection = Protection.OPEN,
+        on_error: str = "stale",
+    ) -> bool:
+        """Register it; False where its look-up is taken."""
+        added = await QUERIES.insert_resource(
+            self._connection,
+            kind=resource.kind,
+            ref=resource.ref,
+            account=account,
+            name=name,
+            domain=domain,
+            protection=protection.value,
+            on_error=on_error,
+        )
+        return added is not None
+
+    async def number_resource(self, kind: str, account: str, name: str | None) -> str | None:
+        """Register a resource under the next number; None where somebody has taken that already."""
+        ref: str | None = await QUERIES.insert_numbered_resource(
+            self._connection, kind=kind, account=account, name=name
+        )
+        return ref
+
+    async def set_resource(self, changed: RegisteredResource) -> None:
+        """Write what may change: name, account, domain, on_error."""
+        await QUERIES.update_resource(
+            self._connection,
+            **_by_lookup(changed.resource),
+            name=changed.name,
+            account=changed.account,
+            domain=changed.domain,
+            on_error=changed.on_error,
+        )
+
+    async def declare(self, resource: Resource) -> None:
+        """Protect it, bound or not."""
+        await QUERIES.declare_protected(self._connection, **_by_lookup(resource))
+
+    async def release(self, resource: Resource, actor: str, reason: str) -> None:
+        """Open the latch, together with its audit row; the database refuses while there are bindings."""
+        await QUERIES.release(self._connection, **_by_lookup(resource), actor=actor, reason=reason)
+        await QUERIES.release_platform(self._connection, **_by_lookup(resource), actor=actor, reason=reason)
+
+    async def delete_resource(self, resource: Resource) -> None:
+        """Forget it; the database refuses while it is protected."""
+        await QUERIES.delete_resource(self._connection, **_by_lookup(resource))
+
+    async def key(self, key_id: UUID, *, lock: bool = False) -> Key | None:
+        """The key; locked, nobody changes it meanwhile."""
+        if lock:
+            await QUERIES.lock_key(self._connection, key_id=key_id)
+        found = await self._keys([key_id])
+        return found[0] if found else None
+
+    async def keys(self) -> list[Key]:
+        """All keys."""
+        return await self._keys(await _column(QUERIES.list_key_ids(self._connection)))
+
+    async def add_key(self, account: str, name: str, description: str, expires_at: datetime | None) -> UUID | None:
+        """A new key's id; None where the account has a key of that name which is not revoked."""
+        key_id: UUID | None = await QUERIES.insert_key(
+            self._connection, account=account, name=name, description=description, expires_at=expires_at
+        )
+        return key_id
+
+    async def set_active(self, key_id: UUID, *, is_active: bool) -> None:
+        await QUERIES.set_active(self._connection, key_id=key_id, is_active=is_active)
+
+    async def revoke(self, key_id: UUID) -> None:
+        await QUERIES.revoke_key(self._connection, key_id=key_id)
+
+    async def set_key(self, key: Key, changes: Mapping[str, Any]) -> bool:
+        """Write what may change: name, description, expires_at; False where another key has the name."""
+        after = replace(key, **changes)
+        written = await QUERIES.update_key(
+            self._connection,
+            key_id=key.key_id,
+            account=key.account,
+            name=after.name,
+            description=after.description,
+            expires_at=after.expires_at,
+        )
+        return written is not None
+
+    async def expire_tokens(self, key_id: UUID, valid_until: datetime) -> None:
+        """Let the tokens that a key has be valid no longer than that."""
+        await QUERIES.expire_tokens(self._connection, key_id=key_id, valid_until=valid_until)
+        await QUERIES.touch_key(self._connection, key_id=key_id)
+
+    async def owners(self, digests: Sequence[bytes]) -> dict[bytes, UUID]:
+        """The keys that tokens of these digests belong to."""
+        found = QUERIES.find_owners(self._connection, digests=list(digests))
+        return {row["digest"]: row["key_id"] async for row in found}
+
+    async def add_token(self, token: Token, key: Key) -> None:
+        await QUERIES.insert_token(
+            self._connection, digest=token.digest, token_key=token.token_key, key_id=key.key_id, account=key.account
+        )
+
+    async def add_binding(self, resource: Resource, key: Key) -> bool:
+        """Bind; False where it is bound already."""
+        added = await QUERIES.insert_binding(
+            self._connection, **_by_lookup(resource), key_id=key.key_id, account=key.account
+        )
+        return added is not None
+
+    async def delete_binding(self, resource: Resource, key_id: UUID) -> None:
+        """Unbind; the latch stays as it is."""
+        await QUERIES.delete_binding(self._connection, **_by_lookup(resource), key_id=key_id)
+
+    async def transaction_id(self) -> int:
+        """By which this transaction is known to those who hear of its changes."""
+        tx: int = await QUERIES.read_transaction_id(self._connection)
+        return tx
+
+    async def resource_ids(self, kind: str, name: str | None = None) -> list[int]:
+        """Resources of the kind, in the order in which they were made."""
+        return list(await QUERIES.find_resource_ids(self._connection, kind=kind, name=name))
+
+    async def resource_id(self, resource: Resource) -> list[int]:
+        """The resource, or nothing."""
+        found = await QUERIES.find_resource_id(self._connection, **_by_lookup(resource))
+        return [] if found is None else [found]
+
+    async def resources_by_id(self, ids: Sequence[int]) -> dict[int, RegisteredResource]:
+        """Resources without their keys."""
+        found = QUERIES.find_resources(self._connection, ids=list(ids))
+        return {row["id"]: _resource(row, {}) async for row in found}
+
+    async def key_ids(self, *, name: str | None = None, token_key: str | None = None) -> list[UUID]:
+        """Keys that are not revoked, in the order in which they were made."""
+        return list(await QUERIES.find_living_key_ids(self._connection, name=name, token_key=token_key))
+
+    async def keys_by_id(self, key_ids: Sequence[UUID]) -> dict[UUID, Key]:
+        return {key.key_id: key for key in await self._keys(list(key_ids))}
+
+    async def binding_ids(
+        self, kind: str, *, resource: Resource | None = None, key_id: UUID | None = None
+    ) -> list[int]:
+        """Bindings of resources of the kind, of one of them, or of one key, in the order in which they were made."""
+        if resource is not None:
+            found = await QUERIES.find_binding_ids_of_resource(self._connection, **_by_lookup(resource))
+        elif key_id is not None:
+            found = await QUERIES.find_binding_ids_of_key(self._connection, kind=kind, key_id=key_id)
+        else:
+            found = await QUERIES.find_binding_ids(self._connection, kind=kind)
+        return list(found)
+
+    async def binding(self, resource: Resource, key_id: UUID) -> RegisteredBinding | None:
+        """The binding of the key to the resource."""
+        binding_id = await QUERIES.find_binding_id(self._connection, **_by_lookup(resource), key_id=key_id)
+        found = [] if binding_id is None else await self.bindings(resource.kind, [binding_id])
+        return found[0] if found else None
+
+    async def bindings(self, kind: str, ids: Sequence[int]) -> list[RegisteredBinding]:
+        """Those of these bindings whose resource is of the kind."""
+        rows = [row async for row in QUERIES.find_bindings(self._connection, kind=kind, ids=list(ids))]
+        resources = await self.resources_by_id(list({row["resource_id"] for row in rows}))
+        keys = await self.keys_by_id(list({row["key_id"] for row in rows}))
+        return [
+            RegisteredBinding(
+                row["id"], row["created_at"], row["updated_at"], resources[row["resource_id"]], keys[row["key_id"]]
+            )
+            for row in rows
+        ]
+
+    async def touch_binding(self, binding_id: int) -> None:
+        await QUERIES.touch_binding(self._connection, id=binding_id)
+
+    async def audit(
+        self,
+        actor: str,
+        action: str,
+        about: Key | RegisteredResource,
+        *,
+        resource: Resource | None = None,
+        before: Key | RegisteredResource | None = None,
+        after: Key | RegisteredResource | None = None,
+        reason: str = "",
+    ) -> None:
+        """Write down what was done, in the transaction that does it; ``resource`` is what a key was bound to."""
+        if isinstance(about, RegisteredResource):
+            resource = about.resource
+        await QUERIES.insert_audit_event(
+            self._connection,
+            actor=actor,
+            action=action,
+            kind=resource and resource.kind,
+            ref=resource and resource.ref,
+            account=about.account,
+            key_id=about.key_id if isinstance(about, Key) else None,
+            reason=reason,
+            before=before and _told(before),
+            after=after and _told(after),
+        )
+
+    async def prune_audit(self, before: datetime, actor: str) -> int:
+        """Forget events that are older, some at a time, and write down how many they were."""
+        pruned = 0
+        while gone := await QUERIES.prune_audit(self._connection, before=before, most=_PRUNED_AT_ONCE):
+            pruned += gone
+        told = json.dumps({"older_than": before.isoformat(), "events": pruned})
+        about = dict.fromkeys(("kind", "ref", "account", "key_id", "after"))
+        await QUERIES.insert_audit_event(
+            self._connection, actor=actor, action="audit.prune", reason="", before=told, **about
+        )
+        return pruned
+
+    async def _resources(self, ids: list[int]) -> list[RegisteredResource]:
+        keys = await self._keys(await _column(QUERIES.list_bound_key_ids(self._connection, resource_ids=ids)))
+        found = QUERIES.find_resources(self._connection, ids=ids)
+        by_resource: dict[Resource, list[Key]] = {}
+        for key in keys:
+            for resource in key.bindings:
+                by_resource.setdefault(resource, []).append(key)
+        return [_resource(row, by_resource) async for row in found]
+
+    async def _keys(self, key_ids: list[UUID]) -> list[Key]:
+        tokens: dict[UUID, list[KeyToken]] = {}
+        async for row in QUERIES.find_tokens(self._connection, key_ids=key_ids):
+            values = dict(row)
+            tokens.setdefault(values.pop("key_id"), []).append(KeyToken(**values))
+        found = QUERIES.find_keys(self._connection, key_ids=key_ids)
+        return [_key(row, tokens.get(row["key_id"], ())) async for row in found]
+
+
+def _told(about: Key | RegisteredResource) -> str:
+    """What the audit tells of a record, as JSON: no token, no digest, and nothing that other rows tell."""
+    if isinstance(about, Key):
+        names = ("name", "description", "is_active", "expires_at", "revoked_at")
+    else:
+        names = ("name", "account", "domain", "protection", "on_error")
+    return json.dumps({name: getattr(about, name) for name in names}, default=datetime.isoformat)
+
+
+def _by_lookup(resource: Resource) -> dict[str, str]:
+    return {"kind": resource.kind, "lookup": resource.lookup.removeprefix(f"{resource.kind}:")}
+
+
+async def _column(rows: Any) -> list[Any]:
+    return [row[0] async for row in rows]
+
+
+def _resource(row: Any, keys: Mapping[Resource, list[Key]]) -> RegisteredResource:
+    resource = Resource(row["kind"], row["ref"])
+    return RegisteredResource(
+        resource,
+        row["account"],
+        row["name"],
+        row["domain"],
+        Protection(row["protection"]),
+        row["on_error"],
+        row["created_at"],
+        row["updated_at"],
+        tuple(keys.get(resource, ())),
+    )
+
+
+def _platforms(own: RegisteredResource | None, kind: str, row: Any, keys: Sequence[Key]) -> RegisteredResource:
+    """A resource of an attached platform, with what we know of it besides."""
+    if own is None:
+        never = datetime.fromtimestamp(0, UTC)
+        own = RegisteredResource(
+            Resource(kind, row["ref"]), row["account"], None, None, Protection.OPEN, "stale", never, never
+        )
+    is_lost = row["is_latched"] and own.protection is Protection.OPEN
+    return replace(
+        own,
+        account=row["account"],
+        protection=Protection.BOUND if is_lost else own.protection,
+        keys=(*own.keys, *keys),
+        is_platforms=True,
+    )
+
+
+def _key(row: Any, tokens: Sequence[KeyToken]) -> Key:
+    values = dict(row)
+    values["bindings"] = tuple(Resource(*bound.split(":", 1)) for bound in values["bindings"])
+    return Key(**values, tokens=tuple(tokens))

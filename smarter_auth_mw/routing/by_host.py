@@ -1,0 +1,135 @@
+"""What a host names: a resource below a pattern's own domain, or the one that a custom domain belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from smarter_auth_mw.decision import Denial, Reason
+from smarter_auth_mw.domain import Alias, Target
+from smarter_auth_mw.routing import hosts
+from smarter_auth_mw.routing.grammar import Pattern
+from smarter_auth_mw.routing.hosts import TELLING, BadHostError, Headers
+from smarter_auth_mw.routing.memo import UNKNOWN, Memo
+from smarter_auth_mw.routing.precedence import Hit
+from smarter_auth_mw.routing.references import label
+from smarter_auth_mw.routing.resolution import NOTHING, Judgement, agree, refused, shown
+
+MEMO_HEADERS_CHARS = 512
+
+Claim = tuple[str, str]
+"""A verified custom domain, and the kind of the resource that it belongs to."""
+
+
+class HostRouting:
+    """The patterns for hosts and the custom domains, compiled; ``ignored`` tells which domains were not taken, and why.
+
+    ``own_domains`` are the API's and the platform's, and ``heir`` is the kind that a domain belongs to if several
+    kinds of the platform claim it.
+    """
+
+    def __init__(
+        self,
+        patterns: Sequence[Pattern],
+        own_domains: Iterable[str] = (),
+        heir: str | None = None,
+        default_account: str = "default",
+        claims: Iterable[Claim] = (),
+    ) -> None:
+        self._patterns = sorted(patterns, key=lambda pattern: [word is None for word in pattern.words])
+        self._suffixes: dict[str, list[Pattern]] = {}
+        for pattern in self._patterns:
+            self._suffixes.setdefault(pattern.domain, []).append(pattern)
+        self._own_domains = sorted({*own_domains, *self._suffixes}, key=len)
+        self._heir = heir
+        self._default_account = default_account
+        self._kinds, self.ignored = self._claimed(claims)
+        self._memo: Memo[tuple[tuple[bytes, bytes], ...]] = Memo()
+        self.is_needed = bool(self._patterns or self._kinds)
+
+    def with_domains(self, claims: Iterable[Claim]) -> HostRouting:
+        """The same patterns with other custom domains."""
+        return HostRouting(self._patterns, self._own_domains, self._heir, self._default_account, claims)
+
+    def resolve(self, headers: Headers) -> Target | Denial | None:
+        """What the hosts name that a request is for."""
+        told = tuple([header for header in headers if header[0] in TELLING])
+        found = self._memo.young.get(told, UNKNOWN)
+        return self._look_up(told) if found is UNKNOWN else found
+
+    def judge(self, headers: Headers) -> Judgement:
+        """The same with the line and the host that decided."""
+        try:
+            asked = hosts.asked_for(headers)
+        except BadHostError as error:
+            return refused(str(error), "Host")
+        owners = {self._owner(host.lower()) for host in asked.hosts} | {None}
+        for text in asked.texts:  # a router may mind the case, and not know of lists or ports
+            spellings = [
+                part for one in (text, text.lower()) for part in (one, one.partition(":")[0], one.rpartition(":")[0])
+            ]
+            if any(self._owner(spelling.removesuffix(".")) not in owners for spelling in spellings):
+                return refused("a careless router would take it for another domain's", text)
+        agreed = NOTHING
+        for host in asked.hosts:
+            agreed = agree(agreed, self._judge(host.lower()))
+        return agreed
+
+    def _look_up(self, told: tuple[tuple[bytes, bytes], ...]) -> Target | Denial | None:
+        found: Target | Denial | None = self._memo.recall(told)
+        if found is UNKNOWN:
+            found = self.judge(told).result
+            if not isinstance(found, Denial) and sum(len(value) for _, value in told) <= MEMO_HEADERS_CHARS:
+                self._memo.remember(told, found)
+        return found
+
+    def _judge(self, host: str) -> Judgement:
+        owner = self._owner(host)
+        if owner is None:
+            return NOTHING
+        return self._by_domain(host, owner) if owner in self._kinds else self._by_pattern(host, owner)
+
+    def _owner(self, host: str) -> str | None:
+        """The longest domain that owns the host: one of a pattern, or a custom one."""
+        return next((domain for domain in _and_above(host) if domain in self._suffixes or domain in self._kinds), None)
+
+    def _by_pattern(self, host: str, owner: str) -> Judgement:
+        if host == owner:
+            return NOTHING
+        labels = host.split(".")[::-1]
+        pattern = next((one for one in self._suffixes[owner] if one.fits(labels)), None)
+        if pattern is None:
+            return refused(f"every host below {owner} is a resource's, and this is none's", host)
+        account = None if pattern.account_at is None else labels[pattern.account_at]
+        hit = Hit(pattern, host, labels[pattern.ref_at], account, rest_chars=0)
+        return Judgement(hit.target(self._default_account), str(pattern), host)
+
+    def _by_domain(self, host: str, owner: str) -> Judgement:
+        kind = self._kinds[owner]
+        if kind is None:
+            return refused(f"resources of different kinds claim {owner}", host, Reason.AMBIGUOUS)
+        if not all(map(label, host.split("."))):
+            return refused(f"it is below {owner}, and a label of it is none", host)
+        return Judgement(Target(Alias(kind, "domain", owner)), f"{kind} by its domain {owner}", host)
+
+    def _claimed(self, claims: Iterable[Claim]) -> tuple[dict[str, str | None], tuple[str, ...]]:
+        """The kind of each domain (None: several claim it), and what is wrong with the others."""
+        kinds: dict[str, str | None] = {}
+        ignored: dict[str, None] = {}
+        for written, kind in claims:
+            domain = hosts.normal(written)
+            if rule := self._objection(domain):
+                ignored[f"{shown(written)} of a {kind} is ignored: {rule}"] = None
+            elif kinds.setdefault(domain, kind) != kind:
+                kinds[domain] = self._heir if self._heir in (kind, kinds[domain]) else None
+        return kinds, tuple(ignored)
+
+    def _objection(self, domain: str) -> str | None:
+        clash = next((own for own in self._own_domains if hosts.overlap(domain, own)), None)
+        return f"it overlaps {clash}" if clash else hosts.problem(domain)
+
+
+def _and_above(host: str) -> Iterator[str]:
+    """The host, and each domain that it is below, the longest first."""
+    while host:
+        yield host
+        host = host.partition(".")[2]

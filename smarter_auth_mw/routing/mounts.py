@@ -1,0 +1,140 @@
+"""Where routers take a prefix off: the readings of a path, and the prefixes that a wrapped app tells of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from starlette.staticfiles import StaticFiles
+
+from smarter_auth_mw.errors import Mistake
+from smarter_auth_mw.routing.folding import UnreadableError
+
+VARIABLE = "SMARTER_AUTH_MOUNTS"
+MAX_READINGS = 32
+"""No path of an ordinary request can be read in so many ways."""
+MAX_DEPTH = 32
+
+_MOUNT = re.compile(r"(?:/(?:\{[^/{}]*\}|[^/{}?#%\s]+))+")
+_PLACEHOLDER = re.compile(r"\{[^/{}]*\}")
+_MANY_SEGMENTS = re.compile(r"\{[^/{}]*:path\}")
+
+
+class Mounts:
+    """Prefixes that the app takes off by itself, ``/api`` or ``/u/{user}``: ``{…}`` is one segment."""
+
+    def __init__(self, prefixes: Iterable[str], *, is_folded: bool = False) -> None:
+        case = re.IGNORECASE if is_folded else re.NOFLAG
+        self._prefixes = tuple(re.compile(_expression(prefix), case) for prefix in prefixes)
+
+    def readings(self, text: str, roots: Iterable[str]) -> list[str]:
+        """``text`` as it stands, less each root, and each of these less the prefixes, repeatedly.
+
+        Raises UnreadableError where there is no end of them.
+        """
+        found = dict.fromkeys([text, *(rest for root in roots for rest in _less_root(text, root))])
+        queue = list(found)
+        for reading in queue:
+            for prefix in self._prefixes:
+                match = prefix.match(reading)
+                rest = reading[match.end() :] or "/" if match else reading
+                if rest not in found:
+                    found[rest] = None
+                    queue.append(rest)
+            if len(queue) > MAX_READINGS:
+                raise UnreadableError("it runs through more mounts than there can be")
+        return queue
+
+
+def roots_of(root_path: str) -> tuple[str, ...]:
+    """The spellings of ``root_path`` that routers take off: as it stands, and with exactly one slash in front."""
+    bare = root_path.strip("/")
+    return tuple(dict.fromkeys((root_path, f"/{bare}"))) if bare else ()
+
+
+def literals(prefix: str) -> tuple[str, ...]:
+    """The words of a prefix that are no placeholders, in lower case."""
+    return tuple(word.lower() for word in prefix.strip("/").split("/") if not _PLACEHOLDER.fullmatch(word))
+
+
+def check(prefixes: Iterable[str]) -> list[Mistake]:
+    """The mistakes in configured prefixes."""
+    rule = "a mount is a path prefix, as /api or /u/{user}"
+    return [Mistake(VARIABLE, prefix, rule) for prefix in prefixes if not _MOUNT.fullmatch(prefix.rstrip("/"))]
+
+
+def mounts_of(app: Any) -> tuple[str, ...]:
+    """The prefixes that ``app`` tells of: along ``.app``, its ``root_path`` and its routes' mounts.
+
+    Whatever else the app is or raises while it is looked at, the answer is what could be found.
+    """
+    found = (prefix.rstrip("/") for prefix in _walk(app, "", set(), MAX_DEPTH))
+    return tuple(dict.fromkeys(prefix for prefix in found if _MOUNT.fullmatch(prefix)))
+
+
+def _less_root(text: str, root: str) -> Iterator[str]:
+    # Litestar splits at the first root_path wherever it stands, also within a segment, and collapses what follows;
+    # Starlette and Django take it off the front, which gives the same rest.
+    _, separator, rest = text.partition(root)
+    if separator:
+        yield "/" + rest.lstrip("/")
+
+
+def _expression(prefix: str) -> str:
+    parts = _PLACEHOLDER.split(prefix.rstrip("/"))
+    return "[^/]+".join(map(re.escape, parts)) + "(?=/|$)"
+
+
+def _walk(app: Any, prefix: str, seen: set[int], depth: int) -> Iterator[str]:
+    if app is None or id(app) in seen or depth == 0:
+        return
+    seen.add(id(app))
+    yield _text(app, "root_path")
+    yield from _walk(_attribute(app, "app"), "", seen, depth - 1)
+    yield from _walk(_attribute(app, "router"), prefix, seen, depth - 1)
+    for route in _routes(app):
+        yield from _walk_route(route, prefix, seen, depth - 1)
+
+
+def _walk_route(route: Any, prefix: str, seen: set[int], depth: int) -> Iterator[str]:
+    included = _attribute(route, "original_router")  # FastAPI keeps an included router as one route
+    if included is not None:
+        within = prefix + _text(_attribute(route, "include_context"), "prefix")
+        yield from _walk(included, within, seen, depth)
+    elif _attribute(route, "endpoint") is None and _is_app(_attribute(route, "app")):
+        path = _text(route, "path")
+        if path:
+            yield from _spellings(prefix + path)
+        yield from _walk(route, "", seen, depth)
+
+
+def _is_app(app: Any) -> bool:
+    # Files have no handlers: what lies at /static/bots/logo.png is not what the app has at /bots/.
+    kind = type(app)
+    return app is not None and not (issubclass(kind, StaticFiles) and kind.__call__ is StaticFiles.__call__)
+
+
+def _spellings(path: str) -> Iterator[str]:
+    yield path
+    if _MANY_SEGMENTS.search(path):  # prefixes are taken off repeatedly: this one takes off any number of segments
+        yield "/{path}"
+
+
+def _routes(app: Any) -> list[Any]:
+    try:
+        return list(_attribute(app, "routes") or ())
+    except Exception:
+        return []
+
+
+def _text(app: Any, name: str) -> str:
+    value = _attribute(app, name)
+    return value if isinstance(value, str) else ""
+
+
+def _attribute(app: Any, name: str) -> Any:
+    try:
+        return getattr(app, name, None)
+    except Exception:
+        return None

@@ -1,0 +1,87 @@
+"""``VERIFY_ROUTER``: in development, compare the resource that we resolved with what the app's router has chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from smarter_auth_mw.domain import Resource, Target
+from smarter_auth_mw.errors import SmarterAuthError
+from smarter_auth_mw.routing.grammar import NoResource
+from smarter_auth_mw.routing.references import hashed
+from smarter_auth_mw.routing.resolution import shown
+from smarter_auth_mw.routing.routes import Routes
+
+ANSWERS = frozenset({"http.response.start", "websocket.accept"})
+
+
+class RouterDisagreementError(SmarterAuthError):
+    """The app's router reads the request in another way than the middleware does."""
+
+    code = "router_disagreement"
+    default_hint = "Compare SMARTER_AUTH_ROUTES with the app's routes: smarter-auth doctor --app MODULE:APP"
+
+
+class RouterCheck:
+    """Calls the app, and raises ``RouterDisagreementError`` in the place of an answer for another resource.
+
+    It goes by the ``path_params`` that the routers of Starlette, FastAPI and Litestar leave in the scope: where there
+    are none, nothing can be compared. A handler that has served a resource is to serve nothing else.
+    """
+
+    def __init__(self, app: ASGIApp, routes: Routes) -> None:
+        self.app = app
+        self._routes = routes
+        self._handlers: set[tuple[Any, ...]] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        target, path = self._routes.resolve(scope), scope["path"]  # before a router changes the scope
+
+        async def send_checked(message: Message) -> None:
+            if message["type"] in ANSWERS:
+                self._check(target, path, scope)
+            await send(message)
+
+        await self.app(scope, receive, send_checked)
+
+    def _check(self, target: Any, path: str, scope: Scope) -> None:
+        params = scope.get("path_params")
+        if not params:
+            return
+        chosen, handler = set(_words(params)), (id(scope.get("endpoint")), *params)
+        if isinstance(target, Target):
+            self._handlers.add(handler)
+            if chosen.isdisjoint(_names(target)):
+                read = ", ".join(map(shown, sorted(chosen)))
+                raise RouterDisagreementError(f"{shown(path)} is {target.names}, and the app has read {read}.")
+        elif handler in self._handlers and not none_line(self._routes, path):
+            raise RouterDisagreementError(f"{shown(path)} is no resource, and the app serves it like one that is.")
+
+
+def none_line(routes: Routes, path: str) -> NoResource | None:
+    """The `none` line of the configuration that is about the path."""
+    bare = path.rstrip("/")
+    for line in routes.lines:
+        if isinstance(line, NoResource):
+            own = line.text.removesuffix("/**").rstrip("/")
+            if bare == own or (line.is_subtree and bare.startswith(f"{own}/")):
+                return line
+    return None
+
+
+def _names(target: Target) -> set[str]:
+    targets = [target, target.also] if target.also else [target]
+    return {one.names.ref if isinstance(one.names, Resource) else one.names.value for one in targets}
+
+
+def _words(path_params: Mapping[str, Any]) -> Iterator[str]:
+    """Each segment that a parameter holds, as it stands and in the spellings that are the same by the rules."""
+    for value in path_params.values():
+        for word in str(value).split("/"):
+            if word:
+                yield from {word, word.lower(), hashed(word) or word}

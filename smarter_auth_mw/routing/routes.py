@@ -1,0 +1,143 @@
+"""From a request's scope to the resource it names, or to a refusal where it can be read two ways."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from smarter_auth_mw.decision import Denial
+from smarter_auth_mw.domain import Resource, Target
+from smarter_auth_mw.errors import ConfigurationError, InvalidReferenceError, Mistake
+from smarter_auth_mw.routing import grammar as patterns
+from smarter_auth_mw.routing import hosts, presets
+from smarter_auth_mw.routing import mounts as mounting
+from smarter_auth_mw.routing.by_host import Claim, HostRouting
+from smarter_auth_mw.routing.by_path import PathRouting, Request
+from smarter_auth_mw.routing.grammar import Line, Pattern
+from smarter_auth_mw.routing.memo import UNKNOWN, Memo
+from smarter_auth_mw.routing.precedence import ALIAS_FORMS
+from smarter_auth_mw.routing.references import ACCOUNT, FORMS
+from smarter_auth_mw.routing.resolution import NOTHING, Judgement, agree
+
+MEMO_PATH_CHARS = 512
+
+Scope = Mapping[str, Any]
+Answer = Target | Denial | None
+
+
+class Routes:
+    """The compiled ROUTES: what a scope names, and how that was found."""
+
+    def __init__(
+        self,
+        lines: Sequence[Line],
+        *,
+        mounts: Sequence[str] = (),
+        own_domains: Iterable[str] = (),
+        heir: str | None = None,
+        default_account: str = "default",
+    ) -> None:
+        self.lines = tuple(lines)
+        self.patterns = tuple(line for line in lines if isinstance(line, Pattern))
+        self.kinds = tuple(dict.fromkeys(pattern.kind for pattern in self.patterns))
+        by_host = [pattern for pattern in self.patterns if pattern.is_host]
+        by_path = [line for line in lines if line not in by_host]
+        self._paths = PathRouting(by_path, mounts, default_account)
+        self._hosts = HostRouting(by_host, own_domains, heir, default_account)
+        self.memo: Memo[tuple[str, bytes | None, str]] = Memo()
+        """What paths name, by path, raw path and root path: where hosts are read, a part of the answer."""
+
+    @classmethod
+    def parse(
+        cls,
+        lines: Iterable[str],
+        *,
+        mounts: Iterable[str] = (),
+        api_domains: Iterable[str] = (),
+        platform_domains: Iterable[str] = (),
+        default_account: str = "default",
+    ) -> Routes:
+        """Compile the lines of ROUTES; raises ConfigurationError with all mistakes."""
+        lines, mounts = tuple(lines), tuple(mounts)
+        apis, platforms = (tuple(map(hosts.normal, domains)) for domains in (api_domains, platform_domains))
+        used = [one.removeprefix("preset:") for one in patterns.split(lines) if one.startswith("preset:")]
+        sound = [domain for domain in dict.fromkeys(apis) if not hosts.problem(domain)]
+        parsed, mistakes = patterns.parse(lines, lambda preset: presets.lines(preset, used, sound))
+        mistakes += [*mounting.check(mounts), *hosts.check(apis, platforms), *_check_account(default_account)]
+        if mistakes:
+            raise ConfigurationError(mistakes)
+        heir, own_domains = presets.owner_of_hosts(used), (*apis, *platforms)
+        return cls(parsed, mounts=mounts, own_domains=own_domains, heir=heir, default_account=default_account)
+
+    @property
+    def reads_hosts(self) -> bool:
+        """Whether the host of a request may name a resource."""
+        return self._hosts.is_needed
+
+    def resolve(self, scope: Scope) -> Answer:
+        """What a request names: None where it is no resource, a denial where it could be read two ways.
+
+        Where hosts are read, headers that tell of a forwarded host count, so those of peers that are not trusted are
+        to be taken out before (``hosts.without_forwarded``).
+        """
+        try:
+            found = self.memo.young.get((scope["path"], scope["raw_path"], scope["root_path"]), UNKNOWN)
+        except KeyError:  # Two of them are optional.
+            found = UNKNOWN
+        if found is UNKNOWN:
+            found = self._look_up(scope)
+        return self._with_host(scope, found) if self._hosts.is_needed else found
+
+    def canonical(self, kind: str, ref: str) -> Resource:
+        """The resource in the spelling by which requests reach it; raises InvalidReferenceError.
+
+        A kind that is reached by its name alone has references all the same: by them it is bound.
+        """
+        own = [one.form for one in self.patterns if one.kind == kind and one.form.placeholder not in ALIAS_FORMS]
+        forms = list(dict.fromkeys(own)) or [FORMS["ref"]]
+        canonical = next((value for form in forms if (value := form.parse(ref)) is not None), None)
+        if canonical is None:
+            rules = ", or ".join(form.rule for form in forms)
+            raise InvalidReferenceError(f"{ref!r} is no reference of a {kind}: that is {rules}.")
+        return Resource(kind, canonical)
+
+    def explain(self, scope: Scope) -> Judgement:
+        """The same with the line and the reading that decided, for operators; without headers by the path alone."""
+        by_path = self._judge(scope, Request.of(scope))
+        if not self._hosts.is_needed or "headers" not in scope:
+            return by_path
+        return agree(self._hosts.judge(scope["headers"]), by_path)
+
+    def replace_domains(self, claims: Iterable[Claim]) -> tuple[str, ...]:
+        """From now on let these verified custom domains, and no others, name resources of these kinds.
+
+        Returns what is to be reported: the domains that are ignored, each with the reason.
+        """
+        self._hosts = self._hosts.with_domains(claims)
+        return self._hosts.ignored
+
+    def _look_up(self, scope: Scope) -> Answer:
+        request = Request.of(scope)
+        found: Answer = self.memo.recall(request)
+        if found is UNKNOWN:
+            found = self._judge(scope, request).result
+            # A refusal is not worth a place here, and a decision is never kept.
+            if not isinstance(found, Denial) and len(request.path) <= MEMO_PATH_CHARS and request.path[:1] == "/":
+                self.memo.remember(request, found)
+        return found
+
+    def _with_host(self, scope: Scope, by_path: Answer) -> Answer:
+        by_host = self._hosts.resolve(scope["headers"])
+        if by_host is None or isinstance(by_path, Denial):
+            return by_path
+        return by_host if by_path is None else self.explain(scope).result
+
+    def _judge(self, scope: Scope, request: Request) -> Judgement:
+        if request.path == "*" and scope.get("method") == "OPTIONS":
+            return NOTHING
+        return self._paths.judge(request)
+
+
+def _check_account(account: str) -> list[Mistake]:
+    rule = f"an account is {ACCOUNT.rule}"
+    return [] if ACCOUNT.parse(account) else [Mistake("SMARTER_AUTH_DEFAULT_ACCOUNT", account, rule)]

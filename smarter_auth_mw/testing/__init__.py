@@ -1,0 +1,281 @@
+"""Tests of an app without a database: the real middleware on a store in memory and a clock that a test moves.
+
+Routing, credentials, cache and decision are the very code that runs in production. Nothing here needs pytest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Self, TypeVar
+from uuid import UUID
+from weakref import WeakSet
+
+from limits import parse
+
+from smarter_auth_mw.authentication.throttle import BoundedCounters, Throttle
+from smarter_auth_mw.cache.listener import Beat
+from smarter_auth_mw.config.settings import Settings
+from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant
+from smarter_auth_mw.domain import Resource
+from smarter_auth_mw.engine.assembly import PLACE, Connect, KnowDomains, Parts
+from smarter_auth_mw.errors import UnknownKindError, UsageError
+from smarter_auth_mw.guard import compile_routes
+from smarter_auth_mw.management.keys import OVERLAP, Keys
+from smarter_auth_mw.observers.hub import Observers
+from smarter_auth_mw.testing.store import MemoryStore, Tables
+from smarter_auth_mw.tokens import MintedToken
+
+UNSAID = ["unsaid /unsaid/{ref}"]
+"""In the place of routes that come from elsewhere, while the other settings are looked at."""
+PATIENCE_S = 5.0
+BEGINS = datetime(2030, 1, 1, tzinfo=UTC)
+"""When the clock of every test begins."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class TestKey:
+    """A key for a test, with its token; ``headers`` are those of a request that brings it."""
+
+    __test__ = False  # pytest is not to collect it
+
+    key_id: UUID
+    name: str
+    token: MintedToken
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Token {self.token}"}
+
+
+class AuthKit:
+    """The place of a database in tests, for as long as ``with kit:`` lasts; there is one at a time in a process.
+
+    Every middleware that opens its connections meanwhile works on it; one that was made without settings meanwhile has
+    those of the kit: ``routes``, and any other settings by their names. What is not said comes from where the
+    middleware itself looks (environment, ``.env``, TOML file).
+
+    A resource is written as ``kind:ref``, in the spelling of the kit's routes. What people do by the command line is a
+    plain method here, which raises what ``Keys`` raises, and counts at once for the next request. Raises
+    ConfigurationError.
+    """
+
+    def __init__(self, routes: Sequence[str] = (), **settings: Any) -> None:
+        self.decisions: list[Decision] = []
+        """About the requests for resources so far, in their order."""
+        self.now = BEGINS
+        self.store = MemoryStore(lambda: self.now)
+        self._given = {"database_url": "postgresql://in-memory/", "cache_url": "memory://", **settings}
+        known = Settings(**(self._given | {"routes": list(routes) or UNSAID}))  # Mistakes are told here and now.
+        self._routes = compile_routes(known) if routes else None
+        if routes:
+            self._given["routes"] = list(routes)
+        self._keys = Keys(self.store, "test", clock=lambda: self.now)
+        self._observers: WeakSet[Observers] = WeakSet()
+        self._counters = BoundedCounters(clock=self.clock)
+        self._open: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any], threading.Event]] = []
+
+    def __enter__(self) -> Self:
+        if PLACE.stand_in is not None:
+            raise UsageError("There is another AuthKit in place.", hint="Leave its block first.")
+        PLACE.stand_in = self
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        PLACE.stand_in = None
+        self.store.is_down = True  # Whoever goes on with it refuses everything.
+        self.store.replace(Tables())
+        for loop, task, ended in self._open:
+            with suppress(RuntimeError):  # The loop may have ended, and its connections with it.
+                loop.call_soon_threadsafe(task.cancel)
+                if loop.is_running() and loop is not asyncio._get_running_loop():
+                    ended.wait(PATIENCE_S)  # That of a WSGI app lives on, and is to begin anew.
+
+    # What the parts of a middleware ask for.
+
+    @property
+    def settings(self) -> Settings:
+        """Raises ConfigurationError."""
+        return Settings(**self._given)
+
+    @property
+    def connect(self) -> Connect:
+        return self._connect
+
+    @asynccontextmanager
+    async def _connect(self, _: Callable[[str], None]) -> AsyncIterator[Self]:
+        yield self
+
+    async def beat(self, _: str | None) -> Beat:
+        """A heartbeat: whatever changed was heard already."""
+        return Beat(self.store.snapshot, "memory ")
+
+    def clock(self) -> float:
+        """The time of the test, in seconds (Unix)."""
+        return self.now.timestamp()
+
+    def throttle(self, rate: str) -> Throttle | None:
+        return Throttle(parse(rate), self._counters) if rate else None
+
+    @contextmanager
+    def opened(self, parts: Parts, know_domains: KnowDomains, observers: Observers | None) -> Iterator[None]:
+        """Let the parts, and who looks at their decisions, hear of everything at once."""
+
+        def follow(tx: int) -> None:
+            parts.changes.hear("*", tx, is_proven=True)
+            know_domains(self.store.claims)
+
+        if observers is not None and observers not in self._observers:
+            self._observers.add(observers)
+            observers.add(lambda decision, _: self.decisions.append(decision))
+        if observers is not None:
+            self._note_task()
+        self.store.followers.append(follow)
+        try:
+            yield
+        finally:
+            self.store.followers.remove(follow)
+
+    def _resource(self, text: str) -> Resource:
+        kind, _, ref = text.partition(":")
+        if self._routes is None:
+            return Resource(kind, ref)
+        if kind not in self._routes.kinds:
+            raise UnknownKindError(f"No route of the kit names the kind {kind!r}, but {', '.join(self._routes.kinds)}.")
+        return self._routes.canonical(kind, ref)
+
+    def _note_task(self) -> None:
+        """The task that holds what is open, which is to end with the kit."""
+        task, ended = asyncio.current_task(), threading.Event()
+        if task is not None:
+            task.add_done_callback(lambda _: ended.set())
+            self._open.append((task.get_loop(), task, ended))
+
+    # What a test does.
+
+    def advance(self, span: timedelta) -> None:
+        """Let time go by."""
+        self.now += span
+
+    @contextmanager
+    def outage(self) -> Iterator[None]:
+        """As if the database could not be reached."""
+        self.store.is_down = True
+        try:
+            yield
+        finally:
+            self.store.is_down = False
+
+    def add(
+        self,
+        resource: str,
+        *,
+        name: str | None = None,
+        account: str | None = None,
+        domain: str | None = None,
+        protect: bool = False,
+    ) -> None:
+        """Register a resource: open, unless ``protect``."""
+        _done(
+            self._keys.add_resource(
+                self._resource(resource), name=name, account=account, domain=domain, protect=protect
+            )
+        )
+
+    def mint(
+        self,
+        *resources: str,
+        name: str | None = None,
+        account: str | None = None,
+        expires_in: timedelta | None = None,
+    ) -> TestKey:
+        """A new key, bound to these resources, which are protected from now on, and registered if they were not."""
+        expires_at = None if expires_in is None else self.now + expires_in
+        name = name or f"key {len(self.store.tables.keys) + 1}"
+        bind = [self._resource(resource) for resource in resources]
+        minted = _done(self._keys.create(name, account=account, expires_at=expires_at, bind=bind))
+        return TestKey(minted.key.key_id, name, MintedToken(minted.token.reveal()))
+
+    def rotate(self, key: TestKey, overlap: timedelta = OVERLAP) -> TestKey:
+        """The same key with a new token; the one it had goes on for ``overlap``."""
+        rotated = _done(self._keys.rotate(key.key_id, overlap))
+        return TestKey(key.key_id, key.name, MintedToken(rotated.token.reveal()))
+
+    def bind(self, key: TestKey, resource: str) -> None:
+        _done(self._keys.bind(key.key_id, self._resource(resource)))
+
+    def unbind(self, key: TestKey, resource: str, *, allow_anonymous: bool = False) -> None:
+        """Taking off the last key needs ``allow_anonymous``."""
+        _done(self._keys.unbind(key.key_id, self._resource(resource), allow_anonymous=allow_anonymous))
+
+    def activate(self, key: TestKey) -> None:
+        _done(self._keys.activate(key.key_id))
+
+    def deactivate(self, key: TestKey) -> None:
+        _done(self._keys.deactivate(key.key_id))
+
+    def revoke(self, key: TestKey) -> None:
+        _done(self._keys.revoke(key.key_id))
+
+    def protect(self, resource: str) -> None:
+        """Protect a resource that is registered, with or without keys."""
+        _done(self._keys.protect(self._resource(resource)))
+
+    def unprotect(self, resource: str) -> None:
+        """Open a resource; refused while keys are bound to it."""
+        _done(self._keys.unprotect(self._resource(resource)))
+
+    # What a test asks.
+
+    @property
+    def decision(self) -> Decision:
+        """About the last request for a resource; raises AssertionError where there was none."""
+        assert self.decisions, "No request for a resource has been decided: does its path stand in the routes?"  # noqa: S101
+        return self.decisions[-1]
+
+    def assert_granted(self, key: TestKey | None = None) -> Grant:
+        """The last request was granted, to this key if one is given."""
+        decision = self.decision
+        if not isinstance(decision, Grant):
+            raise AssertionError(f"It was not granted: {_told(decision)}.")
+        if key is not None and decision.key_id != str(key.key_id):
+            raise AssertionError(f"It was granted to {decision.principal.display_name!r}, and not to {key.name!r}.")
+        return decision
+
+    def assert_denied(self, reason: str | None = None) -> Denial:
+        """The last request was denied, for this reason if one is given: the true one, which no client is told."""
+        decision = self.decision
+        if not isinstance(decision, Denial):
+            raise AssertionError(f"It was not denied: {_told(decision)}.")
+        if reason is not None and decision.reason != reason:
+            raise AssertionError(f"It was denied for another reason than {reason!r}: {_told(decision)}.")
+        return decision
+
+    def assert_anonymous(self) -> Anonymous:
+        """The last request was for a resource that is open."""
+        decision = self.decision
+        if not isinstance(decision, Anonymous):
+            raise AssertionError(f"It was not anonymous: {_told(decision)}.")
+        return decision
+
+
+def _told(decision: Decision) -> str:
+    if isinstance(decision, Denial):
+        return f"{decision.resource} was denied ({decision.reason.value})"
+    return f"{decision.resource} was {'granted' if isinstance(decision, Grant) else 'open'}"
+
+
+def _done(act: Coroutine[Any, Any, T]) -> T:
+    """What the act returns: in memory nothing ever waits, so that no event loop is needed."""
+    try:
+        act.send(None)
+    except StopIteration as done:
+        returned: T = done.value
+        return returned
+    raise RuntimeError("An act in memory waited for something.")

@@ -1,0 +1,386 @@
+"""The store in a process's own memory, for tests: the same records and the same facts of a decision, on no database."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any, cast
+from uuid import UUID, uuid4
+
+from smarter_auth_mw.domain import Key, KeyToken, OnError, Protection, RegisteredBinding, RegisteredResource, Resource
+from smarter_auth_mw.errors import InvalidReferenceError, RefusedError, UnavailableError
+from smarter_auth_mw.observers.audit import RequestEvent
+from smarter_auth_mw.observers.usage import Batch
+from smarter_auth_mw.postgres.pool import PoolSizes
+from smarter_auth_mw.postgres.store import Store, statements
+from smarter_auth_mw.postgres.transaction import Records
+from smarter_auth_mw.routing.references import rfc1034
+from smarter_auth_mw.tokens import Token
+
+_numbers = count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A binding, by its resource's look-up and its key."""
+
+    id: int
+    lookup: str
+    key_id: UUID
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass
+class Tables:
+    """All that is known; a transaction works on a copy. Records are immutable, so that a copy is shallow."""
+
+    resources: dict[str, RegisteredResource] = field(default_factory=dict)
+    """By their look-up, without their keys, as the keys are without their bindings."""
+    keys: dict[UUID, Key] = field(default_factory=dict)
+    bindings: dict[tuple[str, UUID], Bound] = field(default_factory=dict)
+    events: list[tuple[str, str]] = field(default_factory=list)
+    """Who did what."""
+
+    def copy(self) -> Tables:
+        return Tables(dict(self.resources), dict(self.keys), dict(self.bindings), list(self.events))
+
+    def key(self, key_id: UUID) -> Key:
+        """The key with what it is bound to."""
+        bound = sorted(self.resources[lookup].resource for lookup, bound_id in self.bindings if bound_id == key_id)
+        return replace(self.keys[key_id], bindings=tuple(bound))
+
+    def resource(self, lookup: str) -> RegisteredResource:
+        """The resource with its keys."""
+        keys = [self.key(key_id) for bound, key_id in self.bindings if bound == lookup]
+        return replace(self.resources[lookup], keys=tuple(sorted(keys, key=_order)))
+
+
+class MemoryRecords(Records):
+    """One transaction on a copy of the tables; no method ever waits."""
+
+    def __init__(self, tables: Tables, clock: Callable[[], datetime], tx: int) -> None:
+        self.tables = tables
+        self._clock = clock
+        self._tx = tx
+
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[MemoryRecords]:
+        before = self.tables.copy()
+        try:
+            yield self
+        except BaseException:
+            self.tables = before
+            raise
+
+    async def resource(self, resource: Resource, *, lock: bool = False) -> RegisteredResource | None:  # noqa: ARG002
+        return self.tables.resource(resource.lookup) if resource.lookup in self.tables.resources else None
+
+    async def resources(self, kind: str | None = None) -> list[RegisteredResource]:
+        found = [self.tables.resource(lookup) for lookup in self.tables.resources]
+        return sorted((one for one in found if kind in (None, one.resource.kind)), key=lambda one: one.resource)
+
+    async def is_platforms(self, kind: str) -> bool:  # noqa: ARG002
+        return False
+
+    async def claimant(self, domain: str) -> str | None:
+        return next((str(one.resource) for one in self.tables.resources.values() if one.domain == domain), None)
+
+    async def add_resource(
+        self,
+        resource: Resource,
+        account: str,
+        *,
+        name: str | None = None,
+        domain: str | None = None,
+        protection: Protection = Protection.OPEN,
+        on_error: str = "stale",
+    ) -> bool:
+        if resource.lookup in self.tables.resources:
+            return False
+        now, policy = self._clock(), cast("OnError", on_error)
+        self.tables.resources[resource.lookup] = RegisteredResource(
+            resource, account, name, domain, protection, policy, now, now
+        )
+        return True
+
+    async def number_resource(self, kind: str, account: str, name: str | None) -> str | None:
+        ref = str(next(_numbers))
+        return ref if await self.add_resource(Resource(kind, ref), account, name=name) else None
+
+    async def set_resource(self, changed: RegisteredResource) -> None:
+        self._set_resource(
+            changed.resource,
+            name=changed.name,
+            account=changed.account,
+            domain=changed.domain,
+            on_error=changed.on_error,
+        )
+
+    async def declare(self, resource: Resource) -> None:
+        self._set_resource(resource, protection=Protection.DECLARED)
+
+    async def release(self, resource: Resource, actor: str, reason: str) -> None:  # noqa: ARG002
+        held = self.tables.resource(resource.lookup)
+        if held.keys:
+            raise RefusedError(f"{resource} still has bindings.")
+        if held.protection is not Protection.OPEN:
+            self._set_resource(resource, protection=Protection.OPEN)
+            self.tables.events.append((actor, "resource.unprotect"))
+
+    async def delete_resource(self, resource: Resource) -> None:
+        if self.tables.resources[resource.lookup].protection is not Protection.OPEN:
+            raise RefusedError(f"{resource} is protected, and stays so.")
+        del self.tables.resources[resource.lookup]
+
+    async def key(self, key_id: UUID, *, lock: bool = False) -> Key | None:  # noqa: ARG002
+        return self.tables.key(key_id) if key_id in self.tables.keys else None
+
+    async def keys(self) -> list[Key]:
+        return sorted(map(self.tables.key, self.tables.keys), key=_order)
+
+    async def add_key(self, account: str, name: str, description: str, expires_at: datetime | None) -> UUID | None:
+        if self._is_taken(account, name):
+            return None
+        key_id, now = uuid4(), self._clock()
+        self.tables.keys[key_id] = Key(key_id, account, name, description, True, expires_at, None, now, now)
+        return key_id
+
+    async def set_active(self, key_id: UUID, *, is_active: bool) -> None:
+        self._set_key(key_id, is_active=is_active)
+
+    async def revoke(self, key_id: UUID) -> None:
+        self._set_key(key_id, revoked_at=self._clock())
+
+    async def set_key(self, key: Key, changes: Mapping[str, Any]) -> bool:
+        if self._is_taken(key.account, changes.get("name", key.name), but=key.key_id):
+            return False
+        self._set_key(key.key_id, **changes)
+        return True
+
+    async def expire_tokens(self, key_id: UUID, valid_until: datetime) -> None:
+        tokens = self.tables.keys[key_id].tokens
+        self._set_key(
+            key_id,
+            tokens=tuple(replace(one, valid_until=min(one.valid_until or valid_until, valid_until)) for one in tokens),
+        )
+
+    async def owners(self, digests: Sequence[bytes]) -> dict[bytes, UUID]:
+        return {
+            token.digest: key.key_id
+            for key in self.tables.keys.values()
+            for token in key.tokens
+            if token.digest in digests
+        }
+
+    async def add_token(self, token: Token, key: Key) -> None:
+        added = KeyToken(token.token_key, self._clock(), digest=token.digest)
+        held = self.tables.keys[key.key_id]
+        self.tables.keys[key.key_id] = replace(held, tokens=(*held.tokens, added))
+
+    async def add_binding(self, resource: Resource, key: Key) -> bool:
+        if (resource.lookup, key.key_id) in self.tables.bindings:
+            return False
+        now = self._clock()
+        bound = Bound(next(_numbers), resource.lookup, key.key_id, now, now)
+        self.tables.bindings[resource.lookup, key.key_id] = bound
+        if self.tables.resources[resource.lookup].protection is Protection.OPEN:
+            self._set_resource(resource, protection=Protection.BOUND)
+        return True
+
+    async def delete_binding(self, resource: Resource, key_id: UUID) -> None:
+        self.tables.bindings.pop((resource.lookup, key_id), None)
+
+    async def transaction_id(self) -> int:
+        return self._tx
+
+    async def binding(self, resource: Resource, key_id: UUID) -> RegisteredBinding | None:
+        bound = self.tables.bindings.get((resource.lookup, key_id))
+        if bound is None:
+            return None
+        held = self.tables.resources[bound.lookup]
+        return RegisteredBinding(bound.id, bound.created_at, bound.updated_at, held, self.tables.key(key_id))
+
+    async def touch_binding(self, binding_id: int) -> None:
+        for place, bound in self.tables.bindings.items():
+            if bound.id == binding_id:
+                self.tables.bindings[place] = replace(bound, updated_at=self._clock())
+                return
+
+    async def audit(self, actor: str, action: str, about: Key | RegisteredResource, **_: Any) -> None:  # noqa: ARG002
+        self.tables.events.append((actor, action))
+
+    def _is_taken(self, account: str, name: str, *, but: UUID | None = None) -> bool:
+        return any(
+            (key.account, key.name) == (account, name) and key.revoked_at is None and key.key_id != but
+            for key in self.tables.keys.values()
+        )
+
+    def _set_resource(self, resource: Resource, **changes: Any) -> None:
+        held = self.tables.resources[resource.lookup]
+        self.tables.resources[resource.lookup] = replace(held, **changes, updated_at=self._clock())
+
+    def _set_key(self, key_id: UUID, **changes: Any) -> None:
+        self.tables.keys[key_id] = replace(self.tables.keys[key_id], **changes, updated_at=self._clock())
+
+
+class MemoryStore(Store):
+    """The store on tables in memory: rows come from here, and all that is made of them from ``Store`` itself.
+
+    ``followers`` are told of each transaction when it has been committed, by its number.
+    """
+
+    def __init__(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self.is_followed = lambda _: True
+        self.tables = Tables()
+        self.followers: list[Callable[[int], object]] = []
+        self.is_down = False
+        """Whether it is to be as a database is that cannot be reached."""
+        self._clock = clock
+        self._tx = 1
+        answers: tuple[Callable[..., Sequence[Any]], ...] = (self._by_reference, self._by_alias, self._by_digest)
+        self._rows = dict(zip(statements(), answers, strict=True))
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[MemoryRecords]:
+        self._check_up()
+        before = self.tables
+        records = MemoryRecords(before.copy(), self._clock, self._tx + 1)
+        yield records
+        if self.tables is not before:
+            raise UnavailableError("It was changed by somebody else at the same moment, and nothing was done.")
+        self.replace(records.tables)
+
+    def replace(self, tables: Tables) -> None:
+        """Let this be all that is known from now on, and tell so."""
+        self.tables, self._tx = tables, self._tx + 1
+        for follower in list(self.followers):
+            follower(self._tx)
+
+    @property
+    def snapshot(self) -> str:
+        """What a read sees now: every transaction that was committed."""
+        return f"{self._tx + 1}:{self._tx + 1}:"
+
+    @property
+    def claims(self) -> list[tuple[str, str]]:
+        """Every custom domain, with the kind of the resource that it belongs to."""
+        return [(one.domain, one.resource.kind) for one in self.tables.resources.values() if one.domain]
+
+    @property
+    def pool_sizes(self) -> PoolSizes:
+        return PoolSizes(0, 0)
+
+    async def domains(self) -> list[tuple[str, str]]:
+        self._check_up()
+        return self.claims
+
+    async def protected_kinds(self) -> frozenset[str]:
+        held = self.tables.resources.values()
+        return frozenset(one.resource.kind for one in held if one.protection is not Protection.OPEN)
+
+    async def secret(self) -> bytes:
+        return b"nothing is shared"
+
+    async def purge_changes(self, keep: timedelta) -> int:  # noqa: ARG002
+        return 0
+
+    async def drop_old_usage(self) -> int:
+        return 0
+
+    async def write_usage(self, batch: Batch) -> None:
+        """Usage is not kept."""
+
+    async def write_requests(self, events: Sequence[RequestEvent]) -> None:
+        """Neither are requests: a test looks at their decisions."""
+
+    async def _fetch(self, query: str, *arguments: Any) -> Sequence[Any]:
+        self._check_up()
+        return self._rows[query](*arguments)
+
+    def _check_up(self) -> None:
+        if self.is_down:
+            raise UnavailableError("The store in memory is down.")
+
+    def _by_reference(self, kind: str, lookup: str) -> list[Row]:
+        return self._facts([found] if (found := f"{kind}:{lookup}") in self.tables.resources else [])
+
+    def _by_alias(self, kind: str, form: str, account: str, value: str) -> list[Row]:
+        return self._facts(
+            [
+                lookup
+                for lookup, one in self.tables.resources.items()
+                if one.resource.kind == kind and (form, account, value) in set(_aliases(one))
+            ]
+        )
+
+    def _by_digest(self, digest: bytes) -> list[Row]:
+        found = [(key, token) for key in self.tables.keys.values() for token in key.tokens if token.digest == digest]
+        return [Row(self._head(), _key_columns(*found[0]) if found else _NO_KEY)]
+
+    def _facts(self, lookups: Sequence[str]) -> list[Row]:
+        rows = []
+        for lookup in lookups:
+            held = self.tables.resource(lookup)
+            head = self._head() | {
+                "id": lookup,
+                "ref": held.resource.ref,
+                "account": held.account,
+                "protection": held.protection.value,
+                "on_error": held.on_error,
+            }
+            of_keys = [_key_columns(key, token) for key in held.keys for token in key.tokens or (None,)]
+            rows += [Row(head, columns) for columns in of_keys or [_NO_KEY]]
+        return rows or [Row(self._head(), _NO_KEY)]
+
+    def _head(self) -> dict[str, Any]:
+        head = {"snapshot": self.snapshot, "is_standby": False, "started": "memory"}
+        return head | dict.fromkeys(("id", "ref", "sources"))
+
+
+class Row:
+    """As asyncpg's are: columns by name and by place, those of the key last."""
+
+    def __init__(self, head: dict[str, Any], of_key: tuple[Any, ...]) -> None:
+        self._head = head
+        self._columns = (*head.values(), *of_key)
+
+    def __getitem__(self, column: str | slice) -> Any:
+        return self._head[column] if isinstance(column, str) else self._columns[column]
+
+
+_NO_KEY = (None,) * 10
+
+
+def _key_columns(key: Key, token: KeyToken | None) -> tuple[Any, ...]:
+    ends = [end.timestamp() for end in (key.expires_at, token.valid_until if token else None) if end]
+    is_revoked, expires_at_s = key.revoked_at is not None, min(ends, default=float("inf"))
+    digest, token_key = (token.digest, token.token_key) if token else (b"", "")
+    return (
+        str(key.key_id),
+        key.name,
+        key.account,
+        key.is_active,
+        is_revoked,
+        True,
+        digest,
+        token_key,
+        expires_at_s,
+        None,
+    )
+
+
+def _aliases(held: RegisteredResource) -> list[tuple[str, str, str]]:
+    found = [("domain", "", held.domain)] if held.domain else []
+    if held.name:
+        found.append(("name", held.account, held.name.replace("_", "-")))
+        with suppress(InvalidReferenceError):
+            found.append(("label", held.account, rfc1034(held.name)))
+    return found
+
+
+def _order(key: Key) -> tuple[str, str, datetime]:
+    return key.account, key.name, key.created_at

@@ -1,0 +1,169 @@
+"""Warm decisions: what is decided by what is at hand is what a closer look would say."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from smarter_auth_mw.authentication.authenticator import Authenticator
+from smarter_auth_mw.cache.changes import Changes
+from smarter_auth_mw.cache.entries import Cache, Limits
+from smarter_auth_mw.decision import Grant
+from smarter_auth_mw.domain import Alias, Binding, Bindings, Protection, Resource, Target
+from smarter_auth_mw.http.credentials import Extractor
+from smarter_auth_mw.tokens import MAX_TOKEN_BYTES, Token
+
+NOW_S = 1000.0
+LIMITS = Limits(max_staleness_s=5, cache_ttl_s=12)
+TOKENS = [b"ab12", b"a_b"]
+BOT = Target(Resource("bot", "my-bot"))
+EXTRACTORS = [
+    Extractor(["token", "bearer", "x-api-key"]),
+    Extractor(["bearer"]),
+    Extractor(["token", "bearer", "x-api-key", "subprotocol"]),
+]
+
+
+@dataclass
+class Answer:
+    bindings: Bindings
+    snapshot: str = "10:10:"
+    sources: tuple[str, ...] = ("resource:bot:my-bot",)
+
+
+class Source:
+    """A database that knows one bot, two tokens of which open it until the end of time, or until now."""
+
+    def __init__(self, expires_at_s: float = math.inf) -> None:
+        bound = [
+            Binding(str(number), "laptop", "default", Token(token).digest, "", expires_at_s=expires_at_s)
+            for number, token in enumerate(TOKENS)
+        ]
+        self.bindings = Bindings(Resource("bot", "my-bot"), "default", Protection.BOUND, "stale", tuple(bound))
+
+    async def read(self, target: Target) -> Answer:
+        return Answer(self.bindings)
+
+
+class World:
+    def __init__(self, expires_at_s: float = math.inf) -> None:
+        self.now_s = NOW_S
+        self.changes = Changes()
+        self.cache = Cache(Source(expires_at_s), LIMITS, self.changes, clock=lambda: self.now_s)
+        self.authenticator = Authenticator(self.cache, clock=lambda: self.now_s)
+        asyncio.run(self.cache.get(BOT))
+        for token in TOKENS:
+            assert isinstance(self.warm((b"authorization", b"Token " + token)), Grant)
+
+    def warm(self, *headers: tuple[bytes, bytes], target: Target = BOT) -> object:
+        return self.authenticator.warm(target, headers, EXTRACTORS[0])
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+NAMES = st.sampled_from([b"authorization", b"x-api-key", b"sec-websocket-protocol", b"x-other"])
+VALUES = st.lists(
+    st.sampled_from([b"Token", b"token", b"TOKEN", b"bearer", b"Basic", b"smarter-auth", b" ", b"\t", b",", *TOKENS])
+).map(b"".join)
+TARGETS = [
+    BOT,
+    Target(Resource("bot", "my_bot")),
+    Target(Resource("bot", "my_bot"), exact=True),
+    Target(BOT.names, account="default"),
+    Target(BOT.names, account="acme"),
+    Target(BOT.names, always=True),
+    Target(BOT.names, also=Target(Alias("bot", "name", "x"))),
+]
+WORLD = World()
+
+
+@given(st.lists(st.tuples(NAMES, VALUES), max_size=3), st.sampled_from(TARGETS), st.sampled_from(EXTRACTORS))
+@example([(b"authorization", b" ab12")], BOT, EXTRACTORS[0])
+@example([(b"authorization", b"Token ab12")], BOT, EXTRACTORS[1])
+@example([(b"authorization", b"Token  ab12")], BOT, EXTRACTORS[0])
+@example([(b"authorization", b"x-api-key ab12")], BOT, EXTRACTORS[0])
+@example([(b"x-api-key", b"Token ab12")], BOT, EXTRACTORS[0])
+@example([(b"x-api-key", b"ab12")], BOT, EXTRACTORS[1])
+@example([(b"x-api-key", b" ab12 ")], BOT, EXTRACTORS[0])
+@example([(b"sec-websocket-protocol", b"ab12")], BOT, EXTRACTORS[2])
+@example([(b"authorization", b"Token ab12"), (b"authorization", b"Basic x")], BOT, EXTRACTORS[0])
+@example([(b"authorization", b"Token ab12"), (b"x-api-key", b"a_b")], BOT, EXTRACTORS[0])
+@example([(b"authorization", b"Token " + b"a" * (MAX_TOKEN_BYTES + 1))], BOT, EXTRACTORS[0])
+@example([(b"authorization", b"Token ab12")], Target(Resource("bot", "my_bot")), EXTRACTORS[0])
+@example([(b"authorization", b"Token ab12")], Target(BOT.names, account="acme"), EXTRACTORS[0])
+@example([(b"authorization", b"Token ab12")], TARGETS[-1], EXTRACTORS[0])
+def test_what_is_granted_again_would_be_granted_after_a_closer_look(
+    headers: list[tuple[bytes, bytes]], target: Target, extractor: Extractor
+) -> None:
+    found = WORLD.authenticator.warm(target, headers, extractor)
+    assert found == WORLD.authenticator._look_closer(Source().bindings, target, extractor(headers))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        (b"authorization", b"Token ab12"),
+        (b"authorization", b"token ab12"),
+        (b"authorization", b"Bearer a_b"),
+        (b"x-api-key", b"ab12"),
+    ],
+)
+def test_what_was_granted_is_not_looked_at_closer(
+    world: World, header: tuple[bytes, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(Authenticator, "_look_closer")
+    assert isinstance(world.warm((b"host", b"x"), header), Grant)
+
+
+def test_a_grant_is_given_again_until_the_token_expires() -> None:
+    world = World(expires_at_s=NOW_S + 1)
+    header = (b"x-api-key", b"ab12")
+    world.now_s = NOW_S + 1
+    assert isinstance(world.warm(header), Grant)
+    world.now_s = NOW_S + 1.5
+    assert not isinstance(world.warm(header), Grant)
+
+
+@pytest.mark.parametrize("source", ["resource:bot:my-bot", "*"])
+def test_nothing_is_granted_again_once_a_change_was_heard(world: World, source: str) -> None:
+    world.changes.hear(source, 11)
+    assert world.warm((b"x-api-key", b"ab12")) is None
+
+
+def test_another_change_makes_no_difference(world: World) -> None:
+    world.changes.hear("key:7", 11)
+    assert isinstance(world.warm((b"x-api-key", b"ab12")), Grant)
+
+
+def test_nothing_is_granted_again_by_what_is_too_old(world: World) -> None:
+    world.now_s = NOW_S + LIMITS.max_staleness_s
+    assert world.warm((b"x-api-key", b"ab12")) is None
+    world.now_s = NOW_S + LIMITS.max_staleness_s - 0.001
+    assert isinstance(world.warm((b"x-api-key", b"ab12")), Grant)
+
+
+def test_heartbeats_keep_it_but_not_for_ever(world: World) -> None:
+    header = (b"x-api-key", b"ab12")
+    while world.now_s < NOW_S + LIMITS.cache_ttl_s - 1:
+        world.now_s += 1
+        world.cache.vouch(world.now_s)
+        assert isinstance(world.warm(header), Grant)
+    world.now_s += 1
+    assert world.warm(header) is None
+
+
+def test_every_look_at_what_is_at_hand_is_a_hit(world: World) -> None:
+    before = world.cache.hits.total()
+    for headers in ([(b"x-api-key", b"ab12")], [(b"x-api-key", b"another")], []):
+        world.warm(*headers)
+    world.changes.hear("key:7", 11)
+    world.warm()
+    assert world.cache.hits.total() - before == 4

@@ -1,0 +1,107 @@
+"""Failed attempts are counted for each peer and resource; a throttled peer's valid token is still let in."""
+
+from __future__ import annotations
+
+import pytest
+from limits import parse
+from limits.aio.storage import Storage
+
+from smarter_auth_mw.authentication.throttle import BoundedCounters, Throttle, open_throttle, window_s
+from smarter_auth_mw.decision import Denial, Reason
+from smarter_auth_mw.domain import Resource
+from tests.support.valkey import Valkey
+
+
+class Clock:
+    now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+BOT, OTHER = Resource("bot", "1"), Resource("bot", "2")
+
+
+def refused(resource: Resource = BOT, reason: Reason = Reason.UNKNOWN_TOKEN) -> Denial:
+    return Denial(reason, resource)
+
+
+async def outcomes(throttle: Throttle, count: int, denial: Denial | None = None, peer: str = "1.1.1.1") -> list[int]:
+    return [(await throttle.judge(denial or refused(), peer)).reason.status for _ in range(count)]
+
+
+def throttle_of(storage: Storage | None = None, rate: str = "3/minute") -> Throttle:
+    return Throttle(parse(rate), BoundedCounters() if storage is None else storage)
+
+
+async def test_one_attempt_too_many_is_429() -> None:
+    throttle = throttle_of()
+    assert await outcomes(throttle, 5) == [401, 401, 401, 429, 429]
+    last = await throttle.judge(refused(), "1.1.1.1")
+    assert (last.reason, last.resource, last.detail) == (Reason.THROTTLED, BOT, "unknown_token")
+
+
+async def test_each_peer_and_each_resource_has_its_own_count() -> None:
+    throttle = throttle_of()
+    await outcomes(throttle, 4)
+    assert await outcomes(throttle, 1, peer="2.2.2.2") == [401]
+    assert await outcomes(throttle, 1, refused(OTHER)) == [401]
+
+
+@pytest.mark.parametrize("reason", [reason for reason in Reason if reason.status != 401] + [Reason.MISSING_CREDENTIALS])
+async def test_only_a_token_that_was_refused_counts(reason: Reason) -> None:
+    throttle = throttle_of()
+    await outcomes(throttle, 4)
+    denial = refused(reason=reason)
+    assert await throttle.judge(denial, "1.1.1.1") is denial
+    fresh = throttle_of()
+    await outcomes(fresh, 4, denial)
+    assert await outcomes(fresh, 1) == [401]
+
+
+async def test_it_is_over_when_the_window_is() -> None:
+    clock = Clock()
+    throttle = throttle_of(BoundedCounters(clock=clock))
+    assert await outcomes(throttle, 4) == [401, 401, 401, 429]
+    clock.now_s += 59
+    assert await outcomes(throttle, 1) == [429]
+    clock.now_s += 2
+    assert await outcomes(throttle, 1) == [401]
+
+
+async def test_a_flood_of_peers_is_bounded() -> None:
+    counters = BoundedCounters(max_counters=10)
+    throttle = throttle_of(counters)
+    for number in range(1000):
+        await outcomes(throttle, 1, peer=f"2001:db8:0:{number:x}::/64")
+    assert len(counters) == 10
+
+
+async def test_workers_that_share_a_redis_count_together() -> None:
+    with Valkey() as valkey:
+        async with open_throttle("3/minute", valkey.url) as one, open_throttle("3/minute", valkey.url) as other:
+            assert one is not None
+            assert other is not None
+            assert await outcomes(one, 3) == [401, 401, 401]
+            assert await outcomes(other, 1) == [429]
+
+
+async def test_a_storage_that_fails_changes_nothing() -> None:
+    with Valkey() as valkey:
+        async with open_throttle("1/minute", valkey.url) as throttle:
+            assert throttle is not None
+            assert await outcomes(throttle, 2) == [401, 429]
+            valkey.freeze()
+            assert await outcomes(throttle, 1) == [401]
+            valkey.kill()
+            assert await outcomes(throttle, 1) == [401]
+            assert throttle.failures == 2
+
+
+async def test_an_empty_rate_switches_it_off() -> None:
+    async with open_throttle("", "memory://") as throttle:
+        assert throttle is None
+
+
+def test_a_throttled_peer_is_told_when_to_come_back() -> None:
+    assert [window_s(rate) for rate in ("30/minute", "5/hour", "9/second")] == [60, 3600, 1]

@@ -1,0 +1,186 @@
+"""Snapshots against changes: what was read before a change is not current, whatever the order things are heard in."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smarter_auth_mw.cache.changes import EVERYTHING, Changes, Reading, Snapshot
+
+KEY, BOT = "key:1", "resource:bot:1"
+
+
+def reading(snapshot: str, begun: int = 0, server: int = 0) -> Reading:
+    return Reading(Snapshot.parse(snapshot), frozenset({KEY, BOT}), begun, server)
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "tx", "seen"),
+    [
+        ("10:20:", 9, True),
+        ("10:20:", 15, True),
+        ("10:20:", 19, True),
+        ("10:20:", 20, False),
+        ("10:20:12,15", 15, False),
+        ("10:20:12,15", 14, True),
+        ("10:20:10", 10, False),
+    ],
+)
+def test_a_snapshot_sees_what_had_ended_when_it_was_taken(snapshot: str, tx: int, seen: bool) -> None:
+    assert Snapshot.parse(snapshot).sees(tx) is seen
+
+
+def test_a_snapshot_is_written_as_it_was_read() -> None:
+    assert str(Snapshot.parse("10:20:12,15")) == "10:20:12,15"
+    assert str(Snapshot.parse("10:10:")) == "10:10:"
+
+
+snapshots = st.builds(
+    lambda xmin, length, xip: Snapshot(xmin, xmin + length, frozenset(tx for tx in xip if xmin <= tx < xmin + length)),
+    st.integers(3, 12),
+    st.integers(0, 6),
+    st.sets(st.integers(3, 20), max_size=4),
+)
+
+
+@given(snapshots, snapshots)
+def test_saw_all_of_means_what_it_says(one: Snapshot, other: Snapshot) -> None:
+    saw_all = all(one.sees(tx) for tx in range(25) if other.sees(tx))
+    if one.saw_all_of(other):
+        assert saw_all
+    if saw_all and one.xmax >= other.xmax:
+        assert one.saw_all_of(other)
+
+
+def test_a_change_that_was_not_seen_counts() -> None:
+    changes, read = Changes(), reading("10:20:15")
+    assert changes.is_current(read)
+    changes.hear(KEY, 15)
+    assert not changes.is_current(read)
+
+
+def test_a_change_that_was_seen_does_not_count() -> None:
+    changes, read = Changes(), reading("10:20:15")
+    changes.hear(KEY, 14)
+    changes.hear(BOT, 9)
+    assert changes.is_current(read)
+
+
+def test_a_change_of_another_source_does_not_count() -> None:
+    changes, read = Changes(), reading("10:20:")
+    changes.hear("key:2", 25)
+    assert changes.is_current(read)
+
+
+def test_a_change_of_everything_counts() -> None:
+    changes, read = Changes(), reading("10:20:")
+    changes.hear(EVERYTHING, 25)
+    assert not changes.is_current(read)
+
+
+def test_what_was_current_is_asked_again_after_each_change() -> None:
+    changes, read = Changes(), reading("10:20:")
+    for other in range(100):
+        changes.hear(f"key:other{other}", 30 + other)
+    assert changes.is_current(read)
+    changes.hear(BOT, 500)
+    assert not changes.is_current(read)
+
+
+def test_a_reading_that_began_after_the_notification_is_excused_from_it() -> None:
+    changes = Changes()
+    changes.hear(KEY, 99)  # forged: no such transaction
+    assert not changes.is_current(reading("10:20:"))
+    assert changes.is_current(reading("10:20:", begun=changes.heard))
+
+
+def test_a_forgery_ahead_of_the_real_commit_excuses_nothing() -> None:
+    changes = Changes()
+    changes.hear(KEY, 15)  # forged, while 15 is still in progress
+    read = reading("10:20:15", begun=changes.heard)
+    assert changes.is_current(read)
+    changes.hear(KEY, 15)  # 15 commits
+    assert not changes.is_current(read)
+
+
+@pytest.mark.parametrize("is_proven", [True, False])
+def test_a_forgery_ahead_of_a_real_commit_does_not_hide_its_heartbeat(is_proven: bool) -> None:
+    changes = Changes()
+    changes.hear(KEY, 15)
+    read = reading("10:20:15", begun=changes.heard)
+    changes.prove(Snapshot.parse("12:30:"), changes.heard)
+    changes.hear(KEY, 15, is_proven=is_proven)
+    assert not changes.is_current(read)
+
+
+def test_a_transaction_that_has_not_begun_is_forged_and_dropped() -> None:
+    changes = Changes()
+    changes.hear(KEY, 99)
+    read = reading("10:20:")
+    assert not changes.is_current(read)
+    changes.prove(Snapshot.parse("10:30:"), changes.heard)
+    assert changes.forged == 1
+    assert changes.is_current(read)
+
+
+def test_what_was_heard_after_the_heartbeat_was_sent_is_not_judged_by_it() -> None:
+    changes = Changes()
+    sent = changes.heard
+    changes.hear(KEY, 99)
+    changes.prove(Snapshot.parse("10:30:"), sent)
+    assert changes.forged == 0
+    assert not changes.is_current(reading("10:20:"))
+
+
+def test_a_floor_forgets_what_it_saw_and_asks_as_much_of_every_reading() -> None:
+    changes = Changes()
+    changes.hear(KEY, 15)
+    changes.hear(BOT, 40)
+    changes.raise_floor(Snapshot.parse("20:30:"))
+    assert len(changes) == 1
+    assert not changes.is_current(reading("10:20:"))
+    assert not changes.is_current(reading("20:30:"))
+    assert changes.is_current(reading("45:45:"))
+    assert not changes.is_current(reading("10:50:12"))
+
+
+def test_a_floor_counts_for_what_was_found_current_before() -> None:
+    changes, read = Changes(), reading("10:20:")
+    assert changes.is_current(read)
+    changes.raise_floor(Snapshot.parse("20:30:"))
+    assert not changes.is_current(read)
+
+
+def test_nothing_read_from_another_server_counts_whatever_its_numbers_say() -> None:
+    changes, old = Changes(), reading("900:1000:")
+    assert changes.is_current(old)
+    changes.restart(Snapshot.parse("90:100:"))
+    assert not changes.is_current(old)
+    assert changes.is_current(reading("100:100:", server=changes.server))
+
+
+def test_a_change_heard_while_another_server_is_met_still_counts() -> None:
+    changes = Changes()
+    changes.hear(KEY, 105)
+    changes.restart(Snapshot.parse("90:100:"))
+    assert not changes.is_current(reading("100:102:", server=changes.server))
+    assert changes.is_current(reading("106:106:", server=changes.server))
+
+
+@given(
+    heard=st.lists(st.tuples(st.sampled_from([KEY, BOT, "key:2", EVERYTHING]), st.integers(3, 25)), max_size=12),
+    asked=st.lists(st.booleans(), min_size=12, max_size=12),
+    snapshot=snapshots,
+)
+def test_asking_in_between_never_changes_the_answer(
+    heard: list[tuple[str, int]], asked: list[bool], snapshot: Snapshot
+) -> None:
+    changes = Changes()
+    patient, impatient = (Reading(snapshot, frozenset({KEY, BOT})) for _ in range(2))
+    for (source, tx), asks in zip(heard, asked, strict=False):
+        changes.hear(source, tx)
+        if asks:
+            changes.is_current(impatient)
+    expected = all(snapshot.sees(tx) for source, tx in heard if source in {KEY, BOT, EVERYTHING})
+    assert changes.is_current(patient) is changes.is_current(impatient) is expected

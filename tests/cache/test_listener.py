@@ -1,0 +1,202 @@
+"""Hearing: notifications are hints, heartbeats are the truth, and a cut wire costs speed only."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from smarter_auth_mw.cache.changes import Changes, Reading, Snapshot
+from smarter_auth_mw.cache.listener import MAX_HEARD, Beat, Listener
+from smarter_auth_mw.errors import UnavailableError
+
+
+class Wire:
+    """A primary that answers heartbeats with what it was given, and whose line can be cut."""
+
+    def __init__(self) -> None:
+        self.answers: list[Beat] = []
+        self.asked: list[str | None] = []
+        self.connected = 0
+        self.is_cut = False
+        self.beaten = asyncio.Event()
+
+    async def beat(self, previous: str | None) -> Beat:
+        self.asked.append(previous)
+        self.beaten.set()
+        if self.is_cut:
+            raise UnavailableError("cut")
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+    @asynccontextmanager
+    async def connect(self, notified: Callable[[str], None]) -> AsyncIterator[Wire]:
+        self.notified = notified
+        self.connected += 1
+        yield self
+
+
+class World:
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+        self.changes = Changes()
+        self.vouched: list[float] = []
+        self.met: list[str] = []
+        self.wire = Wire()
+        self.listener = Listener(
+            self.wire.connect,
+            self.changes,
+            held=self.held,
+            met=self.meet,
+            heartbeat_s=0.001,
+            kept_s=600,
+            clock=lambda: self.now_s,
+        )
+
+    async def meet(self, server: str) -> None:
+        self.met.append(server)
+
+    def held(self, sent_at_s: float, is_coherent: bool) -> None:
+        if is_coherent:
+            self.vouched.append(sent_at_s)
+
+    async def beat(self, *beats: Beat) -> None:
+        for beat in beats:
+            self.wire.answers = [beat]
+            await self.listener.beat(self.wire)
+
+    def reading(self, snapshot: str, *sources: str) -> Reading:
+        return Reading(Snapshot.parse(snapshot), frozenset(sources), 0, self.changes.server)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+async def test_a_heartbeat_tells_what_no_notification_told(world: World) -> None:
+    await world.beat(Beat("10:10:", "a"))
+    entry = world.reading("10:10:", "key:1")
+    assert world.changes.is_current(entry)
+    await world.beat(Beat("12:12:", "a", [("key:1", 11)]))
+    assert not world.changes.is_current(entry)
+
+
+async def test_each_heartbeat_asks_from_where_the_last_one_ended(world: World) -> None:
+    await world.beat(Beat("10:10:", "a"), Beat("12:15:13", "a"), Beat("16:16:", "a"))
+    assert world.wire.asked == [None, "10:10:", "12:15:13"]
+
+
+async def test_it_vouches_for_when_the_heartbeat_was_sent_not_when_it_was_answered(world: World) -> None:
+    class Slow(Wire):
+        async def beat(self, previous: str | None) -> Beat:
+            world.now_s += 3
+            return await super().beat(previous)
+
+    slow = Slow()
+    slow.answers = [Beat("10:10:", "a")]
+    await world.listener.beat(slow)
+    assert world.vouched == [1000.0]
+
+
+async def test_where_a_trigger_is_missing_it_vouches_for_nothing(world: World) -> None:
+    await world.beat(Beat("10:10:", "a", is_coherent=False))
+    assert world.vouched == []
+
+
+async def test_the_first_heartbeat_and_another_server_begin_anew(world: World) -> None:
+    before = world.reading("10:10:", "key:1")
+    await world.beat(Beat("20:20:", "a"))
+    assert not world.changes.is_current(before)
+    old = world.reading("25:25:", "key:1")
+    assert world.changes.is_current(old)
+    await world.beat(Beat("15:15:", "b"))
+    assert not world.changes.is_current(old)
+    assert world.met == ["a", "b"]
+    assert world.listener.flushes == 2
+
+
+async def test_changes_that_were_purged_before_they_were_heard_flush(world: World) -> None:
+    await world.beat(Beat("10:10:", "a"))
+    entry = world.reading("10:10:", "key:1")
+    await world.beat(Beat("90:90:", "a", is_complete=False))
+    assert not world.changes.is_current(entry)
+
+
+async def test_a_notification_is_heard_at_once(world: World) -> None:
+    entry = world.reading("10:10:", "resource:bot:a:b")
+    world.listener.notified("resource:bot:a:b:11")
+    assert not world.changes.is_current(entry)
+
+
+@pytest.mark.parametrize(
+    "payload", ["", "key", "key:", ":11", "key:1:x", "key:1:-3", "key:1:٣", "key:1:1_0", "key:1: 1"]
+)
+async def test_a_malformed_notification_changes_nothing_but_a_counter(world: World, payload: str) -> None:
+    world.listener.notified(payload)
+    assert (world.changes.heard, world.listener.malformed) == (0, 1)
+
+
+async def test_a_forged_notification_is_dropped_by_the_next_heartbeat(world: World) -> None:
+    await world.beat(Beat("10:10:", "a"))
+    entry = world.reading("10:10:", "key:1")
+    world.listener.notified("key:1:999999")
+    assert not world.changes.is_current(entry)
+    await world.beat(Beat("11:11:", "a"))
+    assert world.changes.is_current(entry)
+    assert world.changes.forged == 1
+
+
+async def test_what_was_heard_long_ago_is_forgotten_and_what_was_read_then_is_a_miss(world: World) -> None:
+    await world.beat(Beat("10:10:", "a"))
+    old = world.reading("10:10:", "key:2")
+    world.listener.notified("key:1:12")
+    for step in range(8):
+        world.now_s += 200
+        await world.beat(Beat(f"{20 + step}:{20 + step}:", "a"))
+    assert len(world.changes) == 0
+    assert not world.changes.is_current(old)
+    assert world.changes.is_current(world.reading("27:27:", "key:1"))
+    assert world.listener.flushes == 1
+
+
+async def test_more_than_can_be_remembered_flushes(world: World) -> None:
+    await world.beat(Beat("10:10:", "a"))
+    entry = world.reading("10:10:", "key:other")
+    for number in range(MAX_HEARD + 1):
+        world.listener.notified(f"key:{number}:11")
+    await world.beat(Beat("12:12:", "a"))
+    assert len(world.changes) == 0
+    assert not world.changes.is_current(entry)
+
+
+async def test_a_wire_that_fails_is_replaced_and_nothing_in_between_is_lost(world: World) -> None:
+    world.wire.answers = [Beat("10:10:", "a")]
+    running = asyncio.create_task(world.listener.run())
+    await world.wire.beaten.wait()
+    world.wire.is_cut = True
+    while world.wire.connected < 2:
+        await asyncio.sleep(0.01)
+    entry = world.reading("10:10:", "key:1")
+    world.wire.answers = [Beat("12:12:", "a", [("key:1", 11)])]
+    world.wire.is_cut = False
+    vouched = len(world.vouched)
+    while len(world.vouched) == vouched:
+        await asyncio.sleep(0.01)
+    assert not world.changes.is_current(entry)
+    assert world.listener.reconnects >= 1
+    running.cancel()
+    await asyncio.wait([running])
+
+
+async def test_whatever_a_wire_fails_with_another_one_takes_its_place(world: World) -> None:
+    world.wire.answers = [Beat("no snapshot", "a")]
+    running = asyncio.create_task(world.listener.run())
+    while world.wire.connected < 2:
+        await asyncio.sleep(0.01)
+    world.wire.answers = [Beat("10:10:", "a")]
+    while not world.vouched:
+        await asyncio.sleep(0.01)
+    running.cancel()
+    await asyncio.wait([running])

@@ -1,0 +1,425 @@
+"""`smarter-auth import` and `export`: a whole file or nothing of it, and what is written out can be read in again."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import stat
+import subprocess
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from smarter_auth_mw.cli.bulk import command as bulk
+from smarter_auth_mw.domain import Resource
+from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.tokens import Token, mint
+from tests.support.cli import PROGRAM, Commands, environment, rows
+from tests.support.database import Database
+
+KEY_ID = "6f1f5a8e-3f0c-4f39-9d0a-2b8f6f1c0001"
+OTHER_ID = "6f1f5a8e-3f0c-4f39-9d0a-2b8f6f1c0002"
+UNCHANGED = "SELECT (SELECT count(*) FROM smarter_auth.resource) + (SELECT count(*) FROM smarter_auth.key) AS rows"
+
+
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha512(text.encode()).hexdigest()
+
+
+def _write(path: Path, *lines: str) -> str:
+    path.write_bytes(("\n".join(lines) + "\n").encode("utf-8", "surrogateescape"))
+    return str(path)
+
+
+def _mistakes(run: Commands, path: Path, *lines: str, options: tuple[str, ...] = ()) -> list[str]:
+    """What is wrong with the file, and nothing was done."""
+    ran = run("import", _write(path, *lines), *options, "--json")
+    assert (ran.exit_code, ran.json["error"]["code"]) == (2, "mistakes"), ran
+    first, *told = ran.json["error"]["message"].splitlines()
+    assert "nothing was imported" in first
+    return [line.strip() for line in told]
+
+
+def test_file_brings_resources_keys_and_bindings(run: Commands, directory: Path) -> None:
+    token = mint()
+    done = run.json(
+        "import",
+        _write(
+            directory / "in.csv",
+            "resource,resource_name,key,description,digest,token_key",
+            f'bot:1,sales,first,"two\nlines",{token.digest.hex()},{token.token_key}',
+            "bot:2,,first,,,",
+            "bot:3,,,,,",
+        ),
+    )
+    assert {name: done[name] for name in ("lines", "resources", "keys", "bindings", "minted", "tokens")} == {
+        "lines": 3,
+        "resources": 3,
+        "keys": 1,
+        "bindings": 2,
+        "minted": 0,
+        "tokens": [],
+    }
+    (key,) = run.json("key", "list")
+    assert (key["name"], key["token_key"], key["bindings"]) == ("first", token.token_key, ["bot:1", "bot:2"])
+    assert key["description"] == "two\nlines"
+    protected = {resource["ref"]: resource["protected"] for resource in run.json("resource", "list")}
+    assert protected == {"1": True, "2": True, "3": False}
+    opened = run("check", "/bots/2", "--header", f"Authorization: Token {token.reveal()}", "--json")
+    assert opened.json["decision"] == "grant"
+
+
+def test_key_without_a_digest_gets_a_token_that_is_printed_once(run: Commands, directory: Path) -> None:
+    done = run.json("import", _write(directory / "in.csv", "resource,key", "bot:1,first"))
+    (minted,) = done["tokens"]
+    assert done["minted"] == 1
+    opened = run("check", "/bots/1", "--header", f"Authorization: Token {minted['token']}", "--json")
+    assert opened.json["decision"] == "grant"
+    assert minted["token"] not in run("export").out + json.dumps(run.json("audit"))
+
+
+def test_tokens_are_written_to_a_file_for_nobody_elses_eyes(run: Commands, directory: Path) -> None:
+    done = run.json("import", _write(directory / "in.csv", "key", "first", "second"), "--tokens", "tokens.csv")
+    assert (done["tokens"], done["tokens_file"]) == ([], "tokens.csv")
+    written = directory / "tokens.csv"
+    assert stat.S_IMODE(written.stat().st_mode) == 0o600
+    told = {key["token_key"]: key["name"] for key in run.json("key", "list")}
+    assert {row["token"][:15]: row["name"] for row in csv.DictReader(io.StringIO(written.read_text()))} == told
+
+
+def test_tokens_file_is_never_written_over(run: Commands, database: Database, directory: Path) -> None:
+    (directory / "tokens.csv").write_text("precious")
+    ran = run("import", _write(directory / "in.csv", "key", "first"), "--tokens", "tokens.csv")
+    assert (ran.exit_code, "already" in ran.error) == (2, True)
+    assert (directory / "tokens.csv").read_text() == "precious"
+    assert rows(database.owner, UNCHANGED)[0]["rows"] == 0
+
+
+def test_tokens_file_of_an_import_that_failed_is_gone(run: Commands, directory: Path) -> None:
+    ran = run("import", _write(directory / "in.csv", "resource,key", "bot:x,first"), "--tokens", "tokens.csv")
+    assert ran.exit_code == 2
+    assert not (directory / "tokens.csv").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_nothing_is_imported_where_the_tokens_cannot_be_printed(database: Database, directory: Path) -> None:
+    path = _write(directory / "in.csv", "resource,key", "bot:1,first")
+    env = environment(database_url=database.runtime, routes="bot /bots/{ref:int}")
+    with open("/dev/full", "w") as full:
+        ran = subprocess.run([*PROGRAM, "import", path], env=env, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert ran.returncode == 1
+    assert "could not be printed" in ran.stderr
+    assert rows(database.owner, UNCHANGED)[0]["rows"] == 0
+
+
+def test_too_many_tokens_to_print_need_a_file(run: Commands, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk, "MOST_PRINTED", 1)
+    path = _write(directory / "in.csv", "key", "first", "second")
+    ran = run("import", path)
+    assert (ran.exit_code, "--tokens" in ran.error) == (2, True)
+    assert run.json("import", path, "--tokens", "tokens.csv")["minted"] == 2
+
+
+def test_dry_run_tries_everything_and_leaves_nothing(run: Commands, database: Database, directory: Path) -> None:
+    path = _write(directory / "in.csv", "resource,key", "bot:1,first")
+    done = run.json("import", path, "--dry-run", "--tokens", "tokens.csv")
+    assert (done["dry_run"], done["keys"], done["minted"], done["tokens"]) == (True, 1, 1, [])
+    assert not (directory / "tokens.csv").exists()
+    assert rows(database.owner, UNCHANGED)[0]["rows"] == 0
+    assert run.json("audit") == []
+
+
+def test_file_is_read_from_stdin(run: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open(os.devnull, "rb") as nothing:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(nothing))
+        assert "neither a column" in run("import", "-").error
+    with subprocess.Popen(["printf", r"\357\273\277resource\r\nbot:1\r\n"], stdout=subprocess.PIPE) as printed:
+        assert printed.stdout is not None
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(printed.stdout))
+        assert run.json("import", "-")["resources"] == 1
+
+
+def test_import_is_one_event_of_the_audit(run: Commands, directory: Path) -> None:
+    run.json("import", _write(directory / "in.csv", "resource,key", "bot:1,first", "bot:2,first"), "--actor", "deploy")
+    (event,) = run.json("audit")
+    assert (event["actor"], event["action"], event["resource"]) == ("deploy", "import", None)
+    assert event["after"] == {
+        "file": str(directory / "in.csv"),
+        "lines": 2,
+        "resources": 2,
+        "keys": 1,
+        "bindings": 2,
+        "minted": 1,
+    }
+
+
+LINES = {
+    "bot:042,,": "no reference of a bot",
+    "bot,,": "names no resource",
+    "cat:1,,": "No route names the kind",
+    ",,": "neither a resource nor a key",
+    f",,{_digest('one')}": "neither a resource nor a key",
+    f"bot:1,,{_digest('one')}": "names no key, but says digest",
+    f",first,{_digest('one')[:-1]}": "has 127 characters",
+    f",first,{_digest('one').upper()}": "lower-case",
+    f",first,{_digest('')}": "common string",
+    f",first,{_digest('changeme')}": "common string",
+    f",first,{_digest('PASSWORD')}": "common string",
+    f",first,{'00' * 64}": "common string",
+    "bot:1,first,,extra": "4 cells, and 3 columns",
+    f",{'x' * 256},": "256 characters",
+    ",caf\udce9,": "cannot be stored",
+    'bot:1,fi"rst"x,"': "not CSV",
+}
+VALUES = {
+    ("expires_at", "2030-01-01T00:00:00"): "with its zone",
+    ("expires_at", "tomorrow"): "with its zone",
+    ("revoked_at", "0001-01-01T00:00:00+14:00"): "with its zone",
+    ("active", "maybe"): "true or false",
+    ("key_id", "1234"): "is a UUID",
+    ("token_key", "1234"): "has no digest",
+    ("resource_name", "sales"): "names no resource",
+}
+WORDS = {("protection", "closed"): "open, bound or declared", ("on_error", "ignore"): "stale or deny"}
+
+
+def _all_told(mistakes: list[str], said: Iterable[str]) -> None:
+    """Each of these is told of its line, the first of which is 2."""
+    for number, (mistake, words) in enumerate(zip(mistakes, said, strict=True), 2):
+        assert mistake.startswith(f"line {number}: ")
+        assert words in mistake
+
+
+def test_mistakes_are_told_together_by_their_lines(run: Commands, directory: Path) -> None:
+    _all_told(_mistakes(run, directory / "in.csv", "resource,key,digest", *LINES), LINES.values())
+
+
+def test_values_that_a_column_cannot_have_are_told(run: Commands, directory: Path) -> None:
+    columns = sorted({column for column, _ in VALUES})
+    lines = [
+        f"key{number}," + ",".join(value * (name == column) for name in columns)
+        for number, (column, value) in enumerate(VALUES)
+    ]
+    _all_told(_mistakes(run, directory / "in.csv", f"key,{','.join(columns)}", *lines), VALUES.values())
+    words = [
+        f"bot:1,{value},".replace(f"{value},", "," + value) if column == "on_error" else f"bot:1,{value},"
+        for column, value in WORDS
+    ]
+    _all_told(_mistakes(run, directory / "in.csv", "resource,protection,on_error", *words), WORDS.values())
+
+
+def test_columns_that_there_are_not_are_told(run: Commands, directory: Path) -> None:
+    for header, said in {
+        "resuorce,key": "'resuorce', but resource",
+        "resource,resource": "column resource stands there twice",
+        "account,digest": "neither a column resource nor a column key",
+    }.items():
+        ran = run("import", _write(directory / "in.csv", header, "bot:1,first"))
+        assert ran.exit_code == 2
+        assert said in ran.error
+
+
+def test_lines_that_contradict_each_other_are_told(run: Commands, directory: Path) -> None:
+    one, two, three = map(_digest, ("sentence one", "sentence two", "sentence three"))
+    assert _mistakes(
+        run,
+        directory / "in.csv",
+        "resource,account,protection,key,key_id,digest,token_key,domain",
+        "bot:1,,,first,,,,",
+        "bot:1,,,first,,,,",
+        "bot:2,,,,,,,",
+        "bot:2,,,,,,,",
+        f",,,second,,{one},,",
+        f",,,third,,{one},,",
+        f",,,third,,{two},aaa,",
+        f"bot:3,,,third,,{two},bbb,",
+        "bot:3,acme,,,,,,",
+        f",,,fourth,,{three},,",
+        ",,,fourth,,none,,",
+        "bot:4,,open,,,,,",
+        "bot:4,,bound,,,,,",
+        "bot:5,,open,fifth,,,,",
+        f",,,sixth,{KEY_ID},,,",
+        f",,,sixth,{OTHER_ID},,,",
+        "bot:6,,,,,,,bot.example.com",
+        "bot:7,,,,,,,bot.example.com",
+    ) == [
+        "line 3: this stands in line 2 already",
+        "line 5: this stands in line 4 already",
+        "line 7: the digest is that of line 6, which is another key's",
+        "line 9: the token of this digest is told of in another way in line 8",
+        "line 10: account differs from that of line 9, which is about the same",
+        "line 11: the key 'fourth' has no token here, and one in another line",
+        "line 14: protection differs from that of line 13, which is about the same",
+        "line 14: this stands in line 13 already",
+        "line 15: bot:5 is open here, and has a key bound to it",
+        "line 17: account default has the key 'sixth' in line 16 already: another name, or one key_id",
+        "line 19: the domain bot.example.com stands in line 18 already, for another resource",
+    ]
+    told = _mistakes(run, directory / "in.csv", "key,key_id", f",{KEY_ID}")
+    assert told == [f"line 2: the key {KEY_ID} has no name"]
+
+
+def test_what_the_database_has_already_is_told(run: Commands, directory: Path) -> None:
+    for added in (("bot:1", "--domain", "bot.example.com"), ("bot:2", "--account", "acme"), ("bot:3",), ("cat:a-b",)):
+        run.json("resource", "add", *added, "--no-route")
+    made = run.json("key", "create", "--name", "first")
+    digest = Token(made["token"].encode()).digest.hex()
+    assert _mistakes(
+        run,
+        directory / "in.csv",
+        "resource,key,key_id,digest,on_error,domain",
+        "bot:1,,,,,",
+        "bot:2,new,,,,",
+        "bot:3,new,,,deny,",
+        "cat:a_b,new,,,,",
+        "bot:4,first,,,,",
+        "bot:5,,,,,bot.example.com",
+        f",second,{made['key_id']},,,",
+        f",third,,{digest},,",
+        options=("--no-route",),
+    ) == [
+        "line 2: bot:1 is registered already, and the file binds no key to it",
+        "line 3: bot:2 belongs to account 'acme', and not to 'default'",
+        "line 4: bot:3 is registered with other values: smarter-auth resource set changes them",
+        "line 5: cat:a_b is registered as cat:a-b: write it so",
+        "line 6: account default has a key of the name 'first', which is not revoked",
+        "line 7: the domain bot.example.com is that of bot:1",
+        f"line 8: there is a key {made['key_id']} already",
+        f"line 9: the digest is that of a token of the key {made['key_id']}",
+    ]
+
+
+def test_kinds_of_an_attached_platform_are_left_to_it(bare: Commands, attached: Database, directory: Path) -> None:
+    bare.set(database_url=attached.runtime, routes="llm_client /bots/{ref:int}")
+    (told,) = _mistakes(bare, directory / "in.csv", "resource,key", "llm_client:1,first")
+    assert "that the attached platform makes" in told
+
+
+def test_new_key_is_bound_to_a_resource_that_is_there(run: Commands, directory: Path) -> None:
+    run.json("resource", "add", "bot:1", "--name", "sales")
+    run.set(routes="bot /bots/{ref:int}; bot /named/{name}")
+    run.json("import", _write(directory / "in.csv", "resource,key", "bot:sales,first"))
+    assert run.json("resource", "show", "bot:1")["protected"] is True
+
+
+def test_mistakes_of_a_file_are_told_together_and_not_without_end(run: Commands, directory: Path) -> None:
+    run.json("key", "create", "--name", "first")
+    told = _mistakes(run, directory / "in.csv", "resource,key", "bot:x,", "cat:1,", "bot:1,first")
+    assert [line.partition(":")[0] for line in told] == ["line 2", "line 3", "line 4"]
+    told = _mistakes(run, directory / "in.csv", "resource", *["bot:x"] * 500)
+    assert (len(told), told[-1]) == (101, "and more")
+
+
+def test_kind_that_no_route_names_needs_a_word(run: Commands, bare: Commands, directory: Path) -> None:
+    path = _write(directory / "in.csv", "resource", "cat:1")
+    assert run.json("import", path, "--no-route")["resources"] == 1
+
+
+def test_import_without_any_routes_needs_the_same_word(bare: Commands, database: Database, directory: Path) -> None:
+    bare.set(database_url=database.runtime)
+    path = _write(directory / "in.csv", "resource", "cat:1")
+    assert bare("import", path).exit_code == 2
+    assert bare.json("import", path, "--no-route")["resources"] == 1
+
+
+def test_file_that_is_not_there_is_told(run: Commands, directory: Path) -> None:
+    assert "cannot be read" in run("import", "nowhere.csv").error
+    assert "cannot be read" in run("import", str(directory)).error
+
+
+async def _fill(keys: Keys) -> None:
+    """Something of everything that an export has to keep."""
+    bots = [Resource("bot", str(number)) for number in range(1, 5)]
+    await keys.add_resource(bots[0], name="Sales, „west“", domain="bot.example.com", on_error="deny")
+    await keys.add_resource(bots[3], account="acme", protect=True)
+    soon = datetime.now(UTC) + timedelta(days=1)
+    first = await keys.create("first", bind=bots[:3], description="=two\nlines", expires_at=soon)
+    await keys.rotate(first.key.key_id, timedelta(hours=1))
+    second = await keys.create("second", bind=[bots[2]])
+    await keys.deactivate(second.key.key_id)
+    third = await keys.create("third", account="acme", bind=[bots[3]], form="checked")
+    await keys.revoke(third.key.key_id)
+    await keys.create("third", account="acme")
+    lost = Resource("bot", "5")
+    minted = await keys.create("lost", bind=[lost])
+    await keys.create("kept", bind=[lost])
+    await keys.unbind(minted.key.key_id, lost)
+
+
+async def test_what_was_exported_is_imported_as_it_was(
+    run: Commands, keys: Keys, database: Database, other_database: Database, directory: Path
+) -> None:
+    await _fill(keys)
+    await _execute(
+        database.owner,
+        "DELETE FROM smarter_auth.binding WHERE resource_id IN (SELECT id FROM smarter_auth.resource WHERE ref = '5')",
+    )
+    await _execute(database.owner, f"INSERT INTO smarter_auth.key (key_id, name) VALUES ('{KEY_ID}', 'tokenless')")
+    env = environment(database_url=database.runtime, routes="bot /bots/{ref:int}")
+    other = environment(database_url=other_database.runtime, routes="bot /bots/{ref:int}")
+    first = subprocess.run([*PROGRAM, "export"], env=env, capture_output=True, check=True).stdout
+    (directory / "out.csv").write_bytes(first)
+    done = subprocess.run([*PROGRAM, "import", "out.csv", "--json"], env=other, capture_output=True, check=True)
+    assert json.loads(done.stdout)["minted"] == 0
+    again = subprocess.run([*PROGRAM, "export"], env=other, capture_output=True, check=True).stdout
+    assert again == first
+    lists = [["key", "list", "--json"], ["resource", "list", "--json"]]
+    for command in lists:
+        one, two = (
+            json.loads(subprocess.run([*PROGRAM, *command], env=which, capture_output=True, check=True).stdout)
+            for which in (env, other)
+        )
+        assert sorted(one, key=str) == sorted(two, key=str)
+    assert len(list(csv.reader(io.StringIO(first.decode())))) > 10
+
+
+async def _execute(url: str, statement: str) -> None:
+    import asyncpg
+
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+def test_export_goes_to_a_new_file_or_is_one_json_document(run: Commands, directory: Path) -> None:
+    assert run.json("export") == []
+    created = run.json("key", "create", "--name", "first", "--bind", "bot:1")
+    (line,) = run.json("export")
+    assert (line["resource"], UUID(line["key_id"]), line["active"]) == ("bot:1", UUID(created["key_id"]), True)
+    assert run.json("export", "out.csv") == {"file": "out.csv", "lines": 1}
+    assert stat.S_IMODE((directory / "out.csv").stat().st_mode) == 0o600
+    assert (directory / "out.csv").read_text() == run("export").out
+    assert run("export", "out.csv").exit_code == 2
+
+
+def test_export_into_a_closed_pipe_says_nothing(run: Commands, database: Database) -> None:
+    run.json("key", "create", "--name", "first", "--bind", "bot:1")
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as closed:
+        ran = subprocess.run(
+            [*PROGRAM, "export"], env=environment(database_url=database.runtime), stdout=closed, stderr=subprocess.PIPE
+        )
+    assert (ran.returncode, ran.stderr) == (1, b"")
+
+
+def test_progress_is_shown_on_a_terminal_only(run: Commands, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = _write(directory / "in.csv", "resource", "bot:1")
+    assert run("import", path, "--dry-run").err == ""
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    assert "%" in run("import", path, "--dry-run").err

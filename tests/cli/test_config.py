@@ -1,0 +1,123 @@
+"""`smarter-auth config`: what counts, where it comes from, and the schema and the page that say what there is."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from smarter_auth_mw import Settings
+from smarter_auth_mw.cli.commands.config import schema_of_toml, shown
+from smarter_auth_mw.config.origins import PREFIX
+from tests.support.cli import Commands
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = DOCS / "configuration.md"
+SCHEMA = DOCS / "smarter_auth.schema.json"
+TABLE = re.compile(r"(?<=test_cli_config.py -->\n\n).*", re.DOTALL)
+BLOCKS = dict(re.findall(r"^```(toml|ini)\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL))
+
+
+@pytest.fixture
+def here(bare: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory of the page's example."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "smarter_auth.toml").write_text(BLOCKS["toml"])
+    (tmp_path / ".env").write_text(BLOCKS["ini"].replace("…", "sesame"))
+    return tmp_path
+
+
+def test_every_setting_is_shown_with_its_value_and_where_it_comes_from(bare: Commands, here: Path) -> None:
+    bare.set(pool_max="32", cache_url="redis://:sesame@cache/0?ssl_password=sesame")
+    found = {row["setting"]: (row["value"], row["source"]) for row in bare.json("config")}
+    assert found.keys() == Settings.model_fields.keys()
+    assert found["database_url"] == ("postgresql://app:***@localhost/app", f"{here}/.env")
+    assert found["cache_url"] == ("redis://:***@cache/0?ssl_password=***", "environment")
+    assert found["routes"] == (["bot /bots/{ref:int}", "none /bots/help"], f"{here}/smarter_auth.toml")
+    assert found["pool_max"] == (32, "environment")
+    assert found["realm"] == ("smarter", "default")
+
+
+def test_people_get_a_line_for_each_and_no_password(bare: Commands, here: Path) -> None:
+    ran = bare("config")
+    assert len(ran.out.splitlines()) == len(Settings.model_fields) + 1
+    assert re.search(rf"^hide_credentials +yes +{here}/smarter_auth.toml$", ran.out, re.MULTILINE)
+    assert re.search(r"^routes +bot /bots/\{ref:int\}; none /bots/help ", ran.out, re.MULTILINE)
+    assert "sesame" not in ran.out + ran.err
+
+
+def test_mistakes_are_told_instead(bare: Commands, here: Path) -> None:
+    (here / ".env").write_text("SMARTER_AUTH_ROUTE=x")
+    ran = bare("config", "--json")
+    assert ran.exit_code == 2
+    message = ran.json["error"]["message"]
+    assert f"SMARTER_AUTH_ROUTE in {here}/.env: there is no such setting" in message
+    assert "SMARTER_AUTH_DATABASE_URL: must be set" in message
+
+
+def test_settings_of_an_app_are_its_own(bare: Commands, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(here))
+    (here / "configured_app.py").write_text(
+        "from smarter_auth_mw import Settings, SmarterAuthMiddleware\n"
+        "app = SmarterAuthMiddleware(None, settings=Settings(realm='own'))\n"
+    )
+    found = {row["setting"]: row for row in bare.json("config", "--app", "configured_app:app")}
+    assert (found["realm"]["value"], found["realm"]["source"]) == ("own", "arguments")
+
+
+def test_check_says_that_routes_come_from_the_file(bare: Commands, here: Path) -> None:
+    assert bare.json("check", "/elsewhere")["routes_from"] == f"{here}/smarter_auth.toml"
+
+
+def test_the_schema_is_printed_as_it_stands_in_the_docs(bare: Commands) -> None:
+    printed = bare("config", "--schema").out
+    if "UPDATE_GOLDEN" in os.environ:
+        SCHEMA.write_text(printed)
+    assert json.loads(SCHEMA.read_text()) == json.loads(printed), "UPDATE_GOLDEN=1 writes it anew"
+    assert json.loads(printed)["properties"].keys() == Settings.model_fields.keys()
+
+
+@pytest.mark.parametrize(
+    ("text", "is_right"),
+    [
+        (BLOCKS["toml"], True),
+        ("routes = 'bot /bots/{ref}'\nheartbeat_s = 0.5", True),
+        ("pool_mxa = 3", False),
+        ("routes = 5", False),
+        ("audit = 'some'", False),
+        ("pool_max = 0", False),
+    ],
+)
+def test_the_schema_takes_what_the_settings_take(text: str, is_right: bool) -> None:
+    schema = schema_of_toml()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert jsonschema.Draft202012Validator(schema).is_valid(tomllib.loads(text)) == is_right
+
+
+def test_the_page_has_a_row_for_every_setting() -> None:
+    rows = ["| setting | default | meaning |", "|---|---|---|", *map(row_of, Settings.model_fields)]
+    table = "\n".join(rows) + "\n"
+    text = PAGE.read_text()
+    if "UPDATE_GOLDEN" in os.environ:
+        PAGE.write_text(TABLE.sub(lambda _: table, text))
+        text = PAGE.read_text()
+    found = TABLE.search(text)
+    assert found is not None
+    assert found[0] == table, "UPDATE_GOLDEN=1 writes it anew"
+
+
+def row_of(name: str) -> str:
+    field = Settings.model_fields[name]
+    default: Any = shown(field.default)
+    text = ", ".join(default) if isinstance(default, list) else str(default).lower()
+    return f"| `{name}` | {f'`{text}`' if text else ''} | {field.description} |".replace("  ", " ")
+
+
+def test_a_variable_has_the_same_name_in_upper_case() -> None:
+    assert PREFIX + "POOL_MAX" in PAGE.read_text()

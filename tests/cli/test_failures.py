@@ -1,0 +1,247 @@
+"""Whatever goes wrong: one clear line, the right exit code, no traceback, and JSON where that was asked for."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from smarter_auth_mw.postgres.embedded.cluster import Cluster
+from tests.support.cli import PATIENCE_S, PROGRAM, ROUTES, Commands, environment, program, rows
+from tests.support.database import Database, named
+
+KEY = "123e4567-e89b-12d3-a456-426614174000"
+
+
+def unexplained(run: Commands, exit_code: int, *arguments: str) -> str:
+    """The one line, after a look at the same failure as JSON."""
+    ran = run(*arguments)
+    assert (ran.exit_code, ran.out) == (exit_code, "")
+    assert "Traceback" not in ran.err
+    as_json = run("--json", *arguments)
+    assert (as_json.exit_code, as_json.err) == (exit_code, "")
+    assert set(as_json.json["error"]) == {"code", "message", "hint"}
+    assert as_json.json["error"]["message"].splitlines()[0].rstrip(".") in ran.error
+    assert ran.error.startswith("error: ")
+    return ran.error
+
+
+@pytest.fixture
+def nowhere() -> Iterator[int]:
+    """A port that nobody listens on, and that nobody else can take meanwhile."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+def test_an_unreachable_database(bare: Commands, nowhere: int) -> None:
+    bare.set(database_url=f"postgresql://someone:secret@127.0.0.1:{nowhere}/db", routes=ROUTES)
+    for arguments in (["db", "status"], ["key", "list"], ["check", "/bots/1"]):
+        line = unexplained(bare, 3, *arguments)
+        assert str(nowhere) in line
+        assert "secret" not in line
+
+
+def test_a_role_that_may_not_log_in(bare: Commands, database: Database) -> None:
+    bare.set(database_url=database.runtime.replace("smarter_auth_runtime", "nobody_knows"), routes=ROUTES)
+    assert "refused the log-in" in unexplained(bare, 3, "key", "list")
+
+
+def test_a_database_that_is_not_there(bare: Commands, cluster: Cluster) -> None:
+    bare.set(database_url=named(cluster.url("runtime"), "missing"), routes=ROUTES)
+    assert "missing" in unexplained(bare, 3, "key", "list")
+
+
+def test_a_database_that_is_not_migrated(bare: Commands, empty_database: Database) -> None:
+    bare.set(database_url=empty_database.owner, routes=ROUTES)
+    for arguments in (["key", "list"], ["key", "create", "--name", "x", "--bind", "bot:1"], ["check", "/bots/1"]):
+        assert "smarter-auth db migrate" in unexplained(bare, 1, *arguments)
+
+
+def test_a_schema_that_is_too_new(run: Commands, database: Database) -> None:
+    rows(
+        database.owner,
+        "SELECT",
+        "UPDATE smarter_auth.schema_version SET version_num = '9999'; UPDATE smarter_auth.meta SET serves_from = 9999",
+    )
+    assert "pip install -U" in unexplained(run, 1, "key", "list")
+    run.set(database_url=database.owner)
+    assert "too new" in unexplained(run, 1, "db", "migrate")
+
+
+def test_all_mistakes_of_the_configuration_together(bare: Commands) -> None:
+    bare.set(routes="bot /bots/{id}", realm='"', kredentials="token")
+    ran = bare("check", "/bots/1")
+    assert ran.exit_code == 2
+    for name in ("DATABASE_URL", "REALM", "KREDENTIALS"):
+        assert f"SMARTER_AUTH_{name}" in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_a_broken_pattern(run: Commands) -> None:
+    run.set(routes="bot /bots/{id}")
+    line = unexplained(run, 2, "key", "create", "--name", "x", "--bind", "bot:1")
+    assert "SMARTER_AUTH_ROUTES" in line
+    assert "{ref}" in line
+
+
+def test_no_routes(bare: Commands, database: Database) -> None:
+    bare.set(database_url=database.runtime)
+    line = unexplained(bare, 2, "resource", "add", "bot:1")
+    assert "bot /bots/{ref:int}" in line
+    assert "preset:smarter" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code"),
+    [
+        (["key", "show", KEY], 1),
+        (["resource", "show", "bot:1"], 1),
+        (["key", "show", "not-a-uuid"], 2),
+        (["resource", "show", "bto:1"], 2),
+        (["key", "create", "--name", "x", "--expires-in", "soon"], 2),
+        (["key", "create", "--name", ""], 2),
+        (["key", "create", "--name", "x" * 256], 2),
+        (["key", "create"], 2),
+        (["key", "list", "--no-such-option"], 2),
+        (["key", "list", "superfluous"], 2),
+        (["resource", "add", "bot:1", "--on-error", "maybe"], 2),
+        (["no-such-command"], 2),
+        (["key"], 2),
+        ([], 2),
+    ],
+)
+def test_wrong_usage_and_what_is_not_there(run: Commands, arguments: list[str], exit_code: int) -> None:
+    unexplained(run, exit_code, *arguments)
+
+
+def test_json_counts_in_front_of_the_command_too(run: Commands) -> None:
+    assert run("--json", "key", "show", KEY).json["error"]["code"] == "not_found"
+    assert run("--json", "key", "list").json == []
+
+
+@pytest.mark.parametrize(
+    ("url", "exit_code", "says"),
+    [
+        ("embedded:relative", 2, "embedded:///DIR"),
+        ("mysql://x/y", 2, "postgresql://"),
+        ("postgresql://user:p@ss:word@host:port/db", 3, "postgresql://"),
+    ],
+)
+def test_what_is_no_database_url(bare: Commands, url: str, exit_code: int, says: str) -> None:
+    bare.set(database_url=url)
+    assert says in unexplained(bare, exit_code, "db", "status")
+
+
+def test_what_is_unexpected_is_told_with_its_place_and_nothing_more(
+    run: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("smarter_auth_mw.management.keys.Keys.keys", _fail)
+    line = unexplained(run, 1, "key", "list")
+    assert re.search(r"KeyError in test_cli_failures.py:\d+, from keys.py:\d+", line)
+    assert "report it" in line
+    assert "surprise" not in line
+
+
+async def _fail(*_: object, **__: object) -> None:
+    raise KeyError("surprise")
+
+
+def test_a_token_in_the_wrong_place_is_not_repeated(run: Commands) -> None:
+    token = run.json("key", "create", "--name", "x")["token"]
+    for arguments in (["key", "show", token], ["check", "/bots/1", token], ["resource", "show", f"bot:{token}"]):
+        ran = run(*arguments)
+        assert ran.exit_code == 2
+        assert token not in ran.err
+        assert token not in run(*arguments, "--json").out
+
+
+def test_the_program_says_its_version() -> None:
+    ran = program("--version", env=environment())
+    assert (ran.exit_code, ran.err) == (0, "")
+    assert re.fullmatch(r"smarter-auth \d+\.\d+\.\d+\n", ran.out)
+
+
+def test_the_program_ends_with_the_exit_code_and_one_line(database: Database) -> None:
+    ran = program("key", "show", KEY, env=environment(database_url=database.runtime))
+    assert (ran.exit_code, ran.out) == (1, "")
+    assert ran.error.startswith(f"error: There is no key {KEY}.")
+
+
+def test_a_reader_that_has_seen_enough_is_no_failure(database: Database) -> None:
+    command = [*PROGRAM, "key", "list"]
+    env = environment(database_url=database.runtime)
+    program("key", "create", "--name", "x", env=env)
+    reading, writing = os.pipe()
+    os.close(reading)
+    ran = subprocess.run(command, env=env, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (ran.returncode, ran.stderr) == (1, "")
+
+
+@pytest.mark.parametrize("json", [[], ["--json"]])
+def test_ctrl_c_ends_a_command_that_waits(json: list[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(PATIENCE_S)
+        env = environment(database_url=f"postgresql://127.0.0.1:{silent.getsockname()[1]}/db")
+        command = [*PROGRAM, "key", "list", *json]
+        process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        connection, _ = silent.accept()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=PATIENCE_S)
+        connection.close()
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert '"interrupted"' in out if json else err.startswith("error: Interrupted.")
+
+
+OF_THE_LOOP = """
+import asyncio, typer
+from smarter_auth_mw.cli.decorator import command
+
+group = typer.Typer()
+
+@command(group, "stumble", takes_actor=False)
+async def stumble(session):
+    asyncio.get_running_loop().call_exception_handler({"message": "told", "exception": OSError("told")})
+
+group(standalone_mode=False)
+"""
+
+
+def test_a_traceback_of_the_event_loop_itself_is_shown_to_nobody() -> None:
+    ran = subprocess.run([sys.executable, "-c", OF_THE_LOOP], stderr=subprocess.PIPE, text=True, check=True)
+    assert ran.stderr == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+def test_a_full_disk_is_one_clear_line(database: Database) -> None:
+    command = [*PROGRAM, "key", "create", "--name", "x"]
+    env = environment(database_url=database.runtime)
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(command, env=env, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ran.returncode == 1
+    assert "could not be printed" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_without_typer_the_program_says_what_to_install() -> None:
+    script = textwrap.dedent(
+        """
+        import sys
+        sys.modules["typer"] = None
+        from smarter_auth_mw.__main__ import main
+        sys.exit(main())
+        """
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert ran.returncode == 2
+    assert ran.stderr == "error: The command line is not installed. Run: pip install 'smarter_auth_mw[cli]'\n"

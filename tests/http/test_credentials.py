@@ -1,0 +1,190 @@
+"""Credentials in: ours are read in one way or called malformed; foreign ones are none of ours."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from smarter_auth_mw.decision import Denial, Reason
+from smarter_auth_mw.http.credentials import Extractor, Malformed, Rejections, without_subprotocol
+from smarter_auth_mw.tokens import MAX_TOKEN_BYTES, Token
+
+WAYS = ["token", "bearer", "x-api-key"]
+extract = Extractor(WAYS)
+extract_websocket = Extractor([*WAYS, "subprotocol"])
+
+A, B = Token(b"aaaa"), Token(b"bbbb")
+
+
+def header(name: str, value: str | bytes) -> tuple[bytes, bytes]:
+    return name.lower().encode(), value if isinstance(value, bytes) else value.encode("latin-1")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "Token aaaa",
+        "token aaaa",
+        "TOKEN aaaa",
+        "Token  aaaa",
+        "Token\taaaa",
+        "Token aaaa ",
+        "Bearer aaaa",
+        "bEaReR aaaa",
+    ],
+)
+def test_a_scheme_of_ours_brings_its_token(value: str) -> None:
+    assert extract([header("Authorization", value)]) == A
+
+
+def test_the_header_of_its_own_brings_its_token() -> None:
+    assert extract([header("X-API-Key", "aaaa")]) == A
+    assert extract([header("X-API-Key", " aaaa\t")]) == A
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", " ", "Basic dXNlcjpwYXNz", "Digest a=b, c=d", "Digest a=b, token=c", "aaaa", "Tokens aaaa", "Token:aaaa"],
+)
+def test_foreign_schemes_are_none_of_ours(value: str) -> None:
+    assert extract([header("Authorization", value)]) is None
+
+
+def test_no_header_no_credentials() -> None:
+    assert extract([]) is None
+    assert extract([header("Cookie", "token=aaaa"), header("X_API_Key", "aaaa")]) is None
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [header("Authorization", "Token")],
+        [header("Authorization", "Token a b")],
+        [header("Authorization", "Token aaaa, Token bbbb")],
+        [header("Authorization", "Token aaaa,bbbb")],
+        [header("Authorization", "Token ' OR 1=1 --")],
+        [header("Authorization", b"Token aa\xe9aa")],
+        [header("Authorization", b"Token aa\x00aa")],
+        [header("Authorization", "Token " + "a" * (MAX_TOKEN_BYTES + 1))],
+        [header("X-API-Key", "")],
+        [header("X-API-Key", "aaaa bbbb")],
+        [header("X-API-Key", "aaaa, bbbb")],
+        [header("X-API-Key", "a" * 60_000)],
+        [header("X-API-Key", "aaaa"), header("X-API-Key", "aaaa")],
+        [header("X-API-Key", "aaaa"), header("X-API-Key", "bbbb")],
+        [header("Authorization", "Token aaaa"), header("Authorization", "Token aaaa")],
+        [header("Authorization", "Token aaaa"), header("Authorization", "Basic dXNlcjpwYXNz")],
+        [header("Authorization", "Token aaaa"), header("X-API-Key", "bbbb")],
+        [header("Authorization", "Token a b"), header("X-API-Key", "aaaa")],
+        [header("Authorization", "Basic dXNlcjpwYXNz, Token aaaa")],
+        [header("Authorization", 'Digest username="x",bearer\taaaa')],
+    ],
+    ids=lambda headers: repr(headers)[:60],
+)
+def test_what_can_be_read_in_no_way_or_in_two_is_malformed(headers: list[tuple[bytes, bytes]]) -> None:
+    found = extract(headers)
+    assert isinstance(found, Malformed)
+    assert "aaaa" not in found.detail
+
+
+def test_two_ways_that_agree_are_one() -> None:
+    assert extract([header("Authorization", "Token aaaa"), header("X-API-Key", "aaaa")]) == A
+
+
+def test_an_app_may_keep_bearer_for_itself() -> None:
+    own = Extractor(["x-api-key"])
+    assert own([header("Authorization", "Bearer jwt.of.theirs")]) is None
+    assert (
+        own([header("Authorization", "Bearer a"), header("Authorization", "Bearer b"), header("X-API-Key", "bbbb")])
+        == B
+    )
+
+
+def test_hiding_takes_out_ours_and_leaves_everything_else_as_it_was() -> None:
+    theirs = [header("Host", "x"), header("Authorization", "Basic dXNlcjpwYXNz"), header("accept", b"\xff,\x00")]
+    assert extract.hide([*theirs, header("X-API-Key", "aaaa"), header("Authorization", "Token aaaa")]) == theirs
+
+
+class TestSubprotocol:
+    """Browsers cannot set headers on a WebSocket: they offer the token as a subprotocol."""
+
+    @pytest.mark.parametrize(
+        "value", ["smarter-auth, aaaa", "smarter-auth,aaaa", "chat, smarter-auth ,\taaaa , graphql-ws"]
+    )
+    def test_the_token_follows_the_marker(self, value: str) -> None:
+        assert extract_websocket([header("Sec-WebSocket-Protocol", value)]) == A
+
+    @pytest.mark.parametrize("value", ["", "chat", "chat, aaaa", "Smarter-Auth, aaaa", "aaaa, smarter"])
+    def test_without_the_marker_it_is_none_of_ours(self, value: str) -> None:
+        assert extract_websocket([header("Sec-WebSocket-Protocol", value)]) is None
+
+    @pytest.mark.parametrize(
+        "value", ["smarter-auth", "aaaa, smarter-auth", "smarter-auth,", "smarter-auth, smarter-auth, aaaa"]
+    )
+    def test_the_marker_without_one_token_is_malformed(self, value: str) -> None:
+        assert isinstance(extract_websocket([header("Sec-WebSocket-Protocol", value)]), Malformed)
+
+    def test_it_may_repeat_what_a_header_says_and_not_contradict_it(self) -> None:
+        offered = header("Sec-WebSocket-Protocol", "smarter-auth, aaaa")
+        assert extract_websocket([header("Authorization", "Token aaaa"), offered]) == A
+        assert isinstance(extract_websocket([header("X-API-Key", "bbbb"), offered]), Malformed)
+        assert isinstance(extract_websocket([offered, offered]), Malformed)
+
+    def test_a_request_that_is_no_websocket_brings_no_token_so(self) -> None:
+        assert extract([header("Sec-WebSocket-Protocol", "smarter-auth, aaaa")]) is None
+
+    @pytest.mark.parametrize(
+        ("value", "left"),
+        [
+            ("smarter-auth, aaaa", None),
+            ("chat, smarter-auth, aaaa,graphql-ws", "chat, graphql-ws"),
+            ("smarter-auth, smarter-auth, aaaa, chat", "chat"),
+            ("chat,  graphql-ws", "chat,  graphql-ws"),
+            ("", ""),
+        ],
+    )
+    def test_the_app_sees_the_others_only(self, value: str, left: str | None) -> None:
+        host = header("Host", "x")
+        expected = [host] if left is None else [host, header("Sec-WebSocket-Protocol", left)]
+        assert without_subprotocol([host, header("Sec-WebSocket-Protocol", value)]) == expected
+
+
+def test_every_refused_token_gets_the_same_bytes() -> None:
+    rejections = Rejections(["token"], "smarter", "problem")
+    about_tokens = [reason for reason in Reason if reason.status == 401]
+    assert len(about_tokens) == 7
+    assert len({id(rejections[Denial(reason)]) for reason in about_tokens}) == 1
+
+
+def test_the_challenge_names_each_accepted_way() -> None:
+    rejection = Rejections(["token", "bearer", "x-api-key"], "my bots", "problem")[Denial(Reason.MISSING_CREDENTIALS)]
+    assert [value for name, value in rejection.headers if name == b"www-authenticate"] == [
+        b'Token realm="my bots"',
+        b'Bearer realm="my bots"',
+        b'ApiKey realm="my bots", header="X-API-Key"',
+    ]
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_a_rejection_is_a_problem_document_that_nobody_stores(reason: Reason) -> None:
+    rejection = Rejections(["token"], "smarter", "problem")[Denial(reason)]
+    headers = dict(rejection.headers)
+    document = json.loads(rejection.body)
+    assert rejection.status == document["status"] == reason.status
+    assert set(document) == {"type", "title", "status", "detail"}
+    assert headers[b"content-type"] == b"application/problem+json"
+    assert headers[b"cache-control"] == b"no-store"
+    assert int(headers[b"content-length"]) == len(rejection.body)
+    assert (b"retry-after" in headers) == (rejection.status in {429, 503})
+    assert (b"www-authenticate" in headers) == (rejection.status == 401)
+
+
+def test_the_platforms_shape_is_kept_without_its_stack_trace() -> None:
+    rejection = Rejections(["token"], "smarter", "smarter")[Denial(Reason.REVOKED)]
+    document = json.loads(rejection.body)
+    assert document["api"] == "smarter.sh/v1"
+    assert document["error"]["errorClass"] == "SmarterTokenAuthenticationError"
+    assert document["error"]["status"] == 401
+    assert "stacktrace" not in document["error"]
+    assert document["metadata"] == {"command": "None", "thing": "None"}

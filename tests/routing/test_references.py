@@ -1,0 +1,211 @@
+"""How references, names, labels and account numbers are spelled: one way, or not at all."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smarter_auth_mw.errors import InvalidReferenceError
+from smarter_auth_mw.routing import references
+
+UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
+
+SECOND_SPELLINGS_OF_42 = [
+    "+42",
+    "-42",
+    "042",
+    "42.0",
+    "4_2",
+    " 42",
+    "42 ",
+    "42\n",
+    "0x2a",
+    "4e1",
+    "٤٢",
+    "\uff14\uff12",
+    "42.json",
+]
+SECOND_SPELLINGS_OF_A_UUID = [
+    UUID.replace("-", ""),
+    "{" + UUID + "}",
+    "urn:uuid:" + UUID,
+    UUID + "-",
+    "-" + UUID,
+    UUID[:4] + "-" + UUID[4:],
+    UUID.replace("-", "_"),
+    # uuid.UUID drops hyphens wherever they stand, and int(…, 16) takes single underscores:
+    "a_b_c_d_e_f_a_b_c_d_e_f_a_b_c_d_",
+    "abcd-abcd-abcd-abcd-abcd-abcd-abcd-abcd",
+    "a-b_cdefabcdefabcdefabcdefabcdefa",
+]
+
+
+@pytest.mark.parametrize("text", ["0", "7", "42", str(2**63 - 1)])
+def test_canonical_integer_is_itself(text: str) -> None:
+    assert references.integer(text) == references.plain(text) == references.hashed(text) == text
+
+
+@pytest.mark.parametrize("text", [*SECOND_SPELLINGS_OF_42, "", "-0", "00", str(2**63), "9" * 30])
+def test_integer_has_no_second_spelling(text: str) -> None:
+    assert references.integer(text) is None
+    assert references.plain(text) is None
+    assert references.hashed(text) is None
+
+
+def test_uuid_folds_its_case_and_nothing_else() -> None:
+    assert references.uuid(UUID) == references.uuid(UUID.upper()) == UUID
+    assert references.uuid(UUID.replace("f", "\uff46")) is None
+
+
+@pytest.mark.parametrize("text", SECOND_SPELLINGS_OF_A_UUID)
+def test_uuid_has_no_second_spelling(text: str) -> None:
+    assert references.uuid(text) is None
+    assert references.plain(text) is None
+
+
+def test_plain_reference_takes_a_uuid_in_lower_case_only() -> None:
+    assert references.plain(UUID) == UUID
+    assert references.plain(UUID.upper()) is None
+
+
+@pytest.mark.parametrize("text", ["a", "sales", "sales-2", "my_bot", "a1-b2_c3", "x" * 255, "abc-def", "nan"])
+def test_slug_keeps_its_own_spelling(text: str) -> None:
+    assert references.plain(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Sales", "2sales", "-a", "a-", "a--b", "a-_b", "a.b", "sales.json", "a b", "é", "x" * 256, "a\n", "f" * 32, "~a"],
+)
+def test_what_is_no_slug(text: str) -> None:
+    assert references.plain(text) is None
+
+
+@pytest.mark.parametrize(
+    ("number", "hashed"),
+    [
+        (1, "rMTAwMDAwMQx"),
+        (2, "rMTAwMDAwMgx"),
+        (6, "rMTAwMDAwNgx"),
+        (27, "rMTAwMDAyNwx"),
+        (39, "rMTAwMDAzOQx"),
+        (42, "rMTAwMDA0Mgx"),
+        (123, "rMTAwMDEyMwx"),
+        (1556, "rMTAwMTU1Ngx"),
+        (99999, "rMTA5OTk5OQx"),
+        (9000000, "rMTAwMDAwMDAx"),
+    ],
+)
+def test_hashed_id_is_the_platforms(number: int, hashed: str) -> None:
+    assert references.hashed_id(number) == hashed
+    assert references.hashed(hashed) == str(number)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rox",
+        "relax",
+        "rx",
+        "r=x",
+        "rMTAwMDA0Mgx ",
+        "rMTAwMDA0Mg",
+        "MTAwMDA0Mgx",
+        "RMTAwMDA0Mgx",
+        "rMTAwMDA0Mhx",  # the same bytes with another bit behind them
+        "rMTAwMDA0Mg==x",
+        references.hashed_id(0),  # at the floor
+        references.hashed_id(-5),  # below the floor
+        references.hashed_id(2**63),
+        "rMDEwMDAwNDIx",  # 01000042
+        "r2YLZoQx",  # digits of another script
+        "r" + "M" * 60 + "x",
+        "rMTAwMDA0x",
+        "rMTAwMx",
+    ],
+)
+def test_hashed_id_counts_only_if_its_number_gives_it_back(text: str) -> None:
+    assert references.hashed(text) is None
+
+
+@given(st.integers(min_value=1, max_value=2**63 - 1))
+def test_every_number_comes_back_from_its_hashed_id(number: int) -> None:
+    assert references.unhash(references.hashed_id(number)) == number
+
+
+@given(st.text(alphabet="rxMTAwDA0Mgx_-=", max_size=16))
+def test_no_two_hashed_ids_have_one_number(text: str) -> None:
+    number = references.unhash(text)
+    assert number is None or references.hashed_id(number) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("example", "example"),
+        ("stackademy_sql", "stackademy-sql"),
+        ("My_LLMClient_2025", "my-llmclient-2025"),
+        ("My@Bot!_Name", "mybot-name"),
+        ("__x__", "x"),
+        ("hr bot", "hrbot"),
+        ("a" * 70, "a" * 63),
+    ],
+)
+def test_label_of_a_name_is_the_platforms(name: str, label: str) -> None:
+    assert references.rfc1034(name) == label
+
+
+@pytest.mark.parametrize("name", ["é", "", "__", "!!"])
+def test_name_of_which_nothing_is_left_has_no_label(name: str) -> None:
+    with pytest.raises(InvalidReferenceError, match="host label"):
+        references.rfc1034(name)
+
+
+@pytest.mark.parametrize("text", ["a", "hr", "a" * 63, "a--b", "1a", "42"])
+def test_host_label(text: str) -> None:
+    assert references.label(text) == text
+
+
+@pytest.mark.parametrize("text", ["", "a" * 64, "-a", "a-", "a_b", "HR", "a.b", "é", "a\n"])
+def test_what_is_no_host_label(text: str) -> None:
+    assert references.label(text) is None
+
+
+@pytest.mark.parametrize("text", ["example", "stackademy_sql", "test-abc123", "42", "2nd_bot"])
+def test_name(text: str) -> None:
+    assert references.name(text) == text
+
+
+@pytest.mark.parametrize("text", ["", "Example", "a__b", "_a", "a b", "a.b", "x" * 256, "é", "a\n"])
+def test_what_is_no_name(text: str) -> None:
+    assert references.name(text) is None
+
+
+@pytest.mark.parametrize("text", ["3141-5926-5359", "1234-5678-9012", "default", "acme-corp", "7", UUID])
+def test_account(text: str) -> None:
+    assert references.account(text) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["123456789012", "3141-5926", "3141-5926-53590", "Acme", "07", "", "\uff13141-5926-5359"]
+)
+def test_what_is_no_account(text: str) -> None:
+    assert references.account(text) is None
+
+
+@pytest.mark.parametrize("text", ["Sales.v2", "a~b", "042", UUID.upper(), "x" * 255, "..."])
+def test_exact_reference_stands_as_it_is(text: str) -> None:
+    assert references.exact(text) == text
+
+
+@pytest.mark.parametrize("text", [".", "..", "", "a b", "a/b", "a%20b", "é", "x" * 256, "a+b", "a\n"])
+def test_what_is_no_exact_reference(text: str) -> None:
+    assert references.exact(text) is None
+
+
+@given(st.text(max_size=40))
+def test_no_text_breaks_a_form_and_what_is_taken_is_taken_again(text: str) -> None:
+    for form in references.FORMS.values():
+        value = form.parse(text)
+        assert value is None or form.parse(value) == value

@@ -1,0 +1,518 @@
+"""From scope to resource: precedence, canonical references, readings and foldings, and what is refused."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smarter_auth_mw.decision import Denial
+from smarter_auth_mw.domain import Target
+from smarter_auth_mw.errors import ConfigurationError
+from smarter_auth_mw.routing.routes import Routes
+from tests.support.routing import AMBIGUOUS, NOT_CANONICAL, outcome, scope
+
+UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
+BOTS = Routes.parse(["bot /bots/{ref:int}"])
+
+
+# Precedence
+
+
+@pytest.mark.parametrize(
+    ("lines", "target", "expected"),
+    [
+        (["bot /bots/{ref}", "llm /bots/special/{ref}"], "/bots/special/7", "llm:7"),
+        (["bot /bots/{ref}", "llm /bots/special/{ref}"], "/bots/other/7", "bot:other"),
+        (["bot /bots/{ref}", "llm /bots/special/{ref}"], "/bots/special/!", NOT_CANONICAL),
+        (["bot /bots/{ref}", "llm /bots/special/{ref}"], "/bots/special", "bot:special"),
+        (["bot /bots/{ref}", "llm /bots/special/{ref}"], "/bots/special/", "bot:special"),
+        (["bot /bots/{ref:int}", "llm /bots/special/{ref}"], "/bots/special", None),
+        (["bot /bots/{ref:int}", "llm /bots/special/{ref}"], "/bots/special/", None),
+        (["bot /bots/{ref:int}", "llm /bots/special/{ref}"], "/bots/SPECIAL", NOT_CANONICAL),
+        (["org /orgs/{ref}", "bot /orgs/{account}/bots/{ref}"], "/orgs/acme/bots/7", "bot:7 of acme"),
+        (["org /orgs/{ref}", "bot /orgs/{account}/bots/{ref}"], "/orgs/acme/bots", "org:acme"),
+        (["org /orgs/{ref}", "bot /orgs/{account}/bots/{ref}"], "/orgs/acme/else", "org:acme"),
+        (["org /orgs/{ref}", "bot /orgs/{account}/bots/{ref}"], "/orgs/acme/bots/07", NOT_CANONICAL),
+        (["org /orgs/{ref}", "bot /orgs/{account}/bots/{ref}"], "/orgs/acme/BOTS/7", NOT_CANONICAL),
+        (["org /orgs/{ref}", "bot /orgs/{account}/bots/{ref}"], "/orgs/acme//bots/7", NOT_CANONICAL),
+        # An integer that is not canonical is no collection, whatever else is mounted behind it.
+        (["org /orgs/{ref:int}", "bot /orgs/{account}/bots/{ref}"], "/orgs/07/bots", NOT_CANONICAL),
+        (["a /b/{ref}/chat", "c /b/{ref}/llm"], "/b/7/chat", "a:7"),
+        (["a /b/{ref}/chat", "c /b/{ref}/llm"], "/b/7/llm/x", "c:7"),
+        (["a /b/{ref}/chat", "c /b/{ref}/llm"], "/b/7", AMBIGUOUS),
+        (["a /b/{ref}/chat", "c /b/{ref}/llm"], "/b/7/else", AMBIGUOUS),
+        (["a /b/{ref}/chat", "c /b/{ref}/llm", "d /b/{ref}"], "/b/7/CHAT", NOT_CANONICAL),
+        (["a /b/{ref}/chat", "c /b/{ref}/llm", "d /b/{ref}"], "/b/7//chat", NOT_CANONICAL),
+        (["a /b/{ref}/chat", "c /b/{ref}/llm"], "/b/7/%63hat", "a:7"),
+        (["a /b/{ref}/chat", "c /b/{ref}/llm", "d /b/{ref}"], "/b/7/%2563hat", NOT_CANONICAL),
+        (["a /b/{ref}", "c /b/{ref}/llm"], "/b/7/llm.json", NOT_CANONICAL),
+        (["a /b/{ref}", "c /b/{ref}/llm"], "/b/7/llm%3F", NOT_CANONICAL),
+        (["a /b/{ref}", "c /b/{ref}/llm"], "/b/7/llm%23x/y", NOT_CANONICAL),
+        (["a /b/{ref}", "c /b/{ref}/llm"], "/b/7/llm%00.pdf", NOT_CANONICAL),
+        (["a /b/{ref}", "c /b/{ref}/llm"], "/b/7/llm%2Fx", NOT_CANONICAL),
+        (["a /b/{ref}", "c /b/{ref}/llm"], "/b/7/C%23.pdf", "a:7"),
+        (["a /b/{ref}"], "/b/7/llm.json", "a:7"),
+        (["a /orgs/{account}/b/{ref}"], "/orgs%252F%3Bx/b/7", NOT_CANONICAL),
+        (["a /orgs/{account}/b/{ref}"], "/orgs%252Fx%5Cy/b/7", NOT_CANONICAL),
+        (["a /orgs/{account}/b/{ref}"], "/orgs/acme/x%2520y/b/7", None),
+        (["a /b/{ref}/chat", "a /b/{ref}/config"], "/b/7", "a:7"),
+        (["a /b/{ref}", "c /b/{ref}/llm"], "/b/7/else", "a:7"),
+        (["a /b/{ref}", "c /b/{ref}/llm"], "/b/7/llm", "c:7"),
+        (["a /b/{ref}/v1/chat", "c /b/{ref}/v1"], "/b/7/v1/x", "c:7"),
+        (["a /b/{ref}/chat"], "/b/7/else", "a:7"),
+        (["a /x/lit/{ref}/chat", "c /x/{ref}"], "/x/lit/7/else", "a:7"),
+        (["a /{account}/b/{ref}", "c /x/{ref}"], "/x/b/7", "c:b"),
+        (["bot /bots/{ref}", "none /bots/new"], "/bots/new", None),
+        (["bot /bots/{ref}", "none /bots/new"], "/bots/new/", None),
+        (["bot /bots/{ref}", "none /bots/new"], "/bots/new/x", "bot:new"),
+        (["bot /bots/{ref}", "none /bots/new"], "/bots/new//", None),
+        (["bot /bots/{ref}", "none /bots/new"], "/bots/NEW", NOT_CANONICAL),
+        (["bot /bots/{ref}", "none /bots/new"], "/bots/new;x", NOT_CANONICAL),
+        (["bot /bots/{ref}", "none /bots/static/**"], "/bots/static/a/b.css", None),
+        (["bot /bots/{ref}", "none /bots/static/**"], "/bots/static", None),
+        (["bot /bots/{ref}", "none /bots/static/**"], "/bots/static/../7", NOT_CANONICAL),
+        (["bot /bots/{ref}", "none /bots/**"], "/bots/7", "bot:7"),
+        (["bot /{account}/bots/{ref}", "none /public/**"], "/public/bots/7", None),
+        (["bot /{ref}", "none /"], "/", None),
+    ],
+)
+def test_most_specific_line_decides_alone(lines: list[str], target: str, expected: str | None) -> None:
+    for ordered in itertools.permutations(lines):
+        assert outcome(Routes.parse(ordered), target) == expected
+
+
+LINES = [
+    "bot /bots/{ref:int}",
+    "bot /bots/{ref:int}/config",
+    "llm /bots/{ref:int}/llm",
+    "llm /bots/special/{ref}",
+    "none /bots/new",
+    "none /bots/static/**",
+    "org /orgs/{ref}",
+    "bot /orgs/{account}/bots/{ref:hashed}",
+    "chat /Chat/{name} always",
+    "any /{account}/any/{ref:uuid}",
+]
+WORDS = [
+    "bots",
+    "42",
+    "042",
+    "llm",
+    "LLM",
+    "special",
+    "new",
+    "static",
+    "orgs",
+    "acme",
+    "any",
+    UUID,
+    "Chat",
+    "chat",
+    "",
+    "..",
+    "%2562ots",
+]
+
+
+@given(st.permutations(LINES), st.lists(st.sampled_from(WORDS), max_size=6), st.sampled_from(["", "/svc"]))
+def test_order_of_the_lines_never_changes_an_answer(lines: list[str], words: list[str], root_path: str) -> None:
+    target = "/" + "/".join(words)
+    expected = outcome(Routes.parse(LINES, mounts=["/x"]), target, root_path=root_path)
+    assert outcome(Routes.parse(lines, mounts=["/x"]), target, root_path=root_path) == expected
+
+
+# References
+
+
+@pytest.mark.parametrize(
+    ("placeholder", "reference", "expected"),
+    [
+        ("ref", "42", "bot:42"),
+        ("ref", "sales-bot", "bot:sales-bot"),
+        ("ref", "sales_bot", "bot:sales_bot"),
+        ("ref", UUID, f"bot:{UUID}"),
+        ("ref", UUID.upper(), NOT_CANONICAL),
+        ("ref", "Sales", NOT_CANONICAL),
+        ("ref", "sales.json", NOT_CANONICAL),
+        ("ref", UUID.replace("-", ""), NOT_CANONICAL),
+        ("ref:int", "sales", NOT_CANONICAL),
+        ("ref:uuid", UUID.upper(), f"bot:{UUID}"),
+        ("ref:uuid", UUID.replace("-", ""), NOT_CANONICAL),
+        ("ref:uuid", "42", NOT_CANONICAL),
+        ("ref:hashed", "rMTAwMDA0Mgx", "bot:42"),
+        ("ref:hashed", "42", "bot:42"),
+        ("ref:hashed", "rmtawmda0mgx", NOT_CANONICAL),
+        ("ref:exact", "Sales.v2", "bot:Sales.v2"),
+        ("ref:exact", "a%20b", NOT_CANONICAL),
+        ("ref:exact", "a@b", NOT_CANONICAL),
+        ("name", "stackademy_sql", "bot:name=stackademy_sql@default"),
+        ("name", "stackademy-sql", "bot:name=stackademy-sql@default"),
+        ("name", "Example", NOT_CANONICAL),
+        ("label", "stackademy-sql", "bot:label=stackademy-sql@default"),
+        ("label", "a" * 64, NOT_CANONICAL),
+    ],
+)
+def test_reference_has_one_spelling(placeholder: str, reference: str, expected: str) -> None:
+    routes = Routes.parse([f"bot /bots/{{{placeholder}}}"])
+    assert outcome(routes, f"/bots/{reference}") == outcome(routes, f"/bots/{reference}/chat") == expected
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "+42",
+        "%2B42",
+        "042",
+        "42.0",
+        "4_2",
+        "%2042",
+        "42%20",
+        "%D9%A4%D9%A2",
+        "42.json",
+        "999999999999999999999999999999",
+        "42;v=1",
+        "-42",
+        "42%00",
+        "42%0d%0a",
+        "%34%32%20",
+        "42,",
+        "42:",
+        "42%3A",
+        "0x2a",
+        "42%2F",
+        "42%2Fx",
+        "%ff42",
+        "42%3Fx",
+        "42%23",
+        "%2534%2532",
+    ],
+)
+def test_second_spelling_of_an_integer_is_refused_not_passed_over(reference: str) -> None:
+    for lines in (["bot /bots/{ref:int}"], ["bot /bots/{ref}"], ["bot /bots/{ref:hashed}"]):
+        assert outcome(Routes.parse(lines), f"/bots/{reference}") == NOT_CANONICAL
+
+
+def test_encoded_letters_are_what_they_decode_to() -> None:
+    assert outcome(BOTS, "/%62ots/%34%32") == "bot:42"
+
+
+@pytest.mark.parametrize(
+    ("account", "expected"),
+    [
+        ("acme", "bot:7 of acme"),
+        ("3141-5926-5359", "bot:7 of 3141-5926-5359"),
+        ("Acme", NOT_CANONICAL),
+        ("", NOT_CANONICAL),
+    ],
+)
+def test_account_of_the_path_is_told(account: str, expected: str) -> None:
+    assert outcome(Routes.parse(["bot /orgs/{account}/bots/{ref}"]), f"/orgs/{account}/bots/7") == expected
+
+
+def test_name_is_looked_up_in_the_account_of_the_path_or_else_in_the_default_one() -> None:
+    routes = Routes.parse(["bot /bots/{name}", "bot /of/{account}/{name}"], default_account="3141-5926-5359")
+    assert outcome(routes, "/bots/hr") == "bot:name=hr@3141-5926-5359"
+    assert outcome(routes, "/of/acme/hr") == "bot:name=hr@acme of acme"
+
+
+def test_target_says_what_else_the_line_says() -> None:
+    routes = Routes.parse(["bot /bots/{ref} always", "bot /exact/{ref:exact}"])
+    bot, exact = (routes.resolve(scope(path)) for path in ("/bots/7", "/exact/7"))
+    assert isinstance(bot, Target)
+    assert isinstance(exact, Target)
+    assert (bot.always, bot.exact, exact.always, exact.exact) == (True, False, False, True)
+
+
+# What can be read two ways
+
+
+@pytest.mark.parametrize("path", ["/", "/bots", "/bots/", "/bots//", "/BOTS/", "/Bots", "//", "/bots///"])
+def test_collection_is_no_resource(path: str) -> None:
+    assert outcome(BOTS, path) is None
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        "/",
+        "//",
+        "/chat",
+        "/100%25%20sure.pdf",
+        "/C%23.pdf",
+        "/%C3%A9.pdf",
+        "/a%2Fb",
+        "/a%5Cb",
+        "/a;v=1",
+        "/me@example.com",
+        "//x",
+        "/..x",
+        "/...",
+        "/%25%20off",
+        "/bots/7",
+        "/%3F",
+        "/a%00b",
+    ],
+)
+def test_anything_may_stand_behind_the_reference(tail: str) -> None:
+    assert outcome(BOTS, f"/bots/42{tail}") == outcome(BOTS, "/bots/42") == "bot:42"
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/BOTS/42",
+        "/Bots/x",
+        "//bots/42",
+        "/bots//42",
+        "//x/bots/42",
+        "//x\\y/bots/42",
+        "//x%5Cy/bots/42",
+        "//;x/bots/42",
+        "/;v=1/x/bots/42",
+        "/%20/x/bots/42",
+        "/" + "x//" * 20,
+        "%2Fx/bots/42",
+        "/bots%2F42",
+        "/bots%5C42",
+        "/bots\\42",
+        "/bots%2F42/a",
+        "/%2562ots/42",
+        "/bots%252F42",
+        "/bots;v=1/42",
+        "/%20bots/42",
+        "/bots%20/42",
+        "/%00bots/42",
+        "/bots%E2%80%8B/42",
+        "/%EF%BD%82ots/42",
+        "/bots/%EF%BC%94%EF%BC%92",
+        "/public/../bots/42",
+        "/public/%2e%2e/bots/42",
+        "/public/%252e%252e/bots/42",
+        "/public/..;/bots/42",
+        "/public/..%2Fbots/42",
+        "/public/..%5Cbots%5C42",
+        "/./bots/42",
+        "/bots/./42",
+        "/bots/7/../42",
+        "/bots/7/x/..%2f..%2f42",
+        "/bots/42/..",
+        "/bots/42/.",
+        "/x/bots/../y",
+        "/%252525252562",
+        "/bots/42/" + "%C3%A9" * 5000,
+        "bots/42",
+        "http://evil.example/bots/42",
+        "*",
+    ],
+)
+def test_what_some_router_reads_as_a_resource_is_refused(target: str) -> None:
+    assert outcome(BOTS, target) == NOT_CANONICAL
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/public/../x",
+        "/x//y",
+        "/%2562ot/42",
+        "/files/bots/100%25%20sure.pdf",
+        "/files/Bots/42",
+        "/files/x%2Fbots%2F42",
+        "/web/2024/https://example.com/bots/42",
+        "/botsy/42",
+        "/x/bots/42",
+        "/%D0%B1%D0%BE%D1%82%D1%8B/bots/42",
+    ],
+)
+def test_what_names_no_resource_in_any_reading_passes(target: str) -> None:
+    assert outcome(BOTS, target) is None
+
+
+def test_options_of_the_whole_server_and_an_empty_path_name_nothing() -> None:
+    assert outcome(BOTS, "*", method="OPTIONS") is None
+    assert outcome(BOTS, "*", method="GET") == NOT_CANONICAL
+    assert outcome(BOTS, "") is None
+    assert outcome(BOTS, "", raw_path=b"/bots/42") == "bot:42"
+
+
+def test_missing_raw_path_changes_nothing() -> None:
+    for raw_path in (None, b"", b"/bots/42"):
+        assert outcome(BOTS, "/bots/42", raw_path=raw_path) == "bot:42"
+    without = {key: value for key, value in scope("/bots/42").items() if key not in ("raw_path", "root_path")}
+    assert isinstance(BOTS.resolve(without), Target)
+
+
+def test_raw_path_that_says_something_else_is_a_reading_of_its_own() -> None:
+    assert outcome(BOTS, "/bots/42", raw_path=b"/bots/7") == AMBIGUOUS
+    assert outcome(BOTS, "/x", raw_path=b"/bots/7") == "bot:7"
+    assert outcome(BOTS, "/bots/42", raw_path=b"/x") == "bot:42"
+    assert outcome(BOTS, "/bots/42/\udcff", raw_path=b"/bots/42/%ff") == "bot:42"
+    assert outcome(BOTS, "/bots/42", raw_path=b"/bots/42?/bots/7") == "bot:42"
+    assert outcome(BOTS, "/bots/42", raw_path=b"/bots/42?next=%2F") == "bot:42"
+    long = Routes.parse(["bot /api/bots/{ref:int}", "llm /llms/{ref}"])
+    assert outcome(long, "/svc/api/bots/42", raw_path=b"/llms/7") == NOT_CANONICAL
+
+
+@pytest.mark.parametrize("path", ["/bots/\ud800", "/\udcff", "/bots/42/\x00", "/\U0010ffff/bots/42"])
+def test_no_character_breaks_it(path: str) -> None:
+    BOTS.resolve(scope(path, path=path))
+
+
+# Mounts
+
+
+def both(lines: Iterable[str], target: str, prefix: str) -> tuple[str | None, str | None]:
+    """With the prefix as ``root_path``, and as a mount that is not in the scope yet."""
+    lines = tuple(lines)
+    return outcome(Routes.parse(lines), target, root_path=prefix), outcome(Routes.parse(lines, mounts=[prefix]), target)
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("/svc/bots/42", "bot:42"),
+        ("/bots/42", "bot:42"),
+        ("/svc/bots/", None),
+        ("/svc/bots/042", NOT_CANONICAL),
+        ("/svc//bots/42", "bot:42"),
+        ("/SVC/bots/42", NOT_CANONICAL),
+        ("/svc/BOTS/42", NOT_CANONICAL),
+        ("/svc/../bots/42", NOT_CANONICAL),
+        ("/svc%2Fbots/42", NOT_CANONICAL),
+        ("/svc;x/bots/42", NOT_CANONICAL),
+        ("/svc/bots/42/x%2Fy", "bot:42"),
+    ],
+)
+def test_path_is_read_less_its_mount(target: str, expected: str | None) -> None:
+    by_root_path, by_mount = both(["bot /bots/{ref:int}"], target, "/svc")
+    assert by_root_path == expected
+    assert by_mount == (NOT_CANONICAL if target == "/svc//bots/42" else expected)
+
+
+@pytest.mark.parametrize("root_path", ["/svc", "/svc/", "svc", "/SVC/../svc"])
+def test_root_path_counts_however_it_is_written(root_path: str) -> None:
+    expected = "bot:42" if ".." not in root_path else None
+    assert outcome(BOTS, "/svc/bots/42", root_path=root_path) == expected
+
+
+@pytest.mark.parametrize("target", ["/x/api/bots/42", "/apibots/42", "/xapi/bots/42"])
+def test_litestar_splits_at_root_path_wherever_it_stands(target: str) -> None:
+    assert outcome(BOTS, target, root_path="/api") == ("bot:42" if target != "/xapi/bots/42" else None)
+
+
+def test_two_readings_that_name_different_resources_are_refused() -> None:
+    assert outcome(BOTS, "/bots/42/api/bots/7", root_path="/api") == AMBIGUOUS
+    assert outcome(BOTS, "/bots/42/api/bots/42", root_path="/api") == "bot:42"
+    assert outcome(BOTS, "/bots/+42/api/bots/7", root_path="/api") == NOT_CANONICAL
+
+
+def test_mounts_nest() -> None:
+    routes = Routes.parse(["bot /bots/{ref:int}"], mounts=["/a", "/b", "/u/{user}"])
+    for target in ("/a/b/bots/42", "/b/a/bots/42", "/a/a/bots/42", "/u/jane/a/bots/42", "/bots/42"):
+        assert outcome(routes, target) == "bot:42"
+    assert outcome(routes, "/prefix/a/u/jane%20doe/bots/42", root_path="/prefix") == NOT_CANONICAL
+    assert outcome(routes, "/c/bots/42") is None
+    assert outcome(routes, "/a" * 50 + "/bots/42") == NOT_CANONICAL
+
+
+@pytest.mark.parametrize(
+    ("lines", "target", "expected"),
+    [
+        (["bot /api/bots/{ref}"], "/svc/api/bots/42", NOT_CANONICAL),
+        (["bot /api/bots/{ref}"], "/svc/API/bots/42", NOT_CANONICAL),
+        (["bot /api/bots/{ref}"], "/svc//api//bots/42", NOT_CANONICAL),
+        (["bot /api/bots/{ref}"], "/svc/api/bots/", None),
+        (["bot /api/bots/{ref}"], "/svc/api/x/bots/42", None),
+        (["bot /api/{account}/bots/{ref}"], "/svc/api/x/bots/42", NOT_CANONICAL),
+        (["bot /api/bots/{ref}", "none /svc/**"], "/svc/api/bots/42", None),
+        (["bot /api/bots/{ref}", "none /api/bots/new"], "/svc/api/bots/new", None),
+        (["bot /api/bots/{ref}", "x /bots/{ref}"], "/svc/api/bots/42", NOT_CANONICAL),
+        (["bot /api/bots/{ref}"], "/api/bots/42/api/bots/7", "bot:42"),
+        (["bot /bots/{ref}"], "/svc/bots/42", None),
+    ],
+)
+def test_all_words_of_a_pattern_further_back_are_refused(lines: list[str], target: str, expected: str | None) -> None:
+    assert outcome(Routes.parse(lines), target) == expected
+
+
+@pytest.mark.parametrize("mount", ["svc", "/", "", "/a//b", "/a b", "/a?b", "/x/{", "https://x/y"])
+def test_bad_mount_is_a_mistake(mount: str) -> None:
+    with pytest.raises(ConfigurationError, match="SMARTER_AUTH_MOUNTS"):
+        Routes.parse(["bot /bots/{ref}"], mounts=[mount])
+
+
+@pytest.mark.parametrize("account", ["", "3141-5926", "123456789012", "A B"])
+def test_bad_default_account_is_a_mistake(account: str) -> None:
+    with pytest.raises(ConfigurationError, match="SMARTER_AUTH_DEFAULT_ACCOUNT"):
+        Routes.parse(["bot /bots/{ref}"], default_account=account)
+
+
+# The memo
+
+
+def test_answers_are_remembered_and_shared() -> None:
+    routes = Routes.parse(["bot /bots/{ref:int}"])
+    assert routes.resolve(scope("/bots/42")) is routes.resolve(scope("/bots/42"))
+
+
+def test_what_is_remembered_depends_on_all_that_the_answer_depends_on() -> None:
+    routes = Routes.parse(["bot /bots/{ref:int}"])
+    assert outcome(routes, "/svc/bots/42") is None
+    assert outcome(routes, "/svc/bots/42", root_path="/svc") == "bot:42"
+    assert outcome(routes, "/bots/42") == "bot:42"
+    assert outcome(routes, "/bots/42", raw_path=b"/bots%2F42") == NOT_CANONICAL
+    assert outcome(routes, "*", method="OPTIONS") is None
+    assert outcome(routes, "*", method="GET") == NOT_CANONICAL
+
+
+def test_flood_of_paths_does_not_make_the_memo_grow() -> None:
+    routes = Routes.parse(["bot /bots/{ref:int}"])
+    for number in range(20_000):
+        routes.resolve(scope(f"/bots/{number}"))
+    assert len(routes.memo) <= 8192
+
+
+def test_long_paths_and_refusals_are_not_remembered() -> None:
+    routes = Routes.parse(["bot /bots/{ref:int}"])
+    routes.resolve(scope("/bots/042"))
+    routes.resolve(scope("/x" * 1000))
+    assert not routes.memo.young
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/pages/sales/run/7", "run:sales"),
+        ("/pages/sales/run/", "run:sales"),
+        ("/pages/sales/run//", NOT_CANONICAL),
+        ("/pages/sales/run//7", NOT_CANONICAL),
+        ("/pages/sales/run/a//b", "run:sales"),
+        ("/pages/sales//x", "page:sales"),
+        ("/bots/42//x", "bot:42"),
+    ],
+)
+def test_an_empty_segment_behind_the_more_specific_of_two_patterns_may_be_the_others(path: str, expected: str) -> None:
+    routes = Routes.parse(["page /pages/{ref}", "run /pages/{ref}/run", "bot /bots/{ref:int}"])
+    assert outcome(routes, path) == expected
+
+
+# Explanations
+
+
+def test_explanation_tells_line_and_reading() -> None:
+    routes = Routes.parse(["bot /bots/{ref:hashed}"], mounts=["/svc"])
+    told = routes.explain(scope("/svc/bots/rMTAwMDA0Mgx/chat"))
+    assert (told.line, told.reading) == ("bot /bots/{ref:hashed}", "/bots/rMTAwMDA0Mgx/chat")
+    assert isinstance(told.result, Target)
+
+
+def test_what_a_stranger_wrote_is_escaped_and_cut_in_an_explanation() -> None:
+    told = BOTS.explain(scope("/bots/%1b[31m%E2%80%AE" + "x" * 1000)).result
+    assert isinstance(told, Denial)
+    assert told.detail.isprintable()
+    assert told.detail.isascii()
+    assert len(told.detail) < 400

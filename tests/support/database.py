@@ -1,0 +1,128 @@
+"""A real PostgreSQL for the tests: one server and one migrated template a session, one copy of it a test."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from itertools import count
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.postgres.embedded.cluster import Cluster
+from smarter_auth_mw.postgres.migrations import migrate
+from smarter_auth_mw.postgres.pool import open_pool
+from smarter_auth_mw.postgres.store import Store
+
+TEMPLATE = "template_migrated"
+EMPTY = "template1"
+
+_numbers = count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """One database of the test's own, as the role that migrates it and as the one that a web process has."""
+
+    owner: str
+    runtime: str
+
+    @property
+    def runtime_role(self) -> str:
+        return urlsplit(self.runtime).username or ""
+
+
+def named(url: str, database: str) -> str:
+    """The same server, another database."""
+    return urlsplit(url)._replace(path=f"/{database}").geturl()
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with Cluster.start(tmp_path_factory.mktemp("cluster")) as started:
+        asyncio.run(_execute(started.url("owner"), "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()"))
+        yield started
+    shutil.rmtree(started.home)  # for root that is no directory of pytest's
+
+
+@pytest.fixture(scope="session")
+def template(cluster: Cluster) -> str:
+    """The name of a migrated database that nobody connects to."""
+    server, role = cluster.url("owner"), urlsplit(cluster.url("runtime")).username
+    asyncio.run(_execute(server, f"CREATE DATABASE {TEMPLATE}"))
+    asyncio.run(migrate(named(server, TEMPLATE), role))
+    return TEMPLATE
+
+
+@pytest.fixture
+def database(cluster: Cluster, template: str) -> Iterator[Database]:
+    """A migrated database."""
+    yield from copied(cluster, template)
+
+
+@pytest.fixture
+def other_database(cluster: Cluster, template: str) -> Iterator[Database]:
+    """Another migrated database, a copy of the same."""
+    yield from copied(cluster, template)
+
+
+@pytest.fixture
+def empty_database(cluster: Cluster) -> Iterator[Database]:
+    """A database with nothing in it."""
+    yield from copied(cluster, EMPTY)
+
+
+@pytest.fixture
+async def store(database: Database) -> AsyncIterator[Store]:
+    """The store as a web process has it."""
+    async with open_pool(database.runtime) as pool:
+        yield Store(pool)
+
+
+@pytest.fixture
+def keys(store: Store) -> Keys:
+    return Keys(store, actor="tester")
+
+
+@pytest.fixture
+async def owner(database: Database) -> AsyncIterator[asyncpg.Connection]:
+    """A plain connection of the role that migrates: for SQL that nobody foresaw."""
+    async for connection in _connection(database.owner):
+        yield connection
+
+
+@pytest.fixture
+async def runtime(database: Database) -> AsyncIterator[asyncpg.Connection]:
+    """A plain connection of the role that a web process has."""
+    async for connection in _connection(database.runtime):
+        yield connection
+
+
+def copied(cluster: Cluster, template: str) -> Iterator[Database]:
+    """A fixture's whole life: a copy of the template, dropped in the end."""
+    name = f"test_{next(_numbers)}"
+    server = cluster.url("owner")
+    asyncio.run(_execute(server, f"CREATE DATABASE {name} TEMPLATE {template}"))
+    yield Database(named(server, name), named(cluster.url("runtime"), name))
+    asyncio.run(_execute(server, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+async def _execute(url: str, *statements: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def _connection(url: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(url)
+    try:
+        yield connection
+    finally:
+        await connection.close()

@@ -1,0 +1,168 @@
+"""What a request may cost, counted and not timed: queries, waiting, calls and memory, on any machine the same."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import asyncpg
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+from werkzeug.test import create_environ
+
+import smarter_auth_mw
+from smarter_auth_mw import Settings
+from smarter_auth_mw.tokens import Token
+from smarter_auth_mw.wsgi import SmarterAuthWSGIMiddleware
+from tests.support.asgi import forget, guarded, lifespan, raw, scope, speak_lifespan
+from tests.support.database import Database
+
+OURS = str(Path(smarter_auth_mw.__file__).parent)
+GRANT_CALLS, REFUSAL_CALLS, NO_RESOURCE_CALLS, WSGI_GRANT_CALLS = 3, 25, 1, 11
+"""How many functions of ours may be called. Fewer is better: whoever needs more says in the commit what it buys."""
+
+
+class App:
+    """It answers with an awaitable that can be told from any other, and nobody has to wait for it."""
+
+    def __init__(self) -> None:
+        self.answers: list[Awaitable[None]] = []
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if scope["type"] == "lifespan":
+            return speak_lifespan(receive, send)
+        self.answers.append(nothing())
+        return self.answers[-1]
+
+
+async def nothing() -> None:
+    return
+
+
+async def receive() -> Message:
+    raise AssertionError("The body was read.")
+
+
+async def send(message: Message) -> None:
+    """Nobody listens."""
+
+
+def calls_of(call: Callable[[], Awaitable[None]]) -> list[str]:
+    """The functions of ours that are called, until the answer has come; an AssertionError if it is waited for."""
+    with calls() as names, pytest.raises(StopIteration):
+        call().__await__().send(None)
+    return names
+
+
+@contextmanager
+def calls() -> Iterator[list[str]]:
+    """The functions of ours that are called meanwhile, on this thread."""
+    names: list[str] = []
+
+    def note(frame: FrameType, event: str, _: Any) -> None:
+        if event == "call" and frame.f_code.co_filename.startswith(OURS):
+            names.append(frame.f_code.co_qualname)
+
+    sys.setprofile(note)
+    try:
+        yield names
+    finally:
+        sys.setprofile(None)
+
+
+@pytest.fixture
+def queries(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every query that is sent to answer a request."""
+    sent: list[str] = []
+    fetch = asyncpg.Connection.fetch
+
+    async def counted(self: Any, query: str, *arguments: Any, **options: Any) -> Any:
+        if not query.startswith("LISTEN"):  # The listener's, which may come at any time.
+            sent.append(query)
+        return await fetch(self, query, *arguments, **options)
+
+    monkeypatch.setattr(asyncpg.Connection, "fetch", counted)
+    return sent
+
+
+async def test_a_cold_request_is_one_query_and_a_warm_one_is_none(
+    database: Database, token: Token, queries: list[str]
+) -> None:
+    app = guarded(database.runtime, App())
+    async with lifespan(app):
+        for path in ("/bots/1", "/bots/2"):  # One that is protected, and one that nobody knows.
+            forget(app)
+            queries.clear()
+            await app(scope(path, raw(token)), receive, send)
+            assert len(queries) == 1
+            for headers in ([raw(token)], [raw(Token(b"another"))], []):
+                await app(scope(path, *headers), receive, send)
+            assert len(queries) == 1
+
+
+async def test_what_passes_is_answered_by_the_apps_own_awaitable(database: Database, token: Token) -> None:
+    wrapped = App()
+    app = guarded(database.runtime, wrapped)
+    async with lifespan(app):
+        await app(scope("/bots/1", raw(token)), receive, send)
+        for asked in (scope("/bots/1", raw(token)), scope("/health"), scope("/bots/1/chat", raw(token))):
+            await app(asked, receive, send)
+            answer = app._call(asked, receive, send)
+            assert answer is wrapped.answers[-1]
+            await answer
+
+
+@pytest.mark.parametrize(
+    ("path", "is_granted", "most"),
+    [("/bots/1", True, GRANT_CALLS), ("/bots/1", False, REFUSAL_CALLS), ("/health", False, NO_RESOURCE_CALLS)],
+)
+async def test_a_warm_request_calls_few_functions_and_waits_for_none(
+    database: Database, token: Token, path: str, is_granted: bool, most: int
+) -> None:
+    app = guarded(database.runtime, App())
+    asked = scope(path, *([raw(token)] if is_granted else []))
+    async with lifespan(app):
+        for _ in range(3):
+            await app(asked, receive, send)
+        assert len(calls_of(lambda: app._call(asked, receive, send))) <= most
+
+
+async def test_a_warm_wsgi_request_calls_few_functions(database: Database, token: Token) -> None:
+    answers: list[list[bytes]] = []
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        answers.append([b"ok"])
+        return answers[-1]
+
+    def start_response(status: str, headers: Any, error: Any = None) -> Any:
+        raise AssertionError(status)
+
+    guard = SmarterAuthWSGIMiddleware(app, Settings(database_url=database.runtime, routes=["bot /bots/{ref}"]))
+    asked = create_environ("/bots/1", headers={"Authorization": f"Token {token.reveal()}"})
+    for _ in range(3):
+        guard(asked, start_response)
+    with calls() as names:
+        answer = guard(asked, start_response)
+    guard.close()
+    assert answer is answers[-1]
+    assert 0 < len(names) <= WSGI_GRANT_CALLS
+
+
+async def test_warm_requests_leave_nothing_behind(database: Database, token: Token) -> None:
+    app = guarded(database.runtime, App(), audit="none", failed_attempts="")  # These remember, within their bounds.
+    scopes = [scope("/bots/1", raw(token)), scope("/bots/1", raw(Token(b"another"))), scope("/bots/1"), scope("/x")]
+    async with lifespan(app):
+        before = 0
+        for _ in range(2):
+            for _ in range(300):
+                for asked in scopes:
+                    app.app.answers.clear()  # type: ignore[attr-defined]
+                    await app(asked, receive, send)
+            gc.collect()
+            before, grown = sys.getallocatedblocks(), sys.getallocatedblocks() - before
+        assert grown < 100
