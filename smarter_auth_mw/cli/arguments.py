@@ -15,8 +15,8 @@ import typer
 from smarter_auth_mw.cli import naming
 from smarter_auth_mw.cli.session import Session
 from smarter_auth_mw.domain import Resource, Target
-from smarter_auth_mw.engine.assembly import open_store
 from smarter_auth_mw.errors import InvalidReferenceError, RefusedError, UnknownKindError, UsageError
+from smarter_auth_mw.postgres.opening import open_store
 from smarter_auth_mw.postgres.store import Store
 from smarter_auth_mw.tokens import TokenFormat
 

@@ -14,9 +14,9 @@ from smarter_auth_mw.cli import user_app as apps
 from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.config.settings import DatabaseSettings, Settings
 from smarter_auth_mw.domain import Resource
-from smarter_auth_mw.engine.assembly import open_store
 from smarter_auth_mw.guard import compile_routes
 from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.postgres.opening import open_store
 from smarter_auth_mw.postgres.store import Store
 from smarter_auth_mw.routing.routes import Routes
 

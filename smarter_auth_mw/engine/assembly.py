@@ -10,16 +10,16 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, asyn
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from aiocache.base import BaseCache
-from anyio import CancelScope, to_thread
 
 from smarter_auth_mw.authentication.authenticator import Authenticator
 from smarter_auth_mw.authentication.known_tokens import KnownTokens
 from smarter_auth_mw.authentication.throttle import Throttle, open_throttle
 from smarter_auth_mw.cache.changes import Changes
 from smarter_auth_mw.cache.entries import Cache, Limits
+from smarter_auth_mw.cache.failover import Failover
 from smarter_auth_mw.cache.listener import Listener, Wire
 from smarter_auth_mw.cache.shared import SharedCounts, SharedTier, backend_of
 from smarter_auth_mw.config.settings import Settings
@@ -27,12 +27,10 @@ from smarter_auth_mw.engine.health import Health
 from smarter_auth_mw.errors import SmarterAuthError
 from smarter_auth_mw.log import log
 from smarter_auth_mw.observers.hub import Observers
-from smarter_auth_mw.postgres.embedded import cluster as embedded
 from smarter_auth_mw.postgres.notifications import open_wire
-from smarter_auth_mw.postgres.pool import open_pool
+from smarter_auth_mw.postgres.opening import database_url, listens, pool_of
 from smarter_auth_mw.postgres.store import Store
 
-Role = Literal["owner", "runtime"]
 KnowDomains = Callable[[Iterable[tuple[str, str]]], object]
 Connect = Callable[[Callable[[str], None]], AbstractAsyncContextManager[Wire]]
 
@@ -105,7 +103,7 @@ async def open_parts(
     cache_url = settings.cache_url.get_secret_value()
     async with (
         database_url(settings) as url,
-        _pool(settings, url) as pool,
+        pool_of(settings, url) as pool,
         open_throttle(settings.failed_attempts, cache_url) as throttle,
         _backend(cache_url) as backend,
     ):
@@ -146,33 +144,20 @@ def _assembled(
     changes, counts = Changes(), SharedCounts()
     cache = Cache(store, limits(settings), changes, clock=clock or time.monotonic)
 
-    def is_followed(server: str, started: str) -> bool:
-        """A deposed primary may go on, and who is connected to it would never know; but somebody must be believed."""
-        if not server.startswith(f"{started} ") and cache.heartbeat_age_s >= settings.max_staleness_s:
-            listener.meet_anew()
-            return True
-        return server.startswith(f"{started} ")
+    async def open_tier(server: str) -> SharedTier:
+        return SharedTier(backend, await store.secret(), server, settings.cache_ttl_s, counts=counts)
 
-    async def met(server: str) -> None:
-        """What other workers read of another server, or of this one before it was restored, is out of reach."""
-        store.is_followed = partial(is_followed, server)
-        if backend is not None:
-            cache.shared = None
-            cache.shared = SharedTier(backend, await store.secret(), server, settings.cache_ttl_s, counts=counts)
-
-    def held(sent_at_s: float, is_coherent: bool) -> None:  # noqa: FBT001
-        if is_coherent:
-            cache.vouch(sent_at_s)
-
+    failover = Failover(cache, settings.max_staleness_s, None if backend is None else open_tier)
     listener = Listener(
         connect,
         changes,
-        held,
-        met,
+        failover.held,
+        failover.met,
         heartbeat_s=settings.heartbeat_s,
         kept_s=2 * settings.cache_ttl_s,  # One life in the shared tier, and then one in a process.
         clock=clock or time.monotonic,
     )
+    store.is_followed, failover.start_over = failover.is_followed, listener.meet_anew
     authenticator = authenticator_of(settings, store, cache, changes, throttle, clock)
     health = Health(
         store,
@@ -184,11 +169,6 @@ def _assembled(
         kept_s=settings.cache_ttl_s,
     )
     return Parts(store, cache, changes, listener, authenticator, counts, health, throttle)
-
-
-def listens(settings: Settings) -> bool:
-    """Whether notifications are heard: behind a transaction pooler only where the primary itself is named too."""
-    return bool(settings.listen_url.get_secret_value() or settings.statement_cache_size)
 
 
 def authenticator_of(
@@ -207,45 +187,9 @@ def authenticator_of(
     return Authenticator(cache, settings.require, clock, throttle=throttle, known_tokens=known_tokens)
 
 
-@asynccontextmanager
-async def open_store(settings: Settings, role: Role = "runtime") -> AsyncIterator[Store]:
-    """The store of the settings' database; the bundled server runs for as long as this is open.
-
-    ``role`` counts for the bundled database alone: ``owner`` migrates it, ``runtime`` works with it. Raises
-    ``UnavailableError`` or ``SchemaError``.
-    """
-    async with database_url(settings, role) as url, _pool(settings, url) as pool:
-        yield Store(pool)
-
-
-@asynccontextmanager
-async def database_url(settings: Settings, role: Role = "runtime") -> AsyncIterator[str]:
-    """The URL of the settings' database as asyncpg takes it, starting the bundled server where that is meant."""
-    url = settings.database_url.get_secret_value()
-    if not embedded.is_embedded(url):
-        yield url
-        return
-    cluster = await to_thread.run_sync(embedded.Cluster.start, embedded.directory_of(url))
-    try:
-        yield cluster.url(role)
-    finally:
-        with CancelScope(shield=True):
-            await to_thread.run_sync(cluster.stop)
-
-
 def limits(settings: Settings) -> Limits:
     """What the cache may keep, and for how long."""
     return Limits(**{field.name: getattr(settings, field.name) for field in fields(Limits)})
-
-
-def _pool(settings: Settings, url: str) -> Any:
-    return open_pool(
-        url,
-        pool_min=settings.pool_min,
-        pool_max=settings.pool_max,
-        query_timeout_s=settings.query_timeout_s,
-        statement_cache_size=settings.statement_cache_size,
-    )
 
 
 @asynccontextmanager

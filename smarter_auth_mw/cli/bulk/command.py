@@ -24,9 +24,9 @@ from smarter_auth_mw.cli.bulk.progress import Bar, bar
 from smarter_auth_mw.cli.output import Answer, note, printable, show
 from smarter_auth_mw.cli.session import Session, os_user
 from smarter_auth_mw.domain import Resource
-from smarter_auth_mw.engine.assembly import open_store
 from smarter_auth_mw.errors import SmarterAuthError, UsageError
 from smarter_auth_mw.postgres.bulk import MOST_MISTAKES, TABLES, Bulk, MintedKey, StagedLine, open_bulk
+from smarter_auth_mw.postgres.opening import open_store
 from smarter_auth_mw.postgres.storable import checked_resource
 from smarter_auth_mw.postgres.store import Store
 from smarter_auth_mw.routing.memo import UNKNOWN, Memo

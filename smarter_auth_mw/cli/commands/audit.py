@@ -16,8 +16,8 @@ from smarter_auth_mw.cli.decorator import command
 from smarter_auth_mw.cli.output import Listing, line, note
 from smarter_auth_mw.cli.session import Session, os_user
 from smarter_auth_mw.domain import Resource
-from smarter_auth_mw.engine.assembly import open_store
 from smarter_auth_mw.errors import UsageError
+from smarter_auth_mw.postgres.opening import open_store
 from smarter_auth_mw.postgres.reports import About, AuditEvent, Reports
 
 ResourceOption = Annotated[

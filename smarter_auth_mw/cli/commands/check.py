@@ -10,10 +10,11 @@ from smarter_auth_mw.cli import arguments
 from smarter_auth_mw.cli.session import Session
 from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant
 from smarter_auth_mw.domain import Alias, Target
-from smarter_auth_mw.engine.assembly import authenticator_of, open_store
+from smarter_auth_mw.engine.assembly import authenticator_of
 from smarter_auth_mw.guard import Wiring
 from smarter_auth_mw.http.credentials import Credentials
 from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.postgres.opening import open_store
 from smarter_auth_mw.routing.resolution import NOTHING
 from smarter_auth_mw.tokens import Token
 

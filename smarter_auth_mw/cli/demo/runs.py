@@ -10,9 +10,9 @@ from pathlib import Path
 
 from smarter_auth_mw.config.settings import Settings
 from smarter_auth_mw.domain import Key, Resource
-from smarter_auth_mw.engine.assembly import open_store
 from smarter_auth_mw.errors import NotFoundError
 from smarter_auth_mw.management.keys import Keys, Minted
+from smarter_auth_mw.postgres.opening import open_store
 
 PROTECTED = Resource("bot", "1")
 

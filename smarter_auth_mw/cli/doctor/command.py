@@ -16,8 +16,8 @@ from smarter_auth_mw.cli.doctor.routes import Covered, Finding
 from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.cli.session import Session
 from smarter_auth_mw.domain import Resource
-from smarter_auth_mw.engine.assembly import open_store
 from smarter_auth_mw.errors import ConfigurationError, SmarterAuthError
+from smarter_auth_mw.postgres.opening import open_store
 from smarter_auth_mw.routing.routes import Routes
 
 SHOWN_RESOURCES = 10

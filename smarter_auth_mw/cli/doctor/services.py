@@ -14,9 +14,9 @@ from uuid import uuid4
 from smarter_auth_mw.cache.shared import backend_of
 from smarter_auth_mw.cli.doctor.routes import Finding
 from smarter_auth_mw.config.settings import Settings, mask_url
-from smarter_auth_mw.engine.assembly import database_url, listens, open_store
 from smarter_auth_mw.errors import SchemaError, SmarterAuthError
 from smarter_auth_mw.postgres.notifications import is_heard, open_wire
+from smarter_auth_mw.postgres.opening import database_url, listens, open_store
 from smarter_auth_mw.postgres.store import Store, Vitals
 
 MAX_SKEW_S = 1.0

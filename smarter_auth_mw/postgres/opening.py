@@ -1,0 +1,58 @@
+"""Open the database that the settings name: its store, or its URL; the bundled server is started where it is meant."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Literal
+
+from anyio import CancelScope, to_thread
+
+from smarter_auth_mw.config.settings import Settings
+from smarter_auth_mw.postgres.embedded import cluster as embedded
+from smarter_auth_mw.postgres.pool import Pool, open_pool
+from smarter_auth_mw.postgres.store import Store
+
+Role = Literal["owner", "runtime"]
+
+
+@asynccontextmanager
+async def open_store(settings: Settings, role: Role = "runtime") -> AsyncIterator[Store]:
+    """The store of the settings' database; the bundled server runs for as long as this is open.
+
+    ``role`` counts for the bundled database alone: ``owner`` migrates it, ``runtime`` works with it. Raises
+    ``UnavailableError`` or ``SchemaError``.
+    """
+    async with database_url(settings, role) as url, pool_of(settings, url) as pool:
+        yield Store(pool)
+
+
+@asynccontextmanager
+async def database_url(settings: Settings, role: Role = "runtime") -> AsyncIterator[str]:
+    """The URL of the settings' database, with the bundled server started where that is meant."""
+    url = settings.database_url.get_secret_value()
+    if not embedded.is_embedded(url):
+        yield url
+        return
+    cluster = await to_thread.run_sync(embedded.Cluster.start, embedded.directory_of(url))
+    try:
+        yield cluster.url(role)
+    finally:
+        with CancelScope(shield=True):
+            await to_thread.run_sync(cluster.stop)
+
+
+def pool_of(settings: Settings, url: str) -> AbstractAsyncContextManager[Pool]:
+    """A pool of connections to that URL, as the settings want it."""
+    return open_pool(
+        url,
+        pool_min=settings.pool_min,
+        pool_max=settings.pool_max,
+        query_timeout_s=settings.query_timeout_s,
+        statement_cache_size=settings.statement_cache_size,
+    )
+
+
+def listens(settings: Settings) -> bool:
+    """Whether notifications are heard: behind a transaction pooler only where the primary itself is named too."""
+    return bool(settings.listen_url.get_secret_value() or settings.statement_cache_size)
