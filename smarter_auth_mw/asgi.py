@@ -84,9 +84,9 @@ class SmarterAuthMiddleware:
         if here is None or here.loop is not get_running_loop() or here.parts is None or scope["type"] != "http":
             return self._wait_for(target, None, scope, receive, send)
         decision = here.parts.warm(target, scope["headers"], self._extractor)
-        if type(decision) is not Grant or (counted := decision.counted) is None:
+        if type(decision) is not Grant or not (tally := decision.tally).is_kept:
             return self._wait_for(target, decision, scope, receive, send)
-        counted()
+        tally.once_more()
         if "user" in scope or self._hides_credentials:
             return self.app(self._admitted(scope, decision), receive, send)
         # As _admitted does, for a grant and no more: nearly every request ends here.

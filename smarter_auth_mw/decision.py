@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal, cast
+from typing import Literal
 
 from smarter_auth_mw.domain import Binding, Bindings, Principal, Protection, Resource
+from smarter_auth_mw.tally import Tally
 from smarter_auth_mw.tokens import Token, same_digest
 
 Require = Literal["bound", "active"]
-Count = Callable[[], object]
 
 
 class Reason(StrEnum):
@@ -51,15 +50,15 @@ STATUS = {
 class Grant:
     """The token opens the resource; ``outer_user`` is whom an outer middleware had put in ``scope["user"]``.
 
-    ``binding`` is the one that says so. ``counted`` counts that it was given once more, where observers want no more of
-    a decision that passes than that.
+    ``binding`` is the one that says so. A grant may be given to any number of requests; ``tally`` counts them while an
+    observer keeps it.
     """
 
     resource: Resource
     principal: Principal
-    outer_user: Any = None
+    outer_user: object = None
     binding: Binding | None = field(default=None, compare=False, repr=False)
-    counted: Count | None = field(init=False, default=None, compare=False, repr=False)
+    tally: Tally = field(init=False, default_factory=Tally, compare=False, repr=False)
 
     @property
     def key_id(self) -> str:
@@ -75,7 +74,7 @@ class Anonymous:
     """The resource is open: pass, whatever credentials came along. ``account`` is None where nobody registered it."""
 
     resource: Resource
-    outer_user: Any = None
+    outer_user: object = None
     principal: None = None
     key_id: None = None
     account: str | None = field(default=None, compare=False)
@@ -126,20 +125,11 @@ def decide(
     always: bool = False,
     require: Require = "bound",
 ) -> Decision:
-    """Decide a request for ``bindings.resource`` at ``now_s`` (Unix time).
-
-    What depends on nothing but the bindings is made once, and kept with them from then on.
-    """
-    if token is not None and bindings.bindings and (granted := granted_before(bindings, token.fingerprint, now_s)):
-        return granted
+    """Decide a request for ``bindings.resource`` at ``now_s`` (Unix time): no waiting, no memory."""
     if not is_protected(bindings, always=always, require=require):
-        if not isinstance(bindings.tokenless, Anonymous):
-            bindings.keep_tokenless(Anonymous(bindings.resource, account=bindings.account))
-        return cast("Anonymous", bindings.tokenless)
+        return Anonymous(bindings.resource, account=bindings.account)
     if token is None:
-        if not isinstance(bindings.tokenless, Denial):
-            bindings.keep_tokenless(Denial(Reason.MISSING_CREDENTIALS, bindings.resource, account=bindings.account))
-        return cast("Denial", bindings.tokenless)
+        return Denial(Reason.MISSING_CREDENTIALS, bindings.resource, account=bindings.account)
     denial = None
     digest = token.digest
     for binding in bindings.like(digest) or _NOBODYS:
@@ -148,21 +138,10 @@ def decide(
             continue
         if reason is None:
             principal = Principal(binding.key_id, binding.key_name, binding.account)
-            granted = Grant(bindings.resource, principal, binding=binding)
-            bindings.keep_granted(token.fingerprint, granted)
-            return granted
+            return Grant(bindings.resource, principal, binding=binding)
         denial = Denial(reason, bindings.resource, binding.key_id, "", bindings.account, binding.token_key)
     detail = MISTYPED if token.is_mistyped else ""
     return denial or Denial(Reason.UNKNOWN_TOKEN, bindings.resource, detail=detail, account=bindings.account)
-
-
-def granted_before(bindings: Bindings, fingerprint: bytes, now_s: float) -> Grant | None:
-    """The grant that ``decide`` made of these bindings for the token of this fingerprint, unless it has expired.
-
-    It compares nothing: what stands under a fingerprint had its digest compared when it was put there.
-    """
-    known: Grant | None = bindings.granted.get(fingerprint)
-    return None if known is None or known.binding is None or known.binding.expires_at_s < now_s else known
 
 
 def opens(binding: Binding, bindings: Bindings, now_s: float) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Literal, NamedTuple, cast
+from typing import Literal, NamedTuple
 from uuid import UUID
 
 from starlette.authentication import BaseUser
@@ -106,8 +106,6 @@ class Bindings:
 
     An unknown resource has ``account`` None, is open and has no bindings. ``resource`` is the registered spelling; what
     an alias stands for has no reference where that is nothing, and, declared protected, where it is several.
-    ``granted`` and ``tokenless`` are what ``decide`` made of them before and may say again, the same objects: grants by
-    the token's fingerprint, and the last that no token had a part in.
     """
 
     resource: Resource
@@ -117,31 +115,14 @@ class Bindings:
     bindings: tuple[Binding, ...] = ()
     _index: Mapping[bytes, tuple[Binding, ...]] | None = field(init=False, compare=False, repr=False)
     may_expire: bool = field(init=False, compare=False, repr=False)
-    granted: Mapping[bytes, Any] = field(init=False, compare=False, repr=False)
-    tokenless: Any = field(init=False, compare=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_index", _index(self.bindings) if len(self.bindings) > FEW else None)
         object.__setattr__(self, "may_expire", any(binding.expires_at_s != math.inf for binding in self.bindings))
-        object.__setattr__(self, "granted", _NOTHING)
 
     def like(self, digest: bytes) -> tuple[Binding, ...]:
         """Those that may have this digest, which is to be compared: all, where they are few."""
         return self.bindings if self._index is None else self._index.get(digest, ())
-
-    def keep_granted(self, fingerprint: bytes, grant: Any) -> None:
-        """Say this again to the token of this fingerprint, whose digest has been compared."""
-        if self.granted is _NOTHING:
-            object.__setattr__(self, "granted", {})
-        cast("dict[bytes, Any]", self.granted)[fingerprint] = grant
-
-    def keep_tokenless(self, decision: Any) -> None:
-        """Say this again to whoever brings no token that counts."""
-        object.__setattr__(self, "tokenless", decision)
-
-
-_NOTHING: Mapping[bytes, Any] = {}
-"""What nobody was granted yet: one for all, since most resources are asked for by few."""
 
 
 def _index(bindings: tuple[Binding, ...]) -> dict[bytes, tuple[Binding, ...]]:

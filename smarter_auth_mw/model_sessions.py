@@ -86,8 +86,8 @@ class Connection:
         """The bindings of the resource as a request would find them, or, with ``invalidate``, read now."""
         target, cache = Target(resource), self._parts.cache
         if invalidate:
-            return await cache.refresh(target)
-        return cache.peek(target) or await cache.get(target)
+            return (await cache.refresh(target)).bindings
+        return (cache.peek(target) or await cache.get(target)).bindings
 
 
 class Connectable(Protocol):

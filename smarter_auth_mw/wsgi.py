@@ -99,9 +99,9 @@ class SmarterAuthWSGIMiddleware:
         if target is None:
             return self.app(environ, start_response)
         decision = self._warm(target, _headers(environ, _CREDENTIALS))
-        if type(decision) is not Grant or (counted := decision.counted) is None:
+        if type(decision) is not Grant or not (tally := decision.tally).is_kept:
             return self._answer(environ, start_response)
-        counted()
+        tally.once_more()
         return self.app(self._admitted(environ, decision), start_response)
 
     def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

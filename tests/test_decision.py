@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from typing import Any
 
 import pytest
@@ -15,7 +16,6 @@ from smarter_auth_mw.decision import (
     Reason,
     Require,
     decide,
-    granted_before,
     is_protected,
     opens,
 )
@@ -166,25 +166,12 @@ def test_what_is_wrong_with_a_token_does_not_show_in_the_status() -> None:
     assert Reason.UNAVAILABLE.status == 503
 
 
-def test_what_was_granted_before_is_the_same_object_until_it_expires() -> None:
-    bound = bindings(binding(expires_at_s=NOW_S))
-    granted = decide(bound, TOKEN, NOW_S)
-    assert decide(bound, TOKEN, NOW_S) is granted
-    assert granted_before(bound, TOKEN.fingerprint, NOW_S) is granted
-    assert granted_before(bound, TOKEN.fingerprint, NOW_S + 0.001) is None
-    assert name_of(decide(bound, TOKEN, NOW_S + 0.001)) == "expired"
-
-
-def test_nothing_but_a_grant_was_granted_before() -> None:
-    for facts, token in (
-        (bindings(binding()), OTHER),
-        (bindings(binding()), None),
-        (OPEN, OTHER),
-        (bindings(binding(is_revoked=True)), TOKEN),
-    ):
+def test_a_decision_leaves_no_trace_in_the_facts_that_it_is_made_of() -> None:
+    for token in (TOKEN, OTHER, None):
+        facts = bindings(binding())
+        before = pickle.dumps(facts)
         decide(facts, token, NOW_S)
-        for each in (TOKEN, OTHER):
-            assert granted_before(facts, each.fingerprint, NOW_S) is None
+        assert pickle.dumps(facts) == before
 
 
 def test_one_of_two_bindings_of_a_token_may_expire_before_the_other() -> None:

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from smarter_auth_mw.authentication.known_tokens import KnownTokens
 from smarter_auth_mw.authentication.throttle import Throttle
-from smarter_auth_mw.cache.entries import Cache
-from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant, Reason, Require, decide, granted_before
+from smarter_auth_mw.cache.entries import Cache, Entry
+from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant, Reason, Require, decide, is_protected
 from smarter_auth_mw.domain import Alias, Bindings, Resource, Target
 from smarter_auth_mw.errors import InvalidReferenceError, OverloadedError, UnavailableError
 from smarter_auth_mw.http.credentials import (
@@ -58,17 +58,16 @@ class Authenticator:
         """
         entry = self._at_hand.get(target.lookup)
         if entry is None or entry.checked != self._changes.heard or self._steady_s() >= entry.serves_until_s:
-            bindings = self._cache.peek(target)
-            if bindings is None:
+            entry = self._cache.peek(target)
+            if entry is None:
                 return None
         else:
-            bindings = entry.bindings
             self._hit()
         readers, name, value = extractor.readers, b"", b""
         for header in headers:
             if header[0] in readers:
                 if name:
-                    return self._look_closer(bindings, target, extractor(headers))
+                    return self._look_closer(entry, target, extractor(headers))
                 name, value = header
         if name == AUTHORIZATION_HEADER:
             scheme, _, value = value.partition(b" ")
@@ -76,21 +75,21 @@ class Authenticator:
         else:
             is_usual = name == API_KEY_HEADER
         if not is_usual or len(value) > MAX_TOKEN_BYTES:
-            return self._look_closer(bindings, target, extractor(headers) if name else None)
+            return self._look_closer(entry, target, extractor(headers) if name else None)
         # No bytes but those of a token that was granted have its fingerprint, and they can be read in one way only.
         fingerprint = fingerprint_of(value)
-        granted: Grant | None = bindings.granted.get(fingerprint)
-        if granted is not None and bindings.may_expire:
-            granted = granted_before(bindings, fingerprint, self._clock())
-        if granted is None or target.name_alone != bindings.resource:
+        granted = entry.granted.get(fingerprint)
+        if granted is not None and entry.bindings.may_expire:
+            granted = entry.granted_before(fingerprint, self._clock())
+        if granted is None or target.name_alone != entry.bindings.resource:
             credentials = Token(value, fingerprint) if value.isalnum() else extractor(headers)
-            return self._look_closer(bindings, target, credentials)
+            return self._look_closer(entry, target, credentials)
         return granted
 
-    def _look_closer(self, bindings: Bindings, target: Target, credentials: Credentials) -> Decision | None:
+    def _look_closer(self, entry: Entry, target: Target, credentials: Credentials) -> Decision | None:
         if target.also is not None:
             return None
-        decision = self._decide(bindings, target, credentials)
+        decision = self._decide(entry, target, credentials)
         if self._known_tokens is not None and self._is_doubtful(decision, credentials):
             return None
         return decision
@@ -101,8 +100,8 @@ class Authenticator:
             self._cache.probe(target)
             return granted  # Without waiting for a store that hangs.
         try:
-            bindings = await self._bindings(target, peer)
-            if target.also is not None and await self._resource(target.also, peer) != bindings.resource:
+            entry = await self._entry(target, peer)
+            if target.also is not None and await self._resource(target.also, peer) != entry.bindings.resource:
                 return Denial(Reason.AMBIGUOUS, detail=f"{target.names} is not {target.also.names}")
         except InvalidReferenceError as error:
             return Denial(Reason.NOT_CANONICAL, detail=error.message)
@@ -116,13 +115,15 @@ class Authenticator:
         if self._is_outage:
             self._is_outage = self._is_stale_told = False
             log("store.recovered")
-        decision = self._decide(bindings, target, credentials)
+        decision = self._decide(entry, target, credentials)
         return await self._judged(decision, credentials, peer) if self._is_doubtful(decision, credentials) else decision
 
     async def _resource(self, target: Target, peer: str) -> Resource:
-        return target.names if isinstance(target.names, Resource) else (await self._bindings(target, peer)).resource
+        return (
+            target.names if isinstance(target.names, Resource) else (await self._entry(target, peer)).bindings.resource
+        )
 
-    async def _bindings(self, target: Target, peer: str) -> Bindings:
+    async def _entry(self, target: Target, peer: str) -> Entry:
         return self._cache.peek(target) or await self._cache.get(target, peer)
 
     def _is_doubtful(self, decision: Decision | None, credentials: Credentials) -> bool:
@@ -148,8 +149,8 @@ class Authenticator:
 
     def _granted_stale(self, target: Target, credentials: Credentials) -> Grant | None:
         """A grant by an entry that is older than it should be: an outage lengthens grants, and nothing else."""
-        bindings = self._cache.stale(target) if target.also is None else None
-        decision = None if bindings is None else self._decide(bindings, target, credentials)
+        entry = self._cache.stale(target) if target.also is None else None
+        decision = None if entry is None else self._decide(entry, target, credentials)
         if not isinstance(decision, Grant):
             return None
         self._cache.counts.stale += 1
@@ -166,18 +167,38 @@ class Authenticator:
             self._is_outage = True
             log("store.unavailable", "%s %s", error, error.hint)
 
-    def _decide(self, bindings: Bindings, target: Target, credentials: Credentials) -> Decision:
-        if target.account is not None or target.names != bindings.resource:
-            if denial := _objection(bindings, target):
-                return denial
-            if isinstance(target.names, Resource) and target.names.ref != bindings.resource.ref:
-                bindings = Bindings(target.names)  # The app compares exactly: this is another one, and unknown.
-        if isinstance(credentials, Malformed):
-            decision = decide(bindings, None, self._now_s(bindings), always=target.always, require=self._require)
-            if isinstance(decision, Denial):
-                return replace(decision, reason=Reason.MALFORMED_CREDENTIALS, detail=credentials.detail)
-            return decision
-        return decide(bindings, credentials, self._now_s(bindings), always=target.always, require=self._require)
+    def _decide(self, entry: Entry, target: Target, credentials: Credentials) -> Decision:
+        bindings = entry.bindings
+        is_plain = target.account is None and target.names == bindings.resource
+        if not is_plain and (denial := _objection(bindings, target)):
+            return denial
+        token = None if isinstance(credentials, Malformed) else credentials
+        if isinstance(target.names, Resource) and target.names.ref != bindings.resource.ref:
+            # The app compares exactly: this is another resource, and unknown.
+            decision = decide(Bindings(target.names), token, 0.0, always=target.always, require=self._require)
+        else:
+            decision = self._decide_again(entry, token, always=target.always)
+        if isinstance(credentials, Malformed) and isinstance(decision, Denial):
+            return replace(decision, reason=Reason.MALFORMED_CREDENTIALS, detail=credentials.detail)
+        return decision
+
+    def _decide_again(self, entry: Entry, token: Token | None, *, always: bool) -> Decision:
+        """Return what ``decide`` says of the entry's bindings, or what it said of them before."""
+        bindings = entry.bindings
+        now_s = self._now_s(bindings)
+        if token is not None and (granted := entry.granted_before(token.fingerprint, now_s)):
+            return granted
+        is_closed = is_protected(bindings, always=always, require=self._require)
+        said = entry.tokenless
+        if said is not None and (not is_closed or token is None) and isinstance(said, Denial) is is_closed:
+            return said
+        decision = decide(bindings, token, now_s, always=always, require=self._require)
+        if isinstance(decision, Grant):
+            if token is not None:
+                entry.keep_granted(token.fingerprint, decision)
+        elif token is None or isinstance(decision, Anonymous):
+            entry.tokenless = decision
+        return decision
 
     def _now_s(self, bindings: Bindings) -> float:
         """The time, where it matters."""

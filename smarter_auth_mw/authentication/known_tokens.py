@@ -29,7 +29,7 @@ class KnownTokens:
     async def bindings_of(self, token: Token, peer: str) -> Bindings:
         """The one binding of the token to itself, or none where it is unknown; raises ``UnavailableError``."""
         target = Target(Resource(KIND, token.digest.hex()))
-        return self._cache.peek(target) or await self._cache.get(target, peer)
+        return (self._cache.peek(target) or await self._cache.get(target, peer)).bindings
 
 
 class _Digests:

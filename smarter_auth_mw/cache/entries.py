@@ -8,14 +8,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 from smarter_auth_mw.cache.bounded import BoundedMemoryCache
 from smarter_auth_mw.cache.changes import Changes, Reading, Snapshot
 from smarter_auth_mw.cache.codec import SharedEntry
+from smarter_auth_mw.decision import Anonymous, Denial, Grant
 from smarter_auth_mw.domain import Bindings, Target
 from smarter_auth_mw.errors import OverloadedError, UnavailableError
-from smarter_auth_mw.observers.tally import Tally
+from smarter_auth_mw.tally import Tally
 
 FILL_ATTEMPTS = 8
 """How often a fill is begun anew because a change was heard while it was on its way."""
@@ -53,9 +54,13 @@ class Entry(Reading):
 
     ``read_at_s`` is when its statement was sent, or never where another worker read it. ``serves_until_s`` is what was
     found when its age was looked at last: it serves until then at the least, whatever the heartbeat does.
+
+    Decisions that depend on nothing but the bindings are made once an entry and given again, the same objects:
+    ``granted`` holds grants by the fingerprint of the token whose digest was compared, ``tokenless`` the last decision
+    in which no token took part. ``Authenticator.warm`` reads ``granted`` without a call.
     """
 
-    __slots__ = ("bindings", "kept_until_s", "read_at_s", "serves_until_s")
+    __slots__ = ("bindings", "granted", "kept_until_s", "read_at_s", "serves_until_s", "tokenless")
 
     def __init__(
         self, bindings: Bindings, snapshot: Snapshot, sources: Collection[str], begun: int, server: int
@@ -63,6 +68,23 @@ class Entry(Reading):
         super().__init__(snapshot, sources, begun, server)
         self.bindings = bindings
         self.read_at_s = self.kept_until_s = self.serves_until_s = NEVER
+        self.granted: Mapping[bytes, Grant] = _NO_GRANTS
+        self.tokenless: Anonymous | Denial | None = None
+
+    def granted_before(self, fingerprint: bytes, now_s: float) -> Grant | None:
+        """Return the grant that the token of this fingerprint was given, unless it has expired."""
+        grant = self.granted.get(fingerprint)
+        return None if grant is None or grant.binding is None or grant.binding.expires_at_s < now_s else grant
+
+    def keep_granted(self, fingerprint: bytes, grant: Grant) -> None:
+        """Give this grant again to the token of this fingerprint, whose digest has been compared."""
+        if self.granted is _NO_GRANTS:
+            self.granted = {}
+        cast("dict[bytes, Grant]", self.granted)[fingerprint] = grant
+
+
+_NO_GRANTS: Mapping[bytes, Grant] = {}
+"""Shared by all entries that have granted nothing yet, since most resources are asked for by few."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +169,8 @@ class Cache:
         evictions = self._known.evictions + self._unknown.evictions
         return Sizes(len(self._known), len(self._unknown), self._known.weight, evictions)
 
-    def peek(self, target: Target) -> Bindings | None:
-        """The bindings if they are here and current: no waiting."""
+    def peek(self, target: Target) -> Entry | None:
+        """Return the entry if it is here and current: no waiting."""
         entry: Entry | None = self._known.peek(target.lookup) or self._unknown.peek(target.lookup)
         now_s = self.clock()
         if entry is None or now_s >= entry.kept_until_s or not self._is_fresh(entry, now_s):
@@ -157,18 +179,18 @@ class Cache:
             self.counts.negative_hits += 1
         else:
             self.hit()
-        return entry.bindings
+        return entry
 
-    def stale(self, target: Target) -> Bindings | None:
-        """What may still be granted by while the store is down: bindings that no change heard counts against."""
+    def stale(self, target: Target) -> Entry | None:
+        """Return the entry that may still grant while the store is down: one that no change heard counts against."""
         entry: Entry | None = self._known.peek(target.lookup) or self._unknown.peek(target.lookup)
         if entry is None or entry.bindings.on_error == "deny" or not self.changes.is_current(entry):
             return None
         allowed_s = self._limits.max_staleness_s + self._limits.stale_if_error_s
-        return entry.bindings if self.clock() - max(entry.read_at_s, self._vouched_at_s) < allowed_s else None
+        return entry if self.clock() - max(entry.read_at_s, self._vouched_at_s) < allowed_s else None
 
-    async def get(self, target: Target, peer: str = "") -> Bindings:
-        """The bindings, from the shared tier or the database if need be; any number of callers make one query.
+    async def get(self, target: Target, peer: str = "") -> Entry:
+        """Return the entry, from the shared tier or the database if need be; any number of callers make one query.
 
         ``peer`` is the network that asks. Raises ``UnavailableError`` where they cannot be known, or too many ask.
         """
@@ -178,14 +200,14 @@ class Cache:
                 flight = self._take_off(target, peer)
             entry = await asyncio.shield(flight)  # A caller who goes away leaves the flight to the others.
             if self._is_fresh(entry, self.clock()):  # Not so if the loop was held up before this line.
-                return entry.bindings
+                return entry
         raise UnavailableError(f"{target.names} changes faster than it can be told.")
 
-    async def refresh(self, target: Target) -> Bindings:
-        """The bindings by a statement sent from now on, whatever is known already; raises ``UnavailableError``."""
+    async def refresh(self, target: Target) -> Entry:
+        """Return the entry by a statement sent from now on, whatever is cached; raises ``UnavailableError``."""
         entry = await self._read_current(target)
         self._keep(target, entry)
-        return entry.bindings
+        return entry
 
     def probe(self, target: Target) -> None:
         """See whether the store is back, without waiting: by one look-up at a time."""

@@ -48,8 +48,8 @@ class Observers:
 
     def passed(self, decision: Grant | Anonymous, scope: Mapping[str, Any]) -> None:
         """The same for a request that passes, which mostly is only to be counted once more."""
-        if isinstance(decision, Grant) and decision.counted is not None:
-            decision.counted()
+        if isinstance(decision, Grant) and decision.tally.is_kept:
+            decision.tally.once_more()
         else:
             self.observe(decision, scope)
 

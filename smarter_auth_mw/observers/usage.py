@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 from weakref import WeakSet
 
 from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant, Reason
-from smarter_auth_mw.observers.tally import Tally
+from smarter_auth_mw.tally import Tally
 
 MAX_COUNTERS = 20_000
 """What is told apart between two flushes; the rest is counted as others of its kind."""
@@ -79,7 +79,6 @@ class Usage:
         for counted in self._passes.values():
             counted.detach()
         self._passes.clear()
-        self._idle: list[_Pass] = []
         self._rest: dict[Series, int] = {}
         self._taken: Counter[tuple[str, str]] = Counter()
         self._kept: list[Batch] = []
@@ -118,8 +117,7 @@ class Usage:
         else:
             counted = self._passes.setdefault(id(decision), _Pass(decision, series))
             counted.times.once_more()
-            if self._lets_count:
-                counted.attach()
+            counted.attach(lets_count=self._lets_count)
 
     async def flush(self, sink: Sink) -> None:
         """Write what could not be written before, or else what has been counted since; raises what the sink raises."""
@@ -135,16 +133,14 @@ class Usage:
 
     def _take(self) -> list[Batch]:
         with self._lock:
-            late, self._idle = self._idle, []
-            for counted in late:
-                counted.add_to(self._rest)
             self._gather()
             for identity, counted in list(self._passes.items()):
-                if not counted.is_used:
+                if counted.is_used:
+                    counted.attach(lets_count=self._lets_count)
+                elif counted.is_idle:
                     del self._passes[identity]
-                    counted.detach()
-                    self._idle.append(counted)  # Another thread may have it in its hands: it is read once more.
-                counted.is_used = False
+                else:
+                    counted.detach()  # Another thread may have it in its hands: it is read once more.
             counts, self._rest = self._rest, {}
             self._taken += _by_outcome(counts)
         series = list(counts)
@@ -163,24 +159,24 @@ class _Pass:
     identity is nobody else's.
     """
 
-    __slots__ = ("_taken", "decision", "is_used", "series", "times")
+    __slots__ = ("_taken", "decision", "is_idle", "is_used", "series", "times")
 
     def __init__(self, decision: Decision, series: Series) -> None:
         self.decision = decision
         self.series = series
-        self.times = Tally()
-        self.is_used = False
-        """Since somebody took note of it."""
-        self._taken = 0
+        self.times = decision.tally if isinstance(decision, Grant) else Tally()
+        self.is_used = self.is_idle = False
+        """Whether it was counted since the last batch was taken, and whether it was not in the batch before."""
+        self._taken = self.times.total()
 
-    def attach(self) -> None:
-        """Let a grant be counted by whoever gives it, without asking for this."""
-        if isinstance(self.decision, Grant):
-            object.__setattr__(self.decision, "counted", self.times.once_more)
+    def attach(self, *, lets_count: bool) -> None:
+        """Go on with it; with ``lets_count``, whoever gives a grant counts it without a call of the observers."""
+        self.times.is_kept = lets_count
+        self.is_used = self.is_idle = False
 
     def detach(self) -> None:
-        if isinstance(self.decision, Grant):
-            object.__setattr__(self.decision, "counted", None)
+        self.times.is_kept = False
+        self.is_idle = True
 
     def add_to(self, counts: dict[Series, int]) -> None:
         """Add how often since this was asked last."""

@@ -11,8 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from smarter_auth_mw.authentication.authenticator import Authenticator
-from smarter_auth_mw.cache.changes import Changes
-from smarter_auth_mw.cache.entries import Cache, Limits
+from smarter_auth_mw.cache.changes import Changes, Snapshot
+from smarter_auth_mw.cache.entries import Cache, Entry, Limits
 from smarter_auth_mw.decision import Grant
 from smarter_auth_mw.domain import Alias, Binding, Bindings, Protection, Resource, Target
 from smarter_auth_mw.http.credentials import Extractor
@@ -104,7 +104,8 @@ def test_what_is_granted_again_would_be_granted_after_a_closer_look(
     headers: list[tuple[bytes, bytes]], target: Target, extractor: Extractor
 ) -> None:
     found = WORLD.authenticator.warm(target, headers, extractor)
-    assert found == WORLD.authenticator._look_closer(Source().bindings, target, extractor(headers))
+    entry = Entry(Source().bindings, Snapshot.parse("10:10:"), (), 0, 0)  # one that has granted nothing yet
+    assert found == WORLD.authenticator._look_closer(entry, target, extractor(headers))
 
 
 @pytest.mark.parametrize(

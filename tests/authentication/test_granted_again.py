@@ -59,7 +59,7 @@ async def test_it_is_one_decision_that_counts_itself(database: Database, token: 
         await warm(app, token)
         first, _, last = (asked["smarter_auth"] for asked in seen.scopes)
         assert first is last
-        assert last.counted is not None
+        assert last.tally.is_kept
 
 
 async def test_the_callers_scope_is_left_as_it_was(database: Database, token: Token, seen: Seen) -> None:
@@ -162,7 +162,7 @@ async def test_whoever_wants_to_hear_of_all_hears_of_all(
     async with lifespan(guarded(database.runtime, seen, **settings)) as app:
         await warm(app, token)
         if settings:  # The audit is one of them, and is there from the beginning.
-            assert seen.scopes[-1]["smarter_auth"].counted is None
+            assert not seen.scopes[-1]["smarter_auth"].tally.is_kept
         app._wiring._observers.add(observe)
         await warm(app, token)
         assert len(told) == 3

@@ -7,12 +7,15 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from smarter_auth_mw.cache.changes import Changes
-from smarter_auth_mw.cache.entries import FILL_ATTEMPTS, Cache, Limits
-from smarter_auth_mw.domain import Binding, Bindings, Resource, Target
+from smarter_auth_mw.cache.changes import Changes, Snapshot
+from smarter_auth_mw.cache.entries import FILL_ATTEMPTS, Cache, Entry, Limits
+from smarter_auth_mw.decision import Grant, decide
+from smarter_auth_mw.domain import Binding, Bindings, Principal, Resource, Target
 from smarter_auth_mw.errors import UnavailableError
+from smarter_auth_mw.tokens import Token
 
 BOT = Target(Resource("bot", "1"))
+TOKEN = Token(b"secret")
 LIMITS = Limits(max_entries=10, max_bindings=100)
 
 
@@ -83,7 +86,7 @@ async def test_a_cancelled_caller_never_cancels_the_flight(world: World) -> None
     leader.cancel()
     await asyncio.sleep(0)
     world.source.gate.set()
-    assert (await other).resource == BOT.names
+    assert (await other).bindings.resource == BOT.names
     assert leader.cancelled()
     assert world.source.queries == 1
 
@@ -95,7 +98,7 @@ async def test_a_flight_that_everybody_left_still_lands(world: World) -> None:
     leader.cancel()
     await asyncio.wait([leader])
     world.source.gate.set()
-    assert (await world.cache.get(BOT)).resource == BOT.names
+    assert (await world.cache.get(BOT)).bindings.resource == BOT.names
     assert world.source.queries == 1
 
 
@@ -206,3 +209,20 @@ async def test_spellings_that_are_one_resource_share_one_entry(world: World) -> 
     await world.cache.get(Target(Resource("bot", "my-bot")))
     assert world.cache.peek(Target(Resource("bot", "my_bot"))) is not None
     assert world.source.queries == 1
+
+
+def test_an_entry_gives_a_grant_again_until_it_expires() -> None:
+    binding = Binding("key-1", "laptop", "default", TOKEN.digest, "", expires_at_s=1000)
+    entry = Entry(Bindings(Resource("bot", "1"), "default", bindings=(binding,)), Snapshot.parse("10:10:"), (), 0, 0)
+    grant = decide(entry.bindings, TOKEN, 1000)
+    assert isinstance(grant, Grant)
+    entry.keep_granted(TOKEN.fingerprint, grant)
+    assert entry.granted_before(TOKEN.fingerprint, 1000) is grant
+    assert entry.granted_before(TOKEN.fingerprint, 1000.001) is None
+    assert entry.granted_before(Token(b"other").fingerprint, 1000) is None
+
+
+def test_what_one_entry_has_granted_is_no_other_entrys_grant() -> None:
+    first, other = (Entry(Bindings(Resource("bot", "1")), Snapshot.parse("10:10:"), (), 0, 0) for _ in range(2))
+    first.keep_granted(TOKEN.fingerprint, Grant(Resource("bot", "1"), Principal("key-1", "laptop", "default")))
+    assert other.granted_before(TOKEN.fingerprint, 0) is None

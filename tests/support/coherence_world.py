@@ -299,7 +299,7 @@ class World:
         self.judge(worker, target, token, decision, since)
         known = worker.cache.peek(target)
         if isinstance(decision, Grant) and known is not None:
-            bindings = {binding.key_id: binding for binding in known.bindings}
+            bindings = {binding.key_id: binding for binding in known.bindings.bindings}
             if binding := bindings.get(decision.key_id):
                 worker.used[decision.key_id] = KeyRow(binding.is_active, binding.is_revoked)
 
