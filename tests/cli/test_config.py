@@ -20,7 +20,7 @@ from tests.support.cli import Commands
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = DOCS / "configuration.md"
 SCHEMA = DOCS / "smarter_auth.schema.json"
-TABLE = re.compile(r"(?<=test_cli_config.py -->\n\n).*", re.DOTALL)
+TABLE = re.compile(r"(?<=test_config.py -->\n\n).*", re.DOTALL)
 BLOCKS = dict(re.findall(r"^```(toml|ini)\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL))
 
 

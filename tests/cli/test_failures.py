@@ -146,7 +146,7 @@ def test_what_is_unexpected_is_told_with_its_place_and_nothing_more(
 ) -> None:
     monkeypatch.setattr("smarter_auth_mw.management.keys.Keys.keys", _fail)
     line = unexplained(run, 1, "key", "list")
-    assert re.search(r"KeyError in test_cli_failures.py:\d+, from keys.py:\d+", line)
+    assert re.search(r"KeyError in test_failures.py:\d+, from key.py:\d+", line)
     assert "report it" in line
     assert "surprise" not in line
 

@@ -22,8 +22,9 @@ from smarter_auth_mw.cli.doctor import services as examination
 from smarter_auth_mw.decision import Reason
 from smarter_auth_mw.engine import health
 from smarter_auth_mw.log import EVENTS, level_of
-from smarter_auth_mw.metrics import PREFIX, SmarterAuthCollector
+from smarter_auth_mw.metrics import SmarterAuthCollector
 from smarter_auth_mw.metrics import samples as figures
+from smarter_auth_mw.metrics.prometheus import PREFIX
 from smarter_auth_mw.metrics.samples import METRICS, Metric
 from smarter_auth_mw.observers import tracing
 from tests.programs import find

@@ -152,7 +152,7 @@ def next_release(place: Path) -> dict[str, str]:
     package = place / "smarter_auth_mw"
     shutil.copytree(ROOT / "smarter_auth_mw", package, ignore=shutil.ignore_patterns("__pycache__"))
     last, following = f"{SCHEMA:04}", f"{SCHEMA + 1:04}"
-    database, versions = package / "database.py", package / "sql" / "migrations" / "versions"
+    database, versions = package / "postgres" / "queries.py", package / "postgres" / "sql" / "migrations" / "versions"
     database.write_text(database.read_text().replace(f"SCHEMA = {SCHEMA}\n", f"SCHEMA = {SCHEMA + 1}\n"))
     (newest,) = versions.glob(f"{last}_*.py")
     step = newest.read_text().replace(newest.stem, f"{following}_next").replace(f'"{last}"', f'"{following}"')
