@@ -136,12 +136,14 @@ async def test_no_secret_and_no_reference_is_in_them(database: Database, keys: K
 async def test_what_was_counted_never_falls(database: Database, keys: Keys) -> None:
     await keys.add_resource(OTHER)
     app = guarded(database.runtime, metrics_path="/metrics")
+    fills = 0.0
     for turn in (1, 2, 3):
         async with lifespan(app), client(app) as http:  # parts of their own, which are closed in between
             await http.get("/bots/2")
             found = await scraped(http)
             assert found["decisions_total", "anonymous", "bot", ""] == turn
-            assert found["cache_fills_total",] == turn
+            assert found["cache_fills_total",] > fills  # by one, or more where a change overtook it
+            fills = found["cache_fills_total",]
             assert found["cache_entries", "known"] == 1
 
 
