@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
-from smarter_auth_mw.cli import naming
 from smarter_auth_mw.cli import user_app as apps
 from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.config.settings import DatabaseSettings, Settings
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.guard import compile_routes
+from smarter_auth_mw.management import naming
 from smarter_auth_mw.management.keys import Keys
 from smarter_auth_mw.postgres.opening import open_store
 from smarter_auth_mw.postgres.store import Store

@@ -42,6 +42,7 @@ class Routes:
         self.kinds = tuple(dict.fromkeys(pattern.kind for pattern in self.patterns))
         by_host = [pattern for pattern in self.patterns if pattern.is_host]
         by_path = [line for line in lines if line not in by_host]
+        self.default_account = default_account
         self._paths = PathRouting(by_path, mounts, default_account)
         self._hosts = HostRouting(by_host, own_domains, heir, default_account)
         self.memo: Memo[tuple[str, bytes | None, str]] = Memo()

@@ -16,7 +16,7 @@ from typing import Annotated, Any, BinaryIO, TextIO
 
 import typer
 
-from smarter_auth_mw.cli import arguments, naming
+from smarter_auth_mw.cli import arguments
 from smarter_auth_mw.cli.arguments import NoRoute
 from smarter_auth_mw.cli.bulk.lines import COLUMNS, Lines, Named
 from smarter_auth_mw.cli.bulk.new_files import NewFile, new_file
@@ -25,6 +25,7 @@ from smarter_auth_mw.cli.output import Answer, note, printable, show
 from smarter_auth_mw.cli.session import Session, os_user
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.errors import SmarterAuthError, UsageError
+from smarter_auth_mw.management import naming
 from smarter_auth_mw.postgres.bulk import MOST_MISTAKES, TABLES, Bulk, MintedKey, StagedLine, open_bulk
 from smarter_auth_mw.postgres.opening import open_store
 from smarter_auth_mw.postgres.storable import checked_resource

@@ -11,12 +11,14 @@ from uuid import UUID
 
 import typer
 
-from smarter_auth_mw.cli import arguments, naming
+from smarter_auth_mw.cli import arguments
 from smarter_auth_mw.cli.decorator import command
 from smarter_auth_mw.cli.output import Listing, line, note
 from smarter_auth_mw.cli.session import Session, os_user
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.errors import UsageError
+from smarter_auth_mw.management import naming
+from smarter_auth_mw.management.documents import audit_document
 from smarter_auth_mw.postgres.opening import open_store
 from smarter_auth_mw.postgres.reports import About, AuditEvent, Reports
 
@@ -57,12 +59,12 @@ async def audit(
         found = opened.audit(about, since=oldest, most=most)
         if jsonl:
             async for event in found:
-                line(json.dumps(_document(event)))
+                line(json.dumps(audit_document(event)))
             return None
         events = [event async for event in found]
     if limit is None and len(events) == MOST:
         note(f"These are the newest {MOST}. For more: --limit, --jsonl, or narrow it down.")
-    return Listing([_row(event) for event in events], [_document(event) for event in events])
+    return Listing([_row(event) for event in events], [audit_document(event) for event in events])
 
 
 @command(group, "prune")
@@ -101,23 +103,8 @@ def ago(text: str) -> datetime:
     return datetime.now(UTC) - min(arguments.duration(text), LONGEST)
 
 
-def _document(event: AuditEvent) -> dict[str, Any]:
-    return {
-        "id": event.id,
-        "at": event.at.astimezone(UTC).isoformat(),
-        "actor": event.actor,
-        "action": event.action,
-        "resource": None if event.kind is None else f"{event.kind}:{event.ref}",
-        "account": event.account,
-        "key_id": None if event.key_id is None else str(event.key_id),
-        "reason": event.reason,
-        "before": event.before,
-        "after": event.after,
-    }
-
-
 def _row(event: AuditEvent) -> dict[str, Any]:
-    document = _document(event)
+    document = audit_document(event)
     return {
         "at": event.at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ"),
         **{name: document[name] or None for name in ("actor", "action", "resource", "key_id", "reason")},

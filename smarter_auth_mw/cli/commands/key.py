@@ -12,11 +12,11 @@ from smarter_auth_mw.cli import arguments
 from smarter_auth_mw.cli.arguments import Account, Form, KeyId, NoRoute, ResourceName
 from smarter_auth_mw.cli.commands.key_leaks import revoke_leaked
 from smarter_auth_mw.cli.decorator import command
-from smarter_auth_mw.cli.documents import key_document
 from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.cli.session import Session
 from smarter_auth_mw.domain import Key
 from smarter_auth_mw.errors import UsageError
+from smarter_auth_mw.management.documents import key_document
 from smarter_auth_mw.management.keys import Keys
 
 group = typer.Typer(help="The keys that open resources.", rich_markup_mode=None)

@@ -11,11 +11,11 @@ import typer
 
 from smarter_auth_mw.cli import arguments
 from smarter_auth_mw.cli.arguments import Form, KeyId
-from smarter_auth_mw.cli.documents import key_document
 from smarter_auth_mw.cli.output import Answer, note, show
 from smarter_auth_mw.cli.session import Session
 from smarter_auth_mw.domain import Key, KeyState
 from smarter_auth_mw.errors import SmarterAuthError
+from smarter_auth_mw.management.documents import key_document
 from smarter_auth_mw.management.keys import Keys
 
 POLL_S = 5.0

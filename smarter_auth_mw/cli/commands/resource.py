@@ -9,9 +9,9 @@ import typer
 from smarter_auth_mw.cli import arguments
 from smarter_auth_mw.cli.arguments import Account, NoRoute, ResourceName
 from smarter_auth_mw.cli.decorator import command
-from smarter_auth_mw.cli.documents import resource_document
 from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.cli.session import Session
+from smarter_auth_mw.management.documents import resource_document
 from smarter_auth_mw.management.resources import UNCHANGED
 
 Name = Annotated[str | None, typer.Option("--name", help="The name that routes with {name} or {label} look up.")]

@@ -5,10 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import sys
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -18,51 +15,13 @@ from smarter_auth_mw.cli.commands.audit import LONGEST, KeyOption, ResourceOptio
 from smarter_auth_mw.cli.output import Listing, line
 from smarter_auth_mw.cli.session import Session
 from smarter_auth_mw.errors import UsageError
-from smarter_auth_mw.observers.usage import ANONYMOUS, GRANTED, OTHER, UNKNOWN
-from smarter_auth_mw.postgres.reports import About, Used
+from smarter_auth_mw.management.documents import usage_document
+from smarter_auth_mw.management.usage import totals
+from smarter_auth_mw.postgres.reports import About
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _ASCII = " .:-=+*%@"
-_PLACES = {UNKNOWN: "(unknown)", OTHER: "(other)"}
 _COLUMNS = ("resource", "key_id", "key_name", "granted", "anonymous", "denied")
-
-
-@dataclass
-class Total:
-    """All that was asked of one resource with one key, or without one."""
-
-    resource: str
-    key_id: str | None
-    key_name: str | None
-    begins: datetime
-    width: timedelta
-    points: list[int]
-    outcomes: Counter[str] = field(default_factory=Counter)
-    tokens: Counter[str] = field(default_factory=Counter)
-
-    def add(self, used: Used) -> None:
-        """Count this too."""
-        self.points = [one + other for one, other in zip(self.points, used.points, strict=True)]
-        self.outcomes[used.outcome] += used.count
-        if used.outcome == GRANTED and used.token_key:
-            self.tokens[used.token_key] += used.count
-
-    @property
-    def document(self) -> dict[str, Any]:
-        denied = {outcome: count for outcome, count in self.outcomes.items() if outcome not in (GRANTED, ANONYMOUS)}
-        return {
-            "resource": self.resource,
-            "key_id": self.key_id,
-            "key_name": self.key_name,
-            "granted": self.outcomes[GRANTED],
-            "anonymous": self.outcomes[ANONYMOUS],
-            "denied": sum(denied.values()),
-            "reasons": denied,
-            "tokens": [{"token_key": token_key, "granted": count} for token_key, count in self.tokens.items()],
-            "from": self.begins.astimezone(UTC).isoformat(),
-            "step_s": int(self.width.total_seconds()),
-            "points": self.points,
-        }
 
 
 async def usage(
@@ -79,22 +38,11 @@ async def usage(
     about = About(await named(session, resource), key)
     async with reports(session) as opened:
         found = await opened.usage(about, min(arguments.duration(since), LONGEST))
-    documents = [total.document for total in totals(found)]
+    documents = [usage_document(total) for total in totals(found)]
     if as_csv:
         line(_csv(documents))
         return None
     return Listing([_row(document) for document in documents], documents)
-
-
-def totals(found: Iterable[Used]) -> list[Total]:
-    """By resource and key, in the order in which they come."""
-    by_subject: dict[tuple[str, str | None], Total] = {}
-    for used in found:
-        key_id = None if used.key_id is None else str(used.key_id)
-        resource = f"{used.kind}:{_PLACES.get(used.ref, used.ref)}" if used.kind else "(none)"
-        empty = Total(resource, key_id, used.key_name, used.begins, used.width, [0] * len(used.points))
-        by_subject.setdefault((resource, key_id), empty).add(used)
-    return list(by_subject.values())
 
 
 def sparkline(points: Sequence[int], levels: str) -> str:

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from smarter_auth_mw.cli import naming
 from smarter_auth_mw.cli import user_app as apps
 from smarter_auth_mw.cli.doctor import routes as findings
 from smarter_auth_mw.cli.doctor import services as examination
@@ -17,6 +16,7 @@ from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.cli.session import Session
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.errors import ConfigurationError, SmarterAuthError
+from smarter_auth_mw.management import naming
 from smarter_auth_mw.postgres.opening import open_store
 from smarter_auth_mw.routing.routes import Routes
 

@@ -1,17 +1,18 @@
-"""Resources as people write them, ``KIND:REF``, and the URLs that lead to them: by the same routes as requests."""
+"""Resources as people write them, ``KIND:REF``, and the URLs that lead to them, by the same routes as requests."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
-from smarter_auth_mw.domain import Alias, Resource, Target
-from smarter_auth_mw.errors import InvalidReferenceError, UnknownKindError, UsageError
+from smarter_auth_mw.domain import Alias, Bindings, Resource, Target
+from smarter_auth_mw.errors import InvalidReferenceError, RefusedError, UnknownKindError, UsageError
 from smarter_auth_mw.routing.grammar import Pattern
 from smarter_auth_mw.routing.references import FORMS
 from smarter_auth_mw.routing.routes import Routes
 
 ALIAS_FORMS = ("name", "label")
 ANY_ACCOUNT = "default"
+Read = Callable[[Target], Awaitable[Bindings]]
 _ANYWAY = "If that is meant: --no-route."
 
 
@@ -20,6 +21,37 @@ class HiddenResourceError(UsageError):
 
     code = "hidden"
     default_hint = _ANYWAY
+
+
+async def resource(routes: Routes, text: str, read: Read, *, no_route: bool = False) -> Resource:
+    """Return the resource that ``KIND:REF`` names, spelled as requests name it; a name becomes its reference.
+
+    ``read`` looks names up, in the routes' default account. With ``no_route`` no route has to lead to the resource.
+    Raises UnknownKindError, InvalidReferenceError, HiddenResourceError, and RefusedError for a name of several.
+    """
+    kind, ref = split(text)
+    try:
+        return routed(routes, kind, ref)
+    except (UnknownKindError, HiddenResourceError):
+        if not no_route:
+            raise
+    except InvalidReferenceError:
+        found = await _named(routes, kind, ref, read)
+        if found is None:
+            raise
+        return found
+    return unrouted(kind, ref)
+
+
+async def _named(routes: Routes, kind: str, name: str, read: Read) -> Resource | None:
+    """Return the one resource of this name or host label."""
+    for alias in aliases(routes, kind, name, routes.default_account):
+        found = await read(Target(alias))
+        if found.account is not None and not found.resource.ref:
+            raise RefusedError(f"Several resources are called {kind}:{name}.", hint="Write the reference of one.")
+        if found.account is not None:
+            return found.resource
+    return None
 
 
 def split(text: str) -> tuple[str, str]:

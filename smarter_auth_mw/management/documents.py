@@ -1,0 +1,104 @@
+"""The JSON shapes of records: the command line, the management API and its pages all show these."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from smarter_auth_mw.domain import Key, KeyToken, RegisteredResource
+from smarter_auth_mw.management.usage import Total
+from smarter_auth_mw.observers.usage import ANONYMOUS, GRANTED
+from smarter_auth_mw.postgres.reports import AuditEvent
+
+Document = dict[str, Any]
+
+
+def resource_document(registered: RegisteredResource) -> Document:
+    """Describe a resource and the keys that are bound to it."""
+    return {
+        "kind": registered.resource.kind,
+        "ref": registered.resource.ref,
+        "name": registered.name,
+        "account": registered.account,
+        "domain": registered.domain,
+        "on_error": registered.on_error,
+        "protected": registered.is_protected,
+        "bindings": [_binding(key) for key in registered.keys],
+    }
+
+
+def key_document(key: Key) -> Document:
+    """Describe a key without its secrets; ``token_key`` is the public head of its newest token."""
+    return {
+        "key_id": str(key.key_id),
+        "name": key.name,
+        "account": key.account,
+        "description": key.description,
+        "token_key": key.token_keys[-1] if key.token_keys else None,
+        "state": _state(key),
+        "expires_at": time_text(key.expires_at),
+        "last_used_at": time_text(key.last_used_at),
+        "tokens": [_token(token) for token in key.tokens],
+        "bindings": [str(resource) for resource in key.bindings],
+    }
+
+
+def audit_document(event: AuditEvent) -> Document:
+    """Describe one event of the audit."""
+    return {
+        "id": event.id,
+        "at": time_text(event.at),
+        "actor": event.actor,
+        "action": event.action,
+        "resource": None if event.kind is None else f"{event.kind}:{event.ref}",
+        "account": event.account,
+        "key_id": None if event.key_id is None else str(event.key_id),
+        "reason": event.reason,
+        "before": event.before,
+        "after": event.after,
+    }
+
+
+def usage_document(total: Total) -> Document:
+    """Describe all requests for one resource with one key, or without one."""
+    denied = {outcome: count for outcome, count in total.outcomes.items() if outcome not in (GRANTED, ANONYMOUS)}
+    return {
+        "resource": total.resource,
+        "key_id": total.key_id,
+        "key_name": total.key_name,
+        "granted": total.outcomes[GRANTED],
+        "anonymous": total.outcomes[ANONYMOUS],
+        "denied": sum(denied.values()),
+        "reasons": denied,
+        "tokens": [{"token_key": token_key, "granted": count} for token_key, count in total.tokens.items()],
+        "from": time_text(total.begins),
+        "step_s": int(total.width.total_seconds()),
+        "points": total.points,
+    }
+
+
+def time_text(time: datetime | None) -> str | None:
+    """Write a time as RFC 3339 in UTC."""
+    return None if time is None else time.astimezone(UTC).isoformat()
+
+
+def _token(token: KeyToken) -> Document:
+    return {
+        "token_key": token.token_key,
+        "created_at": time_text(token.created_at),
+        "valid_until": time_text(token.valid_until),
+        "last_used_at": time_text(token.last_used_at),
+    }
+
+
+def _binding(key: Key) -> Document:
+    return {
+        "key_id": str(key.key_id),
+        "name": key.name,
+        "state": _state(key),
+        "expires_at": time_text(key.expires_at),
+    }
+
+
+def _state(key: Key) -> str:
+    return key.state(datetime.now(UTC)).value

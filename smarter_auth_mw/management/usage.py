@@ -1,0 +1,45 @@
+"""Usage, added up for people: one total for each resource and key."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from smarter_auth_mw.observers.usage import GRANTED, OTHER, UNKNOWN
+from smarter_auth_mw.postgres.reports import Used
+
+_PLACES = {UNKNOWN: "(unknown)", OTHER: "(other)"}
+
+
+@dataclass
+class Total:
+    """All requests for one resource with one key, or without one; ``points`` counts them in steps of ``width``."""
+
+    resource: str
+    key_id: str | None
+    key_name: str | None
+    begins: datetime
+    width: timedelta
+    points: list[int]
+    outcomes: Counter[str] = field(default_factory=Counter)
+    tokens: Counter[str] = field(default_factory=Counter)
+
+    def add(self, used: Used) -> None:
+        """Count these requests too."""
+        self.points = [one + other for one, other in zip(self.points, used.points, strict=True)]
+        self.outcomes[used.outcome] += used.count
+        if used.outcome == GRANTED and used.token_key:
+            self.tokens[used.token_key] += used.count
+
+
+def totals(found: Iterable[Used]) -> list[Total]:
+    """Add up by resource and key, keeping the order of the first row of each."""
+    by_subject: dict[tuple[str, str | None], Total] = {}
+    for used in found:
+        key_id = None if used.key_id is None else str(used.key_id)
+        resource = f"{used.kind}:{_PLACES.get(used.ref, used.ref)}" if used.kind else "(none)"
+        empty = Total(resource, key_id, used.key_name, used.begins, used.width, [0] * len(used.points))
+        by_subject.setdefault((resource, key_id), empty).add(used)
+    return list(by_subject.values())
