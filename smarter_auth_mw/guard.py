@@ -20,6 +20,7 @@ from smarter_auth_mw.engine import health
 from smarter_auth_mw.engine.assembly import open_parts, own_settings, running
 from smarter_auth_mw.engine.health import Readiness
 from smarter_auth_mw.engine.per_loop import PerLoop
+from smarter_auth_mw.engine.requirements import mistakes_of
 from smarter_auth_mw.errors import ConfigurationError, SmarterAuthError, UnavailableError
 from smarter_auth_mw.http import status_pages as pages
 from smarter_auth_mw.http.credentials import Credentials, Extractor, Rejections, is_preflight
@@ -276,7 +277,11 @@ class Wiring:
 
 
 def compile_routes(settings: RouteSettings, app: Any = None) -> Routes:
-    """The routes of the settings, with the mounts that the app itself tells of; raises ConfigurationError."""
+    """The routes of the settings, with the mounts that the app itself reports.
+
+    Raises ConfigurationError with every mistake that can be known before anything is opened.
+    """
+    mistakes, hint = list(mistakes_of(settings)) if isinstance(settings, Settings) else [], None
     try:
         routes = Routes.parse(
             settings.routes,
@@ -285,11 +290,11 @@ def compile_routes(settings: RouteSettings, app: Any = None) -> Routes:
             platform_domains=settings.platform_domains,
             default_account=settings.default_account,
         )
-        mistakes = list(pages.mistakes_of(settings, lambda path: routes.explain({"path": path}).result))
-        if mistakes:
-            raise ConfigurationError(mistakes)
+        mistakes += pages.mistakes_of(settings, lambda path: routes.explain({"path": path}).result)
     except ConfigurationError as error:
-        raise ConfigurationError(settings.located(error.mistakes), hint=error.hint) from None
+        mistakes, hint = [*mistakes, *error.mistakes], error.hint
+    if mistakes:
+        raise ConfigurationError(settings.located(mistakes), hint=hint)
     return routes
 
 

@@ -15,6 +15,7 @@ from limits.aio.storage import RedisStorage, Storage
 from limits.aio.strategies import FixedWindowRateLimiter
 
 from smarter_auth_mw.cache.bounded import BoundedMemoryCache
+from smarter_auth_mw.cache.shared import backend_of
 from smarter_auth_mw.decision import Denial, Reason
 from smarter_auth_mw.log import log
 
@@ -83,9 +84,7 @@ async def open_throttle(rate: str, cache_url: str) -> AsyncIterator[Throttle | N
 
 @asynccontextmanager
 async def _redis(url: str) -> AsyncIterator[Storage]:
-    from smarter_auth_mw.cache.redis import RedisBackend
-
-    client = RedisBackend(url).client
+    client: Any = getattr(backend_of(url), "client")  # noqa: B009
     # limits reads fewer URLs than redis-py: it is given the connections, and a URL that it does not use.
     ours: dict[str, Any] = {"connection_pool": client.connection_pool}
     try:

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import re
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from aiocache.backends.redis import RedisCache
 from aiocache.serializers import NullSerializer
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import BlockingConnectionPool, Redis, SSLConnection
 from redis.exceptions import ResponseError
+
+from smarter_auth_mw.errors import UsageError
 
 CONNECTIONS = 8
 """At the most, for each event loop; who finds none free waits for one within the tier's deadline."""
 
 
+VALUES = {"ssl_cert_reqs": "none, optional or required"}
+"""What redis-py takes, for options that people know by other values."""
+
+
 class RedisBackend(RedisCache):  # type: ignore[misc]
     """aiocache's Redis backend with redis-py's own reading of the URL, and no call that redis-py calls deprecated.
 
-    Values are bytes and times to live whole seconds. Deadlines and retries are the caller's. Raises ``ValueError`` or
-    ``TypeError`` for a URL that redis-py cannot use.
+    Values are bytes and times to live whole seconds. Deadlines and retries are the caller's. Raises UsageError for an
+    option that redis-py does not take, and what redis-py raises for any other URL that it cannot use.
     """
 
     def __init__(self, url: str) -> None:
@@ -27,17 +33,7 @@ class RedisBackend(RedisCache):  # type: ignore[misc]
         parts = urlsplit(url)
         if parts.scheme != "unix" and not re.fullmatch(r"/?\d*", parts.path):
             raise ValueError("The database of a Redis is a number.")  # redis-py would take number 0 instead.
-        pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=CONNECTIONS,
-            timeout=None,
-            socket_timeout=None,
-            socket_connect_timeout=None,
-            protocol=2,  # The third opens each connection with more round trips, for nothing that is needed here.
-        )
-        # Does not connect; an option that redis-py does not know shows here rather than in each call.
-        pool.make_connection()  # type: ignore[no-untyped-call]
-        self.client = Redis.from_pool(pool)
+        self.client = Redis.from_pool(_checked_pool(url))
         self._where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
     async def _get(self, key: str, encoding: str | None = None, _conn: Any = None) -> Any:  # noqa: ARG002
@@ -60,3 +56,40 @@ class RedisBackend(RedisCache):  # type: ignore[misc]
 
     def __repr__(self) -> str:
         return self._where
+
+
+def _checked_pool(url: str) -> BlockingConnectionPool:
+    try:
+        return _pool(url)
+    except Exception:
+        if (option := _refused_option(url)) is None:
+            raise
+        scheme, takes = urlsplit(url).scheme, f": {VALUES[option]}" if option in VALUES else ""
+        raise UsageError(f"redis-py does not take the option {option} of this {scheme}:// URL{takes}") from None
+
+
+def _pool(url: str) -> BlockingConnectionPool:
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=CONNECTIONS,
+        timeout=None,
+        socket_timeout=None,
+        socket_connect_timeout=None,
+        protocol=2,  # The third opens each connection with more round trips, for nothing that is needed here.
+    )
+    # Does not connect. A wrong option shows here rather than in each call, and so does a certificate that is not there.
+    connection: Any = pool.make_connection()  # type: ignore[no-untyped-call]
+    if isinstance(connection, SSLConnection):
+        connection.ssl_context.get()
+    return pool
+
+
+def _refused_option(url: str) -> str | None:
+    """The first option that a URL with no other one is refused for."""
+    bare, _, query = url.partition("?")
+    for name, value in parse_qsl(query):
+        try:
+            _pool(f"{bare}?{urlencode({name: value})}")
+        except Exception:
+            return name
+    return None

@@ -15,7 +15,7 @@ from aiocache.base import BaseCache
 from smarter_auth_mw.cache.codec import MAX_VALUE_BYTES, Codec, SharedEntry
 from smarter_auth_mw.config.origins import PREFIX
 from smarter_auth_mw.config.settings import mask_url
-from smarter_auth_mw.errors import ConfigurationError, Mistake
+from smarter_auth_mw.errors import ConfigurationError, Mistake, UsageError
 from smarter_auth_mw.log import log
 
 DEADLINE_S = 0.05
@@ -205,7 +205,9 @@ def backend_of(url: str) -> BaseCache | None:
     except ImportError:
         extra = "memcached" if url.startswith("memcached:") else "redis"
         rule = f"its client is not installed: pip install 'smarter_auth_mw[{extra}]'"
-    except (TypeError, ValueError):  # Not its text, which may hold a piece of the password.
+    except UsageError as error:
+        rule = f"{error.message}; {CACHE_URLS}"
+    except Exception:  # Not its text, which may hold a piece of the password.
         rule = CACHE_URLS
     raise ConfigurationError([Mistake(f"{PREFIX}CACHE_URL", mask_url(url), rule)])
 

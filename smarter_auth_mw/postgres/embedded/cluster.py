@@ -38,6 +38,17 @@ def directory_of(url: str) -> Path | None:
     return directory
 
 
+def check(url: str) -> None:
+    """Raise UsageError or UnavailableError if no server can be started from this `embedded:` URL here, whatever state
+    its directory is in.
+    """
+    directory_of(url)
+    _check_platform()
+    from smarter_auth_mw.postgres.embedded.place import programs
+
+    programs()
+
+
 class Cluster:
     """This process's use of an embedded PostgreSQL; it ends with `stop`, or with the process.
 
