@@ -29,7 +29,7 @@ def told(run: Commands, exit_code: int, *options: str) -> dict[str, dict[str, An
     assert ran.exit_code == exit_code, ran.out
     found = {finding["check"]: finding for finding in ran.json["findings"]}
     assert len(found) == len(ran.json["findings"]), ran.json
-    assert all(finding["hint"] for finding in found.values())
+    assert all(finding["hint"] for finding in found.values()), found
     assert "Traceback" not in ran.err
     return found
 
@@ -125,6 +125,17 @@ def test_a_platform_whose_tables_have_changed(run: Commands, attached: Database)
     assert told(run, 0) == {}
     execute(attached, "ALTER TABLE knox_authtoken RENAME COLUMN expiry TO ends")
     assert "knox_authtoken.expiry is gone" in told(run, PROBLEM)["platform"]["message"]
+
+
+def test_a_statement_that_serving_needs_and_that_fails(run: Commands, attached: Database) -> None:
+    run.set(database_url=attached.runtime, routes="preset:smarter", api_domains="api.example.com")
+    execute(
+        attached,
+        "CREATE OR REPLACE FUNCTION smarter_auth.platform_protected() RETURNS TABLE (kind text, ref text)"
+        " LANGUAGE sql STABLE AS $$ SELECT (1 / 0)::text, '42' $$",
+    )
+    found = told(run, UNREACHABLE)
+    assert "The statement list_protected_kinds, which serving needs, fails" in found["statements"]["message"]
 
 
 def test_more_connections_than_the_database_has(run: Commands) -> None:

@@ -103,7 +103,7 @@ async def _of_database(session: Session) -> AsyncIterator[Finding]:
     for finding in found:
         yield finding
     if any(
-        finding.check in ("database", "schema", "platform", "grants") and finding.level == "problem"
+        finding.check in ("database", "schema", "platform", "grants", "statements") and finding.level == "problem"
         for finding in found
     ):
         return  # What is looked at next could not be read.

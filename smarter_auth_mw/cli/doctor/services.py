@@ -15,6 +15,7 @@ from smarter_auth_mw.cache.shared import backend_of
 from smarter_auth_mw.cli.doctor.routes import Finding
 from smarter_auth_mw.config.settings import Settings, mask_url
 from smarter_auth_mw.errors import SchemaError, SmarterAuthError
+from smarter_auth_mw.postgres import rehearsal
 from smarter_auth_mw.postgres.notifications import is_heard, open_wire
 from smarter_auth_mw.postgres.opening import database_url, listens, open_store
 from smarter_auth_mw.postgres.store import Store, Vitals
@@ -72,6 +73,20 @@ async def _grants(database: Database) -> AsyncIterator[Finding]:
             "audit",
             "The role that requests are decided as may change and delete what the audit says.",
             _AS_RUNTIME,
+        )
+
+
+async def _statements(database: Database) -> AsyncIterator[Finding]:
+    """Whether each statement that serving needs succeeds; what a missing privilege stops is reported by itself."""
+    if await database.store.lacking_privileges():
+        return
+    async for name, error in rehearsal.failing(database.store):
+        yield Finding(
+            "problem",
+            "statements",
+            f"The statement {name}, which serving needs, fails: {error.message}",
+            error.hint or "Please report it, with this message and the version of PostgreSQL.",
+            error.exit_code,
         )
 
 
@@ -196,6 +211,7 @@ async def _connections(database: Database) -> AsyncIterator[Finding]:
 DATABASE_CHECKS: Sequence[Callable[[Database], AsyncIterator[Finding]]] = (
     _platform,
     _grants,
+    _statements,
     _triggers,
     _listening,
     _heartbeat,

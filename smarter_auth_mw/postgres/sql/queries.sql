@@ -118,7 +118,9 @@ SELECT asked.verb, asked.kind, asked.object, asked.attribute
        END;
 
 -- name: list_protected_kinds()
--- One look into the index for each kind, however many resources there are.
+-- One look into the index for each kind, however many resources there are. The last condition is a scalar subquery on
+-- purpose: PostgreSQL (13 to 18) may plan EXISTS over a UNION as a semijoin, and then fails with "failed to find unique
+-- expression in subplan tlist", depending on the tables' statistics.
 WITH RECURSIVE known AS (
     SELECT min(kind) AS kind FROM smarter_auth.resource
      UNION ALL
@@ -128,8 +130,8 @@ SELECT kind FROM known
  WHERE EXISTS (SELECT FROM smarter_auth.resource WHERE resource.kind = known.kind AND protection <> 'open')
  UNION
 SELECT kind FROM smarter_auth.platform_table
- WHERE part = 'bindings' AND EXISTS (
-       SELECT FROM smarter_auth.platform_protected() AS bound WHERE bound.kind = platform_table.kind);
+ WHERE part = 'bindings' AND (
+       SELECT true FROM smarter_auth.platform_protected() AS bound WHERE bound.kind = platform_table.kind LIMIT 1);
 
 -- name: list_domains()
 -- Every custom domain, and the kind of the resource that it belongs to.

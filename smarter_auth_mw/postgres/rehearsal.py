@@ -1,0 +1,53 @@
+"""Every statement that serving needs, tried once on the real database without changing anything there."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from smarter_auth_mw.errors import SmarterAuthError
+from smarter_auth_mw.postgres.queries import QUERIES
+from smarter_auth_mw.postgres.store import Store
+
+_EMPTY: Sequence[Any] = ()
+STATEMENTS: Mapping[str, Sequence[Any]] = {
+    "read_schema": (),
+    "read_bindings": ("", ""),
+    "read_alias": ("", "name", "", ""),
+    "read_token": (b"",),
+    "list_protected_kinds": (),
+    "list_domains": (),
+    "read_secret": (),
+    "beat": (None,),
+    "settle_platform": (),
+    "purge_changes": (timedelta(days=36_500),),
+    "write_usage": (UUID(int=0), timedelta(0), *7 * [_EMPTY]),
+    "drop_old_usage": (),
+    "write_requests": 9 * [_EMPTY],
+}
+"""Each statement by its name, with arguments that name nothing that exists."""
+
+
+async def failing(store: Store) -> AsyncIterator[tuple[str, SmarterAuthError]]:
+    """Run each statement in a transaction that is rolled back, and yield those that fail, with the reason."""
+    for name, arguments in STATEMENTS.items():
+        try:
+            async with store.bare_transaction() as connection:
+                await _try(connection, getattr(QUERIES, name).sql, arguments)
+        except SmarterAuthError as error:
+            yield name, error
+
+
+async def _try(connection: Any, statement: str, arguments: Sequence[Any]) -> None:
+    savepoint = connection.transaction()
+    await savepoint.start()
+    try:
+        with suppress(asyncpg.LockNotAvailableError):  # Somebody is at work there, which is no fault of the statement.
+            await connection.fetch(statement, *arguments)
+    finally:
+        await savepoint.rollback()
