@@ -1,8 +1,10 @@
-"""The URLs of the Smarter platform, in the shapes that it has had over the years, as lines of ROUTES.
+"""Lines of ROUTES for the URLs of the Smarter platform, in the shapes that it has had over the years.
 
-Not among them are the bots that its first releases also served at ``/api/v1/<N>/``: a pattern for these would own all
-of ``/api/v1/``. Its sandbox pages want a session of the platform, and are no resources unless a line of one's own with
-``always`` says so; the ``none`` lines keep its dashboards out of patterns as wide as ``/workbench/{name}``.
+Its console serves the API below ``/api/``, and its API hosts serve the same views at the root.
+
+Left out are the bots that its first releases also served at ``/api/v1/<N>/``: a pattern for them would own all of
+``/api/v1/``. Its sandbox pages require a session of the platform, and are no resources unless a line with ``always``
+says so. The ``none`` lines keep its dashboards out of patterns as wide as ``/workbench/{name}``.
 """
 
 from __future__ import annotations
@@ -14,34 +16,41 @@ CHATBOT = "smarter-chatbot"
 KINDS = {SMARTER: "llm_client", CHATBOT: "chatbot"}
 """The kind that each preset's lines name, and the order in which they claim hosts."""
 
+_API_ROOTS = ("/api", "")
+"""Where the platform serves its API: on the console's host, and on the API hosts."""
+_API = {
+    SMARTER: (
+        "llm_client {api}/v1/llm-clients/{ref:hashed}",
+        "llm_client {api}/v1/workbench/{ref:int}/prompt",
+        "llm_client {api}/v1/workbench/{ref:int}/config",
+        "llm_client {api}/v1/cli/prompt/{name}",
+        "llm_client {api}/v1/cli/prompt/config/{name}",
+    ),
+    CHATBOT: (
+        "chatbot {api}/v1/chatbots/{ref:hashed}",
+        "chatbot {api}/v1/chatbots/smarter/{name}",
+        "chatbot {api}/v0/chatbots/{ref:int}",
+        "chatbot {api}/v1/chatbot/{ref:int}",
+        "chatbot {api}/v1/workbench/{ref:int}/chat",
+        "chatbot {api}/v1/cli/chat/{name}",
+        "chatbot {api}/v1/cli/chat/config/{name}",
+    ),
+}
+_SANDBOX = "none {api}/v1/prompt/**"
+_CONSOLE = {SMARTER: "none /workbench/llm-clients/**", CHATBOT: "none /workbench/chatbots/**"}
 _DASHBOARDS = (
     "none /workbench/api/**",
-    "none /api/v1/prompt/**",
     "none /authtoken/**",
     "none /dashboard/**",
     "none /account/**",
 )
 _LINES = {
-    SMARTER: (
-        "llm_client /api/v1/llm-clients/{ref:hashed}",
-        "llm_client /api/v1/workbench/{ref:int}/prompt",
-        "llm_client /api/v1/workbench/{ref:int}/config",
-        "llm_client /api/v1/cli/prompt/{name}",
-        "llm_client /api/v1/cli/prompt/config/{name}",
-        "none /workbench/llm-clients/**",
+    preset: (
+        *(line.replace("{api}", root) for root in _API_ROOTS for line in (*_API[preset], _SANDBOX)),
+        _CONSOLE[preset],
         *_DASHBOARDS,
-    ),
-    CHATBOT: (
-        "chatbot /api/v1/chatbots/{ref:hashed}",
-        "chatbot /api/v1/chatbots/smarter/{name}",
-        "chatbot /api/v0/chatbots/{ref:int}",
-        "chatbot /api/v1/chatbot/{ref:int}",
-        "chatbot /api/v1/workbench/{ref:int}/chat",
-        "chatbot /api/v1/cli/chat/{name}",
-        "chatbot /api/v1/cli/chat/config/{name}",
-        "none /workbench/chatbots/**",
-        *_DASHBOARDS,
-    ),
+    )
+    for preset in KINDS
 }
 
 

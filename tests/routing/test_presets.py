@@ -107,6 +107,48 @@ def test_every_shape_of_every_year_names_its_bot(row: str, made: Routes, url: st
     assert named(made, url) == expected, row
 
 
+CONSOLE_HOSTS = ("platform.example.com", "localhost:9357")
+API_HOSTS = ("api.example.com", "alpha.api.example.com", "api.localhost:9357")
+BOT_HOST = "hr.3141-5926-5359.api.example.com"
+PATHS = [(row, made, url, expected) for row, made, url, expected in ROWS if url.startswith("/")]
+
+
+def both_roots(url: str) -> tuple[str, str]:
+    """The path as the console serves it, and as an API host serves it; or a console's page, and that below /api."""
+    return (url, url.removeprefix("/api")) if url.startswith("/api/") else (url, f"/api{url}")
+
+
+@pytest.mark.parametrize("host", [*CONSOLE_HOSTS, *API_HOSTS])
+@pytest.mark.parametrize(("row", "made", "url", "expected"), PATHS)
+def test_console_and_api_hosts_name_the_same_bot_with_and_without_api(
+    row: str, made: Routes, url: str, expected: str | None, host: str
+) -> None:
+    assert [outcome(made, one, host=host) for one in both_roots(url)] == [expected, expected], row
+
+
+@pytest.mark.parametrize(("row", "made", "url", "expected"), PATHS)
+def test_path_on_a_bots_own_host_names_a_second_bot_that_must_be_the_same(
+    row: str, made: Routes, url: str, expected: str | None
+) -> None:
+    kind = "chatbot" if made is CHATBOT else "llm_client"
+    bot = f"{kind}:label=hr@3141-5926-5359"
+    for one in both_roots(url):
+        found = outcome(made, one, host=BOT_HOST)
+        if expected is None:
+            assert found == account(f"{kind}:label=hr"), row
+        elif expected == AMBIGUOUS or expected.partition(":")[0] != kind:
+            assert found == AMBIGUOUS, row
+        else:
+            assert found == f"{bot} if also {expected} of 3141-5926-5359", row
+
+
+def test_presets_kinds_are_reached_at_the_root_only_where_the_platform_serves_them() -> None:
+    for near_miss in ("/v1/llm-clients", "/v1/llm-clients/", "/v1/cli/prompt/", "/v1/1/"):
+        assert outcome(SMARTER, near_miss, host="api.example.com") is None
+    for two_ways in ("/v1/llm-clients/042/", "/V1/llm-clients/42/", "//v1/llm-clients/42/", "/v1/llm-clients/4_2/"):
+        assert outcome(SMARTER, two_ways, host="api.example.com") == NOT_CANONICAL
+
+
 # §1.5, upstream's own tests. Where its code does something else than its tests or docs say, ours is what they say.
 UPSTREAM = [
     ("test_non_api_url", SMARTER, "http://localhost:9357/", None),
