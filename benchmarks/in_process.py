@@ -15,6 +15,7 @@ import hashlib
 import sys
 import time
 from collections.abc import AsyncIterator, Iterable
+from types import SimpleNamespace
 from typing import Any
 
 from starlette.middleware.authentication import AuthenticationMiddleware
@@ -70,11 +71,11 @@ def guarded(others: int = 0) -> SmarterAuthMiddleware:
     middleware = SmarterAuthMiddleware(app(), SETTINGS)
 
     @contextlib.asynccontextmanager
-    async def opened() -> AsyncIterator[Authenticator]:
-        yield Authenticator(Cache(Source(others), FOR_EVER, Changes()))
+    async def opened() -> AsyncIterator[Any]:
+        yield SimpleNamespace(authenticator=Authenticator(Cache(Source(others), FOR_EVER, Changes())))
 
-    middleware._wiring.parts._opening = opened
-    middleware._wiring._know_domains(())  # or each request asks whether its host is a custom domain
+    middleware._guard.engines.opening = opened
+    middleware._guard._know_domains(())  # or each request asks whether its host is a custom domain
     return middleware
 
 
@@ -145,8 +146,8 @@ def wsgi_app(environ: Any, start_response: Any) -> list[bytes]:
 
 def wsgi_guarded() -> SmarterAuthWSGIMiddleware:
     middleware = SmarterAuthWSGIMiddleware(wsgi_app, SETTINGS)
-    middleware._wiring.parts._opening = guarded()._wiring.parts._opening
-    middleware._wiring._know_domains(())
+    middleware._guard.engines.opening = guarded()._guard.engines.opening
+    middleware._guard._know_domains(())
     return middleware
 
 

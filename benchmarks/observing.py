@@ -47,7 +47,7 @@ def _heard(_: Any, **told: Any) -> None:
 def traced() -> SmarterAuthMiddleware:
     """Within a span that records."""
     middleware = guarded()
-    middleware._wiring._observers.add(tracing.observe)
+    middleware._guard._observers.add(tracing.observe)
     return middleware
 
 

@@ -106,7 +106,7 @@ async def main() -> int:
         try:
             taken = await measure(app, values)
         finally:
-            await app._wiring.close()
+            await app._guard.close()
     for name, seconds in taken.items():
         print(
             f"{name:18} {median(seconds) * 1e6:7.2f} µs  slower than unknown: {slower(seconds, taken['unknown']):.3f}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import sys
-from asyncio import get_running_loop
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
@@ -60,30 +59,28 @@ class SmarterAuthMiddleware:
         if interface_of(app) == "wsgi":
             raise TypeError("This is a WSGI app: wrap it with smarter_auth_mw.wsgi.SmarterAuthWSGIMiddleware.")
         # Late: all that talks to databases and caches is loaded by who needs it, and not by every import.
-        from smarter_auth_mw.guard import Wiring
+        from smarter_auth_mw.guard import Guard
 
-        self._wiring = Wiring(app, settings)
-        self._extractor = self._wiring.extractors["http"]
-        self._parts, self._hides_credentials = self._wiring.parts, self._wiring.hides_credentials
-        self.app = self._wiring.pages.before(self._wiring.verified(app))
+        self._guard = Guard(app, settings)
+        self._hides_credentials = self._guard.hides_credentials
+        self.app = self._guard.pages.before(self._guard.verified(app))
 
     @property
     def settings(self) -> Settings | None:
         """What it is configured by; None where the configuration has mistakes."""
-        return self._wiring.settings
+        return self._guard.settings
 
     def _call(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """What answers the request: the app itself where nothing is to be waited for, without a coroutine of ours."""
         try:
-            target = self._wiring.by_path.young[scope["path"], scope["raw_path"], scope["root_path"]]
+            target = self._guard.by_path.young[scope["path"], scope["raw_path"], scope["root_path"]]
         except KeyError:
             return self._wait(scope, receive, send)
         if target is None:
             return self.app(scope, receive, send)
-        here = self._parts.last
-        if here is None or here.loop is not get_running_loop() or here.parts is None or scope["type"] != "http":
+        if scope["type"] != "http":
             return self._wait_for(target, None, scope, receive, send)
-        decision = here.parts.warm(target, scope["headers"], self._extractor)
+        decision = self._guard.at_hand(target, scope["headers"])
         if type(decision) is not Grant or not (tally := decision.tally).is_kept:
             return self._wait_for(target, decision, scope, receive, send)
         tally.once_more()
@@ -108,34 +105,26 @@ class SmarterAuthMiddleware:
         if scope["type"] not in ("http", "websocket"):
             await self._other(scope, receive, send)
             return
-        scope = self._wiring.trusted(scope)
-        target = await self._wiring.resolve_surely(scope)
+        scope = self._guard.trusted(scope)
+        target = await self._guard.find(scope)
         if target is None:
             await self.app(scope, receive, send)
         else:
-            await self._wait_for(target, self._wiring.warm(target, scope), scope, receive, send)
+            await self._wait_for(target, self._guard.warm(target, scope), scope, receive, send)
 
     async def _wait_for(
         self, target: Target | Denial, decision: Decision | None, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Answer a request for a resource, once it is decided."""
-        decision = decision or await self._wiring.authenticate(target, scope)
+        decision = await self._guard.settle(target, scope, decision)
         if isinstance(decision, Denial):
-            await self._reject(await self._wiring.denied(decision, scope), scope, send)
+            await self._reject(decision, scope, send)
             return
-        self._wiring.passed(decision, scope)
         admitted = self._admitted(scope, decision)
         if scope["type"] == "websocket":
-            await converse(self.app, admitted, receive, send, partial(self._decide_again, target, scope))
+            await converse(self.app, admitted, receive, send, partial(self._guard.decide_again, target, scope))
         else:
             await self.app(admitted, receive, send)
-
-    async def _decide_again(self, target: Target | Denial, scope: Scope) -> Decision:
-        """The decision for a message: what was let in is counted once, that it is cut is to be seen."""
-        decision = self._wiring.warm(target, scope) or await self._wiring.authenticate(target, scope)
-        if isinstance(decision, Denial):
-            self._wiring.observe(decision, scope)
-        return decision
 
     async def _reject(self, denial: Denial, scope: Scope, send: Send) -> None:
         prefix = ""
@@ -144,7 +133,7 @@ class SmarterAuthMiddleware:
                 await send({"type": "websocket.close", "code": POLICY_VIOLATION})
                 return
             prefix = "websocket."
-        rejection = self._wiring.rejections[denial]
+        rejection = self._guard.rejections[denial]
         headers = list(rejection.headers)
         await send({"type": f"{prefix}http.response.start", "status": rejection.status, "headers": headers})
         await send({"type": f"{prefix}http.response.body", "body": rejection.body})
@@ -153,10 +142,10 @@ class SmarterAuthMiddleware:
         if scope["type"] != "lifespan":
             raise RuntimeError(f"Refused: the ASGI scope type {scope['type']!r} is not known to smarter_auth_mw.")
         message = await receive()
-        if self._wiring.mistakes:
-            await send({"type": "lifespan.startup.failed", "message": str(self._wiring.mistakes)})
-            raise self._wiring.mistakes  # As Starlette does: its TestClient would wait for ever.
-        await self._wiring.open()
+        if self._guard.mistakes:
+            await send({"type": "lifespan.startup.failed", "message": str(self._guard.mistakes)})
+            raise self._guard.mistakes  # As Starlette does: its TestClient would wait for ever.
+        await self._guard.open()
         waiting: list[Message] = [message]
 
         async def receive_again() -> Message:
@@ -165,7 +154,7 @@ class SmarterAuthMiddleware:
         async def send_closed(message: Message) -> None:
             # The server may end the loop as soon as it hears of the end.
             if message["type"].startswith("lifespan.shutdown."):
-                await self._wiring.close()
+                await self._guard.close()
             await send(message)
 
         try:
@@ -189,6 +178,6 @@ class SmarterAuthMiddleware:
             admitted["auth"] = AUTHENTICATED
         elif outer_user is None:
             admitted["user"], admitted["auth"] = UnauthenticatedUser(), AuthCredentials()
-        if self._wiring.hides_credentials:
-            admitted["headers"] = self._wiring.extractors[scope["type"]].hide(scope["headers"])
+        if self._guard.hides_credentials:
+            admitted["headers"] = self._guard.extractors[scope["type"]].hide(scope["headers"])
         return admitted

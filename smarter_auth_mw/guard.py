@@ -1,36 +1,36 @@
-"""The one place that assembles concrete parts: settings in, something that answers requests out."""
+"""A request in, a decision out: what the three shells (ASGI, WSGI, gate) share."""
 
 from __future__ import annotations
 
 import os
 import sys
+from asyncio import get_running_loop
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette.types import ASGIApp, Scope
 
-from smarter_auth_mw import model_sessions as connections
-from smarter_auth_mw.authentication.authenticator import Authenticator
 from smarter_auth_mw.authentication.throttle import is_guess, window_s
 from smarter_auth_mw.config.settings import RouteSettings, Settings
 from smarter_auth_mw.decision import Decision, Denial, Reason
 from smarter_auth_mw.domain import Target
 from smarter_auth_mw.engine import health
-from smarter_auth_mw.engine.assembly import open_parts, own_settings, running
+from smarter_auth_mw.engine.assembly import open_engine, running
+from smarter_auth_mw.engine.engine import Engine
+from smarter_auth_mw.engine.engines import Engines
 from smarter_auth_mw.engine.health import Readiness
-from smarter_auth_mw.engine.per_loop import PerLoop
 from smarter_auth_mw.engine.requirements import mistakes_of
+from smarter_auth_mw.engine.stand_in import own_settings
 from smarter_auth_mw.errors import ConfigurationError, SmarterAuthError, UnavailableError
 from smarter_auth_mw.http import status_pages as pages
-from smarter_auth_mw.http.credentials import Credentials, Extractor, Rejections, is_preflight
+from smarter_auth_mw.http.credentials import Credentials, Extractor, Headers, Rejections, is_preflight
 from smarter_auth_mw.http.peers import Peers
 from smarter_auth_mw.http.status_pages import Page, Pages
 from smarter_auth_mw.log import log
 from smarter_auth_mw.metrics import multiprocess as exchange
 from smarter_auth_mw.metrics import samples as figures
 from smarter_auth_mw.metrics.samples import Figures
-from smarter_auth_mw.model_sessions import Connection
 from smarter_auth_mw.observers.audit import Audit
 from smarter_auth_mw.observers.hub import Observers
 from smarter_auth_mw.observers.refused_spellings import NearMisses
@@ -47,8 +47,12 @@ LIVE = Page(b'{"status": "live"}')
 Resolve = Callable[[Mapping[str, Any]], Target | Denial | None]
 
 
-class Wiring:
-    """Everything that a shell needs, made from the settings; it keeps their mistakes and never raises for them."""
+class Guard:
+    """Decides requests by the settings; it keeps their mistakes and never raises for them.
+
+    A shell asks ``decide``, or ``find`` and then ``settle`` where it needs to know what the request names. ``at_hand``
+    is the decision that needs no waiting, which ``settle`` takes over.
+    """
 
     def __init__(self, app: Any, settings: Settings | None = None) -> None:
         self.mistakes: ConfigurationError | None = None
@@ -58,6 +62,7 @@ class Wiring:
             "http": Extractor(known.credentials),
             "websocket": Extractor((*known.credentials, "subprotocol")),
         }
+        self._extractor = self.extractors["http"]
         self.rejections = Rejections(
             known.credentials, known.realm, known.error_format, throttled_for_s=window_s(known.failed_attempts)
         )
@@ -89,14 +94,9 @@ class Wiring:
         """Whether it is known which custom domains there are."""
         self.minds_hosts = True
         """Whether a host may name a resource, as far as is known."""
-        self.parts = PerLoop(self._opened)
-        self._connections: dict[Authenticator, Connection] = {}
+        self.engines = Engines(self.settings, self._opened)
         self._closed: dict[int, Figures] = {}
-        """What was counted by parts that are closed, by the process that they were of."""
-        self.was_opened = False
-        """On any event loop."""
-        self.authenticator = self.parts.ready
-        connections.register(self)
+        """What was counted by engines that are closed, by the process that they belonged to."""
         figures.watch(self)
 
     def _configured(self, app: Any, settings: Settings | None) -> tuple[Settings | None, Routes | None]:
@@ -131,13 +131,35 @@ class Wiring:
         target = self.routes.resolve(scope)
         return None if isinstance(target, Target) and is_preflight(scope) else target
 
-    async def resolve_surely(self, scope: Mapping[str, Any]) -> Target | Denial | None:
-        """The same; a host that may be a custom domain is refused until it is known which ones there are."""
+    async def decide(self, scope: Mapping[str, Any]) -> Decision | None:
+        """Return the decision for a request, observed and throttled; None where it names no resource."""
+        target = await self.find(scope)
+        return None if target is None else await self.settle(target, scope, self.warm(target, scope))
+
+    async def settle(
+        self, target: Target | Denial, scope: Mapping[str, Any], decision: Decision | None = None
+    ) -> Decision:
+        """Return the decision for a request that names this, observed and throttled; ``decision`` is what is known."""
+        decision = decision or await self.authenticate(target, scope)
+        if isinstance(decision, Denial):
+            return await self._denied(decision, scope)
+        self.passed(decision, scope)
+        return decision
+
+    async def decide_again(self, target: Target | Denial, scope: Mapping[str, Any]) -> Decision:
+        """Return the decision for a further message: only the refusal is observed, since the request was counted."""
+        decision = self.warm(target, scope) or await self.authenticate(target, scope)
+        if isinstance(decision, Denial):
+            self.observe(decision, scope)
+        return decision
+
+    async def find(self, scope: Mapping[str, Any]) -> Target | Denial | None:
+        """Return what a request names; a host that may be a custom domain is refused until all of those are known."""
         target = self.resolve(scope)
         if target is not None or self.is_sure or not self.may_be_custom(scope) or self.pages.find(scope):
             return target
         try:
-            await self.parts.get()
+            await self.engines.get()
         except SmarterAuthError as error:
             self._report(error)
             return Denial(Reason.UNAVAILABLE, detail="which custom domains there are is not known yet")
@@ -162,26 +184,33 @@ class Wiring:
         is_checked = self.settings is not None and self.settings.verify_router
         return RouterCheck(app, self.routes) if is_checked and self.routes else app
 
+    def at_hand(self, target: Target, headers: Headers) -> Decision | None:
+        """Return the decision for an HTTP request if the running loop has the facts: no waiting, no I/O."""
+        last = self.engines.last
+        if last is None or last.loop is not get_running_loop() or (engine := last.value) is None:
+            return None
+        return engine.authenticator.warm(target, headers, self._extractor)
+
     def warm(self, target: Target | Denial, scope: Mapping[str, Any]) -> Decision | None:
-        """The decision if the facts are at hand on the running loop: no waiting, no I/O."""
+        """Return the decision if the running loop has the facts, for WebSockets too: no waiting, no I/O."""
         if isinstance(target, Denial):
             return target
-        authenticator = self.authenticator()
-        if authenticator is None:
+        engine = self.engines.ready()
+        if engine is None:
             return None
-        return authenticator.warm(target, scope["headers"], self.extractors[scope["type"]])
+        return engine.authenticator.warm(target, scope["headers"], self.extractors[scope["type"]])
 
     async def _authenticate(self, target: Target | Denial, scope: Mapping[str, Any]) -> Decision:
         if isinstance(target, Denial):
             return target
         credentials = self._credentials_of(scope)
         try:
-            authenticator = await self.parts.get()
+            engine = await self.engines.get()
         except SmarterAuthError as error:
             self._report(error)
             return Denial(Reason.UNAVAILABLE, detail=error.message)
         self._is_outage = False
-        return await authenticator.authenticate(target, credentials, self._peers.network(scope))
+        return await engine.authenticator.authenticate(target, credentials, self._peers.network(scope))
 
     def _credentials_of(self, scope: Mapping[str, Any]) -> Credentials:
         return self.extractors[scope["type"]](scope["headers"])
@@ -197,41 +226,36 @@ class Wiring:
             self._observers.add(tracing.observe)
             self.authenticate = tracing.traced(self._authenticate)
 
-    async def denied(self, denial: Denial, scope: Mapping[str, Any]) -> Denial:
-        """What the peer is to be told of a denial: that one, or that it has failed too often. Observers hear of it."""
+    async def _denied(self, denial: Denial, scope: Mapping[str, Any]) -> Denial:
+        """Observe a denial and return it, or the one that says that this peer has failed too often."""
         self._near_misses.note(denial, scope["path"])
-        authenticator = self.authenticator()
-        if authenticator is not None and is_guess(denial):
-            denial = await authenticator.throttled(denial, self._peers.network(scope))
+        engine = self.engines.ready()
+        if engine is not None and is_guess(denial):
+            denial = await engine.authenticator.throttled(denial, self._peers.network(scope))
         self.observe(denial, scope)
         return denial
 
     async def open(self) -> None:
         """Open the running loop's connections; a database that is down is reported, and tried again by requests."""
         try:
-            await self.parts.get()
+            await self.engines.get()
         except SmarterAuthError as error:
             self._report(error)
 
-    async def connection(self) -> Connection:
-        """What the models of an app behind this work on, on the running loop; raises ``UnavailableError``."""
-        return self._connections[await self.parts.get()]
-
     def figures(self) -> Figures:
-        """What has been counted in this process."""
-        pid = os.getpid()
-        here = [one.parts for one in list(self._connections.values()) if one.pid == pid]
+        """Return what has been counted in this process."""
         own = figures.of_middleware(self._usage, self._audit, self._observers, self._near_misses)
-        return figures.merged([own, self._closed.get(pid, {}), *map(figures.of_parts, here)])
+        engines = map(figures.of_engine, self.engines.in_this_process())
+        return figures.merged([own, self._closed.get(os.getpid(), {}), *engines])
 
     async def readiness(self) -> Readiness:
         """Whether requests can be decided on the running loop, whose connections are opened if need be."""
         try:
-            connection = await self.connection()
+            engine = await self.engines.get()
         except SmarterAuthError as error:
             self._report(error)
             return Readiness(can_decide=False, reasons=(health.reason_of(error),))
-        found = await connection.parts.health.readiness()
+        found = await engine.health.readiness()
         return found.and_also([health.UNROUTED] if self.unrouted_kinds else [])
 
     async def _ready(self) -> Page:
@@ -239,24 +263,21 @@ class Wiring:
 
     async def close(self) -> None:
         """Close the running loop's connections."""
-        await self.parts.close()
+        await self.engines.close()
 
     @asynccontextmanager
-    async def _opened(self) -> AsyncIterator[Authenticator]:
-        self.was_opened = True
+    async def _opened(self) -> AsyncIterator[Engine]:
         self._trace()
         if self.mistakes is not None or self.settings is None:
             raise self.mistakes or UnavailableError()
-        async with open_parts(self.settings, self._know_domains, self._observers) as parts:
-            self._connections[parts.authenticator] = Connection(parts, self.settings)
-            self._know_kinds(await parts.store.protected_kinds())
-            try:
-                async with running(exchange.publishing()):
-                    yield parts.authenticator
-            finally:
-                del self._connections[parts.authenticator]
-                counted = figures.only_counted(figures.of_parts(parts))
-                self._closed[os.getpid()] = figures.merged([self._closed.get(os.getpid(), {}), counted])
+        async with open_engine(self.settings, self._know_domains, self._observers) as engine:
+            self._know_kinds(await engine.store.protected_kinds())
+            async with running(exchange.publishing()):
+                try:
+                    yield engine
+                finally:  # Without waiting in between, or a scrape would count it twice or not at all.
+                    counted = figures.only_counted(figures.of_engine(engine))
+                    self._closed[os.getpid()] = figures.merged([self._closed.get(os.getpid(), {}), counted])
 
     def _know_kinds(self, protected: frozenset[str]) -> None:
         """Warn once of kinds that somebody protects, and no line names: what the settings alone cannot tell."""

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from typing import Protocol
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 from smarter_auth_mw.cache.bounded import BoundedMemoryCache
 from smarter_auth_mw.config.settings import DatabaseSettings, Settings
 from smarter_auth_mw.domain import Bindings, Resource, Target
-from smarter_auth_mw.engine.assembly import Parts, open_parts
+from smarter_auth_mw.engine.assembly import open_engine
+from smarter_auth_mw.engine.engine import Engine
+from smarter_auth_mw.engine.engines import Engines, every
 from smarter_auth_mw.errors import UsageError
 from smarter_auth_mw.management.keys import Keys
 from smarter_auth_mw.postgres.transaction import Records
@@ -40,33 +40,27 @@ class AmbiguousConnectionError(UsageError):
     default_hint = "Say which one is meant: async with smarter_auth_mw.connect(settings): …"
 
 
-class Connection:
-    """The parts of one event loop, as models use them: they read, they write, and they look into the cache."""
+class ModelSession:
+    """The engine of one event loop, as models use it: they read, they write, and they look into the cache."""
 
-    def __init__(self, parts: Parts, settings: Settings, actor: str = ACTOR) -> None:
+    def __init__(self, engine: Engine, settings: Settings, actor: str = ACTOR) -> None:
         self.loop = asyncio.get_running_loop()
         self.is_open = True
-        self.pid = os.getpid()
-        self.remembered = BoundedMemoryCache(MAX_REMEMBERED, weigh=lambda remembered: len(remembered[1]) + 1)
-        """What models have read for the bindings of a resource, by its look-up, together with those bindings."""
         self.database = database_of(settings)
-        self._parts = parts
+        self._engine = engine
         self._settings = settings
         self._actor = actor
-        with _lock:
-            _connections.add(self)
 
     @property
-    def parts(self) -> Parts:
-        return self._parts
-
-    async def connection(self) -> Connection:
-        """Itself: it is open."""
-        return self
+    def remembered(self) -> BoundedMemoryCache:
+        """What models have read for the bindings of a resource, by its look-up, together with those bindings."""
+        if self._engine not in _remembered:
+            _remembered[self._engine] = BoundedMemoryCache(MAX_REMEMBERED, weigh=lambda kept: len(kept[1]) + 1)
+        return _remembered[self._engine]
 
     def reading(self) -> AbstractAsyncContextManager[Records]:
         """One transaction to read in."""
-        return self._parts.store.transaction()
+        return self._engine.store.transaction()
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[tuple[Keys, set[str]]]:
@@ -74,35 +68,20 @@ class Connection:
 
         This process does not wait to be told of what it has changed itself: its cache knows when the block ends.
         """
-        keys = Keys(self._parts.store, _acting.get() or self._actor, default_account=self._settings.default_account)
+        keys = Keys(self._engine.store, _acting.get() or self._actor, default_account=self._settings.default_account)
         touched: set[str] = set()
         async with keys.together() as acts:
             yield acts, touched
             tx = await acts.transaction_id()
         for source in touched:
-            self._parts.changes.hear(source, tx)
+            self._engine.changes.hear(source, tx)
 
     async def bindings(self, resource: Resource, *, invalidate: bool = False) -> Bindings:
         """The bindings of the resource as a request would find them, or, with ``invalidate``, read now."""
-        target, cache = Target(resource), self._parts.cache
+        target, cache = Target(resource), self._engine.cache
         if invalidate:
             return (await cache.refresh(target)).bindings
         return (cache.peek(target) or await cache.get(target)).bindings
-
-
-class Connectable(Protocol):
-    """Whoever can connect the models."""
-
-    async def connection(self) -> Connection: ...
-
-
-class Middleware(Connectable, Protocol):
-    """A middleware, as far as models are concerned."""
-
-    @property
-    def settings(self) -> Settings | None: ...
-    @property
-    def was_opened(self) -> bool: ...
 
 
 @asynccontextmanager
@@ -113,13 +92,15 @@ async def connect(settings: Settings | None = None, *, actor: str = ACTOR) -> As
     ``SchemaError``.
     """
     settings = settings or DatabaseSettings()
-    async with open_parts(settings) as parts:
-        connection, outer = Connection(parts, settings, actor), _chosen.get()
-        _chosen.set(connection)
+    async with open_engine(settings) as engine:
+        session, outer = ModelSession(engine, settings, actor), _chosen.get()
+        with _lock:
+            _connected.add(session)
+        _chosen.set(session)
         try:
             yield
         finally:
-            connection.is_open = False
+            session.is_open = False
             _chosen.set(outer)  # Not by its token: a fixture's end may run in another context than its beginning.
 
 
@@ -133,13 +114,7 @@ def acting_as(actor: str) -> Iterator[None]:
         _acting.reset(token)
 
 
-def register(middleware: Middleware) -> None:
-    """Let models find this middleware, for as long as anybody holds it."""
-    with _lock:
-        _middlewares.add(middleware)
-
-
-async def current() -> Connection:
+async def current() -> ModelSession:
     """What models work on: the ``connect()`` around them, the middleware in this process, or the only ``connect()``.
 
     Raises NotConnectedError and AmbiguousConnectionError.
@@ -155,24 +130,30 @@ async def current() -> Connection:
         meant = _meant(here)
     if len(meant) > 1:
         raise AmbiguousConnectionError()
-    for one in meant.values():
-        return await one.connection()
+    for session in meant.values():
+        return await _opened(session) if isinstance(session, Engines) else session
     raise NotConnectedError()
 
 
-def _open_on(loop: asyncio.AbstractEventLoop) -> dict[tuple[str, str], Connection]:
+async def _opened(engines: Engines) -> ModelSession:
+    return ModelSession(await engines.get(), engines.settings or Settings())
+
+
+def _open_on(loop: asyncio.AbstractEventLoop) -> dict[tuple[str, str], ModelSession]:
+    ready = [(each.settings, engine) for each in every() if (engine := each.ready()) is not None]
+    sessions = [ModelSession(engine, settings) for settings, engine in ready if settings is not None]
     with _lock:
-        return {one.database: one for one in _connections if one.is_open and one.loop is loop}
+        sessions += [one for one in _connected if one.is_open and one.loop is loop]
+    return {session.database: session for session in sessions}
 
 
-def _meant(here: Mapping[tuple[str, str], Connection]) -> Mapping[tuple[str, str], Connectable]:
+def _meant(here: Mapping[tuple[str, str], ModelSession]) -> Mapping[tuple[str, str], ModelSession | Engines]:
     """What could be meant by who is inside no connect(): the middlewares that are open here, or may be yet.
 
     Without any it is a ``connect()`` whose block is around a server's life, say, and not around the task that asks; and
     without that a middleware that was opened on another event loop.
     """
-    with _lock:
-        known = [(database_of(one.settings), one) for one in _middlewares if one.settings is not None]
+    known = [(database_of(each.settings), each) for each in every() if each.settings is not None]
     likely = {database: one for database, one in known if database in here or not one.was_opened}
     return likely or here or dict(known)
 
@@ -182,8 +163,8 @@ def database_of(settings: Settings) -> tuple[str, str]:
     return settings.database_url.get_secret_value(), settings.default_account
 
 
-_chosen: ContextVar[Connection | None] = ContextVar("smarter_auth_chosen", default=None)
+_chosen: ContextVar[ModelSession | None] = ContextVar("smarter_auth_chosen", default=None)
 _acting: ContextVar[str] = ContextVar("smarter_auth_acting", default="")
-_connections: WeakSet[Connection] = WeakSet()
-_middlewares: WeakSet[Middleware] = WeakSet()
+_connected: WeakSet[ModelSession] = WeakSet()
+_remembered: WeakKeyDictionary[Engine, BoundedMemoryCache] = WeakKeyDictionary()
 _lock = threading.Lock()

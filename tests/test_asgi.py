@@ -176,7 +176,7 @@ async def test_a_protected_kind_that_no_line_names_is_one_warning_and_no_refusal
     await keys.add_resource(Resource("note", "1"))
     async with lifespan(guarded(database.runtime)) as app, client(app) as http:
         assert (await http.get("/bots/2")).status_code == 200
-        assert app._wiring.unrouted_kinds == {"llm"}
+        assert app._guard.unrouted_kinds == {"llm"}
     (record,) = [record for record in caplog.records if "routes.missing" in record.message]
     assert "llm" in record.message
 
@@ -352,8 +352,8 @@ class TestMistakes:
         monkeypatch.setenv("SMARTER_AUTH_ROUTES", "bot /bots/{id}")
         monkeypatch.setenv("SMARTER_AUTH_DATABASE_URL", "postgresql://db/bots")
         app = SmarterAuthMiddleware(APP)
-        assert isinstance(app._wiring.mistakes, ConfigurationError)
-        assert "{id}" in str(app._wiring.mistakes)
+        assert isinstance(app._guard.mistakes, ConfigurationError)
+        assert "{id}" in str(app._guard.mistakes)
         async with client(app) as http:
             assert (await http.get("/health")).status_code == 503
             assert (await http.get("/bots/2")).status_code == 503

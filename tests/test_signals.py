@@ -94,7 +94,7 @@ async def test_a_receiver_that_raises_is_counted_and_steers_nothing(
     async with client(app) as http:
         assert [(await http.get("/bots/1", headers=bearer(token))).status_code for _ in range(3)] == [200] * 3
     assert heard.names == ["request", "success"] * 3
-    assert app._wiring._observers.failures == 6
+    assert app._guard._observers.failures == 6
     assert not list(recwarn)
 
 
@@ -107,7 +107,7 @@ async def test_a_receiver_hears_one_app_where_it_asks_for_it(database: Database,
 
 
 async def test_without_a_receiver_nobody_is_called(app: SmarterAuthMiddleware, token: Token) -> None:
-    observers = app._wiring._observers
+    observers = app._guard._observers
     before = dict(observers._of)
     async with client(app) as http:
         await http.get("/bots/1", headers=bearer(token))

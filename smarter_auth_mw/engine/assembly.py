@@ -1,16 +1,16 @@
-"""The parts of one event loop: opened together, wired to each other, and closed together."""
+"""The engine of one event loop: its parts are opened together, connected to each other, and closed together."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
-from dataclasses import dataclass, fields
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import fields
 from datetime import timedelta
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from aiocache.base import BaseCache
 
@@ -20,10 +20,12 @@ from smarter_auth_mw.authentication.throttle import Throttle, open_throttle
 from smarter_auth_mw.cache.changes import Changes
 from smarter_auth_mw.cache.entries import Cache, Limits
 from smarter_auth_mw.cache.failover import Failover
-from smarter_auth_mw.cache.listener import Listener, Wire
+from smarter_auth_mw.cache.listener import Listener
 from smarter_auth_mw.cache.shared import SharedCounts, SharedTier, backend_of
 from smarter_auth_mw.config.settings import Settings
+from smarter_auth_mw.engine.engine import Connect, Engine, KnowDomains
 from smarter_auth_mw.engine.health import Health
+from smarter_auth_mw.engine.stand_in import PLACE
 from smarter_auth_mw.errors import SmarterAuthError
 from smarter_auth_mw.log import log
 from smarter_auth_mw.observers.hub import Observers
@@ -31,63 +33,16 @@ from smarter_auth_mw.postgres.notifications import open_wire
 from smarter_auth_mw.postgres.opening import database_url, listens, pool_of
 from smarter_auth_mw.postgres.store import Store
 
-KnowDomains = Callable[[Iterable[tuple[str, str]]], object]
-Connect = Callable[[Callable[[str], None]], AbstractAsyncContextManager[Wire]]
-
 CHANGES_KEPT = timedelta(hours=1)
 """How long a worker may be cut off without having to flush its cache."""
 PURGE_EVERY_S = 600.0
 DOMAINS_PAUSE_S = 0.05
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What is open on one event loop."""
-
-    store: Store
-    cache: Cache
-    changes: Changes
-    listener: Listener
-    authenticator: Authenticator
-    shared: SharedCounts
-    health: Health
-    throttle: Throttle | None
-
-
-class StandIn(Protocol):
-    """What takes the place of database, shared cache and clock; ``connect`` opens the wire that changes come by."""
-
-    @property
-    def settings(self) -> Settings: ...
-    @property
-    def store(self) -> Store: ...
-    @property
-    def connect(self) -> Connect: ...
-    def clock(self) -> float: ...
-    def throttle(self, rate: str) -> Throttle | None: ...
-    def opened(
-        self, parts: Parts, know_domains: KnowDomains, observers: Observers | None
-    ) -> AbstractContextManager[None]: ...
-
-
-class _Place:
-    """Where a stand-in is put, for the whole process; nobody but ``smarter_auth_mw.testing`` does."""
-
-    stand_in: StandIn | None = None
-
-
-PLACE = _Place()
-
-
-def own_settings() -> Settings:
-    """What a middleware is configured by that was given no settings; raises ConfigurationError."""
-    return PLACE.stand_in.settings if PLACE.stand_in else Settings()
-
-
 @asynccontextmanager
-async def open_parts(
+async def open_engine(
     settings: Settings, know_domains: KnowDomains = lambda _: None, observers: Observers | None = None
-) -> AsyncIterator[Parts]:
+) -> AsyncIterator[Engine]:
     """Everything that decides requests, listening to what changes. Raises ``UnavailableError`` or ``SchemaError``.
 
     ``know_domains`` is told which custom domains there are, before anything is decided and whenever they may change.
@@ -95,10 +50,10 @@ async def open_parts(
     """
     if (stand_in := PLACE.stand_in) is not None:
         throttle, connect = stand_in.throttle(settings.failed_attempts), stand_in.connect
-        parts = _assembled(settings, stand_in.store, throttle, None, connect, stand_in.clock)
-        async with _running(parts, settings, know_domains, observers):
-            with stand_in.opened(parts, know_domains, observers):
-                yield parts
+        engine = _assembled(settings, stand_in.store, throttle, None, connect, stand_in.clock)
+        async with _running(engine, settings, know_domains, observers):
+            with stand_in.opened(engine, know_domains, observers):
+                yield engine
         return
     cache_url = settings.cache_url.get_secret_value()
     async with (
@@ -114,21 +69,21 @@ async def open_parts(
             timeout_s=settings.query_timeout_s,
             statement_cache_size=settings.statement_cache_size,
         )
-        parts = _assembled(settings, Store(pool), throttle, backend, connect)
-        async with _running(parts, settings, know_domains, observers):
-            yield parts
+        engine = _assembled(settings, Store(pool), throttle, backend, connect)
+        async with _running(engine, settings, know_domains, observers):
+            yield engine
 
 
 @asynccontextmanager
 async def _running(
-    parts: Parts, settings: Settings, know_domains: KnowDomains, observers: Observers | None
+    engine: Engine, settings: Settings, know_domains: KnowDomains, observers: Observers | None
 ) -> AsyncIterator[None]:
-    know_domains(await parts.store.domains())
+    know_domains(await engine.store.domains())
     async with (
-        running(parts.listener.run()),
-        running(_keeping_domains(parts, know_domains)),
-        running(_purging(parts.store)),
-        observers.flushing(parts.store, settings.usage_flush_s) if observers else nullcontext(),
+        running(engine.listener.run()),
+        running(_keeping_domains(engine, know_domains)),
+        running(_purging(engine.store)),
+        observers.flushing(engine.store, settings.usage_flush_s) if observers else nullcontext(),
     ):
         yield
 
@@ -140,7 +95,7 @@ def _assembled(
     backend: BaseCache | None,
     connect: Connect,
     clock: Callable[[], float] | None = None,
-) -> Parts:
+) -> Engine:
     changes, counts = Changes(), SharedCounts()
     cache = Cache(store, limits(settings), changes, clock=clock or time.monotonic)
 
@@ -168,7 +123,7 @@ def _assembled(
         gone_after_s=settings.max_staleness_s + settings.stale_if_error_s,
         kept_s=settings.cache_ttl_s,
     )
-    return Parts(store, cache, changes, listener, authenticator, counts, health, throttle)
+    return Engine(store, cache, changes, listener, authenticator, counts, health, throttle)
 
 
 def authenticator_of(
@@ -213,14 +168,14 @@ async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         await asyncio.wait([task])
 
 
-async def _keeping_domains(parts: Parts, know_domains: KnowDomains) -> None:
+async def _keeping_domains(engine: Engine, know_domains: KnowDomains) -> None:
     """Look up the custom domains whenever a directory changed; a random host costs no query."""
-    changed = parts.changes.directory_changed
+    changed = engine.changes.directory_changed
     while True:
         await changed.wait()
         changed.clear()
         try:
-            know_domains(await parts.store.domains())
+            know_domains(await engine.store.domains())
         except SmarterAuthError:
             changed.set()
         await asyncio.sleep(DOMAINS_PAUSE_S)

@@ -35,7 +35,7 @@ class PerLoop(Generic[T]):
         # A loop runs in one process only: no need to ask for its id here.
         if last is None or last.loop is not loop or last.is_over:
             last = self.last = self._find(loop)
-        return None if last is None else last.parts
+        return None if last is None else last.value
 
     async def get(self) -> T:
         """What is open on the running loop, opened if need be; raises what the opening raised."""
@@ -68,31 +68,31 @@ class _Owner(Generic[T]):
         owners: WeakKeyDictionary[asyncio.AbstractEventLoop, _Owner[T]],
     ) -> None:
         self.loop = loop
-        self.parts: T | None = None
+        self.value: T | None = None
         self.is_over = False
         self.opened: asyncio.Future[T] = loop.create_future()
         self.opened.add_done_callback(lambda opened: opened.cancelled() or opened.exception())
         self._owners = owners
         self._dismissed = asyncio.Event()
-        # Its own context: the parts outlive the request that happened to come first.
+        # Its own context: what is opened outlives the request that happened to come first.
         self.task = loop.create_task(self._own(opening), context=contextvars.Context())
 
     def dismiss(self) -> None:
-        self.parts, self.is_over = None, True
+        self.value, self.is_over = None, True
         self._dismissed.set()
 
     async def _own(self, opening: Callable[[], AbstractAsyncContextManager[T]]) -> None:
         try:
-            async with opening() as parts:
-                self.parts = parts
-                self.opened.set_result(parts)
+            async with opening() as value:
+                self.value = value
+                self.opened.set_result(value)
                 await self._dismissed.wait()
         except BaseException as error:
             if self.opened.done():
                 raise
             self.opened.set_exception(error) if isinstance(error, Exception) else self.opened.cancel()
         finally:
-            self.parts, self.is_over = None, True
+            self.value, self.is_over = None, True
             if self._owners.get(self.loop) is self:
                 del self._owners[self.loop]
 

@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from smarter_auth_mw.config.settings import Settings
 from smarter_auth_mw.decision import Decision, Denial, Grant, Reason
 from smarter_auth_mw.gate.dialects import OWN_TARGET, Dialect, MisreadError
-from smarter_auth_mw.guard import Wiring
+from smarter_auth_mw.guard import Guard
 from smarter_auth_mw.http.credentials import Header
 from smarter_auth_mw.log import log
 from smarter_auth_mw.routing import hosts
@@ -43,7 +43,7 @@ class ForwardAuth:
 
     def __init__(self, dialect: Dialect, settings: Settings | None = None) -> None:
         self._dialect = dialect
-        self._wiring = Wiring(None, settings)
+        self._guard = Guard(None, settings)
         self._misread: set[str] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,11 +65,9 @@ class ForwardAuth:
             return
         decision = await self._decide(asked)
         if isinstance(decision, Denial):
-            await self._reject(await self._wiring.denied(decision, asked), send)
+            await self._reject(decision, send)
             return
-        if decision is not None:
-            self._wiring.observe(decision, asked)
-        elif self._dialect.uri == OWN_TARGET and await self._show_page(scope, send):
+        if decision is None and self._dialect.uri == OWN_TARGET and await self._show_page(scope, send):
             return
         await _send(send, 200, [(b"cache-control", b"no-store"), (b"content-length", b"0"), *identity(decision)])
 
@@ -78,15 +76,15 @@ class ForwardAuth:
         # What the dialect tells has been read; another header that tells of a host or a path may be the client's own.
         # Our pages are the gate's, and not the service's: what is marked so is none of them.
         told = {**hosts.without_forwarded(asked), "smarter_auth": None}
-        target = await self._wiring.resolve_surely(told)
+        target = await self._guard.find(told)
         if target is None:
             return None
         asked = {**asked, "type": _kind(asked)}
-        return self._wiring.warm(target, asked) or await self._wiring.authenticate(target, asked)
+        return await self._guard.settle(target, asked, self._guard.warm(target, asked))
 
     async def _show_page(self, scope: Scope, send: Send) -> bool:
         """Answer a probe of the gate itself: live, ready, metrics; whether it was one."""
-        make = self._wiring.pages.find(scope)
+        make = self._guard.pages.find(scope)
         if make is None:
             return False
         page = await make()
@@ -94,7 +92,7 @@ class ForwardAuth:
         return True
 
     async def _reject(self, denial: Denial, send: Send) -> None:
-        rejection = self._wiring.rejections[denial]
+        rejection = self._guard.rejections[denial]
         status, headers = rejection.status, [*rejection.headers, *_NOBODY]
         if self._dialect.knows_two_refusals:
             headers.append((STATUS, str(status).encode("ascii")))
@@ -103,13 +101,13 @@ class ForwardAuth:
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
-        if self._wiring.mistakes:
-            await send({"type": "lifespan.startup.failed", "message": str(self._wiring.mistakes)})
-            raise self._wiring.mistakes
-        await self._wiring.open()
+        if self._guard.mistakes:
+            await send({"type": "lifespan.startup.failed", "message": str(self._guard.mistakes)})
+            raise self._guard.mistakes
+        await self._guard.open()
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        await self._wiring.close()
+        await self._guard.close()
         await send({"type": "lifespan.shutdown.complete"})
 
     def _report(self, error: MisreadError) -> None:

@@ -1,4 +1,4 @@
-"""What the parts have counted, by the names that operators know: read when somebody asks, and never before."""
+"""What has been counted, by the names that operators know: read when somebody asks, and never before."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 from weakref import WeakSet
 
 from smarter_auth_mw.cache.lag import Lag
-from smarter_auth_mw.engine.assembly import Parts
+from smarter_auth_mw.engine.engine import Engine
 from smarter_auth_mw.observers.audit import Audit
 from smarter_auth_mw.observers.hub import Observers
 from smarter_auth_mw.observers.refused_spellings import NearMisses
@@ -40,7 +40,7 @@ class Metric:
     """Whether the greatest value tells of all; the others are added up."""
 
 
-Reader = Callable[[Parts], float | Values]
+Reader = Callable[[Engine], float | Values]
 
 DECISIONS = Metric(
     "decisions",
@@ -53,7 +53,7 @@ AUDIT_DROPPED = Metric("audit_dropped", "Requests beyond the audit's rate or mem
 REFUSED_SPELLINGS = Metric("refused_spellings", "Requests refused with 400 since they can be read in two ways.")
 OF_A_MIDDLEWARE = (DECISIONS, OBSERVER_FAILURES, WRITE_FAILURES, AUDIT_DROPPED, REFUSED_SPELLINGS)
 
-OF_PARTS: tuple[tuple[Metric, Reader], ...] = (
+OF_AN_ENGINE: tuple[tuple[Metric, Reader], ...] = (
     (Metric("cache_hits", "Look-ups of known resources answered from the process."), lambda p: p.cache.hits.total()),
     (
         Metric("cache_negative_hits", "The same for resources that are known to be none."),
@@ -139,14 +139,14 @@ OF_PARTS: tuple[tuple[Metric, Reader], ...] = (
 )
 
 METRICS: Mapping[str, Metric] = {
-    metric.name: metric for metric in (*OF_A_MIDDLEWARE, *(metric for metric, _ in OF_PARTS))
+    metric.name: metric for metric in (*OF_A_MIDDLEWARE, *(metric for metric, _ in OF_AN_ENGINE))
 }
 """Every metric there is."""
 
 
-def of_parts(parts: Parts) -> Figures:
-    """What the parts of one event loop have counted."""
-    return {metric.name: _values(read(parts)) for metric, read in OF_PARTS}
+def of_engine(engine: Engine) -> Figures:
+    """Return what one event loop has counted."""
+    return {metric.name: _values(read(engine)) for metric, read in OF_AN_ENGINE}
 
 
 def of_middleware(usage: Usage, audit: Audit, observers: Observers, near_misses: NearMisses) -> Figures:

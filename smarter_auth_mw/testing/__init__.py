@@ -22,7 +22,8 @@ from smarter_auth_mw.cache.listener import Beat
 from smarter_auth_mw.config.settings import Settings
 from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant
 from smarter_auth_mw.domain import Resource
-from smarter_auth_mw.engine.assembly import PLACE, Connect, KnowDomains, Parts
+from smarter_auth_mw.engine.engine import Connect, Engine, KnowDomains
+from smarter_auth_mw.engine.stand_in import PLACE
 from smarter_auth_mw.errors import UnknownKindError, UsageError
 from smarter_auth_mw.guard import compile_routes
 from smarter_auth_mw.management.keys import OVERLAP, Keys
@@ -97,7 +98,7 @@ class AuthKit:
                 if loop.is_running() and loop is not asyncio._get_running_loop():
                     ended.wait(PATIENCE_S)  # That of a WSGI app lives on, and is to begin anew.
 
-    # What the parts of a middleware ask for.
+    # What the engine of a middleware asks for.
 
     @property
     def settings(self) -> Settings:
@@ -124,11 +125,11 @@ class AuthKit:
         return Throttle(parse(rate), self._counters) if rate else None
 
     @contextmanager
-    def opened(self, parts: Parts, know_domains: KnowDomains, observers: Observers | None) -> Iterator[None]:
-        """Let the parts, and who looks at their decisions, hear of everything at once."""
+    def opened(self, engine: Engine, know_domains: KnowDomains, observers: Observers | None) -> Iterator[None]:
+        """Let the engine, and whoever looks at its decisions, hear of everything at once."""
 
         def follow(tx: int) -> None:
-            parts.changes.hear("*", tx, is_proven=True)
+            engine.changes.hear("*", tx, is_proven=True)
             know_domains(self.store.claims)
 
         if observers is not None and observers not in self._observers:

@@ -121,9 +121,9 @@ async def test_a_path_that_names_nothing_is_looked_at_anew_once_hosts_do(
         host = (b"host", b"sales.example.net")
         for _ in range(3):
             assert await ask(app, scope("/", host)) == []
-        app._wiring._know_domains([("sales.example.net", "bot")])
+        app._guard._know_domains([("sales.example.net", "bot")])
         assert (await ask(app, scope("/", host)))[0]["status"] == 404  # Such a domain stands for no bot.
-        app._wiring._know_domains([])
+        app._guard._know_domains([])
         assert await ask(app, scope("/", host)) == []
 
 
@@ -145,7 +145,7 @@ async def test_another_event_loop_has_its_own(database: Database, token: Token, 
 
         async def elsewhere() -> bool:
             await ask(app, scope("/bots/1", raw(token)))
-            return app._wiring.parts.ready() is not None
+            return app._guard.engines.ready() is not None
 
         assert await asyncio.to_thread(asyncio.run, elsewhere())
 
@@ -163,6 +163,6 @@ async def test_whoever_wants_to_hear_of_all_hears_of_all(
         await warm(app, token)
         if settings:  # The audit is one of them, and is there from the beginning.
             assert not seen.scopes[-1]["smarter_auth"].tally.is_kept
-        app._wiring._observers.add(observe)
+        app._guard._observers.add(observe)
         await warm(app, token)
         assert len(told) == 3

@@ -70,8 +70,8 @@ async def test_where_it_cannot_be_known_it_is_503(
     app: SmarterAuthMiddleware, http: httpx.AsyncClient, token: Token
 ) -> None:
     assert (await http.get("/bots/2")).status_code == 200
-    authenticator = app._wiring.authenticator()
-    assert authenticator is not None
-    await authenticator._cache._source._pool.close()  # type: ignore[attr-defined]
+    engine = app._guard.engines.ready()
+    assert engine is not None
+    await engine.cache._source._pool.close()  # type: ignore[attr-defined]
     assert (await http.get("/bots/2")).status_code == 200
     assert (await http.get("/bots/2", headers=bearer(token))).status_code == 503

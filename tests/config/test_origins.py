@@ -157,10 +157,10 @@ def test_files_above_the_working_directory_are_not_read(
 def test_the_middleware_raises_for_no_mistake_in_any_place(bare: Commands) -> None:
     toml("mounts = 'api'\nunknown = 1")
     bare.set(database_url=DATABASE, routes="bot /bots/{ref}")
-    wiring = SmarterAuthMiddleware(None)._wiring  # type: ignore[arg-type]
-    told = str(wiring.mistakes)
+    guard = SmarterAuthMiddleware(None)._guard  # type: ignore[arg-type]
+    told = str(guard.mistakes)
     assert told.count("mounts='api' in ") == told.count("unknown in ") == 1
-    assert wiring.routes is None
+    assert guard.routes is None
 
 
 def test_routes_are_found_where_another_setting_is_wrong(bare: Commands) -> None:

@@ -12,7 +12,7 @@ from smarter_auth_mw import Settings
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.engine.assembly import authenticator_of
 from smarter_auth_mw.errors import NotFoundError
-from smarter_auth_mw.guard import Wiring
+from smarter_auth_mw.guard import Guard
 from smarter_auth_mw.management.check import Checker, request_scope
 from smarter_auth_mw.management.keys import Keys
 from smarter_auth_mw.postgres.store import Store
@@ -25,11 +25,11 @@ Check = Callable[..., Awaitable[dict[str, Any]]]
 def check(store: Store) -> Check:
     """Checks a path with a token, as somebody who may look at one account, or at all."""
     settings = Settings(database_url="postgresql://nobody@localhost/nothing", routes=["bot /bots/{ref:int}"])
-    wiring = Wiring(None, settings)
+    guard = Guard(None, settings)
 
     async def check(path: str, token: Token | None = None, account: str | None = None) -> dict[str, Any]:
         checker = Checker(
-            wiring,
+            guard,
             lambda: nullcontext(store),
             lambda store: authenticator_of(settings, store).authenticate,
             routes_from="here",

@@ -189,4 +189,4 @@ def test_prometheus_takes_what_the_dashboard_asks(promtool: Path, tmp_path: Path
 
 
 def test_figures_name_no_metric_twice() -> None:
-    assert len(METRICS) == len(figures.OF_A_MIDDLEWARE) + len(figures.OF_PARTS)
+    assert len(METRICS) == len(figures.OF_A_MIDDLEWARE) + len(figures.OF_AN_ENGINE)

@@ -16,8 +16,8 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 import smarter_auth_mw
-from smarter_auth_mw import model_sessions as connections
 from smarter_auth_mw.config.settings import DatabaseSettings
+from smarter_auth_mw.engine import engines
 from smarter_auth_mw.errors import ConfigurationError, RefusedError, SchemaError
 from smarter_auth_mw.model_sessions import AmbiguousConnectionError, NotConnectedError
 from smarter_auth_mw.models import ChatBot, ChatBotAPIKey, SmarterAuthToken, acting_as
@@ -30,7 +30,7 @@ ROUTES = ["chatbot /bots/{ref}"]
 @pytest.fixture(autouse=True)
 def nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
     """The middlewares of other tests, some of which live for as long as their process, do not count."""
-    monkeypatch.setattr(connections, "_middlewares", WeakSet())
+    monkeypatch.setattr(engines, "_all", WeakSet())
 
 
 async def protect(request: Request) -> JSONResponse:
@@ -74,7 +74,7 @@ async def test_models_work_behind_the_middleware_as_they_are(database: Database,
         url, credentials = f"/bots/{made['id']}", {"Authorization": f"Token {made['token']}"}
         assert (await http.get(url)).status_code == 401
         assert (await http.get(url, headers=credentials)).status_code == 200
-    await app._wiring.close()
+    await app._guard.close()
 
 
 async def test_what_models_change_counts_from_the_next_request_on(database: Database) -> None:

@@ -16,7 +16,7 @@ from smarter_auth_mw.config.settings import DatabaseSettings
 from smarter_auth_mw.domain import Protection, Resource
 from smarter_auth_mw.errors import ConflictError, NotFoundError, RefusedError, UnavailableError, UsageError
 from smarter_auth_mw.management.keys import Keys
-from smarter_auth_mw.model_sessions import Connection, current
+from smarter_auth_mw.model_sessions import ModelSession, current
 from smarter_auth_mw.models import ChatBot, ChatBotAPIKey, LLMClient, LLMClientAPIKey, SmarterAuthToken, querysets
 from smarter_auth_mw.postgres.pool import open_pool
 from smarter_auth_mw.postgres.store import Store
@@ -546,8 +546,8 @@ async def test_warm_objects_are_not_read_again_and_are_nobody_elses(monkeypatch:
     def unread(_: object) -> None:
         raise AssertionError("It was read again.")
 
-    monkeypatch.setattr(Connection, "bindings", warm)
-    monkeypatch.setattr(Connection, "reading", unread)
+    monkeypatch.setattr(ModelSession, "bindings", warm)
+    monkeypatch.setattr(ModelSession, "reading", unread)
     (theirs,) = await LLMClientAPIKey.get_cached_objects(llm_client=binding.llm_client)
     assert theirs == mine
     mine.api_key.name = "changed"

@@ -58,7 +58,7 @@ def wsgi():
 
 wsgi() if sys.argv[1] == "wsgi" else asyncio.run(asgi())
 if sys.argv[1] == "none":
-    print(json.dumps([app._wiring._is_traced, app._wiring._usage._lets_count]))
+    print(json.dumps([app._guard._is_traced, app._guard._usage._lets_count]))
 else:
     print(json.dumps([
         {"name": span.name, "has_parent": span.parent is not None, "attributes": dict(span.attributes)}

@@ -417,7 +417,7 @@ async def test_database_that_is_away_costs_no_request_and_no_count(
     app = guarded(database.runtime, usage_flush_s=3600)
     async with lifespan(app), client(app) as http:
         await http.get("/bots/1", headers=bearer(token))
-        observers = app._wiring._observers
+        observers = app._guard._observers
         async with owner.transaction():
             await owner.execute("LOCK TABLE smarter_auth.token_use IN ACCESS EXCLUSIVE MODE")
             await observers.flush(store)  # waits for as long as a query may take
@@ -432,7 +432,7 @@ async def test_observer_that_fails_changes_no_answer(database: Database, token: 
     def fail(*_: Any) -> None:
         raise RuntimeError
 
-    observers = app._wiring._observers
+    observers = app._guard._observers
     observers._of = dict.fromkeys((Grant, Anonymous, Denial), (fail,))
     async with lifespan(app), client(app) as http:
         assert (await http.get("/bots/1", headers=bearer(token))).status_code == 200

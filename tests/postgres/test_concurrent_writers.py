@@ -22,7 +22,8 @@ import pytest
 from smarter_auth_mw import Settings
 from smarter_auth_mw.cache.entries import Entry
 from smarter_auth_mw.domain import Bindings, Resource, Target
-from smarter_auth_mw.engine.assembly import Parts, open_parts
+from smarter_auth_mw.engine.assembly import open_engine
+from smarter_auth_mw.engine.engine import Engine
 from smarter_auth_mw.errors import SchemaError
 from tests.support.database import Database
 from tests.support.worker import FOREVER_S, until
@@ -82,34 +83,34 @@ _EXPECTED = (
 class Witness:
     """A worker that keeps every entry it ever filled, so that each can be asked later whether it still counts."""
 
-    def __init__(self, parts: Parts) -> None:
-        self.parts = parts
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
         self._kept: list[tuple[Target, Entry]] = []
         self.fills = self.differing = 0
 
     async def fill(self, target: Target) -> None:
-        entry, _ = await self.parts.cache._read(target)
-        self.parts.changes.is_current(entry)  # As the cache asks; it remembers how far it looked.
+        entry, _ = await self.engine.cache._read(target)
+        self.engine.changes.is_current(entry)  # As the cache asks; it remembers how far it looked.
         self._kept.append((target, entry))
         self.fills += 1
 
     async def heard(self) -> None:
         """Wait for the answer to a heartbeat that is sent from now on."""
-        now_s = self.parts.cache.clock()
-        await until(lambda: self.parts.cache._vouched_at_s >= now_s)
+        now_s = self.engine.cache.clock()
+        await until(lambda: self.engine.cache._vouched_at_s >= now_s)
 
     async def lost(self, target: Target) -> None:
         """Wait until the cache no longer serves what it knows of the target."""
-        await until(lambda: self.parts.cache.peek(target) is None)
+        await until(lambda: self.engine.cache.peek(target) is None)
 
     async def unmarked(self) -> list[Entry]:
         """The entries that differ from what is committed, and still count; then all are let go."""
         await self.heard()
-        now = {target: (await self.parts.store.read(target)).bindings for target in {kept[0] for kept in self._kept}}
+        now = {target: (await self.engine.store.read(target)).bindings for target in {kept[0] for kept in self._kept}}
         differing = [entry for target, entry in self._kept if _facts(entry.bindings) != _facts(now[target])]
         self._kept.clear()
         self.differing += len(differing)
-        return [entry for entry in differing if self.parts.changes.is_current(entry)]
+        return [entry for entry in differing if self.engine.changes.is_current(entry)]
 
 
 def _facts(bindings: Bindings) -> tuple[Any, ...]:
@@ -120,8 +121,8 @@ def _facts(bindings: Bindings) -> tuple[Any, ...]:
 @asynccontextmanager
 async def _witness(url: str, **settings: Any) -> AsyncIterator[Witness]:
     usual = {"database_url": url, "routes": ["bot /bots/{ref}"], "max_staleness_s": FOREVER_S, "heartbeat_s": 0.02}
-    async with open_parts(Settings(**(usual | settings))) as parts:
-        witness = Witness(parts)
+    async with open_engine(Settings(**(usual | settings))) as engine:
+        witness = Witness(engine)
         await witness.heard()
         yield witness
 
@@ -252,7 +253,7 @@ async def test_no_entry_that_is_wrong_is_left_unmarked(witnesses: list[Witness],
 def _told(tally: Tally, witnesses: list[Witness]) -> str:
     fills = sum(witness.fills for witness in witnesses)
     differing = sum(witness.differing for witness in witnesses)
-    forged = sum(witness.parts.changes.forged for witness in witnesses)
+    forged = sum(witness.engine.changes.forged for witness in witnesses)
     return (
         f"\n{fills} fills, {differing} of which became wrong, 0 of these unmarked; {tally.forged} forged notifications,"
         f" {forged} found out by a heartbeat; transactions: {dict(tally.ended)}"
@@ -329,7 +330,7 @@ async def test_forgery_ahead_of_the_commit_does_not_excuse_what_was_read_between
 
 
 async def test_forged_notifications_keep_nobody_from_reading(witnesses: list[Witness], database: Database) -> None:
-    notified = witnesses[0].parts
+    notified = witnesses[0].engine
     async with _session(database.runtime) as forger:
         for tx in (0, 1, 10**6, 2**64 - 1):
             heard = notified.changes.heard
@@ -340,8 +341,8 @@ async def test_forged_notifications_keep_nobody_from_reading(witnesses: list[Wit
     await until(lambda: notified.changes.forged == 2)
 
 
-async def _heard_more_than(heard: int, parts: Parts) -> None:
-    await until(lambda: parts.changes.heard > heard)
+async def _heard_more_than(heard: int, engine: Engine) -> None:
+    await until(lambda: engine.changes.heard > heard)
 
 
 async def test_table_dropped_in_the_commit_that_changed_it_hinders_nobody_and_grants_nothing(
@@ -351,12 +352,12 @@ async def test_table_dropped_in_the_commit_that_changed_it_hinders_nobody_and_gr
         await writer.execute("INSERT INTO binding (resource_id, key_id, account) SELECT 0, key_id, account FROM key")
         for witness in witnesses:
             await witness.heard()
-            await witness.parts.cache.get(RESOURCES[0])
+            await witness.engine.cache.get(RESOURCES[0])
         await writer.execute("BEGIN; DELETE FROM token; DROP TABLE token CASCADE; COMMIT")
     for witness in witnesses:
         await witness.lost(RESOURCES[0])
         with pytest.raises(SchemaError):
-            await witness.parts.cache.get(RESOURCES[0])
+            await witness.engine.cache.get(RESOURCES[0])
 
 
 @pytest.mark.parametrize("statement", ["DROP TABLE token CASCADE", "ALTER TABLE token RENAME TO gone"])
@@ -364,13 +365,13 @@ async def test_table_that_goes_without_a_row_being_changed_takes_all_entries_wit
     statement: str, witnesses: list[Witness], database: Database
 ) -> None:
     for witness in witnesses:
-        await witness.parts.cache.get(RESOURCES[0])
+        await witness.engine.cache.get(RESOURCES[0])
     async with _session(database.owner) as writer:
         await writer.execute(statement)
     for witness in witnesses:
         await witness.lost(RESOURCES[0])
         with pytest.raises(SchemaError):
-            await witness.parts.cache.get(RESOURCES[0])
+            await witness.engine.cache.get(RESOURCES[0])
 
 
 async def test_watching_a_database_that_is_serializable_by_default_fails_no_writer(

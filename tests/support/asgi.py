@@ -168,7 +168,7 @@ class Conversation:
 
 def forget(app: SmarterAuthMiddleware) -> None:
     """Have the next decision made from the database."""
-    authenticator = app._wiring.authenticator()
-    assert authenticator is not None
-    authenticator._cache._known.empty()
-    authenticator._cache._unknown.empty()
+    engine = app._guard.engines.ready()
+    assert engine is not None
+    engine.cache._known.empty()
+    engine.cache._unknown.empty()

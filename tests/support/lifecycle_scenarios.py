@@ -176,9 +176,9 @@ def a_database_that_is_down_at_boot() -> None:
         app = SmarterAuthMiddleware(APP)
         async with Server(app, lifespan="on") as base:
             assert await ask(None, base) == [503, 503, 503]
-            settings = app._wiring.settings
+            settings = app._guard.settings
             assert settings is not None
-            app._wiring.settings = settings.model_copy(update={"database_url": type(settings.database_url)(url)})
+            app._guard.settings = settings.model_copy(update={"database_url": type(settings.database_url)(url)})
             assert await ask(None, base) == GOOD
 
     asyncio.run(main())

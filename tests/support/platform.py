@@ -304,7 +304,7 @@ async def front_of(platform: Platform, **settings: Any) -> AsyncIterator[Front]:
     }
     app = guarded(platform.database.runtime, PlainTextResponse("answer"), **values | settings)
     async with lifespan(app), client(app) as http:
-        await until(lambda: app._wiring.is_sure)
+        await until(lambda: app._guard.is_sure)
         yield Front(http)
 
 

@@ -47,9 +47,9 @@ class Worker:
 
     @property
     def cache(self) -> Cache:
-        authenticator = self.app._wiring.authenticator()
-        assert authenticator is not None
-        return authenticator._cache
+        engine = self.app._guard.engines.ready()
+        assert engine is not None
+        return engine.cache
 
     @property
     def counts(self) -> CacheCounts:

@@ -87,4 +87,4 @@ async def test_token_of_knox_opens_our_resources(
         granted = await http.get("/bots/42", headers={"Authorization": f"Token {token}"})
         assert (granted.status_code, granted.json()["key_id"]) == (200, str(key.key_id))
         assert (await http.get("/bots/42", headers={"Authorization": f"Token {token[:-1]}g"})).status_code == 401
-    await app._wiring.close()
+    await app._guard.close()

@@ -10,7 +10,7 @@ import typer
 from smarter_auth_mw.cli import arguments
 from smarter_auth_mw.cli.session import Session
 from smarter_auth_mw.engine.assembly import authenticator_of
-from smarter_auth_mw.guard import Wiring
+from smarter_auth_mw.guard import Guard
 from smarter_auth_mw.management.check import Authenticate, Checker, request_scope
 from smarter_auth_mw.postgres.opening import open_store
 from smarter_auth_mw.postgres.store import Store
@@ -26,7 +26,7 @@ async def check(
 ) -> dict[str, Any]:
     """Explain what the middleware does with a request; exit code 1 where it is denied."""
     scope = request_scope(url, method, arguments.headers(header or ()), session.root_path)
-    wiring = Wiring(session.found and session.found.app, session.settings)
+    guard = Guard(session.found and session.found.app, session.settings)
 
     def authenticator(store: Store) -> Authenticate:
         return authenticator_of(session.settings, store).authenticate
@@ -34,6 +34,6 @@ async def check(
     def opened() -> AbstractAsyncContextManager[Store]:
         return open_store(session.settings)
 
-    document = await Checker(wiring, opened, authenticator, routes_from=session.routes_from).check(scope)
+    document = await Checker(guard, opened, authenticator, routes_from=session.routes_from).check(scope)
     session.exit_code = 1 if document["decision"] == "deny" else 0
     return document

@@ -21,10 +21,11 @@ from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.cli.ports import bound
 from smarter_auth_mw.cli.user_app import EXAMPLE, find_middleware, idle_lifespans, inner_middlewares, load
 from smarter_auth_mw.config.settings import Settings
+from smarter_auth_mw.engine.loop_thread import close_all
 from smarter_auth_mw.errors import SmarterAuthError, UsageError
 from smarter_auth_mw.guard import compile_routes
 from smarter_auth_mw.http.app_interface import interface_of
-from smarter_auth_mw.wsgi import SmarterAuthWSGIMiddleware, close_all
+from smarter_auth_mw.wsgi import SmarterAuthWSGIMiddleware
 
 InterfaceName = StrEnum("InterfaceName", ["auto", "asgi", "wsgi"])
 SERVED = "_SMARTER_AUTH_SERVED"

@@ -1,0 +1,33 @@
+"""The engine of one event loop: everything that decides requests there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+
+from smarter_auth_mw.authentication.authenticator import Authenticator
+from smarter_auth_mw.authentication.throttle import Throttle
+from smarter_auth_mw.cache.changes import Changes
+from smarter_auth_mw.cache.entries import Cache
+from smarter_auth_mw.cache.listener import Listener, Wire
+from smarter_auth_mw.cache.shared import SharedCounts
+from smarter_auth_mw.engine.health import Health
+from smarter_auth_mw.postgres.store import Store
+
+KnowDomains = Callable[[Iterable[tuple[str, str]]], object]
+Connect = Callable[[Callable[[str], None]], AbstractAsyncContextManager[Wire]]
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Engine:
+    """What decides requests on one event loop, and what it rests on."""
+
+    store: Store
+    cache: Cache
+    changes: Changes
+    listener: Listener
+    authenticator: Authenticator
+    shared: SharedCounts
+    health: Health
+    throttle: Throttle | None

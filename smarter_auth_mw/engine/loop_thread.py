@@ -1,0 +1,91 @@
+"""One event loop on a thread of its own, for callers that have none: WSGI."""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing.util
+import os
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import TypeVar
+from weakref import WeakSet
+
+import anyio
+from anyio.from_thread import BlockingPortal
+
+from smarter_auth_mw.engine.engine import Engine
+
+T = TypeVar("T")
+
+
+class LoopThread:
+    """One event loop on a thread of its own, made by the first call of the process that serves.
+
+    A forked child makes its own: an inherited one would have no thread. ``closing`` runs on the loop at the end.
+    """
+
+    def __init__(self, timeout_s: float, closing: Callable[[], Awaitable[None]]) -> None:
+        self.kept: Engine | None = None
+        """The loop's own, which other threads may ask for what it has at hand."""
+        self._timeout_s = timeout_s
+        self._closing = closing
+        self._portal: BlockingPortal | None = None
+        self._pid = 0
+        self._lock = threading.Lock()
+        os.register_at_fork(after_in_child=self._forget)
+        _threads.add(self)
+
+    def run(self, call: Callable[[], Awaitable[T]], otherwise: T) -> T:
+        """What the call returns on the loop, or ``otherwise`` where it takes too long."""
+        future: Future[T] = self._opened().start_task_soon(call)
+        try:
+            return future.result(self._timeout_s)
+        except FutureTimeoutError:
+            future.cancel()
+            return otherwise
+
+    def close(self) -> None:
+        """Close what the loop has open, and end it."""
+        portal, self._portal = self._portal, None
+        if portal is not None and self._pid == os.getpid():
+            portal.start_task_soon(portal.stop)
+            self._thread.join(self._timeout_s)
+
+    def _opened(self) -> BlockingPortal:
+        with self._lock:
+            if self._portal is None:
+                ready: Future[BlockingPortal] = Future()
+                # A daemon, since the interpreter would wait for any other one before it lets us say goodbye.
+                self._thread = threading.Thread(target=anyio.run, args=(self._serve, ready), daemon=True)
+                self._thread.name = "smarter_auth_mw"
+                self._thread.start()
+                self._portal, self._pid = ready.result(), os.getpid()
+                _at_exit(self.close)
+            return self._portal
+
+    async def _serve(self, ready: Future[BlockingPortal]) -> None:
+        async with BlockingPortal() as portal:
+            ready.set_result(portal)
+            await portal.sleep_until_stopped()
+        await self._closing()
+
+    def _forget(self) -> None:
+        self._portal, self.kept, self._lock = None, None, threading.Lock()
+
+
+def close_all() -> None:
+    """Close what the middlewares of this process have open: for servers that end without Python's own goodbye."""
+    for thread in list(_threads):
+        thread.close()
+
+
+def _at_exit(call: Callable[[], None]) -> None:
+    """Have it called when the process ends; children of ``multiprocessing`` end without asking ``atexit``."""
+    atexit.register(call)
+    if multiprocessing.parent_process() is not None:
+        multiprocessing.util.Finalize(None, call, exitpriority=0)
+
+
+_threads: WeakSet[LoopThread] = WeakSet()
