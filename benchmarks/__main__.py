@@ -1,6 +1,6 @@
 """Everything that the project promises about speed, side by side in one run; exit 1 where a target is missed.
 
-    python -m benchmarks [in_process instructions served cold memory imports] [--rounds 40] [--json FILE]
+    python -m benchmarks [in_process instructions served kept cold memory imports] [--rounds 40] [--json FILE]
 
 Ratios of one run, medians over its rounds, the sides in turn: the machine may be busy, as long as it is fair.
 """
@@ -16,13 +16,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import cold, imports, in_process, instructions, memory, served
+from benchmarks import cold, imports, in_process, instructions, kept, memory, served
 from benchmarks.measuring import Row, show
 
 MEASURES: Mapping[str, Callable[[int], Awaitable[list[Row]]]] = {
     "in_process": lambda rounds: in_process.measure(10 * rounds),
     "instructions": lambda _: instructions.measure(),
     "served": served.measure,
+    "kept": lambda rounds: kept.measure(rounds // 2),
     "cold": lambda rounds: cold.measure(rounds, 1_000_000),
     "memory": lambda _: memory.measure(100_000),
     "imports": lambda rounds: imports.measure(rounds // 2),

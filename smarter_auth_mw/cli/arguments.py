@@ -27,6 +27,15 @@ Form = Annotated[
     typer.Option("--format", help="knox's 64 hexadecimal characters, or sm_… with a checksum.", show_default="knox"),
 ]
 Account = Annotated[str | None, typer.Option("--account", help="The account it belongs to.")]
+Host = Annotated[str, typer.Option("--host", help="The address to listen on.")]
+Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0: any that is free.")]
+Fd = Annotated[
+    int | None,
+    typer.Option(
+        "--fd", min=0, help="A socket that listens already, by its number (3 from systemd), in place of host and port."
+    ),
+]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="How many processes.")]
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _DURATION = re.compile(r"([1-9][0-9]{0,8})([smhd])")

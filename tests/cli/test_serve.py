@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from smarter_auth_mw.cli import server
 from tests.support.cli import PATIENCE_S, PROGRAM, ROUTES, Commands, environment, program, serving
 from tests.support.database import Database
 
@@ -41,6 +42,41 @@ def test_several_workers_share_the_port_and_the_keys(env: dict[str, str], run: C
             assert httpx.get(f"{server.url}/bots/1").status_code == 401
             assert httpx.get(f"{server.url}/bots/1", headers={"X-API-Key": token}).status_code == 200
         server.stop(signal.SIGINT)
+
+
+DELAYED = """
+import os, socket
+
+async def app(scope, receive, send):
+    assert scope["type"] == "http"
+    body = str(bool(own(scope).getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    await send({"type": "http.response.body", "body": body})
+
+def own(scope):
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        try:
+            found = socket.socket(fileno=os.dup(fd))
+            if found.getpeername()[:2] == tuple(scope["client"]):
+                return found
+        except OSError:
+            pass
+"""
+"""An app that says whether the connection it answers on sends at once."""
+
+
+@pytest.mark.parametrize("how", [["--port", "0"], ["--port", "0", "--reload"], ["--fd", "FD"]])
+def test_every_process_sends_what_it_has_at_once(
+    env: dict[str, str], written: Callable[[str], str], how: list[str], tmp_path: Path
+) -> None:
+    name = written(DELAYED)
+    (tmp_path / "uvloop.py").write_text("raise ImportError")  # uvloop sees to it by itself.
+    workers = [] if "--reload" in how else ["--workers", "2"]
+    with socket.create_server(("127.0.0.1", 0)) as given:
+        command = [*PROGRAM, "serve", name, *workers, *(word.replace("FD", str(given.fileno())) for word in how)]
+        environment = env | {"PYTHONPATH": str(tmp_path)}
+        with serving(command, environment, cwd=Path.cwd(), pass_fds=[given.fileno()]) as started:
+            assert httpx.get(f"{started.url}/", timeout=PATIENCE_S).text == "True"
 
 
 def test_an_app_that_has_the_middleware_already_is_not_wrapped_again(env: dict[str, str], run: Commands) -> None:
@@ -139,7 +175,7 @@ def test_files_that_settings_come_from_are_named(
 def test_a_mounted_app_whose_start_up_nobody_runs_is_named(
     run: Commands, written: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("uvicorn.run", lambda *_, **__: None)
+    monkeypatch.setattr(server, "run", lambda _, listening: listening.close())
     app = written(
         "from contextlib import asynccontextmanager\n"
         "from fastapi import FastAPI\n"

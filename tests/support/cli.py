@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -149,7 +149,11 @@ class Server:
 
 @contextmanager
 def serving(
-    command: list[str], env: Mapping[str, str], listening: re.Pattern[str] = _LISTENING, cwd: Path = EXAMPLES
+    command: list[str],
+    env: Mapping[str, str],
+    listening: re.Pattern[str] = _LISTENING,
+    cwd: Path = EXAMPLES,
+    pass_fds: Sequence[int] = (),
 ) -> Iterator[Server]:
     """A server for as long as the block lasts; it chooses its port itself, and says which."""
     process = subprocess.Popen(
@@ -159,6 +163,7 @@ def serving(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        pass_fds=pass_fds,
     )
     try:
         yield _listening(process, listening)

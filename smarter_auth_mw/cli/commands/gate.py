@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from smarter_auth_mw import access_log
+from smarter_auth_mw.cli.arguments import Fd, Host, Port, Workers
 from smarter_auth_mw.cli.output import note
-from smarter_auth_mw.cli.ports import bound
+from smarter_auth_mw.cli.ports import listener
 from smarter_auth_mw.config.settings import Settings
 from smarter_auth_mw.gate.dialects import DIALECTS
 from smarter_auth_mw.gate.forward_auth import ForwardAuth
@@ -23,25 +24,26 @@ DialectName = StrEnum("DialectName", ["nginx", "traefik", "envoy", "caddy"])
 
 
 def gate(
-    host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0: any that is free.")] = 9000,
+    host: Host = "127.0.0.1",
+    port: Port = 9000,
+    fd: Fd = None,
     dialect: Annotated[DialectName, typer.Option("--dialect", help="Which proxy asks.")] = DialectName["nginx"],
-    workers: Annotated[int, typer.Option("--workers", min=1, help="How many processes.")] = 1,
+    workers: Workers = 1,
 ) -> None:
     """Answer a proxy whether the requests that it asks about may pass: forward auth, on any path."""
     import uvicorn
+
+    from smarter_auth_mw.cli import server
 
     settings = Settings()
     compile_routes(settings)  # Mistakes are told before anything is served.
     if settings.hide_credentials:
         note("HIDE_CREDENTIALS does nothing here: the credentials are the proxy's to take out, as its example shows.")
-    bound(host, port).close()
+    listening = listener(host, port, fd)
     os.environ[SPOKEN] = dialect
-    uvicorn.run(
+    config = uvicorn.Config(
         f"{__name__}:application",
         factory=True,
-        host=host,
-        port=port,
         workers=workers,
         log_config=access_log.of_uvicorn(),
         # Every request of the proxy's clients would stand there, as one of the proxy's.
@@ -51,6 +53,7 @@ def gate(
         # A handshake that a proxy asks about is answered as any other request.
         ws="none",
     )
+    server.run(config, listening)
 
 
 def application() -> Any:

@@ -17,8 +17,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from smarter_auth_mw import access_log
 from smarter_auth_mw.asgi import SmarterAuthMiddleware
 from smarter_auth_mw.cli import failures
+from smarter_auth_mw.cli.arguments import Fd, Host, Port, Workers
 from smarter_auth_mw.cli.output import note
-from smarter_auth_mw.cli.ports import bound
+from smarter_auth_mw.cli.ports import listener
 from smarter_auth_mw.cli.user_app import EXAMPLE, find_middleware, idle_lifespans, inner_middlewares, load
 from smarter_auth_mw.config.settings import Settings
 from smarter_auth_mw.engine.loop_thread import close_all
@@ -34,9 +35,10 @@ SERVED = "_SMARTER_AUTH_SERVED"
 
 def serve(
     app: Annotated[str, typer.Argument(metavar="MODULE:APP", help="The app, as uvicorn takes it.")],
-    host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0: any that is free.")] = 8000,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="How many processes.")] = 1,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    fd: Fd = None,
+    workers: Workers = 1,
     reload: Annotated[bool, typer.Option("--reload", help="Start anew when a file here changes.")] = False,  # noqa: FBT002 (Typer)
     factory: Annotated[bool, typer.Option("--factory", help="Call it, it makes the app.")] = False,  # noqa: FBT002
     interface: Annotated[InterfaceName, typer.Option("--interface", help="What the app speaks.")] = InterfaceName.auto,
@@ -44,24 +46,25 @@ def serve(
     """Run an app, ASGI or WSGI, behind the middleware."""
     import uvicorn
 
+    from smarter_auth_mw.cli import server
+
     if reload and workers > 1:
         raise UsageError("--reload and --workers exclude each other: choose.")
     served = Served(app, factory, interface)
     protected = served.protect(tell=note)
-    bound(host, port).close()  # What is wrong with the address is told here in one line, and not in uvicorn's log.
+    listening = listener(host, port, fd)
     os.environ[SERVED] = json.dumps(served)
     is_other_process = reload or workers > 1
-    uvicorn.run(
+    config = uvicorn.Config(
         f"{__name__}:application" if is_other_process else protected,
         factory=is_other_process,
-        host=host,
-        port=port,
         workers=workers,
         reload=reload,
         log_config=access_log.of_uvicorn(),
         # Switched on, it lets anyone who writes a header say where they come from.
         proxy_headers=False,
     )
+    server.run(config, listening)
 
 
 def application() -> Any:
