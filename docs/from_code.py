@@ -19,7 +19,7 @@ from smarter_auth_mw.cli.commands.config import shown
 from smarter_auth_mw.config.origins import PREFIX
 from smarter_auth_mw.decision import Reason
 from smarter_auth_mw.errors import SmarterAuthError
-from smarter_auth_mw.http.credentials import DETAILS
+from smarter_auth_mw.http.rejections import DETAILS
 from smarter_auth_mw.metrics.samples import METRICS
 
 Lines = Iterable[str]

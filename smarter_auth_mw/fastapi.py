@@ -18,7 +18,7 @@ from starlette.requests import HTTPConnection
 
 from smarter_auth_mw.decision import Anonymous, Grant
 from smarter_auth_mw.errors import UsageError
-from smarter_auth_mw.http.credentials import DETAILS, challenges
+from smarter_auth_mw.http.rejections import DETAILS, challenges
 
 __all__ = ["Grant", "NoDecisionError", "optional_key", "optional_key_by", "require_key", "require_key_by"]
 

