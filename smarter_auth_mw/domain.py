@@ -30,8 +30,13 @@ class Resource(NamedTuple):
 
     @property
     def lookup(self) -> str:
-        """Under which it is looked up and cached: slugs that differ only in ``-`` and ``_`` share it."""
-        return f"{self.kind}:{self.ref.replace('_', '-')}"
+        """The key that it is looked up and cached by: slugs that differ only in ``-`` and ``_`` share it."""
+        return f"{self.kind}:{self.lookup_ref}"
+
+    @property
+    def lookup_ref(self) -> str:
+        """The part of ``lookup`` behind the kind."""
+        return self.ref.replace("_", "-")
 
 
 class Alias(NamedTuple):

@@ -71,7 +71,7 @@ class SmarterAuthWSGIMiddleware:
             raise TypeError("This is an ASGI app: wrap it with smarter_auth_mw.SmarterAuthMiddleware.")
         self._guard = Guard(app, settings)
         self._extractor = self._guard.extractors["http"]
-        self.app = PagedApp(app, self._page) if self._guard.pages else app
+        self.app = StatusPageApp(app, self._page) if self._guard.pages else app
         known = self._guard.settings
         self._loop = LoopThread((known.query_timeout_s if known else 0) + GRACE_S, self._guard.close)
 
@@ -157,7 +157,7 @@ class SmarterAuthWSGIMiddleware:
         return admitted
 
 
-class PagedApp:
+class StatusPageApp:
     """Answers for the middleware's own pages, and calls the app for all else."""
 
     def __init__(self, app: WSGIApplication, find: Callable[[WSGIEnvironment], Page | None]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from smarter_auth_mw.cache.changes import Changes
-from smarter_auth_mw.cache.entries import Cache, Limits, Read
+from smarter_auth_mw.cache.entries import BindingsRead, Cache, Limits
 from smarter_auth_mw.domain import Bindings, Resource, Target
 from smarter_auth_mw.tokens import Token
 
@@ -16,7 +16,7 @@ KIND = "token"
 class TokenSource(Protocol):
     """Where it is known whose token it is."""
 
-    async def read_token(self, digest: bytes) -> Read: ...
+    async def read_token(self, digest: bytes) -> BindingsRead: ...
 
 
 class KnownTokens:
@@ -36,5 +36,5 @@ class _Digests:
     def __init__(self, source: TokenSource) -> None:
         self._source = source
 
-    async def read(self, target: Target) -> Read:
+    async def read(self, target: Target) -> BindingsRead:
         return await self._source.read_token(bytes.fromhex(target.lookup.removeprefix(f"{KIND}:")))

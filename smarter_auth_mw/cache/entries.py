@@ -25,7 +25,7 @@ MAX_FLIGHTS, MAX_FLIGHTS_PER_PEER = 1000, 250
 NEVER = float("-inf")
 
 
-class Read(Protocol):
+class BindingsRead(Protocol):
     """What a source answers: the facts, the snapshot they were read in, and what they depend on."""
 
     @property
@@ -39,10 +39,10 @@ class Read(Protocol):
 class BindingSource(Protocol):
     """Where the facts come from."""
 
-    async def read(self, target: Target) -> Read: ...
+    async def read(self, target: Target) -> BindingsRead: ...
 
 
-class SharedTier(Protocol):
+class SharedEntries(Protocol):
     """What other workers have read; it loses and delays as it likes, but raises nothing."""
 
     async def get(self, lookup: str) -> SharedEntry | None: ...
@@ -135,7 +135,7 @@ class Cache:
         self.hits = Tally()
         """How often the entry of a known resource was at hand; ``hit`` counts it, on whatever thread."""
         self.hit = self.hits.once_more
-        self.shared: SharedTier | None = None
+        self.shared: SharedEntries | None = None
         self.is_store_down = False
         """Whether the last look-up in the database failed."""
         self._source = source
@@ -258,7 +258,7 @@ class Cache:
             self.counts.outdated_fills += 1
         raise UnavailableError(f"{target.names} changes faster than it can be read, or is read too slowly.")
 
-    async def _read(self, target: Target) -> tuple[Entry, Read]:
+    async def _read(self, target: Target) -> tuple[Entry, BindingsRead]:
         begun, server, read_at_s = self.changes.heard, self.changes.server, self.clock()
         try:
             read = await self._source.read(target)
@@ -268,7 +268,7 @@ class Cache:
         self.is_store_down = False
         return self._entry(read, read_at_s, begun, server), read
 
-    def _entry(self, read: Read, read_at_s: float, begun: int, server: int) -> Entry:
+    def _entry(self, read: BindingsRead, read_at_s: float, begun: int, server: int) -> Entry:
         entry = Entry(read.bindings, Snapshot.parse(read.snapshot), read.sources, begun, server)
         is_known = read.bindings.account is not None
         entry.read_at_s = read_at_s
@@ -289,7 +289,7 @@ class Cache:
         self.counts.shared_hits += 1
         return entry
 
-    def _lend(self, target: Target, read: Read) -> None:
+    def _lend(self, target: Target, read: BindingsRead) -> None:
         if self.shared is None or read.bindings.account is None:
             return
         entry = SharedEntry(read.bindings, read.snapshot, read.sources)

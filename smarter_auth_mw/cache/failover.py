@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from smarter_auth_mw.cache.entries import Cache, SharedTier
+from smarter_auth_mw.cache.entries import Cache, SharedEntries
 
-OpenTier = Callable[[str], Awaitable[SharedTier]]
+OpenTier = Callable[[str], Awaitable[SharedEntries]]
 
 
 class Failover:

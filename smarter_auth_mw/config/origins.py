@@ -30,7 +30,7 @@ _MEANT_EMPTY = frozenset({"failed_attempts"})
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class Origin:
     """One place: ``values`` are what stands there, by the names of the settings."""
 
     name: str
@@ -59,29 +59,29 @@ class Source:
         return PREFIX + setting.upper() if is_variable else setting
 
 
-def read(arguments: Mapping[str, Any]) -> tuple[list[Source], list[Mistake]]:
-    """Every source that is there, the one that wins first, and what is wrong with the files.
+def read(arguments: Mapping[str, Any]) -> tuple[list[Origin], list[Mistake]]:
+    """Every origin there is, the one that wins first, and what is wrong with the files.
 
     A value that is empty counts as one that is not set: Compose files write variables so. One setting has a meaning
     for it.
     """
     mistakes: list[Mistake] = []
-    sources = [Source(ARGUMENTS, arguments), Source(ENVIRONMENT, _settings(os.environ))]
+    origins = [Origin(ARGUMENTS, arguments), Origin(ENVIRONMENT, _settings(os.environ))]
     dotenv = Path.cwd() / DOTENV
     if dotenv.is_file():
-        sources.append(Source(str(dotenv), _read_dotenv(dotenv, mistakes)))
-    named = next((path for source in sources[1:] if (path := source.values.get(CONFIG_FILE))), None)
+        origins.append(Origin(str(dotenv), _read_dotenv(dotenv, mistakes)))
+    named = next((path for origin in origins[1:] if (path := origin.values.get(CONFIG_FILE))), None)
     toml = Path.cwd() / (named or TOML)
     if named or toml.is_file():
-        sources.append(Source(str(toml), _read_toml(toml, mistakes), is_toml=True))
-    return [Source(source.name, _set(source), source.is_toml) for source in sources], mistakes
+        origins.append(Origin(str(toml), _read_toml(toml, mistakes), is_toml=True))
+    return [Origin(origin.name, _set(origin), origin.is_toml) for origin in origins], mistakes
 
 
-def _set(source: Source) -> dict[str, Any]:
-    names_file = source.name != ARGUMENTS and not source.is_toml
+def _set(origin: Origin) -> dict[str, Any]:
+    names_file = origin.name != ARGUMENTS and not origin.is_toml
     return {
         name: value
-        for name, value in source.values.items()
+        for name, value in origin.values.items()
         if (value != "" or name in _MEANT_EMPTY) and not (names_file and name == CONFIG_FILE)
     }
 

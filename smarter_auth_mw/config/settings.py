@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from smarter_auth_mw.config import origins as sources
-from smarter_auth_mw.config.origins import DEFAULT, PREFIX, Source
+from smarter_auth_mw.config.origins import DEFAULT, PREFIX, Origin
 from smarter_auth_mw.errors import ConfigurationError, Mistake
 
 EXAMPLES = {
@@ -76,7 +76,7 @@ class RouteSettings(BaseModel):
     is_complete: ClassVar[bool] = False
     """Whether there are no settings but these."""
 
-    _sources: dict[str, Source] = PrivateAttr(default_factory=dict)
+    _sources: dict[str, Origin] = PrivateAttr(default_factory=dict)
 
     routes: Lines = Field(
         default=(), validate_default=True, description="KIND PATTERN [always], none PATH, or preset:NAME, one a line"
@@ -255,7 +255,7 @@ def _scheme(url: SecretStr) -> str:
     return urlsplit(url.get_secret_value()).scheme
 
 
-def _located(mistake: Mistake, origin: dict[str, Source]) -> Mistake:
+def _located(mistake: Mistake, origin: dict[str, Origin]) -> Mistake:
     source = origin.get(mistake.variable.removeprefix(PREFIX).lower())
     return source.located(mistake) if source else mistake
 

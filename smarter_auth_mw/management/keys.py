@@ -30,7 +30,7 @@ class Minted:
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
+class BoundKey:
     """A key after it was bound; ``created``: the resource had not been registered before."""
 
     key: Key
@@ -88,14 +88,14 @@ class Keys(Resources):
             created = tuple([resource for resource in sorted(set(bind)) if await self._bind(records, key, resource)])
             return Minted(await _key(records, key_id), token, created)
 
-    async def bind(self, key_id: UUID, resource: Resource, *, register: bool = True) -> Bound:
+    async def bind(self, key_id: UUID, resource: Resource, *, register: bool = True) -> BoundKey:
         """Let the key open the resource, which is protected from now on, and registered if it was not.
 
         Without ``register`` a resource that is not there is not found.
         """
         async with self._store.transaction() as records:
             created = await self._bind(records, await _living_key(records, key_id), resource, register=register)
-            return Bound(await _key(records, key_id), created)
+            return BoundKey(await _key(records, key_id), created)
 
     async def _bind(self, records: Records, key: Key, resource: Resource, *, register: bool = True) -> bool:
         checked_resource(resource)

@@ -55,7 +55,7 @@ class RequestEvent:
         return json.dumps(self.facts) if self.facts else None
 
 
-class Sink(Protocol):
+class RequestSink(Protocol):
     """Where events are written; it raises where that fails."""
 
     async def write_requests(self, events: Sequence[RequestEvent]) -> None: ...
@@ -104,7 +104,7 @@ class Audit:
             self._next_at_s = max(self._next_at_s, now_s - self._credit_s) + self._pause_s
         self._events.append(_event(decision, self._network(scope), now_s))
 
-    async def flush(self, sink: Sink) -> None:
+    async def flush(self, sink: RequestSink) -> None:
         """Write what waits; raises what the sink raises, and keeps it then."""
         events, dropped = self._take()
         if not events:

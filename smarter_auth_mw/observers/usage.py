@@ -53,7 +53,7 @@ class Batch:
         return max(0.0, time.monotonic() - self.taken_at_s)
 
 
-class Sink(Protocol):
+class UsageSink(Protocol):
     """Where batches are written; it raises where that fails."""
 
     async def write_usage(self, batch: Batch) -> None: ...
@@ -119,7 +119,7 @@ class Usage:
             counted.times.once_more()
             counted.attach(lets_count=self._lets_count)
 
-    async def flush(self, sink: Sink) -> None:
+    async def flush(self, sink: UsageSink) -> None:
         """Write what could not be written before, or else what has been counted since; raises what the sink raises."""
         if not self._kept:
             self._kept.extend(self._take())

@@ -34,8 +34,8 @@ class About:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        kind, lookup = (None, None) if self.resource is None else (self.resource.kind, self.resource.lookup)
-        return {"kind": kind, "lookup": lookup and lookup.removeprefix(f"{kind}:"), "key_id": self.key_id}
+        kind, lookup = (None, None) if self.resource is None else (self.resource.kind, self.resource.lookup_ref)
+        return {"kind": kind, "lookup": lookup, "key_id": self.key_id}
 
 
 @dataclass(frozen=True, slots=True)

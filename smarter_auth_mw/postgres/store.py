@@ -81,7 +81,7 @@ class Store:
         """
         if isinstance(target.names, Alias):
             return await self._read_alias(target.names)
-        lookup = target.names.lookup.removeprefix(f"{target.names.kind}:")
+        lookup = target.names.lookup_ref
         _check_storable(lookup)
         return _read(target.names, await self._fetch(_READ_BINDINGS, target.names.kind, lookup))
 

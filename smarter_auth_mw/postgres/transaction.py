@@ -302,7 +302,7 @@ def _told(about: Key | RegisteredResource) -> str:
 
 
 def _by_lookup(resource: Resource) -> dict[str, str]:
-    return {"kind": resource.kind, "lookup": resource.lookup.removeprefix(f"{resource.kind}:")}
+    return {"kind": resource.kind, "lookup": resource.lookup_ref}
 
 
 async def _column(rows: Any) -> list[Any]:

@@ -24,7 +24,7 @@ _numbers = count(1)
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
+class BindingRow:
     """A binding, by its resource's look-up and its key."""
 
     id: int
@@ -41,7 +41,7 @@ class Tables:
     resources: dict[str, RegisteredResource] = field(default_factory=dict)
     """By their look-up, without their keys, as the keys are without their bindings."""
     keys: dict[UUID, Key] = field(default_factory=dict)
-    bindings: dict[tuple[str, UUID], Bound] = field(default_factory=dict)
+    bindings: dict[tuple[str, UUID], BindingRow] = field(default_factory=dict)
     events: list[tuple[str, str]] = field(default_factory=list)
     """Who did what."""
 
@@ -185,7 +185,7 @@ class MemoryRecords(Records):
         if (resource.lookup, key.key_id) in self.tables.bindings:
             return False
         now = self._clock()
-        bound = Bound(next(_numbers), resource.lookup, key.key_id, now, now)
+        bound = BindingRow(next(_numbers), resource.lookup, key.key_id, now, now)
         self.tables.bindings[resource.lookup, key.key_id] = bound
         if self.tables.resources[resource.lookup].protection is Protection.OPEN:
             self._set_resource(resource, protection=Protection.BOUND)

@@ -91,14 +91,14 @@ def ordinary(site: Site, *headers: str, target: str | None = None) -> bytes:
 
 def cases(site: Site, tokens: Mapping[str, str] = UNKNOWN) -> Iterator[Case]:
     """Every hostile request; ``tokens`` are refused ones by what is wrong with them."""
-    yield from _of_nothing(_Requests(site, "credentials"))
-    yield from _of_targets(_Requests(site, "path"))
-    yield from _of_hosts(_Requests(site, "host"))
-    yield from _of_tokens(_Requests(site, "credentials"), tokens)
-    yield from _of_claims(_Requests(site, "claim"))
-    yield from _of_methods(_Requests(site, "method"))
-    yield from _of_protocols(_Requests(site, "protocol"))
-    yield from _of_websockets(_Requests(site, "websocket"), tokens)
+    yield from _open_cases(_Requests(site, "credentials"))
+    yield from _target_cases(_Requests(site, "path"))
+    yield from _host_cases(_Requests(site, "host"))
+    yield from _token_cases(_Requests(site, "credentials"), tokens)
+    yield from _claim_cases(_Requests(site, "claim"))
+    yield from _method_cases(_Requests(site, "method"))
+    yield from _protocol_cases(_Requests(site, "protocol"))
+    yield from _websocket_cases(_Requests(site, "websocket"), tokens)
 
 
 def nearly(token: str) -> dict[str, str]:
@@ -112,7 +112,7 @@ def nearly(token: str) -> dict[str, str]:
     }
 
 
-def _of_targets(requests: _Requests) -> Iterator[Case]:
+def _target_cases(requests: _Requests) -> Iterator[Case]:
     seen = {requests.site.path}
     for name, target in targets(requests.site.path):
         if target not in seen:
@@ -139,7 +139,7 @@ def _other_forms(site: Site) -> Iterator[Named]:
     yield "a raw control", f"{path}\x01"
 
 
-def _of_hosts(requests: _Requests) -> Iterator[Case]:
+def _host_cases(requests: _Requests) -> Iterator[Case]:
     authority, host = requests.site.authority, requests.site.host
     yield requests.make("none", hosts=[])
     yield requests.make("none, HTTP/1.0", hosts=[], version="HTTP/1.0")
@@ -189,7 +189,7 @@ FORWARDED = [
 ]
 
 
-def _of_tokens(requests: _Requests, tokens: Mapping[str, str]) -> Iterator[Case]:
+def _token_cases(requests: _Requests, tokens: Mapping[str, str]) -> Iterator[Case]:
     """The first token in every way that somebody might read one; the others in two of ours."""
     (name, token), *others = tokens.items()
     for way, *headers in WAYS:
@@ -230,7 +230,7 @@ WAYS: Sequence[Sequence[str]] = [
 ]
 
 
-def _of_nothing(requests: _Requests) -> Iterator[Case]:
+def _open_cases(requests: _Requests) -> Iterator[Case]:
     yield requests.make("none")
     for name, header in (
         ("Basic", "Authorization: Basic YWRtaW46YWRtaW4="),
@@ -246,7 +246,7 @@ def _of_nothing(requests: _Requests) -> Iterator[Case]:
         yield requests.make(name, header)
 
 
-def _of_claims(requests: _Requests) -> Iterator[Case]:
+def _claim_cases(requests: _Requests) -> Iterator[Case]:
     """Headers that say that somebody has looked at the request already."""
     for header in CLAIMS:
         yield requests.make(header, header)
@@ -272,7 +272,7 @@ CLAIMS = [
 ]
 
 
-def _of_methods(requests: _Requests) -> Iterator[Case]:
+def _method_cases(requests: _Requests) -> Iterator[Case]:
     for method in ("HEAD", "OPTIONS", "TRACE", "PUT", "PATCH", "DELETE", "PROPFIND", "BREW", "get", "G", "CONNECT"):
         yield requests.make(method, method=method)
     yield requests.make("OPTIONS *", method="OPTIONS", target="*")
@@ -283,7 +283,7 @@ def _of_methods(requests: _Requests) -> Iterator[Case]:
     yield requests.make("POST that says it is OPTIONS", "X-HTTP-Method-Override: OPTIONS", method="POST")
 
 
-def _of_protocols(requests: _Requests) -> Iterator[Case]:
+def _protocol_cases(requests: _Requests) -> Iterator[Case]:
     plain = ordinary(requests.site).decode("latin-1")
     yield requests.make("HTTP/1.0", version="HTTP/1.0")
     yield requests.make("HTTP/0.9", version="HTTP/0.9")
@@ -308,7 +308,7 @@ def _of_protocols(requests: _Requests) -> Iterator[Case]:
     yield requests.make("If-None-Match", "If-None-Match: *")
 
 
-def _of_websockets(requests: _Requests, tokens: Mapping[str, str]) -> Iterator[Case]:
+def _websocket_cases(requests: _Requests, tokens: Mapping[str, str]) -> Iterator[Case]:
     upgrade = ("Upgrade: websocket", f"Sec-WebSocket-Key: {KEY}", "Sec-WebSocket-Version: 13")
     make = partial(requests.make, connection="Upgrade")
     yield make("no credentials", *upgrade)

@@ -30,7 +30,7 @@ _STATUS_LINE = re.compile(rb"HTTP/\d(?:\.\d)? (\d{3})[^\n]*\n")
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """One response; ``status`` is None for bytes that are none."""
 
     status: int | None
@@ -51,25 +51,25 @@ class Marker:
     body: re.Pattern[bytes] | None = None
     elsewhere: frozenset[bytes] = frozenset()
 
-    def shows(self, answer: Answer) -> bool:
-        """Whether the answer is the resource's own."""
+    def shows(self, response: Response) -> bool:
+        """Whether the response is the resource's own."""
         if self.header is None and self.body is None:
-            return _is_of_an_app(answer) and answer.body not in self.elsewhere
-        return self._is_in_head(answer) or (self.body is not None and self.body.search(answer.body) is not None)
+            return _is_of_an_app(response) and response.body not in self.elsewhere
+        return self._is_in_head(response) or (self.body is not None and self.body.search(response.body) is not None)
 
-    def _is_in_head(self, answer: Answer) -> bool:
+    def _is_in_head(self, response: Response) -> bool:
         if self.header is None:
             return False
         name, value = self.header
-        lines = [line.partition(":") for line in answer.head.decode("latin-1").splitlines()]
+        lines = [line.partition(":") for line in response.head.decode("latin-1").splitlines()]
         return any(key.lower() == name.lower() and value in found for key, _, found in lines)
 
 
-def _is_of_an_app(answer: Answer) -> bool:
+def _is_of_an_app(response: Response) -> bool:
     """A 2xx, a 500, or a WebSocket; that a server switches to HTTP/2 says nothing of the app."""
-    if answer.status == SWITCHED:
-        return re.search(rb"(?im)^upgrade:[ \t]*websocket", answer.head) is not None
-    return answer.status is not None and (answer.status // 100 == 2 or answer.status == FAILED)
+    if response.status == SWITCHED:
+        return re.search(rb"(?im)^upgrade:[ \t]*websocket", response.head) is not None
+    return response.status is not None and (response.status // 100 == 2 or response.status == FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Result:
     """What became of a case: its answers, none where the connection was closed or nobody said anything."""
 
     case: Case
-    answers: tuple[Answer, ...]
+    answers: tuple[Response, ...]
     has_reached: bool
 
     @property
@@ -113,7 +113,7 @@ async def attack(site: Site, cases: Iterable[Case], marker: Marker, timeout_s: f
     return Report(list(await asyncio.gather(*map(sent, cases))))
 
 
-async def ask(site: Site, request: bytes, timeout_s: float = TIMEOUT_S) -> tuple[Answer, ...]:
+async def ask(site: Site, request: bytes, timeout_s: float = TIMEOUT_S) -> tuple[Response, ...]:
     """Send these bytes, and hear what comes back; raises OSError where nobody listens."""
     context = ssl.create_default_context() if site.is_tls else None
     async with asyncio.timeout(timeout_s):
@@ -141,12 +141,12 @@ async def _hear(reader: asyncio.StreamReader, heard: bytearray, deadline: asynci
             deadline.reschedule(min(deadline.when() or 0, asyncio.get_running_loop().time() + LINGER_S))
 
 
-def _answers(heard: bytes, *, has_body: bool) -> Iterator[Answer]:
+def _answers(heard: bytes, *, has_body: bool) -> Iterator[Response]:
     """The responses in what was heard, one behind the other; an interim one counts where no other follows."""
     while True:
         found = _STATUS_LINE.match(heard)
         if found is None:
-            yield Answer(None, body=heard)
+            yield Response(None, body=heard)
             return
         head, end, rest = heard[found.end() :].partition(b"\r\n\r\n")
         status = int(found[1])
@@ -154,7 +154,7 @@ def _answers(heard: bytes, *, has_body: bool) -> Iterator[Answer]:
             heard = rest
             continue
         length = _body_bytes(head, rest) if has_body and status >= 200 else 0
-        yield Answer(status, head, rest[:length], is_complete=bool(end) and length is not None)
+        yield Response(status, head, rest[:length], is_complete=bool(end) and length is not None)
         if length is None or not rest[length:] or status == SWITCHED:
             return
         heard = rest[length:]

@@ -12,7 +12,7 @@ import typer
 
 from smarter_auth_mw.cli import arguments
 from smarter_auth_mw.cli.attack.cases import NOWHERE, UNKNOWN, Case, Site, cases, nearly, ordinary
-from smarter_auth_mw.cli.attack.client import NOT_TRIED, Answer, Marker, Report, Result, ask, attack
+from smarter_auth_mw.cli.attack.client import NOT_TRIED, Marker, Report, Response, Result, ask, attack
 from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.cli.session import Session
 from smarter_auth_mw.config.settings import WAYS
@@ -69,7 +69,7 @@ class _Target:
     marker: Marker
     timeout_s: float
 
-    async def answer(self, request: bytes) -> Answer:
+    async def answer(self, request: bytes) -> Response:
         """What it answers to one request; raises UnavailableError."""
         try:
             answers = await ask(self.site, request, self.timeout_s)

@@ -101,7 +101,7 @@ class Lines:
         return {
             "kind": named.kind,
             "ref": named.ref,
-            "lookup": named.lookup.removeprefix(f"{named.kind}:"),
+            "lookup": named.lookup_ref,
             "resource_name": name,
             "domain": _text(cells, "domain"),
             "protection": _one_of(cells, "protection", tuple(Protection)),
