@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from smarter_auth_mw.routing.folding import UnreadableError, fold, is_unreserved, mentions
+from smarter_auth_mw.routing.further_back import FurtherBack
 from smarter_auth_mw.routing.grammar import Line, Pattern
 from smarter_auth_mw.routing.mounts import Mounts, literals, roots_of
 from smarter_auth_mw.routing.precedence import Hit, Table
 from smarter_auth_mw.routing.resolution import NOTHING, Judgement, agree, refused
 
 MIN_WORDS_FURTHER_BACK = 2
-"""One word of a pattern is too common to mean anything in the middle of a path."""
+"""One word of a pattern is too common to mean anything in the middle of a path, unless an id stands behind it."""
 
 _ENCODED_SEPARATOR = re.compile(rb"%2f|%5c", re.IGNORECASE)
 
@@ -81,6 +82,8 @@ class PathRouting:
         self._default_account = default_account
         is_long = [not isinstance(line, Pattern) or len(line.literals) >= MIN_WORDS_FURTHER_BACK for line in lines]
         self._long = Table(compress(lines, is_long), is_folded=True)
+        is_short = [not isinstance(line, Pattern) or len(line.literals) == 1 for line in lines]
+        self._short = Table(compress(lines, is_short), is_folded=True)
         patterns = [line for line in lines if isinstance(line, Pattern)]
         self._words = {_literals(pattern) for pattern in patterns}
         self._gapped = [(_literals(pattern), pattern) for pattern in patterns if pattern.account_at is not None]
@@ -143,15 +146,38 @@ class PathRouting:
         if view.moves_slashes and view.mentions(words for words, pattern in self._gapped if pattern not in patterns):
             return "its slashes can be read in more than one way, and it mentions a pattern"
         behind = None if found else self._further_back(view)
-        return behind and f"behind a mount it would be {behind.pattern}; MOUNTS may lack one"
+        return behind and f"further back it is {behind.pattern}, and no line names it"
+
+    def further_back(self, path: str) -> FurtherBack | None:
+        """What a path that no line names would be behind one of its slashes, if that is why it is refused."""
+        try:
+            (view,) = self._views(Request(path, None, ""))
+        except UnreadableError:
+            return None
+        is_other = view.has_dots or self._hits(self._exact, view.exact) or self._hits(self._folded, view.folded)
+        hit = None if is_other else self._further_back(view)
+        if hit is None:
+            return None
+        reading = next(reading for reading in (*view.folded, view.source.lower()) if reading.endswith(hit.reading))
+        return FurtherBack(hit.pattern, reading.removesuffix(hit.reading))
 
     def _further_back(self, view: View) -> Hit | None:
         """What the path would name behind a mount that we were not told of."""
         if self._exact.is_none(view.source):
             return None
         readings = dict.fromkeys((*view.folded, *(reading.lower() for reading in view.exact)))
-        rests = dict.fromkeys(rest for reading in readings for rest in _rests(reading))
-        return next((hit for rest in rests for hit in self._long.hits(rest)), None)
+        rests = list(dict.fromkeys(rest for reading in readings for rest in _rests(reading)))
+        long = next((hit for rest in rests for hit in self._long.hits(rest)), None)
+        cased = (rest for reading in view.exact for rest in _rests(reading))
+        return long or next(
+            (
+                hit
+                for rest in (*rests, *cased)
+                for hit in self._short.hits(rest)
+                if hit.pattern.form.reads_as_id(hit.reference)
+            ),
+            None,
+        )
 
     def _one(self, hits: Sequence[Hit]) -> Judgement:
         """The one target that all hits agree upon."""

@@ -25,6 +25,9 @@ _ADVICE = {
     "slug": "{ref}",
 }
 
+ANY_SEGMENT = "{}"
+"""In a ``none`` line: any one segment."""
+
 _FORMS = ", ".join(f"{{{name}}}" for name in FORMS)
 
 Words = tuple[str | None, ...]
@@ -75,11 +78,20 @@ class Pattern:
 
 @dataclass(frozen=True, slots=True)
 class NoResource:
-    """A ``none`` line: this path, or the whole of this subtree, is no resource."""
+    """A ``none`` line: this path, or the whole of this subtree, is no resource; ``{}`` is any one segment."""
 
     text: str
     words: Words
     is_subtree: bool = False
+
+    def covers(self, segments: Sequence[str]) -> bool:
+        """Whether this is the path of these segments, or a subtree that it lies in."""
+        within = segments[: len(self.words)]
+        if len(within) < len(self.words) or (any(segments[len(self.words) :]) and not self.is_subtree):
+            return False
+        return all(
+            word == segment or (word is None and segment) for word, segment in zip(self.words, within, strict=True)
+        )
 
     def __str__(self) -> str:
         return f"none {self.text}"
@@ -112,19 +124,33 @@ def parse(lines: Sequence[str], presets: Callable[[str], Sequence[str] | None]) 
     patterns = [line for line in found if isinstance(line, Pattern)]
     if not patterns and not mistakes:
         mistakes.append(Mistake(VARIABLE, "", f"no line names a resource, which would leave all open; {EXAMPLES}"))
-    return found, mistakes + ties(patterns)
+    return found, mistakes + ties(found)
 
 
-def ties(patterns: Iterable[Pattern]) -> list[Mistake]:
-    """Every two patterns of which neither is the more specific one for a path or host that both match."""
+def ties(lines: Iterable[Line]) -> list[Mistake]:
+    """Every two lines of which neither is the more specific one for a path or host that both match."""
     return [
         Mistake(VARIABLE, f"{one}; {other}", "both match the same URLs and neither is more specific; leave one out")
-        for one, other in combinations(patterns, 2)
-        if one.is_host is other.is_host and _tie(one, other)
+        for one, other in combinations(lines, 2)
+        if _tie(one, other)
     ]
 
 
-def _tie(one: Pattern, other: Pattern) -> bool:
+def _tie(one: Line, other: Line) -> bool:
+    if isinstance(one, Pattern) and isinstance(other, Pattern):
+        return one.is_host is other.is_host and _patterns_tie(one, other)
+    if isinstance(one, NoResource) and isinstance(other, Pattern):
+        return _none_ties(one, other)
+    return isinstance(one, Pattern) and isinstance(other, NoResource) and _none_ties(other, one)
+
+
+def _none_ties(none: NoResource, pattern: Pattern) -> bool:
+    """Whether the ``none`` line opens what the pattern names: ``{}`` stands for its reference, or behind it alone."""
+    head, words = lowered(pattern.head), lowered(none.words)
+    return not pattern.is_host and words[: len(head)] == head and not any(words[len(head) :])
+
+
+def _patterns_tie(one: Pattern, other: Pattern) -> bool:
     for mine, yours in zip(lowered(one.head), lowered(other.head), strict=False):
         if mine != yours:
             return False  # two literals never match together; a literal goes before a placeholder
@@ -175,10 +201,18 @@ def _no_resource(text: str, flags: list[str]) -> NoResource:
     if flags:
         raise _WrongLineError("after none PATH comes nothing")
     path = text.removesuffix("/**")
-    words = tuple(_segments(path)) if path not in ("", "/") else ()
-    if any(word is None for word in map(_word, words)):
-        raise _WrongLineError("a none line takes no placeholder; write the path itself, or PATH/** for all below it")
+    segments = _segments(path) if path not in ("", "/") else []
+    words = tuple(None if segment == ANY_SEGMENT else _none_word(segment) for segment in segments)
     return NoResource(text, words, is_subtree=text.endswith("/**"))
+
+
+def _none_word(segment: str) -> str:
+    if re.search("[{}<>]", segment) or segment.startswith(":"):
+        raise _WrongLineError(
+            f"a none line takes no placeholder but {{}}, which is one segment: write that for {segment!r}, "
+            "or PATH/** for all below a path"
+        )
+    return _literal(segment)
 
 
 def _pattern(kind: str, text: str, *, always: bool) -> Pattern:
@@ -221,6 +255,10 @@ def _word(segment: str) -> str | None:
         return None
     if "{" in segment or "}" in segment or segment[:1] in ("<", ":"):
         raise _WrongLineError(_placeholder_advice(segment))
+    return _literal(segment)
+
+
+def _literal(segment: str) -> str:
     if segment in (".", "..") or not _LITERAL.fullmatch(segment):
         raise _WrongLineError(f"{segment!r} cannot stand in a pattern: a word is made of letters, digits and . _ ~ -")
     return segment

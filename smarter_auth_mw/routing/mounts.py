@@ -16,7 +16,8 @@ MAX_READINGS = 32
 """No path of an ordinary request can be read in so many ways."""
 MAX_DEPTH = 32
 
-_MOUNT = re.compile(r"(?:/(?:\{[^/{}]*\}|[^/{}?#%\s]+))+")
+_SEGMENT = re.compile(r"\{[^/{}]*\}|[^/{}?#%\s]+")
+_MOUNT = re.compile(rf"(?:/(?:{_SEGMENT.pattern}))+")
 _PLACEHOLDER = re.compile(r"\{[^/{}]*\}")
 _MANY_SEGMENTS = re.compile(r"\{[^/{}]*:path\}")
 
@@ -69,8 +70,13 @@ def mounts_of(app: Any) -> tuple[str, ...]:
 
     Whatever else the app is or raises while it is looked at, the answer is what could be found.
     """
-    found = (prefix.rstrip("/") for prefix in _walk(app, "", set(), MAX_DEPTH))
+    found = (usual(prefix) for prefix in _walk(app, "", set(), MAX_DEPTH))
     return tuple(dict.fromkeys(prefix for prefix in found if _MOUNT.fullmatch(prefix)))
+
+
+def usual(prefix: str) -> str:
+    """The prefix with ``{}`` for each segment that a mount cannot spell, as ``v{version}`` or ``my app``."""
+    return "".join("/" + (segment if _SEGMENT.fullmatch(segment) else "{}") for segment in prefix.split("/") if segment)
 
 
 def _less_root(text: str, root: str) -> Iterator[str]:

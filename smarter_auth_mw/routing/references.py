@@ -11,6 +11,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import MappingProxyType
+from uuid import UUID
 
 from smarter_auth_mw.errors import InvalidReferenceError
 
@@ -29,6 +30,9 @@ _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 _ACCOUNT_NUMBER = re.compile(r"[0-9]{4}-[0-9]{4}-[0-9]{4}")
 _HASHED = re.compile(r"r[A-Za-z0-9_-]{1,27}x")
 _NO_LABEL_CHARS = re.compile(r"[^a-z0-9-]")
+_LENIENT_INTEGER = re.compile(r"[+-]?\d+(?:_\d+)*")
+_LENIENT_NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?", re.IGNORECASE)
+_FORMAT = re.compile(r"\.(?:json|api|html?|xml|ya?ml|csv|txt|jsonp|msgpack)$", re.IGNORECASE)
 
 
 def integer(text: str) -> str | None:
@@ -115,17 +119,65 @@ def rfc1034(text: str) -> str:
     return made
 
 
+def reads_as_integer(text: str) -> bool:
+    """Whether some framework's integer parameter takes ``text``: ``042``, ``+42``, ``4_2``, ``42.0``, other digits.
+
+    Python's ``int``, Pydantic and msgspec were asked. A data format behind it, as in ``42.json``, is taken off before.
+    """
+    text = _FORMAT.sub("", text.strip())
+    if len(text) > MAX_REFERENCE_CHARS:
+        return text.isdecimal()
+    if _LENIENT_INTEGER.fullmatch(text):
+        return True
+    return _LENIENT_NUMBER.fullmatch(text) is not None and _is_whole(float(text))
+
+
+def reads_as_uuid(text: str) -> bool:
+    """Whether ``uuid.UUID`` takes ``text``, the most lenient reader there is: without hyphens, in braces, as a URN."""
+    try:
+        UUID(_FORMAT.sub("", text.strip()).lower())
+    except ValueError:
+        return False
+    return True
+
+
+def reads_as_id(text: str) -> bool:
+    """Whether ``text`` is an integer or a UUID in the eyes of some framework."""
+    return reads_as_integer(text) or reads_as_uuid(text)
+
+
+def reads_as_hashed(text: str) -> bool:
+    """Whether ``text`` is an integer, or a hashed id in the eyes of a reader who minds neither padding nor suffix."""
+    text = _FORMAT.sub("", text.strip())
+    return reads_as_integer(text) or (text[:1] == "r" and _decodes_to_digits(text[1:].rstrip("x=")))
+
+
+def _is_whole(number: float) -> bool:
+    return number == float("inf") or number.is_integer()
+
+
+def _decodes_to_digits(body: str) -> bool:
+    try:
+        return urlsafe_b64decode(body + "=" * (-len(body) % 4)).strip().isdigit()
+    except ValueError:
+        return False
+
+
 def _fits(rule: re.Pattern[str], text: str) -> bool:
     return len(text) <= MAX_REFERENCE_CHARS and rule.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What may stand in the place of a placeholder: ``parse`` gives the canonical value, or None."""
+    """What may stand in the place of a placeholder: ``parse`` gives the canonical value, or None.
+
+    ``reads_as_id`` says whether a text is an id of this form in some spelling that a framework takes, canonical or not.
+    """
 
     placeholder: str
     parse: Callable[[str], str | None]
     rule: str
+    reads_as_id: Callable[[str], bool] = reads_as_id
 
 
 FORMS = MappingProxyType(
@@ -133,9 +185,14 @@ FORMS = MappingProxyType(
         form.placeholder: form
         for form in (
             Form("ref", plain, "a canonical integer below 2^63, a lower-case UUID with hyphens, or a slug"),
-            Form("ref:int", integer, "a canonical integer below 2^63"),
-            Form("ref:uuid", uuid, "a UUID with its four hyphens"),
-            Form("ref:hashed", hashed, "a hashed id as the platform makes it, or a canonical integer"),
+            Form("ref:int", integer, "a canonical integer below 2^63", reads_as_integer),
+            Form("ref:uuid", uuid, "a UUID with its four hyphens", reads_as_uuid),
+            Form(
+                "ref:hashed",
+                hashed,
+                "a hashed id as the platform makes it, or a canonical integer",
+                reads_as_hashed,
+            ),
             Form("ref:exact", exact, "letters, digits and . _ ~ -"),
             Form("name", name, "a name in lower case: letters and digits joined by single - or _"),
             Form("label", label, "a host label in lower case, at most 63 characters"),

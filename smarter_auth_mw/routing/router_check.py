@@ -65,13 +65,8 @@ class RouterCheck:
 
 def none_line(routes: Routes, path: str) -> NoResource | None:
     """The `none` line of the configuration that is about the path."""
-    bare = path.rstrip("/")
-    for line in routes.lines:
-        if isinstance(line, NoResource):
-            own = line.text.removesuffix("/**").rstrip("/")
-            if bare == own or (line.is_subtree and bare.startswith(f"{own}/")):
-                return line
-    return None
+    segments = path.rstrip("/").split("/")[1:]
+    return next((line for line in routes.lines if isinstance(line, NoResource) and line.covers(segments)), None)
 
 
 def _names(target: Target) -> set[str]:

@@ -13,6 +13,7 @@ from smarter_auth_mw.routing import hosts, presets
 from smarter_auth_mw.routing import mounts as mounting
 from smarter_auth_mw.routing.by_host import Claim, HostRouting
 from smarter_auth_mw.routing.by_path import PathRouting, Request
+from smarter_auth_mw.routing.further_back import FurtherBack
 from smarter_auth_mw.routing.grammar import Line, Pattern
 from smarter_auth_mw.routing.memo import UNKNOWN, Memo
 from smarter_auth_mw.routing.precedence import ALIAS_FORMS
@@ -108,6 +109,10 @@ class Routes:
         if not self._hosts.is_needed or "headers" not in scope:
             return by_path
         return agree(self._hosts.judge(scope["headers"]), by_path)
+
+    def further_back(self, path: str) -> FurtherBack | None:
+        """What a path is behind one of its slashes, if it is refused because of that; its ``remedies`` settle it."""
+        return self._paths.further_back(path)
 
     def replace_domains(self, claims: Iterable[Claim]) -> tuple[str, ...]:
         """From now on let these verified custom domains, and no others, name resources of these kinds.

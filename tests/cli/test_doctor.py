@@ -83,7 +83,7 @@ app = guarded(["bot /bots/{ref:int}"], [
 @pytest.mark.parametrize(
     ("route", "check", "said"),
     [
-        ('Route("/v2/bots/{id}", f)', "uncovered", "GET /v2/bots/{id} looks like a resource"),
+        ('Route("/v2/bots/{id}", f)', "refused", "GET /v2/bots/{id} is refused"),
         ('Route("/talk/{bot_id}", f)', "uncovered", "GET /talk/{bot_id} looks like a resource"),
         ('WebSocketRoute("/live/bot/{x}", ws)', "uncovered", "WEBSOCKET /live/bot/{x} looks like a resource"),
         ('Host("x.example", Mount("/", routes=[Route("/bot/{id}", f)]))', "uncovered", "GET x.example/bot/{id}"),

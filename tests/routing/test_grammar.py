@@ -93,7 +93,11 @@ def test_pattern_is_understood(line: str) -> None:
         ("bot /bots/{ref}/**", "cannot stand in a pattern"),
         ("none", "KIND PATTERN"),
         ("none bots", "begins with /"),
-        ("none /bots/{ref}", "takes no placeholder"),
+        ("none /bots/{ref}", "takes no placeholder but {}"),
+        ("none /{organization}/bots/**", "takes no placeholder but {}"),
+        ("none /<int:id>/bots/**", "takes no placeholder but {}"),
+        ("none /:id/bots/**", "takes no placeholder but {}"),
+        ("none /v{}/bots/**", "takes no placeholder but {}"),
         ("none /bots/new always", "comes nothing"),
         ("none /bots/*", "cannot stand in a pattern"),
         ("none /bots/**/x", "cannot stand in a pattern"),
@@ -126,9 +130,18 @@ def test_line_that_a_comment_swallows_is_a_mistake() -> None:
     assert "a line of its own" in mistake
 
 
+@pytest.mark.parametrize("line", ["none /{}/bots/**", "none /{}", "none /a/{}/{}/b", "none /**"])
+def test_none_line_takes_any_segment(line: str) -> None:
+    assert lines_of("bot /bots/{ref}", line) == ["bot /bots/{ref}", line]
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [
+        ("bot /bots/{ref}", "none /bots/{}"),
+        ("bot /bots/{ref}", "none /Bots/{}/**"),
+        ("bot /bots/{ref}/chat", "none /bots/{}/{}/**"),
+        ("bot /{account}/bots/{ref}", "none /{}/bots/{}"),
         ("bot /bots/{ref}", "llm /bots/{ref}"),
         ("bot /bots/{ref:int}", "bot /bots/{ref:uuid}"),
         ("bot /bots/{ref}", "bot /bots/{name}"),

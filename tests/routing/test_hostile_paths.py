@@ -261,8 +261,8 @@ def test_ordinary_request_is_never_refused(prefix: str, is_told_by_server: bool)
 
 
 def test_url_within_a_path_may_mention_a_pattern() -> None:
-    target = "/web/2024/https://example.com/bots/42"
+    target = "/web/2024/https://example.com/pages/sales"
     assert Routes.parse(LINES, mounts=["/svc"]).resolve(scope(target)) is None
     assert Routes.parse(LINES, mounts=["/svc"]).resolve(scope("/svc" + target)) is None
-    # Behind a mount with a placeholder its two slashes could be moved until it is a bot's.
+    # Behind a mount with a placeholder its two slashes could be moved until it is a page's.
     assert isinstance(Routes.parse(LINES, mounts=["/u/{user}"]).resolve(scope("/u/jane" + target)), Denial)

@@ -58,6 +58,14 @@ def test_mounts_are_found_where_the_app_tells_of_them(app: Any, expected: set[st
     assert set(mounts_of(app)) == expected
 
 
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [("/v{version}", "/{}"), ("/my app/x", "/{}/x"), ("/100%", "/{}"), ("/a/{b}/c{d:int}", "/a/{b}/{}")],
+)
+def test_unusual_mount_is_kept_as_a_placeholder(path: str, expected: str) -> None:
+    assert mounts_of(Starlette(routes=[Mount(path, app=Router())])) == (expected,)
+
+
 def test_mount_of_files_leads_to_no_handler(tmp_path: Path) -> None:
     class Answering(StaticFiles):
         async def __call__(self, *_: Any) -> None: ...

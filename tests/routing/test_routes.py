@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -320,12 +321,14 @@ def test_what_some_router_reads_as_a_resource_is_refused(target: str) -> None:
         "/x//y",
         "/%2562ot/42",
         "/files/bots/100%25%20sure.pdf",
-        "/files/Bots/42",
-        "/files/x%2Fbots%2F42",
-        "/web/2024/https://example.com/bots/42",
+        "/files/Bots/sales",
+        "/files/x%2Fbots%2Fsales",
+        "/web/2024/https://example.com/bots/sales",
         "/botsy/42",
-        "/x/bots/42",
-        "/%D0%B1%D0%BE%D1%82%D1%8B/bots/42",
+        "/x/bots/",
+        "/42/bots",
+        "/static/bots/42.png",
+        "/%D0%B1%D0%BE%D1%82%D1%8B/bots/x",
     ],
 )
 def test_what_names_no_resource_in_any_reading_passes(target: str) -> None:
@@ -395,13 +398,13 @@ def test_path_is_read_less_its_mount(target: str, expected: str | None) -> None:
 
 @pytest.mark.parametrize("root_path", ["/svc", "/svc/", "svc", "/SVC/../svc"])
 def test_root_path_counts_however_it_is_written(root_path: str) -> None:
-    expected = "bot:42" if ".." not in root_path else None
+    expected = "bot:42" if ".." not in root_path else NOT_CANONICAL
     assert outcome(BOTS, "/svc/bots/42", root_path=root_path) == expected
 
 
 @pytest.mark.parametrize("target", ["/x/api/bots/42", "/apibots/42", "/xapi/bots/42"])
 def test_litestar_splits_at_root_path_wherever_it_stands(target: str) -> None:
-    assert outcome(BOTS, target, root_path="/api") == ("bot:42" if target != "/xapi/bots/42" else None)
+    assert outcome(BOTS, target, root_path="/api") == ("bot:42" if target != "/xapi/bots/42" else NOT_CANONICAL)
 
 
 def test_two_readings_that_name_different_resources_are_refused() -> None:
@@ -415,7 +418,8 @@ def test_mounts_nest() -> None:
     for target in ("/a/b/bots/42", "/b/a/bots/42", "/a/a/bots/42", "/u/jane/a/bots/42", "/bots/42"):
         assert outcome(routes, target) == "bot:42"
     assert outcome(routes, "/prefix/a/u/jane%20doe/bots/42", root_path="/prefix") == NOT_CANONICAL
-    assert outcome(routes, "/c/bots/42") is None
+    assert outcome(routes, "/c/bots/42") == NOT_CANONICAL
+    assert outcome(routes, "/c/bots/sales") is None
     assert outcome(routes, "/a" * 50 + "/bots/42") == NOT_CANONICAL
 
 
@@ -432,11 +436,103 @@ def test_mounts_nest() -> None:
         (["bot /api/bots/{ref}", "none /api/bots/new"], "/svc/api/bots/new", None),
         (["bot /api/bots/{ref}", "x /bots/{ref}"], "/svc/api/bots/42", NOT_CANONICAL),
         (["bot /api/bots/{ref}"], "/api/bots/42/api/bots/7", "bot:42"),
-        (["bot /bots/{ref}"], "/svc/bots/42", None),
     ],
 )
 def test_all_words_of_a_pattern_further_back_are_refused(lines: list[str], target: str, expected: str | None) -> None:
     assert outcome(Routes.parse(lines), target) == expected
+
+
+INTEGERS = ["42", "042", "+42", "%2B42", "-42", "4_2", "42.0", "4e1", "%2042", "42%20", "%D9%A4%D9%A2", "42.json"]
+INTEGERS += ["%EF%BC%94%EF%BC%92", "%2534%2532", "4%E2%80%8B2", "42;v=1", "42%00", "42%23", "42%3Fx", "42%2F", "9" * 30]
+UUIDS = [UUID, UUID.upper(), UUID.replace("-", ""), f"%7B{UUID}%7D", f"urn:uuid:{UUID}", f"{UUID}.json"]
+HASHED = ["rMTAwMDA0Mgx", "rMTAwMDA0Mg%3D%3Dx", "r%4DTAwMDA0Mgx", "rMTAwMDA0Mg"]
+OTHERS = ["sales", "new", "v2", "42a", "42.png", "4-2", "0x2a", "4__2", "rmtawmda0mgx", "relax", UUID[1:], "f" * 31]
+
+
+@pytest.mark.parametrize(
+    ("placeholder", "refused", "passed"),
+    [
+        ("ref:int", INTEGERS, [*UUIDS, *HASHED, *OTHERS]),
+        ("ref:uuid", UUIDS, [*INTEGERS, *HASHED, *OTHERS]),
+        ("ref:hashed", [*INTEGERS, *HASHED], [*UUIDS, *OTHERS]),
+        ("ref", [*INTEGERS, *UUIDS], [*HASHED, *OTHERS]),
+        ("name", [*INTEGERS, *UUIDS], [*HASHED, *OTHERS]),
+        ("label", [*INTEGERS, *UUIDS], [*HASHED, *OTHERS]),
+        ("ref:exact", [*INTEGERS, *UUIDS], [*HASHED, *OTHERS]),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["/svc", "/v1/x", "/my%20app", "/42", "/a%2Fb", "/de-ch"])
+def test_id_behind_one_word_further_back_is_refused_in_every_spelling_that_a_framework_takes(
+    placeholder: str, refused: list[str], passed: list[str], prefix: str
+) -> None:
+    routes = Routes.parse([f"bot /bots/{{{placeholder}}}"])
+    for reference in refused:
+        for tail in ("", "/", "/chat"):
+            assert outcome(routes, f"{prefix}/bots/{reference}{tail}") == NOT_CANONICAL, reference
+    for reference in passed:
+        assert outcome(routes, f"{prefix}/bots/{reference}") is None, reference
+
+
+@pytest.mark.parametrize(
+    ("lines", "target", "expected"),
+    [
+        # The lines that settle what was refused.
+        (["bot /bots/{ref:int}", "none /admin/bots/**"], "/admin/bots/42/x", None),
+        (["bot /bots/{ref:int}", "none /{}/bots/**"], "/acme/bots/42", None),
+        (["bot /bots/{ref:int}", "none /{}/bots/**"], "/acme/x/bots/42", NOT_CANONICAL),
+        (["bot /bots/{ref:int}", "none /{}/bots/**"], "//bots/42", NOT_CANONICAL),
+        (["bot /bots/{ref:int}", "none /{}/bots/{}"], "/acme/bots/42", None),
+        (["bot /bots/{ref:int}", "none /{}/bots/{}"], "/acme/bots/42/x", NOT_CANONICAL),
+        (["bot /bots/{ref:int}", "bot /admin/bots/{ref:int}"], "/admin/bots/42", "bot:42"),
+        (["bot /bots/{ref:int}", "doc /{account}/bots/{ref:int}"], "/acme/bots/42", "doc:42 of acme"),
+        # More specific lines go first, `{}` or not.
+        (["bot /bots/{ref:int}", "none /{}/public/**"], "/bots/public/x", NOT_CANONICAL),
+        (["bot /bots/{ref:int}", "none /bots/{}/public/**"], "/bots/42/public/x", None),
+        (["bot /bots/{ref:int}", "none /bots/{}/public/**"], "/bots/42/private", "bot:42"),
+        (["bot /bots/{ref:int}", "none /bots/new"], "/svc/bots/new", None),
+        # One literal word between placeholders is one word.
+        (["bot /{account}/bots/{ref:int}"], "/svc/acme/bots/42", NOT_CANONICAL),
+        (["bot /{account}/bots/{ref:int}"], "/svc/acme/bots/sales", None),
+        (["bot /{ref}"], "/svc/42", "bot:svc"),
+    ],
+)
+def test_lines_go_before_what_is_further_back(lines: list[str], target: str, expected: str | None) -> None:
+    assert outcome(Routes.parse(lines), target) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "template", "same", "mount", "none"),
+    [
+        (
+            "/admin/persona/42/listed",
+            "/admin/persona/{persona_id}/listed",
+            "agent /admin/persona/{ref:int}",
+            "/admin",
+            "none /admin/persona/**",
+        ),
+        ("/a/b/persona/42", "", "agent /a/b/persona/{ref:int}", "/a/b", "none /a/b/persona/**"),
+        ("/acme/persona/42", "/{organization}/persona/{id}", None, "/{organization}", "none /{}/persona/**"),
+        ("/v2/persona/42", "/v{version}/persona/{id}", None, "/{}", "none /{}/persona/**"),
+        ("/my app/persona/42", "", None, "/{}", "none /{}/persona/**"),
+    ],
+)
+def test_remedies_settle_what_is_refused_further_back(
+    path: str, template: str, same: str | None, mount: str, none: str
+) -> None:
+    line = "agent /persona/{ref:int}"
+    found = Routes.parse([line]).further_back(path)
+    assert found is not None
+    assert str(found.pattern) == line
+    assert found.remedies(template) == (same, mount, none)
+    assert outcome(Routes.parse([line, none]), quote(path)) is None
+    assert outcome(Routes.parse([line], mounts=[mount]), path) in ("agent:42", NOT_CANONICAL if " " in path else "")
+    if same is not None:
+        assert outcome(Routes.parse([line, same]), path) == "agent:42"
+
+
+@pytest.mark.parametrize("path", ["/persona/42", "/persona/042", "/admin/persona/sales", "/x", "/a/../persona/42"])
+def test_what_is_not_refused_for_being_further_back_has_no_remedies(path: str) -> None:
+    assert Routes.parse(["agent /persona/{ref:int}"]).further_back(path) is None
 
 
 @pytest.mark.parametrize("mount", ["svc", "/", "", "/a//b", "/a b", "/a?b", "/x/{", "https://x/y"])
@@ -461,7 +557,8 @@ def test_answers_are_remembered_and_shared() -> None:
 
 def test_what_is_remembered_depends_on_all_that_the_answer_depends_on() -> None:
     routes = Routes.parse(["bot /bots/{ref:int}"])
-    assert outcome(routes, "/svc/bots/42") is None
+    assert outcome(routes, "/svc/bots/sales") is None
+    assert outcome(routes, "/svc/bots/sales", root_path="/svc") == NOT_CANONICAL
     assert outcome(routes, "/svc/bots/42", root_path="/svc") == "bot:42"
     assert outcome(routes, "/bots/42") == "bot:42"
     assert outcome(routes, "/bots/42", raw_path=b"/bots%2F42") == NOT_CANONICAL
