@@ -27,6 +27,7 @@ Event = Literal[
     "store.stale",
     "store.unavailable",
     "throttle.failed",
+    "throttle.recovered",
     "usage.not_written",
 ]
 EVENTS: tuple[Event, ...] = get_args(Event)
@@ -39,7 +40,6 @@ _LEVELS: Mapping[str, int] = {
     "audit.not_written": logging.INFO,
     "store.not_purged": logging.INFO,
     "observer.failed": logging.DEBUG,
-    "throttle.failed": logging.DEBUG,
     "shared.not_closed": logging.DEBUG,
 }
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,15 +14,17 @@ from limits import RateLimitItem, parse
 from limits.aio.storage import RedisStorage, Storage
 from limits.aio.strategies import FixedWindowRateLimiter
 
+from smarter_auth_mw.cache.availability import DEADLINE_S, Availability
+from smarter_auth_mw.cache.backends import backend_of
 from smarter_auth_mw.cache.bounded import BoundedMemoryCache
-from smarter_auth_mw.cache.shared import backend_of
 from smarter_auth_mw.decision import Denial, Reason
 from smarter_auth_mw.log import log
 
 MAX_COUNTERS = 65_536
 """What a process counts at the most: a flood of peers can only make it forget what other peers did."""
-TIMEOUT_S = 0.1
 KEY_PREFIX = "smarter_auth:failed"
+PROBED = "probe"
+"""What probes count by nothing."""
 
 _GUESSES = {reason for reason in Reason if reason.status == 401} - {Reason.MISSING_CREDENTIALS}
 
@@ -30,14 +32,29 @@ _GUESSES = {reason for reason in Reason if reason.status == 401} - {Reason.MISSI
 class Throttle:
     """Judges denials after their token was judged, so that a valid token is never throttled.
 
-    ``failures`` counts what the storage could not answer: such a denial stays as it is.
+    ``shared`` counts for all workers together. What it does not answer in time is counted in ``local`` instead, and in
+    ``failures``.
     """
 
-    def __init__(self, rate: RateLimitItem, storage: Storage, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        rate: RateLimitItem,
+        local: Storage,
+        shared: Storage | None = None,
+        deadline_s: float = DEADLINE_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.failures = 0
+        """How many attempts the shared storage did not count."""
         self._rate = rate
-        self._limiter = FixedWindowRateLimiter(storage)
-        self._timeout_s = timeout_s
+        self._local = FixedWindowRateLimiter(local)
+        self._shared: tuple[FixedWindowRateLimiter, Availability] | None
+        if shared is None:
+            self._shared = None
+            return
+        # Probed by the very command that counts: a Redis may answer a PING, and allow no scripts.
+        probe = partial(shared.incr, PROBED, 1, amount=0)
+        self._shared = FixedWindowRateLimiter(shared), Availability(probe, _report, deadline_s, clock)
 
     async def judge(self, denial: Denial, peer: str) -> Denial:
         """The denial, or the one that takes its place where this peer has failed too often on this resource."""
@@ -45,16 +62,20 @@ class Throttle:
             return denial
         return replace(denial, reason=Reason.THROTTLED, detail=denial.reason.value)
 
+    async def close(self) -> None:
+        """End what is under way."""
+        if self._shared is not None:
+            await self._shared[1].close()
+
     async def _counts(self, resource: str, peer: str) -> bool:
         """Whether one attempt more is within the rate."""
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                return await self._limiter.hit(self._rate, resource, peer)
-        except Exception as error:
+        if self._shared is not None:
+            limiter, availability = self._shared
+            with suppress(Exception):  # Reported once for each outage.
+                if availability.allows_call():
+                    return await availability.answer(limiter.hit(self._rate, resource, peer))
             self.failures += 1
-            # Not the error's text, which may quote what the server sent.
-            log("throttle.failed", "%s", type(error).__name__)
-            return True
+        return await self._local.hit(self._rate, resource, peer)
 
 
 def is_guess(denial: Denial) -> bool:
@@ -68,30 +89,55 @@ def window_s(rate: str) -> int:
 
 
 @asynccontextmanager
-async def open_throttle(rate: str, cache_url: str) -> AsyncIterator[Throttle | None]:
+async def open_throttle(
+    rate: str, cache_url: str, *, deadline_s: float = DEADLINE_S, clock: Callable[[], float] = time.monotonic
+) -> AsyncIterator[Throttle | None]:
     """The throttle of ``SMARTER_AUTH_FAILED_ATTEMPTS``; None where that is empty.
 
     It counts for all workers together where the shared cache is a Redis, and for each by itself elsewhere.
     """
     if not rate:
         yield None
-    elif urlsplit(cache_url).scheme in {"redis", "rediss", "unix"}:
+    elif _is_shared(cache_url):
         async with _redis(cache_url) as storage:
-            yield Throttle(parse(rate), storage)
+            throttle = Throttle(parse(rate), BoundedCounters(), storage, deadline_s, clock)
+            try:
+                yield throttle
+            finally:
+                await throttle.close()
     else:
         yield Throttle(parse(rate), BoundedCounters())
 
 
+async def try_counting(cache_url: str) -> None:
+    """Count by nothing in the shared cache, where attempts would be counted there; raises what fails."""
+    if _is_shared(cache_url):
+        async with _redis(cache_url) as storage:
+            await storage.incr(PROBED, 1, amount=0)
+
+
+def _is_shared(cache_url: str) -> bool:
+    return urlsplit(cache_url).scheme in {"redis", "rediss", "unix"}
+
+
 @asynccontextmanager
 async def _redis(url: str) -> AsyncIterator[Storage]:
-    client: Any = getattr(backend_of(url), "client")  # noqa: B009
+    backend: Any = backend_of(url)
     # limits reads fewer URLs than redis-py: it is given the connections, and a URL that it does not use.
-    ours: dict[str, Any] = {"connection_pool": client.connection_pool}
+    ours: dict[str, Any] = {"connection_pool": backend.client.connection_pool}
     try:
         yield RedisStorage("redis://localhost:6379", implementation="redispy", key_prefix=KEY_PREFIX, **ours)
     finally:
         with suppress(Exception):
-            await client.aclose()
+            await backend.close()
+
+
+def _report(error: Exception | None) -> None:
+    if error is None:
+        log("throttle.recovered", "failed attempts are counted for all workers together again")
+    else:  # Not the error's text, which may quote what the server sent.
+        text = "failed attempts are counted in each worker by itself, since the shared cache does not answer (%s)"
+        log("throttle.failed", text, type(error).__name__)
 
 
 class BoundedCounters(Storage):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -14,9 +15,8 @@ from redis.exceptions import ResponseError
 from smarter_auth_mw.errors import UsageError
 
 CONNECTIONS = 8
-"""At the most, for each event loop; who finds none free waits for one within the tier's deadline."""
-
-
+"""The most that an event loop opens; a call that finds none free waits for one within its deadline."""
+CONNECT_DEADLINE_S = 5.0
 VALUES = {"ssl_cert_reqs": "none, optional or required"}
 """What redis-py takes, for options that people know by other values."""
 
@@ -58,7 +58,48 @@ class RedisBackend(RedisCache):  # type: ignore[misc]
         return self._where
 
 
-def _checked_pool(url: str) -> BlockingConnectionPool:
+class ConnectionPool(BlockingConnectionPool):
+    """A pool in which a connection goes on connecting when the call that needs it has given up.
+
+    TCP, TLS, AUTH and SELECT take several round trips, a call has a deadline of fewer: cancelled half-way each time, no
+    connection to a server some milliseconds away would ever be made.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._connecting: dict[Any, asyncio.Task[None]] = {}
+
+    async def ensure_connection(self, connection: Any) -> None:
+        """Wait until the connection is open, in good order, and ours to use."""
+        task = self._connecting.get(connection)
+        if task is None:
+            task = self._connecting[connection] = asyncio.create_task(self._ensure(connection))
+            task.add_done_callback(lambda done: self._ended(connection, done))
+        await asyncio.shield(task)
+
+    async def release(self, connection: Any) -> None:
+        await super().release(connection)
+        if connection in self._connecting:  # The next call takes the last one: better one that is open.
+            self._available_connections.insert(0, self._available_connections.pop())
+
+    async def disconnect(self, inuse_connections: bool = True) -> None:  # noqa: FBT001, FBT002 (redis-py's own)
+        """Close all connections, also those that are not open yet."""
+        for task in (tasks := list(self._connecting.values())):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await super().disconnect(inuse_connections)
+
+    async def _ensure(self, connection: Any) -> None:
+        async with asyncio.timeout(CONNECT_DEADLINE_S):
+            await super().ensure_connection(connection)
+
+    def _ended(self, connection: Any, task: asyncio.Task[None]) -> None:
+        del self._connecting[connection]
+        if not task.cancelled():
+            task.exception()  # Seen, though every call that waited for it may be gone.
+
+
+def _checked_pool(url: str) -> ConnectionPool:
     try:
         return _pool(url)
     except Exception:
@@ -68,8 +109,8 @@ def _checked_pool(url: str) -> BlockingConnectionPool:
         raise UsageError(f"redis-py does not take the option {option} of this {scheme}:// URL{takes}") from None
 
 
-def _pool(url: str) -> BlockingConnectionPool:
-    pool = BlockingConnectionPool.from_url(
+def _pool(url: str) -> ConnectionPool:
+    pool = ConnectionPool.from_url(
         url,
         max_connections=CONNECTIONS,
         timeout=None,

@@ -12,16 +12,15 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from aiocache.base import BaseCache
-
 from smarter_auth_mw.authentication.authenticator import Authenticator
 from smarter_auth_mw.authentication.known_tokens import KnownTokens
 from smarter_auth_mw.authentication.throttle import Throttle, open_throttle
+from smarter_auth_mw.cache.backends import backend_of
 from smarter_auth_mw.cache.changes import Changes
 from smarter_auth_mw.cache.entries import Cache, Limits
 from smarter_auth_mw.cache.failover import Failover
 from smarter_auth_mw.cache.listener import Listener
-from smarter_auth_mw.cache.shared import SharedCounts, SharedTier, backend_of
+from smarter_auth_mw.cache.shared import SharedBackend, SharedCounts, SharedTier
 from smarter_auth_mw.config.settings import Settings
 from smarter_auth_mw.engine.engine import Connect, Engine, KnowDomains
 from smarter_auth_mw.engine.health import Health
@@ -92,17 +91,15 @@ def _assembled(
     settings: Settings,
     store: Store,
     throttle: Throttle | None,
-    backend: BaseCache | None,
+    backend: SharedBackend | None,
     connect: Connect,
     clock: Callable[[], float] | None = None,
 ) -> Engine:
-    changes, counts = Changes(), SharedCounts()
+    changes = Changes()
     cache = Cache(store, limits(settings), changes, clock=clock or time.monotonic)
 
-    async def open_tier(server: str) -> SharedTier:
-        return SharedTier(backend, await store.secret(), server, settings.cache_ttl_s, counts=counts)
-
-    failover = Failover(cache, settings.max_staleness_s, None if backend is None else open_tier)
+    open_tier = None if backend is None else partial(_tier, backend, store, settings.cache_ttl_s)
+    failover = Failover(cache, settings.max_staleness_s, open_tier)
     listener = Listener(
         connect,
         changes,
@@ -122,8 +119,14 @@ def _assembled(
         stale_after_s=settings.max_staleness_s,
         gone_after_s=settings.max_staleness_s + settings.stale_if_error_s,
         kept_s=settings.cache_ttl_s,
+        shared=backend,
     )
+    counts = backend.counts if backend else SharedCounts()
     return Engine(store, cache, changes, listener, authenticator, counts, health, throttle)
+
+
+async def _tier(backend: SharedBackend, store: Store, ttl_s: float, server: str) -> SharedTier:
+    return SharedTier(backend, await store.secret(), server, ttl_s)
 
 
 def authenticator_of(
@@ -148,13 +151,16 @@ def limits(settings: Settings) -> Limits:
 
 
 @asynccontextmanager
-async def _backend(cache_url: str) -> AsyncIterator[BaseCache | None]:
+async def _backend(cache_url: str) -> AsyncIterator[SharedBackend | None]:
     backend = backend_of(cache_url)
+    if backend is None:
+        yield None
+        return
+    shared = SharedBackend(backend)
     try:
-        yield backend
+        yield shared
     finally:
-        if backend is not None:
-            await backend.close()
+        await shared.close()
 
 
 @asynccontextmanager

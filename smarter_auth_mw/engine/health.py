@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 from smarter_auth_mw.cache.entries import Cache
 from smarter_auth_mw.cache.listener import Listener
-from smarter_auth_mw.cache.shared import SharedTier
+from smarter_auth_mw.cache.shared import SharedBackend
 from smarter_auth_mw.errors import SchemaError, SmarterAuthError
 from smarter_auth_mw.http.status_pages import Page
 
@@ -70,6 +70,7 @@ class Health:
         stale_after_s: float,
         gone_after_s: float,
         kept_s: float,
+        shared: SharedBackend | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
@@ -79,6 +80,7 @@ class Health:
         self._stale_after_s = stale_after_s
         self._gone_after_s = gone_after_s
         self._kept_s = kept_s
+        self._shared = shared
         self._clock = clock
         self._answered_at_s = clock()
         self._asking: asyncio.Task[str] | None = None
@@ -103,7 +105,8 @@ class Health:
             yield HEARTBEAT_ONLY
         if not self._listener.is_coherent:
             yield TRIGGERS
-        if isinstance(self._cache.shared, SharedTier) and self._cache.shared.is_down:
+        if self._shared is not None and self._shared.is_down:
+            self._shared.look()  # No look-up may come by for a long time, where everything is warm.
             yield SHARED
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from smarter_auth_mw.cache.shared import backend_of
+from smarter_auth_mw.cache.backends import backend_of
 from smarter_auth_mw.config.origins import PREFIX
 from smarter_auth_mw.config.settings import Settings, mask_url
 from smarter_auth_mw.errors import ConfigurationError, Mistake, SmarterAuthError

@@ -133,7 +133,7 @@ OF_AN_ENGINE: tuple[tuple[Metric, Reader], ...] = (
         },
     ),
     (
-        Metric("throttle_failures", "Failed attempts that could not be counted."),
+        Metric("throttle_failures", "Failed attempts that only the worker counted, as the shared cache did not."),
         lambda p: 0 if p.throttle is None else p.throttle.failures,
     ),
 )

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
 import pytest
 from limits import parse
 from limits.aio.storage import Storage
+from redis.asyncio import Redis
 
 from smarter_auth_mw.authentication.throttle import BoundedCounters, Throttle, open_throttle, window_s
+from smarter_auth_mw.cache import availability
 from smarter_auth_mw.decision import Denial, Reason
 from smarter_auth_mw.domain import Resource
 from tests.support.valkey import Valkey
+from tests.support.worker import PATIENCE_S, until
 
 
 class Clock:
@@ -17,6 +24,10 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now_s
+
+    def advance(self, seconds: float) -> bool:
+        self.now_s += seconds
+        return True
 
 
 BOT, OTHER = Resource("bot", "1"), Resource("bot", "2")
@@ -32,6 +43,14 @@ async def outcomes(throttle: Throttle, count: int, denial: Denial | None = None,
 
 def throttle_of(storage: Storage | None = None, rate: str = "3/minute") -> Throttle:
     return Throttle(parse(rate), BoundedCounters() if storage is None else storage)
+
+
+@asynccontextmanager
+async def shared_throttle(rate: str, url: str, **timing: Any) -> AsyncIterator[Throttle]:
+    """One that counts in a Redis, and is never in a hurry; a busy machine is no fault."""
+    async with open_throttle(rate, url, **({"deadline_s": PATIENCE_S} | timing)) as throttle:
+        assert throttle is not None
+        yield throttle
 
 
 async def test_one_attempt_too_many_is_429() -> None:
@@ -79,23 +98,47 @@ async def test_a_flood_of_peers_is_bounded() -> None:
 
 async def test_workers_that_share_a_redis_count_together() -> None:
     with Valkey() as valkey:
-        async with open_throttle("3/minute", valkey.url) as one, open_throttle("3/minute", valkey.url) as other:
-            assert one is not None
-            assert other is not None
+        async with shared_throttle("3/minute", valkey.url) as one, shared_throttle("3/minute", valkey.url) as other:
             assert await outcomes(one, 3) == [401, 401, 401]
             assert await outcomes(other, 1) == [429]
 
 
-async def test_a_storage_that_fails_changes_nothing() -> None:
+@pytest.mark.parametrize("fault", ["freeze", "kill"])
+async def test_what_a_storage_does_not_count_is_counted_in_the_process(
+    fault: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(availability, "PROBE_DEADLINE_S", 0.2)
+    clock = Clock()
     with Valkey() as valkey:
-        async with open_throttle("1/minute", valkey.url) as throttle:
-            assert throttle is not None
-            assert await outcomes(throttle, 2) == [401, 429]
-            valkey.freeze()
-            assert await outcomes(throttle, 1) == [401]
+        async with shared_throttle("3/minute", valkey.url, clock=clock) as throttle:
+            assert await outcomes(throttle, 4) == [401, 401, 401, 429]
+            getattr(valkey, fault)()
+            throttle._shared[1].deadline_s = 0.01  # type: ignore[index]
+            assert await outcomes(throttle, 25) == [401] * 3 + [429] * 22
+            assert throttle.failures == 25
+            await until(lambda: caplog.messages)
             valkey.kill()
-            assert await outcomes(throttle, 1) == [401]
-            assert throttle.failures == 2
+            valkey.start()
+            await until(lambda: clock.advance(10) and throttle._shared[1].allows_call())  # type: ignore[index]
+            assert await outcomes(throttle, 4) == [401, 401, 401, 429]
+            assert throttle.failures == 25
+    events = [message.partition(":")[0] for message in caplog.messages]
+    assert events == ["throttle.failed", "throttle.recovered"]
+
+
+async def test_a_redis_that_runs_no_scripts_is_told_once_and_counts_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    with Valkey() as valkey:
+        async with Redis.from_url(valkey.url) as raw:
+            await raw.acl_setuser("default", enabled=True, nopass=True, commands=["-@scripting"], reset_keys=False)
+        async with shared_throttle("3/minute", valkey.url) as throttle:
+            assert await outcomes(throttle, 5) == [401, 401, 401, 429, 429]
+            await until(lambda: caplog.messages)
+    (line,) = caplog.messages
+    assert line == (
+        "throttle.failed: failed attempts are counted in each worker by itself, "
+        "since the shared cache does not answer (NoPermissionError)"
+    )
+    assert caplog.records[0].levelname == "WARNING"
 
 
 async def test_an_empty_rate_switches_it_off() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -18,21 +17,15 @@ from aiocache.serializers import NullSerializer
 from redis.asyncio import Redis
 
 from smarter_auth_mw.cache import codec, shared
+from smarter_auth_mw.cache.availability import LONGEST_PAUSE_S
+from smarter_auth_mw.cache.backends import backend_of
 from smarter_auth_mw.cache.codec import MAX_VALUE_BYTES, SharedEntry
 from smarter_auth_mw.cache.redis import CONNECTIONS
-from smarter_auth_mw.cache.shared import (
-    FIRST_PAUSE_S,
-    LONGEST_PAUSE_S,
-    MAX_TTL_S,
-    Outage,
-    SharedCounts,
-    SharedTier,
-    backend_of,
-)
-from smarter_auth_mw.errors import ConfigurationError
+from smarter_auth_mw.cache.shared import MAX_TTL_S, SharedBackend, SharedCounts, SharedTier
 from tests.support.memcached import Memcached, memcached
 from tests.support.shared import ENTRY, EPOCH, LOOKUP, NOTHING, SECRET, key, many_bindings, payload, signed
 from tests.support.valkey import Valkey, free_port
+from tests.support.worker import until
 
 PATIENCE_S = 10.0
 """Where nothing is meant to hang; a busy machine is no fault."""
@@ -53,12 +46,15 @@ async def tier_at(url: str, **options: Any) -> AsyncIterator[SharedTier]:
     """A worker's shared tier, closed at the end."""
     backend = backend_of(url)
     assert backend is not None
-    usual: dict[str, Any] = {"secret": SECRET, "epoch": EPOCH, "ttl_s": 300, "deadline_s": PATIENCE_S}
-    tier = SharedTier(backend, **(usual | options))
+    usual: dict[str, Any] = {"secret": SECRET, "epoch": EPOCH, "ttl_s": 300}
+    timing = {"deadline_s": PATIENCE_S} | {
+        name: options.pop(name) for name in ("deadline_s", "clock") if name in options
+    }
+    used = SharedBackend(backend, **timing)
     try:
-        yield tier
+        yield SharedTier(used, **(usual | options))
     finally:
-        await tier.close()
+        await used.close()
 
 
 @pytest.fixture(autouse=True)
@@ -104,15 +100,21 @@ def fragile() -> Iterator[Valkey]:
         yield running
 
 
-async def shares_again(tier: SharedTier, clock: Clock) -> bool:
-    """Put and get until the outage is over, each try after the longest pause; for good after some."""
-    for _ in range(20):
-        clock.now_s += LONGEST_PAUSE_S
-        await tier.get(LOOKUP)
-        await tier.put(LOOKUP, ENTRY)
-        if await tier.get(LOOKUP) == ENTRY:
-            return True
-    return False
+async def shares_again(tier: SharedTier, clock: Clock, lookup: str = LOOKUP) -> bool:
+    """Put and get until that works, with no pause between two probes."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            clock.now_s += LONGEST_PAUSE_S
+            await tier.put(lookup, ENTRY)
+            if await tier.get(lookup) == ENTRY:
+                return True
+            await asyncio.sleep(0.001)
+
+
+async def is_down(tier: SharedTier) -> bool:
+    """Wait until a probe has failed."""
+    await until(lambda: tier.backend.is_down)
+    return True
 
 
 async def test_what_one_worker_puts_another_gets(server: Valkey, tier: SharedTier) -> None:
@@ -263,8 +265,11 @@ async def test_killed_valkey_is_a_miss_until_it_is_back_with_nothing_in_it(fragi
         fragile.kill()
         assert await tier.get(LOOKUP) is None
         assert tier.counts == SharedCounts(misses=1, errors=1)
+        assert await is_down(tier)
         fragile.start()
-        clock.now_s += FIRST_PAUSE_S
+        clock.now_s += LONGEST_PAUSE_S
+        tier.backend.look()
+        await until(lambda: not tier.backend.is_down)
         assert await tier.get(LOOKUP) is None
         assert tier.counts == SharedCounts(misses=2, errors=1)
         await tier.put(LOOKUP, ENTRY)
@@ -332,10 +337,9 @@ async def test_valkey_that_takes_nothing_can_still_be_read(fragile: Valkey, capl
             await tier.put("bot:9", NOTHING)
             assert await tier.get(LOOKUP) == ENTRY
         assert tier.counts == SharedCounts(hits=5, errors=1, skipped=4)
+        assert await is_down(tier)
         await raw.config_set("maxmemory", "0")
-        clock.now_s += FIRST_PAUSE_S
-        await tier.put("bot:9", NOTHING)
-        assert await tier.get("bot:9") == NOTHING
+        assert await shares_again(tier, clock, "bot:9")
     told = [message.partition(f"{fragile.socket} ")[2] for message in caplog.messages]
     assert told == ["cannot be written (OutOfMemoryError)", "can be written again"]
 
@@ -384,6 +388,7 @@ async def test_wrong_password_is_a_miss_and_stands_in_no_log(caplog: pytest.LogC
         async with tier_at(server.tcp_url.replace("sesame", "simsim")) as tier:
             assert await tier.get(LOOKUP) is None
             assert tier.counts == SharedCounts(misses=1, errors=1)
+            assert await is_down(tier)
     assert "AuthenticationError" in caplog.text
     assert "simsim" not in caplog.text
 
@@ -396,6 +401,7 @@ async def test_outage_is_logged_once_and_so_is_its_end(fragile: Valkey, caplog: 
         for _ in range(5):
             clock.now_s += LONGEST_PAUSE_S
             await tier.get(LOOKUP)
+            assert await is_down(tier)
         fragile.start()
         assert await shares_again(tier, clock)
         where = f"unix://{fragile.socket}"
@@ -421,7 +427,7 @@ async def test_caller_who_leaves_is_not_held_back_and_spoils_nothing(fragile: Va
 
 async def test_closed_tier_opens_no_connection(server: Valkey, tier: SharedTier, raw: Any) -> None:
     await tier.put(LOOKUP, ENTRY)
-    await tier.close()
+    await tier.backend.close()
     assert await tier.get(LOOKUP) is None
     await tier.put(LOOKUP, ENTRY)
     assert tier.counts == SharedCounts(misses=1, skipped=2)
@@ -440,7 +446,7 @@ async def test_backend_that_never_closes_is_left_behind(monkeypatch: pytest.Monk
             await asyncio.Event().wait()
 
     monkeypatch.setattr(shared, "CLOSE_DEADLINE_S", SHORT_S)
-    await SharedTier(Endless(timeout=0), SECRET, EPOCH, ttl_s=300).close()
+    await SharedBackend(Endless(timeout=0)).close()
 
 
 def test_each_event_loop_has_a_tier_of_its_own(server: Valkey) -> None:
@@ -465,10 +471,11 @@ async def test_redis_backend_keeps_what_aiocache_builds_on_it(server: Valkey, ra
 
 
 async def test_any_other_backend_of_aiocache_will_do() -> None:
-    tier = SharedTier(SimpleMemoryCache(serializer=NullSerializer(encoding=None)), SECRET, EPOCH, ttl_s=300)
+    backend = SharedBackend(SimpleMemoryCache(serializer=NullSerializer(encoding=None)))
+    tier = SharedTier(backend, SECRET, EPOCH, ttl_s=300)
     await tier.put(LOOKUP, ENTRY)
     assert await tier.get(LOOKUP) == ENTRY
-    await tier.close()
+    await backend.close()
 
 
 async def test_whatever_a_backend_raises_is_a_miss(caplog: pytest.LogCaptureFixture) -> None:
@@ -479,28 +486,13 @@ async def test_whatever_a_backend_raises_is_a_miss(caplog: pytest.LogCaptureFixt
         async def _close(self, *_: Any, **__: Any) -> Any:
             raise KeyError("still broken")
 
-    tier = SharedTier(Broken(), SECRET, EPOCH, ttl_s=300)
+    tier = SharedTier(SharedBackend(Broken()), SECRET, EPOCH, ttl_s=300)
     assert await tier.get(LOOKUP) is None
     assert tier.counts == SharedCounts(misses=1, errors=1)
+    assert await is_down(tier)
+    assert "KeyError" in caplog.text
     assert "sesame" not in caplog.text
-    await tier.close()
-
-
-def test_failing_backend_is_asked_ever_less_often_and_by_one_caller_at_a_time() -> None:
-    clock = Clock()
-    outage = Outage("read", clock)
-    assert [outage.allows_call(), outage.allows_call()] == [True, True]
-    assert [outage.begin(), outage.begin()] == [True, False]
-    pauses_s = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
-    for pause_s in pauses_s:
-        clock.now_s += pause_s - 0.01
-        assert not outage.allows_call()
-        clock.now_s += 0.02
-        assert [outage.allows_call(), outage.allows_call(), outage.allows_call()] == [True, False, False]
-        assert not outage.begin()
-        clock.now_s -= 0.01
-    assert [outage.end(), outage.end()] == [True, False]
-    assert [outage.allows_call(), outage.allows_call()] == [True, True]
+    await tier.backend.close()
 
 
 @pytest.fixture
@@ -566,50 +558,3 @@ async def test_memcached_that_hangs_up_is_an_error_and_no_endless_loop(
         assert tier.counts.errors == 1
         memory.hangs_up = False
         assert await shares_again(tier, clock)
-
-
-def test_memory_is_no_shared_tier() -> None:
-    assert backend_of("memory://") is None
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "",
-        "http://cache",
-        "redis://cache/first",
-        "redis://cache:99999",
-        "redis://[::1",
-        "redis://cache?color=blue",
-        "redis://cache?max_connections=many",
-        "redis://:se/same@cache:6379",
-        "memcached://",
-        "memcached://me:sesame@cache",
-        "memcached://cache/1",
-        "memcached://cache?size=1",
-    ],
-)
-def test_url_that_cannot_be_used_is_a_mistake_that_tells_no_password(url: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"SMARTER_AUTH_CACHE_URL.*one of memory://, redis://") as caught:
-        backend_of(url)
-    assert "same" not in str(caught.value)
-
-
-@pytest.mark.parametrize(("url", "client"), [("redis://cache", "redis"), ("memcached://cache", "aiomcache")])
-def test_missing_client_is_a_mistake_that_names_the_extra(
-    url: str, client: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    extra = url.partition(":")[0]
-    for module in [name for name in sys.modules if name.partition(".")[0] == client]:
-        monkeypatch.setitem(sys.modules, module, None)
-    monkeypatch.delitem(sys.modules, f"smarter_auth_mw.cache.{extra}", raising=False)
-    monkeypatch.delitem(sys.modules, f"aiocache.backends.{extra}", raising=False)
-    with pytest.raises(ConfigurationError, match=rf"pip install 'smarter_auth_mw\[{extra}\]'"):
-        backend_of(url)
-
-
-@pytest.mark.parametrize("url", ["redis://me:sesame@cache:6380/1", "unix:///run/cache?password=sesame"])
-def test_backend_does_not_show_its_password(url: str) -> None:
-    backend = backend_of(url)
-    assert "cache" in repr(backend)
-    assert "sesame" not in repr(backend)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import redis
 
 from smarter_auth_mw.cli.doctor import services as examination
 from smarter_auth_mw.cli.doctor.services import of_cache
@@ -223,6 +224,18 @@ def test_a_shared_cache_that_is_down_hangs_or_asks_for_another_password(run: Com
         assert "(TimeoutError)" in only(run, UNREACHABLE, "cache")
         valkey.kill()
         assert "(ConnectionError)" in only(run, UNREACHABLE, "cache")
+
+
+def test_a_shared_cache_that_is_too_slow_or_runs_no_scripts(run: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Valkey() as valkey:
+        run.set(cache_url=valkey.url)
+        with redis.Redis.from_url(valkey.url) as raw:
+            raw.acl_setuser("default", enabled=True, nopass=True, commands=["-@scripting"], reset_keys=False)
+        assert "each worker counts by itself" in told(run, 0)["throttle"]["message"]
+        run.set(failed_attempts="")
+        assert told(run, 0) == {}
+        monkeypatch.setattr(examination, "LONGEST_DEADLINE_S", 0.0)
+        assert "Workers do not use it" in only(run, PROBLEM, "cache")
 
 
 async def test_memcached_is_looked_at_too() -> None:

@@ -11,7 +11,11 @@ from dataclasses import dataclass
 from typing import TypeVar
 from uuid import uuid4
 
-from smarter_auth_mw.cache.shared import backend_of
+from aiocache.base import BaseCache
+
+from smarter_auth_mw.authentication.throttle import try_counting
+from smarter_auth_mw.cache.availability import LONGEST_DEADLINE_S
+from smarter_auth_mw.cache.backends import backend_of
 from smarter_auth_mw.cli.doctor.routes import Finding
 from smarter_auth_mw.config.settings import Settings, mask_url
 from smarter_auth_mw.errors import SchemaError, SmarterAuthError
@@ -21,7 +25,7 @@ from smarter_auth_mw.postgres.opening import database_url, listens, open_store
 from smarter_auth_mw.postgres.store import Store, Vitals
 
 MAX_SKEW_S = 1.0
-PATIENCE_S = 2.0
+PATIENCE_S = 5.0
 """How long a notification and the shared cache may take before they count as lost."""
 
 T = TypeVar("T")
@@ -221,7 +225,7 @@ DATABASE_CHECKS: Sequence[Callable[[Database], AsyncIterator[Finding]]] = (
 
 
 async def of_cache(settings: Settings) -> AsyncIterator[Finding]:
-    """Whether the shared cache keeps what it is given."""
+    """Whether the shared cache keeps what it is given, soon enough, and counts failed attempts."""
     url = settings.cache_url.get_secret_value()
     try:
         backend = backend_of(url)
@@ -230,13 +234,9 @@ async def of_cache(settings: Settings) -> AsyncIterator[Finding]:
         return
     if backend is None:
         return
-    key, value = f"smarter_auth:doctor:{uuid4().hex}", b"doctor"
     try:
         async with asyncio.timeout(PATIENCE_S):
-            await backend.set(key, value, ttl=1, timeout=0)
-            found = await backend.get(key, timeout=0)
-            if found != value:
-                raise ValueError("It has something else.")
+            took_s = await _kept_for(backend)
     except Exception as error:
         # Not the error's text, which may quote what the server sent.
         yield Finding(
@@ -246,8 +246,43 @@ async def of_cache(settings: Settings) -> AsyncIterator[Finding]:
             "Is it running there, SMARTER_AUTH_CACHE_URL right, and may this user read and write?",
             3,
         )
+        return
     finally:
         await backend.close()
+    if took_s >= LONGEST_DEADLINE_S:
+        yield Finding(
+            "problem",
+            "cache",
+            f"The shared cache takes {took_s * 1000:.0f} ms to answer. Workers do not use it: they wait for "
+            f"{LONGEST_DEADLINE_S * 1000:g} ms at most.",
+            "Use one nearer to the workers, or none: SMARTER_AUTH_CACHE_URL=memory://",
+        )
+    if settings.failed_attempts:
+        async for finding in _counting(url):
+            yield finding
+
+
+async def _kept_for(backend: BaseCache) -> float:
+    """How many seconds it takes to read what was written; raises what fails."""
+    key, value = f"smarter_auth:doctor:{uuid4().hex}", b"doctor"
+    await backend.set(key, value, ttl=1, timeout=0)
+    sent_s = time.monotonic()
+    if await backend.get(key, timeout=0) != value:
+        raise ValueError("It has something else.")
+    return time.monotonic() - sent_s
+
+
+async def _counting(url: str) -> AsyncIterator[Finding]:
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            await try_counting(url)
+    except Exception as error:
+        yield Finding(
+            "warning",
+            "throttle",
+            f"The shared cache counts no failed attempts ({type(error).__name__}): each worker counts by itself.",
+            "Allow its user to run scripts: EVALSHA and SCRIPT LOAD, INCRBY and EXPIRE, on keys below smarter_auth:",
+        )
 
 
 def of_proxies(settings: Settings) -> Iterator[Finding]:

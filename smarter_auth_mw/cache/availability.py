@@ -1,0 +1,112 @@
+"""Whether a server answers in time: a call that fails is only a doubt, which a probe in the background resolves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+DEADLINE_S, LONGEST_DEADLINE_S = 0.05, 0.5
+"""How long a call may take: several round trips, within these. A server nearby needs a tenth of a millisecond."""
+ROUND_TRIPS = 4
+PROBE_DEADLINE_S = 5.0
+"""How long a probe may take, which may have to connect (TCP, TLS, AUTH) before it can ask anything."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
+"""How long a server that does not answer is left alone: twice as long after each probe that fails, within these."""
+
+T = TypeVar("T")
+
+
+class TooSlowError(Exception):
+    """The server answers, but no call could wait for it."""
+
+
+class Availability:
+    """Decides whether a server is called, and how long a call may take.
+
+    After a call that failed, nothing is called until a probe was answered. A probe is a call that may take much longer,
+    and that nobody waits for. ``report`` is called with the error when a probe fails for the first time, and with None
+    when one is answered again: a call that failed in between, as one that found no connection open yet, is no outage.
+    """
+
+    def __init__(
+        self,
+        probe: Callable[[], Awaitable[object]],
+        report: Callable[[Exception | None], None],
+        deadline_s: float = DEADLINE_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.deadline_s = deadline_s
+        """What a call may take."""
+        self.is_down = False
+        """Whether the last probe failed."""
+        self._shortest_s = deadline_s
+        self._probe = probe
+        self._report = report
+        self._clock = clock
+        self._is_doubtful = False
+        self._pause_s = 0.0
+        self._next_probe_at_s = float("-inf")
+        self._probing: asyncio.Task[None] | None = None
+
+    def allows_call(self) -> bool:
+        """Whether the server answered lately; if not, a probe begins when one is due."""
+        if self._is_doubtful:
+            self.look()
+        return not self._is_doubtful
+
+    def look(self) -> None:
+        """Begin a probe if one is due: the server is in doubt, no probe is on its way, and the pause is over."""
+        if self._is_doubtful and self._probing is None and self._clock() >= self._next_probe_at_s:
+            self._probing = asyncio.get_running_loop().create_task(self._resolve(), context=contextvars.Context())
+
+    async def answer(self, call: Awaitable[T]) -> T:
+        """What the call returns in time; raises what it raises, or TimeoutError, and doubts the server then."""
+        try:
+            async with asyncio.timeout(self.deadline_s):
+                return await call
+        except Exception:
+            self._is_doubtful = True
+            self.look()
+            raise
+
+    async def close(self) -> None:
+        """End a probe that is on its way."""
+        if self._probing is not None:
+            self._probing.cancel()
+            await asyncio.wait([self._probing])
+
+    async def _resolve(self) -> None:
+        try:
+            async with asyncio.timeout(PROBE_DEADLINE_S):
+                round_trip_s = await self._round_trip_s()
+            if round_trip_s >= LONGEST_DEADLINE_S:
+                raise TooSlowError
+        except Exception as error:
+            self._lose(error)
+        else:
+            self.deadline_s = max(self._shortest_s, min(ROUND_TRIPS * round_trip_s, LONGEST_DEADLINE_S))
+            self._find()
+        finally:
+            self._probing = None
+
+    async def _round_trip_s(self) -> float:
+        await self._probe()  # Connects, where that is needed; the second one does not.
+        sent_s = time.monotonic()
+        await self._probe()
+        return time.monotonic() - sent_s
+
+    def _lose(self, error: Exception) -> None:
+        self._pause_s = min(max(2 * self._pause_s, FIRST_PAUSE_S), LONGEST_PAUSE_S)
+        self._next_probe_at_s = self._clock() + self._pause_s
+        if not self.is_down:
+            self.is_down = True
+            self._report(error)
+
+    def _find(self) -> None:
+        self._pause_s, self._is_doubtful = 0.0, False
+        if self.is_down:
+            self.is_down = False
+            self._report(None)

@@ -1,0 +1,49 @@
+"""Which aiocache backend ``CACHE_URL`` names."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from aiocache.base import BaseCache
+
+from smarter_auth_mw.config.origins import PREFIX
+from smarter_auth_mw.config.settings import mask_url
+from smarter_auth_mw.errors import ConfigurationError, Mistake, UsageError
+
+CACHE_URLS = (
+    "one of memory://, redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], rediss://… for TLS, "
+    "unix://[[USER]:PASSWORD@]/SOCKET[?db=DB], memcached://HOST[:PORT]; special characters percent-encoded"
+)
+
+
+def backend_of(url: str) -> BaseCache | None:
+    """The aiocache backend that the URL names, not connected yet; None for ``memory://``, where nothing is shared.
+
+    ``redis://``, ``rediss://`` and ``unix://`` are read as redis-py does, with its options behind ``?``. Raises
+    ``ConfigurationError``, also where the client is not installed.
+    """
+    try:
+        return _backend_of(url)
+    except ImportError:
+        extra = "memcached" if url.startswith("memcached:") else "redis"
+        rule = f"its client is not installed: pip install 'smarter_auth_mw[{extra}]'"
+    except UsageError as error:
+        rule = f"{error.message}; {CACHE_URLS}"
+    except Exception:  # Not its text, which may hold a piece of the password.
+        rule = CACHE_URLS
+    raise ConfigurationError([Mistake(f"{PREFIX}CACHE_URL", mask_url(url), rule)])
+
+
+def _backend_of(url: str) -> BaseCache | None:
+    match urlsplit(url).scheme:
+        case "memory":
+            return None
+        case "redis" | "rediss" | "unix":
+            from smarter_auth_mw.cache.redis import RedisBackend
+
+            return RedisBackend(url)
+        case "memcached":
+            from smarter_auth_mw.cache.memcached import MemcachedBackend
+
+            return MemcachedBackend(url)
+    raise ValueError("Another scheme.")
