@@ -7,7 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from smarter_auth_mw.cli import arguments
+from smarter_auth_mw.cli import arguments, guards
+from smarter_auth_mw.cli import user_app as apps
+from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.cli.session import Session
 from smarter_auth_mw.engine.assembly import authenticator_of
 from smarter_auth_mw.guard import Guard
@@ -25,6 +27,8 @@ async def check(
     method: Annotated[str, typer.Option("--method", "-X", help="The request's method.")] = "GET",
 ) -> dict[str, Any]:
     """Explain what the middleware does with a request; exit code 1 where it is denied."""
+    if session.from_app and (wrapper := guards.wrapper_of(apps.load(session.from_app))):
+        note(f"{wrapper} stands around the middleware and may answer by itself: this is what happens behind it.")
     scope = request_scope(url, method, arguments.headers(header or ()), session.root_path)
     guard = Guard(session.found and session.found.app, session.settings)
 

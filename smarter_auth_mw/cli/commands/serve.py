@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 from typing import Annotated, Any, NamedTuple
 
@@ -16,12 +16,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from smarter_auth_mw import access_log
 from smarter_auth_mw.asgi import SmarterAuthMiddleware
-from smarter_auth_mw.cli import failures
+from smarter_auth_mw.cli import failures, guards
 from smarter_auth_mw.cli.arguments import Fd, Host, Port, Workers
 from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.cli.ports import listener
-from smarter_auth_mw.cli.user_app import EXAMPLE, find_middleware, idle_lifespans, inner_middlewares, load
-from smarter_auth_mw.config.settings import Settings
+from smarter_auth_mw.cli.user_app import EXAMPLE, load
+from smarter_auth_mw.config.settings import RouteSettings, Settings
 from smarter_auth_mw.engine.loop_thread import close_all
 from smarter_auth_mw.errors import SmarterAuthError, UsageError
 from smarter_auth_mw.guard import compile_routes
@@ -83,26 +83,26 @@ class Served(NamedTuple):
     interface: str = InterfaceName.auto
 
     def protect(self, tell: Callable[[str], None] = lambda _: None) -> Any:
-        """The app as an ASGI app behind the middleware, which may be one that it brings along.
+        """Return the app as an ASGI app that no request reaches without meeting the middleware.
 
         Raises UsageError, and ConfigurationError with all mistakes before anything is served.
         """
         app = self._load()
         is_wsgi = self._interface_of(app) == "wsgi"
-        found = find_middleware(app)
-        brought = [found] if found else inner_middlewares(app)
-        if brought:
-            tell(f"{self.name} has a middleware of ours already, so that none is put in front of it.")
-        for one in brought:
+        guard = guards.guard_of(app)
+        inner = [] if guard else guards.inner_middlewares(app)
+        for one in [guard] if guard else [found for _, found in inner]:
             compile_routes(one.settings or Settings(), one.app)
-        for place in idle_lifespans(app):
+        for place in guards.idle_lifespans(app):
             tell(f"The app at {place} has a lifespan of its own, which nobody runs: start it in that of {self.name}.")
-        if not brought:
-            settings = Settings()
-            compile_routes(settings, app)
-            for path in settings.files:
-                tell(f"Settings are read from {path}.")
-            app = SmarterAuthWSGIMiddleware(app, settings) if is_wsgi else SmarterAuthMiddleware(app, settings)
+        if guard:
+            tell(f"{self.name} has a middleware of ours already, so that none is put in front of it.")
+        elif guards.is_guarded_below(app) and not RouteSettings().routes:
+            tell(f"Each app that {self.name} mounts has a middleware of ours already: none is put in front of them.")
+        else:
+            for reason in _reasons(app, inner):
+                tell(reason)
+            app = _guarded(app, tell, is_wsgi=is_wsgi)
         return _as_asgi(app) if is_wsgi else app
 
     def _load(self) -> Any:
@@ -127,6 +127,25 @@ class Served(NamedTuple):
             hint = "Say --interface asgi or --interface wsgi."
             raise UsageError(f"{self.name!r} does not tell whether it is ASGI or WSGI: it takes anything.", hint=hint)
         return told
+
+
+def _reasons(app: Any, inner: Iterable[tuple[str, guards.Found]]) -> Iterator[str]:
+    """Say why a middleware is put in front of an app that has one somewhere."""
+    if wrapper := guards.wrapper_of(app):
+        yield (
+            f"{wrapper} stands around the app's own middleware and may answer by itself:"
+            " another middleware is put in front, by SMARTER_AUTH_ROUTES."
+        )
+    for place in dict.fromkeys(place for place, _ in inner):
+        yield f"The middleware of the app at {place} decides there again, behind the one by SMARTER_AUTH_ROUTES."
+
+
+def _guarded(app: Any, tell: Callable[[str], None], *, is_wsgi: bool) -> Any:
+    settings = Settings()
+    compile_routes(settings, app)
+    for path in settings.files:
+        tell(f"Settings are read from {path}.")
+    return SmarterAuthWSGIMiddleware(app, settings) if is_wsgi else SmarterAuthMiddleware(app, settings)
 
 
 def _as_asgi(wsgi_app: Any) -> ASGIApp:

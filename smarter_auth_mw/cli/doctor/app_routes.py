@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from smarter_auth_mw.cli.guards import Found, find_middleware
 
 MAX_DEPTH = 32
 PLACEHOLDER = re.compile(r"\{([^{}:/]*)(?::[^{}]*)?\}")
@@ -17,24 +19,30 @@ class AppRoute:
     """One route: its path with ``{placeholders}``, the host that it wants, and what it takes.
 
     ``methods`` are empty where its handler looks at the method itself; a WebSocket's are ``("WEBSOCKET",)``.
+    ``inner`` are the middlewares of ours that mounted apps bring, each with the prefix that is taken off before it.
     """
 
     path: str
     host: str = ""
     methods: tuple[str, ...] = ()
     takes_options: bool = False
+    inner: tuple[tuple[Found, str], ...] = field(default=(), compare=False)
 
     def __str__(self) -> str:
         methods = [method for method in self.methods if method not in ("HEAD", "OPTIONS")] or list(self.methods)
         return f"{','.join(methods) or 'ANY'} {self.host}{self.path}"
 
-    def filled(self, sample: str) -> dict[str, Any]:
-        """The scope of a request that this route takes, with ``sample`` in the place of every placeholder."""
+    def filled(self, sample: str, prefix: str = "") -> dict[str, Any]:
+        """The scope of a request that this route takes, with ``sample`` in the place of every placeholder.
+
+        ``prefix`` is what a mount has taken off before.
+        """
         host = PLACEHOLDER.sub(sample, self.host) or "localhost"
         return {
             "type": "http",
             "method": "GET",
             "path": PLACEHOLDER.sub(sample, self.path),
+            "root_path": PLACEHOLDER.sub(sample, prefix),
             "headers": [(b"host", host.encode("idna"))],
         }
 
@@ -76,14 +84,21 @@ def _walk_route(route: Any, below: AppRoute, depth: int) -> Iterator[AppRoute]:
         prefix = str(getattr(route.include_context, "prefix", "") or "")
         yield from _walk(included, replace(below, path=below.path + prefix), depth)
     elif hasattr(route, "host"):
-        yield from _walk(route.app, replace(below, host=route.host), depth)
+        yield from _walk(route.app, _behind(route.app, replace(below, host=route.host)), depth)
     elif not hasattr(route, "endpoint"):
-        yield from _walk(getattr(route, "app", None), replace(below, path=path), depth)
+        inner = getattr(route, "app", None)
+        yield from _walk(inner, _behind(inner, replace(below, path=path)), depth)
     elif not hasattr(route, "methods"):
         yield replace(below, path=path, methods=("WEBSOCKET",))
     else:
         methods = tuple(sorted(route.methods or ()))
         yield replace(below, path=path, methods=methods, takes_options=_takes_options(route.endpoint, methods))
+
+
+def _behind(app: Any, below: AppRoute) -> AppRoute:
+    """The routes of a mounted app stand behind its own middleware, if it brings one."""
+    found = find_middleware(app)
+    return replace(below, inner=(*below.inner, (found, below.path))) if found else below
 
 
 def _takes_options(endpoint: Any, methods: tuple[str, ...]) -> bool:

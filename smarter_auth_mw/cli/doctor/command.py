@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from smarter_auth_mw.cli import guards
 from smarter_auth_mw.cli import user_app as apps
 from smarter_auth_mw.cli.doctor import routes as findings
 from smarter_auth_mw.cli.doctor import services as examination
@@ -16,6 +17,7 @@ from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.cli.session import Session
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.errors import ConfigurationError, SmarterAuthError
+from smarter_auth_mw.guard import compile_routes
 from smarter_auth_mw.management import naming
 from smarter_auth_mw.postgres.opening import open_store
 from smarter_auth_mw.routing.routes import Routes
@@ -31,10 +33,11 @@ async def doctor(session: Session, *, strict: Strict = False) -> dict[str, Any]:
     Exit code 0 where nothing is wrong, 1 where there is a problem, 3 where something could not be reached.
     """
     app = apps.load(session.from_app) if session.from_app else None
-    found = [*_of_wrapping(session, app), *_of_settings(session)]
+    inner = [found for _, found in guards.inner_middlewares(app)]
+    found = [*_of_wrapping(session, app), *_of_settings(session, inner)]
     covered, is_configured = [], not any(finding.level == "problem" for finding in found)
     if is_configured:
-        covered = findings.cover(routes_of(app), session.routes)
+        covered = findings.cover(routes_of(app), session.routes, session.settings)
         found += [*_of_app(session, app, covered), *examination.of_proxies(session.settings)]
         note("Looking at the database.")
         found += [finding async for finding in _of_database(session)]
@@ -63,20 +66,30 @@ def _summary(found: Sequence[Finding]) -> str:
 
 
 def _of_wrapping(session: Session, app: Any) -> Iterator[Finding]:
-    """Take an app without a middleware of ours for one that `serve` is to wrap."""
-    if session.from_app and apps.find_middleware(app) is None:
+    """Name what gets around the app's own middleware; an app without one is checked as `serve` would run it."""
+    if not session.from_app:
+        return
+    if wrapper := guards.wrapper_of(app):
         yield Finding(
             "warning",
             "wrapping",
-            f"{session.from_app} has no SmarterAuthMiddleware: what the environment says is checked.",
+            f"{wrapper} stands around SmarterAuthMiddleware and may answer by itself: what gets past it is checked.",
+            "Let the middleware be the outermost, or run the app by: smarter-auth serve",
+        )
+    elif guards.guard_of(app) is None:
+        yield Finding(
+            "warning",
+            "wrapping",
+            f"{session.from_app} has no SmarterAuthMiddleware{apps.only_at(app)}: the environment is what is checked.",
             "Run it by: smarter-auth serve, or add the middleware.",
         )
-        session.from_app = None
+        session.from_app, session.found = None, guards.Found(None, app, "")
 
 
-def _of_settings(session: Session) -> Iterator[Finding]:
+def _of_settings(session: Session, inner: Sequence[guards.Found]) -> Iterator[Finding]:
     try:
-        _ = session.routes
+        for found in (session.found, *inner):
+            compile_routes((found and found.settings) or session.settings, found and found.app)
     except ConfigurationError as error:
         for mistake in error.mistakes:
             yield Finding("problem", "settings", str(mistake), "Nothing can be decided until it is right.")

@@ -15,6 +15,7 @@ from smarter_auth_mw.cli.doctor.app_routes import MAX_DEPTH, PLACEHOLDER, AppRou
 from smarter_auth_mw.config.settings import Settings
 from smarter_auth_mw.decision import Denial
 from smarter_auth_mw.domain import Resource, Target
+from smarter_auth_mw.guard import compile_routes
 from smarter_auth_mw.routing.grammar import Pattern
 from smarter_auth_mw.routing.resolution import Judgement
 from smarter_auth_mw.routing.router_check import none_line
@@ -53,14 +54,22 @@ class Covered:
         return isinstance(self.judgement.result, Target)
 
 
-def cover(app_routes: Iterable[AppRoute], routes: Routes) -> list[Covered]:
-    """What the middleware makes of each route."""
-    return [Covered(route, _judge(route, routes)) for route in app_routes]
+def cover(app_routes: Iterable[AppRoute], routes: Routes, settings: Settings) -> list[Covered]:
+    """What the middleware makes of each route, or one that a mounted app brings."""
+    return [Covered(route, _judge(route, routes, settings)) for route in app_routes]
 
 
-def _judge(route: AppRoute, routes: Routes) -> Judgement:
-    """By the sample that goes furthest: one that names a resource, or is refused at least."""
-    judgements = [routes.explain(route.filled(sample)) for sample in SAMPLES]
+def _judge(route: AppRoute, routes: Routes, settings: Settings) -> Judgement:
+    judgement = _judge_by(route, routes, "")
+    for found, prefix in route.inner:
+        if judgement.result is None:
+            judgement = _judge_by(route, compile_routes(found.settings or settings, found.app), prefix)
+    return judgement
+
+
+def _judge_by(route: AppRoute, routes: Routes, prefix: str) -> Judgement:
+    """Judge by the sample that goes furthest: one that names a resource, or is refused at least."""
+    judgements = [routes.explain(route.filled(sample, prefix)) for sample in SAMPLES]
     named = [judgement for judgement in judgements if isinstance(judgement.result, Target)]
     refused = [judgement for judgement in judgements if judgement.result is not None]
     return (named or refused or judgements)[0]
