@@ -26,7 +26,8 @@ from smarter_auth_mw.authentication.authenticator import Authenticator
 from smarter_auth_mw.cache.changes import Changes
 from smarter_auth_mw.cache.entries import Cache, Limits
 from smarter_auth_mw.domain import Resource, Target
-from smarter_auth_mw.postgres.pool import SESSION, open_pool
+from smarter_auth_mw.postgres.connections.sessions import SESSION
+from smarter_auth_mw.postgres.pool import open_pool
 from smarter_auth_mw.postgres.store import Store, statements
 from smarter_auth_mw.tokens import Token
 

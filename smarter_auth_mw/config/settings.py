@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import unquote_plus, urlsplit
 
@@ -23,6 +24,7 @@ from pydantic import (
 )
 
 from smarter_auth_mw.config import origins as sources
+from smarter_auth_mw.config.database_urls import parse_database_url
 from smarter_auth_mw.config.origins import DEFAULT, PREFIX, Origin
 from smarter_auth_mw.errors import ConfigurationError, Mistake
 
@@ -202,11 +204,21 @@ class Settings(RouteSettings):
     def __init__(self, **values: Any) -> None:  # Type checkers would ask for SecretStr and tuples otherwise.
         super().__init__(**values)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _pooled(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """A URL that says ``pgbouncer=true`` says that no statement may have a name."""
+        with suppress(ValueError):
+            if parse_database_url(_revealed(values.get("database_url", ""))).is_pooled:
+                return {"statement_cache_size": 0} | values
+        return values
+
     @field_validator("database_url", "listen_url")
     @classmethod
-    def _database_url(cls, url: SecretStr) -> SecretStr:
-        if url.get_secret_value() and _scheme(url) not in {"postgresql", "postgres", "embedded"}:
-            raise ValueError("a URL that begins with postgresql:// or embedded:")
+    def _database_url(cls, url: SecretStr, info: ValidationInfo) -> SecretStr:
+        is_bundled = _scheme(url) == "embedded" and info.field_name == "database_url"
+        if url.get_secret_value() and not is_bundled:
+            parse_database_url(url.get_secret_value())
         return url
 
     @field_validator("cache_url")
@@ -249,6 +261,10 @@ class DatabaseSettings(Settings):
 
     def __init__(self, **values: Any) -> None:
         super().__init__(**values)
+
+
+def _revealed(value: Any) -> str:
+    return str(value.get_secret_value() if isinstance(value, SecretStr) else value)
 
 
 def _scheme(url: SecretStr) -> str:

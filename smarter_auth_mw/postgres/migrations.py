@@ -18,14 +18,15 @@ import asyncpg
 from alembic import command, context
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from asyncpg.connect_utils import SessionAttribute
 from sqlalchemy import Connection, NullPool, String, func, literal, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from smarter_auth_mw.config.settings import mask_url
 from smarter_auth_mw.errors import NotFoundError, RefusedError, SchemaError
-from smarter_auth_mw.postgres.queries import CONNECT_TIMEOUT_S, SQL, close, connecting, explained, reported
+from smarter_auth_mw.postgres.connections.connector import Connector
+from smarter_auth_mw.postgres.faults import close, explained, reported
+from smarter_auth_mw.postgres.queries import SQL
 
 VERSION_TABLE = "schema_version"
 NATIVE, SMARTER = "native", "smarter"
@@ -177,7 +178,13 @@ async def _alone() -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _engine(url: str) -> AsyncIterator[Any]:
-    engine = create_async_engine("postgresql+asyncpg://", async_creator=lambda: _connect(url), poolclass=NullPool)
+    def connection() -> Any:
+        # No statement has a name, so that migrations run through a transaction pooler too.
+        unnamed: dict[str, Any] = {"prepared_statement_cache_size": 0, "prepared_statement_name_func": lambda: ""}
+        driver: Any = engine.dialect.dbapi
+        return driver.connect(async_creator_fn=lambda: _connect(url), **unnamed)
+
+    engine = create_async_engine("postgresql+asyncpg://", creator=connection, poolclass=NullPool)
     try:
         with reported(mask_url(url)):
             yield engine
@@ -188,8 +195,7 @@ async def _engine(url: str) -> AsyncIterator[Any]:
 
 
 async def _connect(url: str) -> Any:
-    with connecting(mask_url(url)):
-        return await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S, target_session_attrs=SessionAttribute.read_write)
+    return await Connector(url).connect()
 
 
 def _explained(error: DBAPIError, where: str) -> Exception:

@@ -8,13 +8,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
-import asyncpg
-from asyncpg.connect_utils import SessionAttribute
-
 from smarter_auth_mw.cache.listener import Beat
-from smarter_auth_mw.config.settings import mask_url
 from smarter_auth_mw.errors import SchemaError, UnavailableError
-from smarter_auth_mw.postgres.queries import CONNECT_TIMEOUT_S, QUERIES, READ_COMMITTED, close, connecting, reported
+from smarter_auth_mw.postgres.connections.connector import Connector
+from smarter_auth_mw.postgres.connections.sessions import READ_COMMITTED, patience_s, timeouts
+from smarter_auth_mw.postgres.faults import close, explained, reported
+from smarter_auth_mw.postgres.queries import QUERIES
 
 CHANNEL = "smarter_auth"
 MAX_CHANGES = 10_000
@@ -24,15 +23,16 @@ MAX_CHANGES = 10_000
 class PostgresWire:
     """One open connection to the primary."""
 
-    def __init__(self, connection: Any, where: str, timeout_s: float) -> None:
+    def __init__(self, connection: Any, where: str) -> None:
         self._connection = connection
         self._where = where
-        self._timeout_s = timeout_s
 
     async def beat(self, previous: str | None) -> Beat:
         """The heartbeat after the one whose snapshot is given; raises ``UnavailableError`` or ``SchemaError``."""
-        with reported(self._where):
-            found = await self._connection.fetchrow(QUERIES.beat.sql, previous, timeout=self._timeout_s)
+        try:
+            found = await self._connection.fetchrow(QUERIES.beat.sql, previous)
+        except Exception as error:  # Whatever it is: garbage on the wire raises what it likes.
+            raise explained(error, self._where) from None
         if found is None:
             raise SchemaError()
         if found["is_standby"]:
@@ -56,10 +56,10 @@ async def is_heard(url: str, notify: Callable[[str, str], Awaitable[None]], *, t
     Raises ``UnavailableError``.
     """
     channel, heard = f"{CHANNEL}_{uuid4().hex}", asyncio.Event()
-    with connecting(mask_url(url)):
-        connection = await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S, statement_cache_size=0)
+    connector = Connector(url)
+    connection = await connector.connect()
     try:
-        with reported(mask_url(url)):
+        with reported(connector.where):
             await connection.add_listener(channel, lambda *_: heard.set())
         await notify(channel, "")
         async with asyncio.timeout(timeout_s):
@@ -85,21 +85,19 @@ async def open_wire(
 
     ``listens`` is False behind a transaction pooler, where LISTEN would reach somebody else: the heartbeat is left.
     """
-    where = mask_url(url)
-    with connecting(where):
-        connection = await asyncpg.connect(
-            url,
-            timeout=CONNECT_TIMEOUT_S,
-            command_timeout=timeout_s,
-            statement_cache_size=statement_cache_size,
-            target_session_attrs=SessionAttribute.read_write,
-            server_settings={"application_name": "smarter_auth listener"} | (READ_COMMITTED if listens else {}),
-        )
+    connector = Connector(
+        url,
+        application="smarter_auth listener",
+        settings=READ_COMMITTED | timeouts(timeout_s) if listens else None,
+        command_timeout_s=patience_s(timeout_s),
+        statement_cache_size=statement_cache_size,
+    )
+    connection = await connector.connect()
     try:
         if listens:
             # Before the first heartbeat: what is committed between the two is heard twice rather than not at all.
-            with reported(where):
+            with reported(connector.where):
                 await connection.add_listener(CHANNEL, lambda *heard: notified(heard[-1]))
-        yield PostgresWire(connection, where, timeout_s)
+        yield PostgresWire(connection, connector.where)
     finally:
         await close(connection)

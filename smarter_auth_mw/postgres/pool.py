@@ -2,116 +2,306 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import contextvars
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
-import asyncpg
-from asyncpg.connect_utils import SessionAttribute
+from smarter_auth_mw.errors import SchemaError, SmarterAuthError, UnavailableError
+from smarter_auth_mw.postgres.connections.connector import Connector
+from smarter_auth_mw.postgres.connections.sessions import SESSION, patience_s, timeouts
+from smarter_auth_mw.postgres.faults import CLOSE_TIMEOUT_S, FAULTS, AwayError, close, explained, is_said
+from smarter_auth_mw.postgres.queries import QUERIES, SCHEMA
 
-from smarter_auth_mw.config.settings import mask_url
-from smarter_auth_mw.errors import SchemaError
-from smarter_auth_mw.postgres.queries import (
-    CONNECT_TIMEOUT_S,
-    FAULTS,
-    QUERIES,
-    READ_COMMITTED,
-    SCHEMA,
-    close,
-    connecting,
-    explained,
-    reported,
-)
-
-SESSION = {"jit": "off", "plan_cache_mode": "force_generic_plan", "random_page_cost": "1.1"} | READ_COMMITTED
-"""Our statements find their rows by index, and what they read is in memory: compiling them or planning them anew costs
-more than it saves, and so do the scans of whole tables that look cheap where there are a few thousand keys."""
+AWAY_S = 2.0
+"""How long requests wait for a server that has just gone away, as while a pooler restarts; later ones do not wait."""
+RETRY_EVERY_S = 0.05
+MAX_LOSSES = 5
+"""How many connections may be lost under one look-up before it fails; one on which nobody answered counts for most."""
+SHRINK_EVERY_S = 300.0
 
 
 class Pool:
     """Connections to one database, and how it is called in messages.
 
-    ``kept_max`` of them stay in our hands when nobody waits: to take one from asyncpg and to give it back costs half as
-    much as the query. asyncpg itself is to keep none: it would look for lost ones by itself, and log its traceback.
+    No more than ``most`` are open at any time, counting those that are being opened or closed: a connection whose
+    statement took too long keeps its place until the server has cancelled that statement. ``kept`` stay open when
+    nobody needs them. What was begun to be opened is opened, even if the request that wanted it has given up.
     """
 
     def __init__(
-        self, connections: asyncpg.Pool[asyncpg.Record], where: str, query_timeout_s: float, kept_max: int = 0
+        self, connect: Callable[[], Awaitable[Any]], where: str, *, kept: int, most: int, patience_s: float
     ) -> None:
         self.where = where
-        self._connections = connections
-        self._query_timeout_s = query_timeout_s
-        self._kept_max = kept_max
-        self._kept: list[Any] = []
-        self._waiting = 0
+        self._connect = connect
+        self._kept = kept
+        self._most = most
+        self._patience_s = patience_s
+        self._open: set[Any] = set()
+        self._reusable: set[Any] = set()
+        self._idle: list[Any] = []
+        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._opening: set[asyncio.Task[None]] = set()
+        self._closing: set[asyncio.Task[None]] = set()
+        self._count = 0
+        self._spare = 0
+        """How many connections were idle all the time since that was looked at last."""
+        self._shrinking: asyncio.TimerHandle | None = None
+        self._away_since_s: float | None = None
+        self._trouble: SmarterAuthError | None = None
+        self._emptied = asyncio.Event()
+        self._is_closed = False
 
     async def fill(self) -> None:
-        """Open as many as are kept; raises what asyncpg raises."""
-        while len(self._kept) < self._kept_max:
-            self._kept.append(await self._connections.acquire())
+        """Open as many as are kept; raises a SmarterAuthError."""
+        while self._count < self._kept:
+            self._count += 1
+            try:
+                connection = await self._connect()
+            except BaseException:
+                self._count -= 1
+                raise
+            self._put(self._opened(connection))
+        self._shrink()
+
+    async def fetch(self, query: str, *arguments: Any) -> Sequence[Any]:
+        """The rows of a statement that only reads: asked again on another connection where the first one was lost."""
+        losses = 0
+        while True:
+            connection = (None if losses else self._pop()) or await self._fresh()
+            try:
+                rows: Sequence[Any] = await connection.fetch(query, *arguments)
+            except Exception as error:  # Whatever it is: garbage on the wire raises what it likes.
+                self.give_back(connection, error)
+                losses += MAX_LOSSES - 1 if isinstance(error, TimeoutError) else 1
+                if is_said(error) or losses > MAX_LOSSES:
+                    raise explained(error, self.where) from None
+            except BaseException as error:
+                self.give_back(connection, error)
+                raise
+            else:
+                self.give_back(connection)
+                return rows
 
     def acquire(self) -> Loan:
-        """A connection, for as long as the ``async with`` block lasts; its errors are ours."""
-        return Loan(self)
+        """A connection that has just answered, for as long as the ``async with`` block lasts; its errors are ours."""
+        return Loan(self, self._answering)
 
-    async def take(self) -> Any:
-        """A connection, to be given back; a ``Loan`` does both."""
-        while self._kept:
-            connection = self._kept.pop()
-            if not connection.is_closed():
-                return connection
-            await self._connections.release(connection)
-        self._waiting += 1
-        try:
-            return await self._connections.acquire(timeout=self._query_timeout_s)
-        finally:
-            self._waiting -= 1
-
-    async def give_back(self, connection: Any, error: BaseException | None) -> None:
-        """Take a connection back, and whether what was done with it failed."""
-        if isinstance(error, TimeoutError):
-            connection.terminate()  # Or we would wait as long again for a server that is frozen.
-        if error is not None or self._waiting or len(self._kept) >= self._kept_max:
-            await self._connections.release(connection)
+    def give_back(self, connection: Any, error: BaseException | None = None) -> None:
+        """Take a connection back, and what was raised while it was lent."""
+        if (
+            (error is None or is_said(error))
+            and connection in self._reusable
+            and not (connection.is_closed() or connection.is_in_transaction())
+        ):
+            self._put(connection)
         else:
-            self._kept.append(connection)
+            self._retire(connection, error)
 
-    async def expire(self) -> None:
-        """Use none of these connections any more: the next ones find the primary."""
-        await self._connections.expire_connections()
-        await self._release_kept()
+    def expire(self) -> None:
+        """Lend none of these connections again: the next ones find the primary."""
+        self._reusable.clear()
+        while self._idle:
+            self._retire(self._idle.pop())
 
     async def close(self) -> None:
         """Close them all, whatever state they are in, in bounded time."""
-        with reported(self.where):
-            await self._release_kept()
-        await close(self._connections)
+        self._is_closed = True
+        if self._shrinking is not None:
+            self._shrinking.cancel()
+        while self._waiting:
+            self._fail_one(UnavailableError(f"{self.where} is closed."))
+        for task in self._opening:
+            task.cancel()
+        self.expire()
+        if self._count:
+            await asyncio.wait([asyncio.ensure_future(self._emptied.wait())], timeout=CLOSE_TIMEOUT_S)
+        for connection in list(self._open):
+            connection.terminate()
+        await asyncio.gather(*self._opening, *self._closing, return_exceptions=True)
 
     @property
     def sizes(self) -> PoolSizes:
-        idle = self._connections.get_idle_size() + len(self._kept)
-        return PoolSizes(self._connections.get_size() - idle, idle)
+        return PoolSizes(self._count - len(self._idle), len(self._idle))
 
-    async def _release_kept(self) -> None:
-        while self._kept:
-            await self._connections.release(self._kept.pop())
+    def _pop(self) -> Any:
+        """An idle connection that is not known to be lost, or None."""
+        idle = self._idle
+        while idle:
+            connection = idle.pop()
+            if len(idle) < self._spare:
+                self._spare = len(idle)
+            if not connection.is_closed():
+                return connection
+            self._retire(connection)
+        return None
+
+    async def _answering(self) -> Any:
+        connection = self._pop()
+        if connection is not None:
+            try:
+                await connection.execute("SELECT")
+            except Exception as error:
+                self.give_back(connection, error)
+                if is_said(error):
+                    raise
+            except BaseException as error:
+                self.give_back(connection, error)
+                raise
+            else:
+                return connection
+        return await self._fresh()
+
+    async def _fresh(self) -> Any:
+        """A new connection, or one that has just come back sound."""
+        if self._count >= self._most and self._idle:
+            self._retire(self._idle.pop(0))
+        waiter: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        self._open_more()
+        try:
+            async with asyncio.timeout(self._patience_s):
+                return await waiter
+        except TimeoutError:
+            self._leave(waiter)
+            raise self._reason_to_wait() from None
+        except BaseException:
+            self._leave(waiter)
+            raise
+
+    def _leave(self, waiter: asyncio.Future[Any]) -> None:
+        """Wait no longer; what was handed over at this very moment goes to somebody else."""
+        if waiter in self._waiting:
+            self._waiting.remove(waiter)
+        if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+            self._put(waiter.result())
+
+    def _reason_to_wait(self) -> UnavailableError:
+        if self._trouble is not None:
+            return UnavailableError(self._trouble.message, hint=self._trouble.hint)
+        return UnavailableError(
+            f"{self.where}: all {self._most} connections are busy, or take too long to open.",
+            hint="Is the database overloaded, or far away? SMARTER_AUTH_POOL_MAX says how many there may be.",
+        )
+
+    def _put(self, connection: Any) -> None:
+        """Hand the connection to whoever waits longest, or keep it until somebody needs it."""
+        if self._is_closed:
+            self._retire(connection)
+            return
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(connection)
+                return
+        self._idle.append(connection)
+
+    def _open_more(self) -> None:
+        """Open a connection for each who waits, as far as there is room."""
+        while len(self._opening) < len(self._waiting) and self._count < self._most and not self._is_closed:
+            self._count += 1
+            self._start(self._open_one(), self._opening)
+
+    async def _open_one(self) -> None:
+        try:
+            connection = self._opened(await self._connect_patiently())
+        except SmarterAuthError as error:
+            self._trouble = error
+            self._fail_one(error)
+            self._count -= 1
+        except BaseException:
+            self._count -= 1
+            raise
+        else:
+            self._put(connection)
+        finally:
+            self._opening.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+            self._make_room()
+
+    async def _connect_patiently(self) -> Any:
+        """A connection; a server that went away a moment ago is asked again until it has had its time."""
+        while True:
+            try:
+                return await self._connect()
+            except AwayError:
+                now_s = time.monotonic()
+                if self._away_since_s is None:
+                    self._away_since_s = now_s
+                if now_s - self._away_since_s >= AWAY_S:
+                    raise
+                await asyncio.sleep(RETRY_EVERY_S)
+
+    def _opened(self, connection: Any) -> Any:
+        self._away_since_s = self._trouble = None
+        self._open.add(connection)
+        self._reusable.add(connection)
+        return connection
+
+    def _fail_one(self, error: SmarterAuthError) -> None:
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_exception(error)
+                return
+
+    def _retire(self, connection: Any, error: BaseException | None = None) -> None:
+        self._reusable.discard(connection)
+        if connection.is_closed():
+            connection.terminate()  # What is left of it: it may have been lost without anybody noticing.
+            self._forget(connection)
+        else:
+            self._start(self._close_one(connection, error), self._closing)
+
+    async def _close_one(self, connection: Any, error: BaseException | None) -> None:
+        try:
+            await close(connection, error)
+        finally:
+            self._forget(connection)
+
+    def _forget(self, connection: Any) -> None:
+        self._open.discard(connection)
+        self._count -= 1
+        self._make_room()
+
+    def _make_room(self) -> None:
+        if not self._count:
+            self._emptied.set()
+        self._open_more()
+
+    def _start(self, work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> None:
+        # Its own context: it outlives the request that it is begun for.
+        task = asyncio.get_running_loop().create_task(work, context=contextvars.Context())
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    def _shrink(self) -> None:
+        """Close what nobody has needed for a while, but for those that are kept."""
+        for connection in self._idle[: max(0, min(self._spare, self._count - self._kept))]:
+            self._idle.remove(connection)
+            self._retire(connection)
+        self._spare = len(self._idle)
+        self._shrinking = asyncio.get_running_loop().call_later(SHRINK_EVERY_S, self._shrink)
 
 
 class Loan:
     """A connection of the pool's, for one block.
 
-    A class, and its errors told here: generators and a ``reported`` around them cost a tenth of the query.
+    A class, and its errors explained here: generators and a ``reported`` around them cost a tenth of the query.
     """
 
-    __slots__ = ("_connection", "_pool")
+    __slots__ = ("_connection", "_pool", "_take")
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, take: Callable[[], Awaitable[Any]]) -> None:
         self._pool = pool
+        self._take = take
 
     async def __aenter__(self) -> Any:
         try:
-            self._connection = await self._pool.take()
+            self._connection = await self._take()
         except FAULTS as error:
             raise explained(error, self._pool.where) from None
         return self._connection
@@ -119,10 +309,7 @@ class Loan:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            await self._pool.give_back(self._connection, error)
-        except FAULTS as fault:
-            error = fault
+        self._pool.give_back(self._connection, error)
         if isinstance(error, FAULTS):
             raise explained(error, self._pool.where) from None
 
@@ -148,22 +335,16 @@ async def open_pool(
     ``statement_cache_size`` 0 stands for a transaction pooler, which knows neither prepared statements nor our session
     settings. Raises ``UnavailableError`` or ``SchemaError``.
     """
-    connections = await asyncpg.create_pool(
+    connector = Connector(
         url,
-        min_size=0,
-        max_size=pool_max,
-        timeout=CONNECT_TIMEOUT_S,
-        command_timeout=query_timeout_s,
+        settings=SESSION | timeouts(query_timeout_s) if statement_cache_size else None,
+        command_timeout_s=patience_s(query_timeout_s),
         statement_cache_size=statement_cache_size,
-        target_session_attrs=SessionAttribute.read_write,
-        server_settings={"application_name": "smarter_auth"} | (SESSION if statement_cache_size else {}),
-        init=_check_schema,
-        reset=_keep_session,
+        prepare=_check_schema,
     )
-    pool = Pool(connections, mask_url(url), query_timeout_s, pool_min)
+    pool = Pool(connector.connect, connector.where, kept=pool_min, most=pool_max, patience_s=query_timeout_s)
     try:
-        with connecting(pool.where):
-            await pool.fill()
+        await pool.fill()
         yield pool
     finally:
         await pool.close()
@@ -181,7 +362,3 @@ async def _check_schema(connection: Any) -> None:
             f"The database has schema {found['version']:04}, too new for this release, which knows {SCHEMA:04}.",
             hint="Upgrade smarter_auth_mw: pip install -U smarter_auth_mw",
         )
-
-
-async def _keep_session(_: Any) -> None:
-    """Nothing of ours changes a session, so that asyncpg's reset would be a round trip for nothing."""

@@ -140,13 +140,12 @@ class Store:
         return _read_token(Resource("token", digest.hex()), await self._fetch(_READ_TOKEN, digest))
 
     async def _fetch(self, query: str, *arguments: Any) -> Sequence[Any]:
-        async with self._pool.acquire() as connection:
-            rows: Sequence[Any] = await connection.fetch(query, *arguments)
+        rows = await self._pool.fetch(query, *arguments)
         if rows[0]["is_standby"]:
-            await self._pool.expire()
+            self._pool.expire()
             raise UnavailableError(f"{self._pool.where} is read-only: a standby, or a role that may only read.")
         if not self.is_followed(rows[0]["started"]):
-            await self._pool.expire()
+            self._pool.expire()
             raise UnavailableError(f"{self._pool.where} is not the server whose changes are heard.", hint=_TWO_SERVERS)
         return rows
 

@@ -133,7 +133,7 @@ def test_json_counts_in_front_of_the_command_too(run: Commands) -> None:
     [
         ("embedded:relative", 2, "embedded:///DIR"),
         ("mysql://x/y", 2, "postgresql://"),
-        ("postgresql://user:p@ss:word@host:port/db", 3, "postgresql://"),
+        ("postgresql://user:p@ss:word@host:port/db", 2, "%40"),
     ],
 )
 def test_what_is_no_database_url(bare: Commands, url: str, exit_code: int, says: str) -> None:

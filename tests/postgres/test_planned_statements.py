@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from smarter_auth_mw.postgres import migrations
-from smarter_auth_mw.postgres.pool import SESSION
+from smarter_auth_mw.postgres.connections.sessions import SESSION
 from smarter_auth_mw.postgres.queries import QUERIES
 from tests.support.plain_postgres import OWNER, PlainPostgres, installed
 from tests.support.platform import platform_ddl

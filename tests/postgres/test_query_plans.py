@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from smarter_auth_mw.postgres.pool import SESSION
+from smarter_auth_mw.postgres.connections.sessions import SESSION
 from smarter_auth_mw.postgres.queries import QUERIES
 
 # Every hundredth resource has ten keys, the others one or two; a key in ten has a token more than one.

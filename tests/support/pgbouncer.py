@@ -65,9 +65,11 @@ def _running(directory: Path, users: Path, text: str, port: int) -> Iterator[Non
 
 
 @contextmanager
-def pgbouncer(server: PlainPostgres, mode: str, *, size: int = 4, more: str = "") -> Iterator[int]:
+def pgbouncer(
+    server: PlainPostgres, mode: str, *, size: int = 4, more: str = "", port: int | None = None
+) -> Iterator[int]:
     """Its port, for as long as the block lasts; it has at most ``size`` connections to a database."""
-    port = free_port()
+    port = port or free_port()
     with tempfile.TemporaryDirectory(prefix="pgbouncer") as place:
         users = Path(place, "users.txt")
         text = CONFIGURATION.format(server=server.port, port=port, users=users, mode=mode, size=size, more=more)

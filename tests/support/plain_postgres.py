@@ -6,9 +6,11 @@ import atexit
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.util import find_spec
 from itertools import count
@@ -73,6 +75,14 @@ class PlainPostgres:
         self._run("initdb", "-D", self._data, "-U", OWNER, "--auth=scram-sha-256", f"--pwfile={password}", "-E", "UTF8")
         return self
 
+    @property
+    def home(self) -> Path:
+        return self._home
+
+    def configure(self, **settings: str) -> None:
+        """Take these settings too when it is started."""
+        self._settings |= settings
+
     def standby(self) -> PlainPostgres:
         """A standby with all that this one has, which is stopped; it will follow it."""
         one = PlainPostgres(self.programs)
@@ -94,6 +104,22 @@ class PlainPostgres:
     def promote(self) -> None:
         """Make a primary of a standby, and wait until it is one."""
         self._run("pg_ctl", "promote", "-w", "-D", self._data)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Let all of its processes hang: the kernel accepts connections, and nobody answers."""
+        postmaster = int((self._data / "postmaster.pid").read_text().splitlines()[0])
+        os.kill(postmaster, signal.SIGSTOP)
+        children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+        try:
+            for child in children:
+                with suppress(ProcessLookupError):
+                    os.kill(int(child), signal.SIGSTOP)
+            yield
+        finally:
+            for pid in (*map(int, children), postmaster):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
 
     @property
     def is_running(self) -> bool:

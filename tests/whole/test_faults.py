@@ -78,7 +78,7 @@ async def test_database_that_is_gone_at_the_start_is_waited_for(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("smarter_auth_mw.postgres.pool.CONNECT_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("smarter_auth_mw.postgres.connections.connector.CONNECT_TIMEOUT_S", 0.2)
     async with AsyncExitStack() as stack:
         async with GONE[fault](own_server):
             site = await stack.enter_async_context(opening())

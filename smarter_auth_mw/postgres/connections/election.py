@@ -1,0 +1,116 @@
+"""Find the primary among several hosts: all are asked side by side, and the newest timeline decides between two."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from smarter_auth_mw.config.database_urls import Host
+from smarter_auth_mw.errors import SmarterAuthError, UnavailableError
+from smarter_auth_mw.log import Event, log
+from smarter_auth_mw.postgres.faults import explained
+from smarter_auth_mw.postgres.queries import QUERIES
+
+GRACE_S = 1.0
+"""How long the other hosts may still take once one has answered as a primary: another one may have been promoted."""
+HEAD_START_S = 0.5
+"""How long the host that was the primary last is asked alone."""
+
+Open = Callable[[Host], Awaitable[Any]]
+Asked = asyncio.Task["Candidate"]
+
+_primaries: dict[Sequence[Host], Host] = {}
+"""Which of the hosts was the primary last: a place to begin, and no more."""
+
+
+class Candidate(NamedTuple):
+    """A host that answered: whether as a primary, of which system, and on which timeline."""
+
+    host: Host
+    connection: Any
+    is_primary: bool
+    system: str
+    timeline: int
+
+
+async def elect(hosts: Sequence[Host], open_host: Open, where: str) -> Any:
+    """A connection to the primary among the hosts; raises UnavailableError with what became of each of them."""
+    last = _primaries.get(hosts)
+    asked: dict[Host, Asked] = {}
+    chosen: Candidate | None = None
+    try:
+        if last is not None:
+            asked[last] = asyncio.create_task(_ask(last, open_host))
+            await asyncio.wait(asked.values(), timeout=HEAD_START_S)
+        if not any(map(_is_primary, asked.values())):
+            asked |= {host: asyncio.create_task(_ask(host, open_host)) for host in hosts if host not in asked}
+            await _answers(asked.values())
+        chosen = _choose({host: asked[host] for host in hosts if host in asked}, where)
+    finally:
+        await _dismiss(asked.values(), chosen)
+    if last != chosen.host:
+        _primaries[hosts] = chosen.host
+        changed: Event = "server.found" if last is None else "server.changed"
+        log(changed, "%s is the primary of %s, on timeline %d", chosen.host, where, chosen.timeline)
+    return chosen.connection
+
+
+async def _ask(host: Host, open_host: Open) -> Candidate:
+    connection = await open_host(host)
+    try:
+        found = await QUERIES.find_timeline(connection)
+    except BaseException as error:
+        connection.terminate()
+        if isinstance(error, Exception):
+            raise explained(error, str(host)) from None
+        raise
+    return Candidate(host, connection, not found["is_read_only"], found["system"], found["timeline"])
+
+
+async def _answers(asked: Iterable[Asked]) -> None:
+    """Wait until every host has answered, or has had its grace after one has answered as a primary."""
+    waiting = set(asked)
+    while waiting and not any(map(_is_primary, asked)):
+        _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    if waiting:
+        await asyncio.wait(waiting, timeout=GRACE_S)
+
+
+def _choose(asked: Mapping[Host, Asked], where: str) -> Candidate:
+    """The primary on the newest timeline; of two on the same one, that which is named first."""
+    primaries = [task.result() for task in asked.values() if _is_primary(task)]
+    if not primaries:
+        told = "; ".join(_said(host, task) for host, task in asked.items())
+        raise UnavailableError(
+            f"None of the hosts of {where} is the primary: {told}.",
+            hint="Wait for the failover, or name the primary too.",
+        )
+    chosen = max(primaries, key=lambda one: (one.system == primaries[0].system, one.timeline))
+    for one in primaries:
+        if one is not chosen:
+            log("server.deposed", "%s says that it is a primary, on timeline %d: not followed", one.host, one.timeline)
+    for host, task in asked.items():
+        if not task.done():
+            log("server.silent", "%s did not answer, and %s is the primary", host, chosen.host)
+    return chosen
+
+
+async def _dismiss(asked: Iterable[Asked], chosen: Candidate | None) -> None:
+    """Let go of the hosts that are still asked, and of every connection but the chosen one."""
+    for task in asked:
+        task.cancel()
+    for found in await asyncio.gather(*asked, return_exceptions=True):
+        if isinstance(found, Candidate) and found is not chosen:
+            found.connection.terminate()
+
+
+def _is_primary(task: Asked) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is None and task.result().is_primary
+
+
+def _said(host: Host, task: Asked) -> str:
+    error = None if not task.done() else task.exception()
+    if isinstance(error, SmarterAuthError):
+        return error.message.removesuffix(".")
+    return f"{host} is read-only"

@@ -1,0 +1,192 @@
+"""What PostgreSQL and the network raise, as errors that people can act on."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import asyncpg
+
+from smarter_auth_mw.errors import ConflictError, RefusedError, SchemaError, SmarterAuthError, UnavailableError
+
+CLOSE_TIMEOUT_S = 5.0
+CANCEL_TIMEOUT_S = 1.0
+"""How long to wait until a statement is cancelled that was not answered in time."""
+
+FAULTS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+"""What the database and the network raise."""
+_LAST_WORDS = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.IdleSessionTimeoutError,
+)
+"""What a server says when it ends a connection."""
+
+
+class AwayError(UnavailableError):
+    """The server is not there, as while it is restarted."""
+
+
+_POOLER = "Behind a pooler, set SMARTER_AUTH_STATEMENT_CACHE_SIZE=0, and SMARTER_AUTH_LISTEN_URL to the primary itself."
+_MEANINGS: tuple[tuple[tuple[type[BaseException], ...], type[SmarterAuthError], str, str], ...] = (
+    (
+        (
+            asyncpg.InvalidSchemaNameError,
+            asyncpg.UndefinedTableError,
+            asyncpg.UndefinedColumnError,
+            asyncpg.UndefinedFunctionError,
+        ),
+        SchemaError,
+        "{where} has no schema that this release works on",
+        SchemaError.default_hint,
+    ),
+    (
+        (asyncpg.InvalidAuthorizationSpecificationError,),
+        UnavailableError,
+        "{where} refused the log-in",
+        "Check user and password in SMARTER_AUTH_DATABASE_URL, and the server's pg_hba.conf.",
+    ),
+    (
+        (asyncpg.InvalidCatalogNameError,),
+        UnavailableError,
+        "{where} is not there",
+        "Create the database, or name another one in SMARTER_AUTH_DATABASE_URL.",
+    ),
+    (
+        (asyncpg.InsufficientPrivilegeError,),
+        UnavailableError,
+        "{where} does not let this role do that",
+        "Run, as the owner of the schema: smarter-auth db migrate --runtime-role ROLE",
+    ),
+    (
+        (asyncpg.TooManyConnectionsError,),
+        UnavailableError,
+        "{where} has no connection left",
+        "Lower SMARTER_AUTH_POOL_MAX, or raise the server's max_connections.",
+    ),
+    (
+        (asyncpg.CannotConnectNowError, asyncpg.AdminShutdownError, asyncpg.CrashShutdownError),
+        AwayError,
+        "{where} is starting up or shutting down",
+        "Try again in a moment.",
+    ),
+    (
+        (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError, asyncpg.ProtocolViolationError),
+        UnavailableError,
+        "{where} does not keep our session",
+        _POOLER,
+    ),
+    (
+        (asyncpg.ReadOnlySQLTransactionError,),
+        UnavailableError,
+        "{where} is read-only: a standby, or a role or database with default_transaction_read_only",
+        "Name the primary in SMARTER_AUTH_DATABASE_URL.",
+    ),
+    (
+        (asyncpg.LockNotAvailableError,),
+        UnavailableError,
+        "{where} has a table locked by somebody else, and nothing was done",
+        "Try again. Who holds the lock: SELECT pid, query FROM pg_stat_activity WHERE state <> 'idle'",
+    ),
+    (
+        (asyncpg.SerializationError, asyncpg.DeadlockDetectedError),
+        UnavailableError,
+        "{where} was changed by somebody else at the same moment, and nothing was done",
+        "Try again.",
+    ),
+    ((asyncpg.UniqueViolationError,), ConflictError, "It exists already", ""),
+    (
+        (asyncpg.IntegrityConstraintViolationError, asyncpg.ObjectInUseError),
+        RefusedError,
+        "The database refused it",
+        "",
+    ),
+    (
+        (TimeoutError, asyncpg.QueryCanceledError),
+        UnavailableError,
+        "{where} did not answer in time",
+        "Is it overloaded, or the network cut? SMARTER_AUTH_QUERY_TIMEOUT_S says how long we wait.",
+    ),
+    (
+        (ssl.SSLCertVerificationError,),
+        UnavailableError,
+        "{where} has a certificate that is not trusted",
+        "Name its authority in the URL: sslrootcert=FILE, or sslrootcert=system. channel_binding=require and"
+        " sslmode=verify-full have it verified; sslmode=require alone encrypts, and verifies nothing.",
+    ),
+    (
+        (ssl.SSLError,),
+        UnavailableError,
+        "{where} does not agree on TLS",
+        "Does the port speak PostgreSQL's TLS? sslmode in the URL says what is asked for.",
+    ),
+    (
+        (socket.gaierror,),
+        UnavailableError,
+        "{where} has a host that cannot be found",
+        "Is its name right in SMARTER_AUTH_DATABASE_URL?",
+    ),
+    (
+        (PermissionError,),
+        UnavailableError,
+        "{where} may not be opened by this user",
+        "Let this user enter the socket's directory and write to the socket, or name a host.",
+    ),
+    (
+        (OSError, asyncpg.PostgresConnectionError),
+        AwayError,
+        "{where} cannot be reached",
+        "Is PostgreSQL running there, and SMARTER_AUTH_DATABASE_URL right?",
+    ),
+    ((asyncpg.PostgresError, asyncpg.InterfaceError), UnavailableError, "{where} failed", ""),
+)
+
+
+@contextmanager
+def reported(where: str) -> Iterator[None]:
+    """Turn whatever the database or the network raises into an error that says what to do.
+
+    ``where`` names the database without its password. The original is not chained: its text may hold a part of the URL
+    or of a row.
+    """
+    try:
+        yield
+    except FAULTS as error:
+        raise explained(error, where) from None
+
+
+async def close(connection: Any, error: BaseException | None = None) -> None:
+    """Close a connection in bounded time; what still runs on it is cancelled, and that is waited for."""
+    is_silent = isinstance(error, TimeoutError)
+    try:
+        async with asyncio.timeout(CANCEL_TIMEOUT_S if is_silent else CLOSE_TIMEOUT_S):
+            await connection.close()
+    except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        connection.terminate()
+
+
+def is_said(error: BaseException) -> bool:
+    """Whether it is the server's answer to a statement; everything else says that the connection is lost."""
+    return isinstance(error, asyncpg.PostgresError) and not isinstance(error, _LAST_WORDS)
+
+
+def explained(error: BaseException, where: str) -> SmarterAuthError:
+    """What an error of asyncpg or of the network means."""
+    for types, meaning, sentence, hint in _MEANINGS:
+        if isinstance(error, types):
+            message, said = sentence.format(where=where), _said(error)
+            told = hint if hint is _POOLER else getattr(error, "hint", None) or hint  # asyncpg's names none of ours.
+            return meaning(f"{message}: {said}" if said else f"{message}.", hint=told)
+    return UnavailableError(f"{where} failed: {type(error).__name__}.")
+
+
+def _said(error: BaseException) -> str:
+    """The words of the server or of the network. Those of a parser are left out: they quote what they stumbled over."""
+    if isinstance(error, asyncpg.PostgresError):
+        return str(error.args[0]) if error.args else ""  # Without its DETAIL, which quotes rows.
+    return str(error) if isinstance(error, OSError) else ""
