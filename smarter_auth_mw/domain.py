@@ -217,6 +217,7 @@ class Key:
     is_platforms: bool = False
     tokens: tuple[KeyToken, ...] = ()
     bindings: tuple[Resource, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def token_keys(self) -> tuple[str, ...]:

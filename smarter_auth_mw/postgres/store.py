@@ -17,6 +17,7 @@ from smarter_auth_mw.errors import InvalidReferenceError, RefusedError, Unavaila
 from smarter_auth_mw.observers.audit import RequestEvent
 from smarter_auth_mw.observers.usage import Batch
 from smarter_auth_mw.postgres import privileges
+from smarter_auth_mw.postgres.lists import Lists
 from smarter_auth_mw.postgres.pool import Pool, PoolSizes
 from smarter_auth_mw.postgres.queries import QUERIES
 from smarter_auth_mw.postgres.reports import Reports
@@ -218,6 +219,17 @@ class Store:
         """What operators ask about the audit and usage."""
         async with self._pool.acquire() as connection, connection.transaction(isolation="read_committed"):
             yield Reports(connection)
+
+    @asynccontextmanager
+    async def lists(self) -> AsyncIterator[Lists]:
+        """Pages of keys, resources and the audit, in one transaction that only reads."""
+        async with (
+            self._pool.acquire() as connection,
+            connection.transaction(isolation="read_committed", readonly=True),
+        ):
+            lists = Lists(connection)
+            await lists.plan_by_index()
+            yield lists
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Records]:

@@ -32,11 +32,11 @@ class Records:
     async def resource(self, resource: Resource, *, lock: bool = False) -> RegisteredResource | None:
         """The resource of that look-up, whatever its spelling; locked, nobody binds or changes it meanwhile."""
         look_up = QUERIES.lock_resource if lock else QUERIES.find_resource_id
-        resource_id = await look_up(self._connection, **_by_lookup(resource))
+        resource_id = await look_up(self._connection, **by_lookup(resource))
         found = [] if resource_id is None else await self._resources([resource_id])
         own = found[0] if found else None
-        row = await QUERIES.find_platform_resource(self._connection, **_by_lookup(resource))
-        return own if row is None else _platforms(own, resource.kind, row, await self._keys(row["key_ids"]))
+        row = await QUERIES.find_platform_resource(self._connection, **by_lookup(resource))
+        return own if row is None else platforms_resource(own, resource.kind, row, await self._keys(row["key_ids"]))
 
     async def resources(self, kind: str | None = None) -> list[RegisteredResource]:
         """All resources, or those of one kind; of an attached platform's those that are protected."""
@@ -47,7 +47,7 @@ class Records:
         for row in rows:
             bound = [keys[key_id] for key_id in row["key_ids"] if key_id in keys]
             resource = Resource(row["kind"], row["ref"])
-            known[resource] = _platforms(known.get(resource), resource.kind, row, bound)
+            known[resource] = platforms_resource(known.get(resource), resource.kind, row, bound)
         return list(known.values())
 
     async def is_platforms(self, kind: str) -> bool:
@@ -93,7 +93,7 @@ class Records:
         """Write what may change: name, account, domain, on_error."""
         await QUERIES.update_resource(
             self._connection,
-            **_by_lookup(changed.resource),
+            **by_lookup(changed.resource),
             name=changed.name,
             account=changed.account,
             domain=changed.domain,
@@ -102,16 +102,16 @@ class Records:
 
     async def declare(self, resource: Resource) -> None:
         """Protect it, bound or not."""
-        await QUERIES.declare_protected(self._connection, **_by_lookup(resource))
+        await QUERIES.declare_protected(self._connection, **by_lookup(resource))
 
     async def release(self, resource: Resource, actor: str, reason: str) -> None:
         """Open the latch, together with its audit row; the database refuses while there are bindings."""
-        await QUERIES.release(self._connection, **_by_lookup(resource), actor=actor, reason=reason)
-        await QUERIES.release_platform(self._connection, **_by_lookup(resource), actor=actor, reason=reason)
+        await QUERIES.release(self._connection, **by_lookup(resource), actor=actor, reason=reason)
+        await QUERIES.release_platform(self._connection, **by_lookup(resource), actor=actor, reason=reason)
 
     async def delete_resource(self, resource: Resource) -> None:
         """Forget it; the database refuses while it is protected."""
-        await QUERIES.delete_resource(self._connection, **_by_lookup(resource))
+        await QUERIES.delete_resource(self._connection, **by_lookup(resource))
 
     async def key(self, key_id: UUID, *, lock: bool = False) -> Key | None:
         """The key; locked, nobody changes it meanwhile."""
@@ -168,13 +168,13 @@ class Records:
     async def add_binding(self, resource: Resource, key: Key) -> bool:
         """Bind; False where it is bound already."""
         added = await QUERIES.insert_binding(
-            self._connection, **_by_lookup(resource), key_id=key.key_id, account=key.account
+            self._connection, **by_lookup(resource), key_id=key.key_id, account=key.account
         )
         return added is not None
 
     async def delete_binding(self, resource: Resource, key_id: UUID) -> None:
         """Unbind; the latch stays as it is."""
-        await QUERIES.delete_binding(self._connection, **_by_lookup(resource), key_id=key_id)
+        await QUERIES.delete_binding(self._connection, **by_lookup(resource), key_id=key_id)
 
     async def transaction_id(self) -> int:
         """By which this transaction is known to those who hear of its changes."""
@@ -187,27 +187,28 @@ class Records:
 
     async def resource_id(self, resource: Resource) -> list[int]:
         """The resource, or nothing."""
-        found = await QUERIES.find_resource_id(self._connection, **_by_lookup(resource))
+        found = await QUERIES.find_resource_id(self._connection, **by_lookup(resource))
         return [] if found is None else [found]
 
     async def resources_by_id(self, ids: Sequence[int]) -> dict[int, RegisteredResource]:
         """Resources without their keys."""
         found = QUERIES.find_resources(self._connection, ids=list(ids))
-        return {row["id"]: _resource(row, {}) async for row in found}
+        return {row["id"]: resource_of(row, {}) async for row in found}
 
     async def key_ids(self, *, name: str | None = None, token_key: str | None = None) -> list[UUID]:
         """Keys that are not revoked, in the order in which they were made."""
         return list(await QUERIES.find_living_key_ids(self._connection, name=name, token_key=token_key))
 
-    async def keys_by_id(self, key_ids: Sequence[UUID]) -> dict[UUID, Key]:
-        return {key.key_id: key for key in await self._keys(list(key_ids))}
+    async def keys_by_id(self, key_ids: Sequence[UUID], most: int | None = None) -> dict[UUID, Key]:
+        """Keys, each with at most so many of its bindings."""
+        return {key.key_id: key for key in await self._keys(list(key_ids), most)}
 
     async def binding_ids(
         self, kind: str, *, resource: Resource | None = None, key_id: UUID | None = None
     ) -> list[int]:
         """Bindings of resources of the kind, of one of them, or of one key, in the order in which they were made."""
         if resource is not None:
-            found = await QUERIES.find_binding_ids_of_resource(self._connection, **_by_lookup(resource))
+            found = await QUERIES.find_binding_ids_of_resource(self._connection, **by_lookup(resource))
         elif key_id is not None:
             found = await QUERIES.find_binding_ids_of_key(self._connection, kind=kind, key_id=key_id)
         else:
@@ -216,7 +217,7 @@ class Records:
 
     async def binding(self, resource: Resource, key_id: UUID) -> RegisteredBinding | None:
         """The binding of the key to the resource."""
-        binding_id = await QUERIES.find_binding_id(self._connection, **_by_lookup(resource), key_id=key_id)
+        binding_id = await QUERIES.find_binding_id(self._connection, **by_lookup(resource), key_id=key_id)
         found = [] if binding_id is None else await self.bindings(resource.kind, [binding_id])
         return found[0] if found else None
 
@@ -281,15 +282,15 @@ class Records:
         for key in keys:
             for resource in key.bindings:
                 by_resource.setdefault(resource, []).append(key)
-        return [_resource(row, by_resource) async for row in found]
+        return [resource_of(row, by_resource) async for row in found]
 
-    async def _keys(self, key_ids: list[UUID]) -> list[Key]:
+    async def _keys(self, key_ids: list[UUID], most: int | None = None) -> list[Key]:
         tokens: dict[UUID, list[KeyToken]] = {}
         async for row in QUERIES.find_tokens(self._connection, key_ids=key_ids):
             values = dict(row)
             tokens.setdefault(values.pop("key_id"), []).append(KeyToken(**values))
-        found = QUERIES.find_keys(self._connection, key_ids=key_ids)
-        return [_key(row, tokens.get(row["key_id"], ())) async for row in found]
+        found = QUERIES.find_keys(self._connection, key_ids=key_ids, most=most)
+        return [key_of(row, tokens.get(row["key_id"], ())) async for row in found]
 
 
 def _told(about: Key | RegisteredResource) -> str:
@@ -301,7 +302,7 @@ def _told(about: Key | RegisteredResource) -> str:
     return json.dumps({name: getattr(about, name) for name in names}, default=datetime.isoformat)
 
 
-def _by_lookup(resource: Resource) -> dict[str, str]:
+def by_lookup(resource: Resource) -> dict[str, str]:
     return {"kind": resource.kind, "lookup": resource.lookup_ref}
 
 
@@ -309,7 +310,7 @@ async def _column(rows: Any) -> list[Any]:
     return [row[0] async for row in rows]
 
 
-def _resource(row: Any, keys: Mapping[Resource, list[Key]]) -> RegisteredResource:
+def resource_of(row: Any, keys: Mapping[Resource, Sequence[Key]]) -> RegisteredResource:
     resource = Resource(row["kind"], row["ref"])
     return RegisteredResource(
         resource,
@@ -324,7 +325,7 @@ def _resource(row: Any, keys: Mapping[Resource, list[Key]]) -> RegisteredResourc
     )
 
 
-def _platforms(own: RegisteredResource | None, kind: str, row: Any, keys: Sequence[Key]) -> RegisteredResource:
+def platforms_resource(own: RegisteredResource | None, kind: str, row: Any, keys: Sequence[Key]) -> RegisteredResource:
     """A resource of an attached platform, with what we know of it besides."""
     if own is None:
         never = datetime.fromtimestamp(0, UTC)
@@ -341,7 +342,8 @@ def _platforms(own: RegisteredResource | None, kind: str, row: Any, keys: Sequen
     )
 
 
-def _key(row: Any, tokens: Sequence[KeyToken]) -> Key:
+def key_of(row: Any, tokens: Sequence[KeyToken]) -> Key:
     values = dict(row)
     values["bindings"] = tuple(Resource(*bound.split(":", 1)) for bound in values["bindings"])
+    values["labels"] = dict(label.split("=", 1) for label in values["labels"])
     return Key(**values, tokens=tuple(tokens))

@@ -309,16 +309,20 @@ SELECT key_id FROM smarter_auth.platform_keys(NULL);
 -- name: list_bound_key_ids(resource_ids)
 SELECT DISTINCT key_id FROM smarter_auth.binding WHERE resource_id = ANY (:resource_ids);
 
--- name: find_keys(key_ids)
--- Keys as people administer them, with what they are bound to.
+-- name: find_keys(key_ids, most)
+-- Keys as people administer them, with their labels, and with what they are bound to: at most so many resources.
 SELECT key_id, account, name, description, is_active, expires_at, revoked_at, created_at, updated_at,
-       ARRAY(SELECT kind || ':' || ref FROM smarter_auth.binding JOIN smarter_auth.resource ON resource.id = resource_id
-              WHERE binding.key_id = key.key_id ORDER BY kind, ref)
-         AS bindings, false AS is_platforms
+       ARRAY(SELECT kind || ':' || ref
+               FROM (SELECT resource_id FROM smarter_auth.binding WHERE binding.key_id = key.key_id
+                      ORDER BY resource_id LIMIT :most::bigint) AS bound
+               JOIN smarter_auth.resource ON resource.id = resource_id ORDER BY kind, ref) AS bindings,
+       ARRAY(SELECT label.name || '=' || value FROM smarter_auth.key_label AS label
+              WHERE label.key_id = key.key_id ORDER BY label.name) AS labels,
+       false AS is_platforms
   FROM smarter_auth.key
  WHERE key_id = ANY (:key_ids)
  UNION ALL
-SELECT key_id, account, name, description, is_active, expires_at, NULL, created_at, updated_at, bindings, true
+SELECT key_id, account, name, description, is_active, expires_at, NULL, created_at, updated_at, bindings, '{}', true
   FROM smarter_auth.platform_keys(:key_ids)
  ORDER BY account, name, created_at;
 

@@ -1,0 +1,133 @@
+"""Lists of the audit's events, in order of time or the newest one first."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
+
+from smarter_auth_mw.decision import Reason
+from smarter_auth_mw.management.listings.cursors import CursorError
+from smarter_auth_mw.management.listings.filters import AuditFilters
+from smarter_auth_mw.management.listings.pages import EARLIEST, LATEST, Slice, by_lookup, cut, moment
+from smarter_auth_mw.postgres.lists import Lists, event_of
+from smarter_auth_mw.postgres.reports import AuditEvent
+
+Order = Literal["oldest", "newest"]
+"""Which event comes first."""
+LAST_ID = 2**63 - 1
+
+
+class AuditPlace(NamedTuple):
+    """A place in a list of events."""
+
+    at: datetime
+    id: int
+
+    @property
+    def parts(self) -> Sequence[Any]:
+        return self.at.isoformat(), self.id
+
+    @classmethod
+    def of_parts(cls, parts: Sequence[Any]) -> AuditPlace:
+        """Read what ``parts`` gave; raises CursorError."""
+        try:
+            place = cls(datetime.fromisoformat(parts[0]), parts[1])
+        except (TypeError, ValueError):
+            raise CursorError() from None
+        if type(place.id) is not int or abs(place.id) > LAST_ID or place.at.tzinfo is None:
+            raise CursorError()
+        return place
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> AuditPlace:
+        return cls(row["at"], row["id"])
+
+
+class AuditList:
+    """The events of an account, or of all; one account sees nothing of another one's keys."""
+
+    place_type = AuditPlace
+
+    def __init__(
+        self, filters: AuditFilters, account: str | None, now: datetime, order: Order, *, is_scoped: bool
+    ) -> None:
+        self.filters = (filters, order)
+        self._asked = filters
+        self._account = account
+        self._since = EARLIEST if filters.since is None else moment(filters.since, now)
+        self._until = LATEST if filters.until is None else moment(filters.until, now)
+        self._is_newest_first = order == "newest"
+        self._is_scoped = is_scoped
+
+    def begins(self) -> AuditPlace:
+        return AuditPlace(self._until, -1) if self._is_newest_first else AuditPlace(self._since, -1)
+
+    async def read(self, lists: Lists, place: AuditPlace, limit: int) -> Slice[AuditEvent]:
+        rows, end = cut(await lists.audit(self._arguments(place, limit + 1)), limit, AuditPlace.of_row)
+        events = [event_of(row) for row in rows]
+        return Slice(await self._masked(lists, events) if self._is_scoped else events, end)
+
+    async def _masked(self, lists: Lists, events: list[AuditEvent]) -> list[AuditEvent]:
+        """Leave out of the events what they tell of another account's keys, also by being found at all."""
+        accounts = await lists.accounts_of_keys(list({event.key_id for event in events if event.key_id}))
+        own = {None, *(key_id for key_id, account in accounts.items() if account == self._account)}
+        shown = [event if event.key_id in own else masked(event) for event in events]
+        return [
+            event
+            for event in shown
+            if self._asked.key_id in (None, event.key_id) and self._asked.reason in (None, event.reason)
+        ]
+
+    def _arguments(self, place: AuditPlace, most: int) -> dict[str, Any]:
+        asked = self._asked
+        return {
+            "driver": f"{'-' if self._is_newest_first else ''}{_driver(asked, self._account)}",
+            "after_time": place.at,
+            "after_id": place.id,
+            "end_time": self._since if self._is_newest_first else self._until,
+            "account": self._account,
+            **by_lookup(asked.resource),
+            "key_id": asked.key_id,
+            "actor": asked.actor,
+            "action": None if asked.action is None else _like(asked.action),
+            "reason": asked.reason,
+            "is_act": _is_of_people(asked),
+            "most": most,
+        }
+
+
+def masked(event: AuditEvent) -> AuditEvent:
+    """Tell of a request with another account's key what is told of one with an unknown token."""
+    status = (event.after or {}).get("status")
+    reason = Reason.UNKNOWN_TOKEN.value if event.reason else ""
+    return replace(event, key_id=None, reason=reason, before=None, after=None if status is None else {"status": status})
+
+
+_DRIVERS: Sequence[tuple[str, str, Callable[[AuditFilters, str | None], object]]] = (
+    ("key", "acts on key", lambda filters, _: filters.key_id),
+    ("resource", "acts of resource", lambda filters, _: filters.resource),
+    ("", "acts by actor", lambda filters, _: filters.actor),
+    ("account", "acts of account", lambda _, account: account),
+    ("time", "acts", lambda *_: True),
+)
+"""The first one whose filter is given drives the list: of all events, or of what people did."""
+
+
+def _driver(filters: AuditFilters, account: str | None) -> str:
+    is_act = _is_of_people(filters)
+    drivers = ((acts if is_act else every, is_given) for every, acts, is_given in _DRIVERS)
+    return next(driver for driver, is_given in drivers if driver and is_given(filters, account))
+
+
+def _is_of_people(filters: AuditFilters) -> bool:
+    """Whether only acts can match: the action that is asked for is none of a request."""
+    begins = (filters.action or "*").partition("*")[0]
+    return filters.acts or not ("request.".startswith(begins) or begins.startswith("request."))
+
+
+def _like(action: str) -> str:
+    """Write an action, or the beginning of one with a ``*``, as a pattern of LIKE."""
+    return re.sub(r"([\\%_])", r"\\\1", action).replace("*", "%")

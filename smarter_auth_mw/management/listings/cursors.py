@@ -1,0 +1,47 @@
+"""Cursors: where a list goes on. Each holds the place of the last row that was looked at, and a hash of the filters.
+
+A cursor grants nothing: filters and scope are asked for again with every page, and a place in the list is all it says.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Any
+
+from smarter_auth_mw.errors import UsageError
+
+MAX_CURSOR = 8_192
+
+
+class CursorError(UsageError):
+    """This cursor belongs to another list."""
+
+    code = "cursor"
+    default_hint = "Ask for the first page again, without a cursor."
+
+
+def encode(filters: object, place: Sequence[Any]) -> str:
+    """Write a place of the list that these filters make."""
+    text = json.dumps([_hash(filters), *place], separators=(",", ":"))
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def decode(filters: object, cursor: str, length: int) -> list[Any]:
+    """Read the place, which has this many parts; raises CursorError for whatever ``encode`` did not make of them."""
+    try:
+        if len(cursor) > MAX_CURSOR:
+            raise CursorError()
+        found = json.loads(base64.urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4)))
+    except (UnicodeError, binascii.Error, ValueError, RecursionError):
+        raise CursorError() from None
+    if not isinstance(found, list) or len(found) != length + 1 or found[0] != _hash(filters):
+        raise CursorError()
+    return found[1:]
+
+
+def _hash(filters: object) -> str:
+    return blake2b(repr(filters).encode("utf-8", "surrogatepass"), digest_size=9).hexdigest()

@@ -1,0 +1,142 @@
+"""Lists of keys, resources and the audit: in pages, filtered, and of one account or of all.
+
+``Listings`` reads what the write side of this room writes. ``scope`` is the one place where an account limits what is
+seen: None sees everything, an account's name only what belongs to that account. The rest is not found, like what does
+not exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
+from typing import Protocol, TypeVar
+
+from smarter_auth_mw.domain import Key, RegisteredResource
+from smarter_auth_mw.errors import UsageError
+from smarter_auth_mw.management.listings import cursors
+from smarter_auth_mw.management.listings.audit import AuditList, Order
+from smarter_auth_mw.management.listings.filters import MAX_PAGE, PAGE, AuditFilters, KeyFilters, Page, ResourceFilters
+from smarter_auth_mw.management.listings.keys import KeyList, arguments
+from smarter_auth_mw.management.listings.pages import Listing
+from smarter_auth_mw.management.listings.resources import ResourceList
+from smarter_auth_mw.postgres.lists import Lists
+from smarter_auth_mw.postgres.reports import AuditEvent
+
+Item = TypeVar("Item")
+
+STREAMED = 500
+"""How many items of a list are in memory at once while all of it is read."""
+ALL_KEYS, ALL_RESOURCES, ALL_EVENTS = KeyFilters(), ResourceFilters(), AuditFilters()
+
+
+class Readable(Protocol):
+    """Where lists are read: a store."""
+
+    def lists(self) -> AbstractAsyncContextManager[Lists]: ...
+
+
+class Listings:
+    """Pages of lists, each read in one transaction. Raises ``UsageError``, ``UnavailableError`` and ``SchemaError``.
+
+    ``limit`` is the most items of a page, and ``cursor`` the ``next`` of the page before, with the same filters.
+    ``inner``: of the lists inside an item at most so many entries are loaded, and one more to show that there are more.
+    """
+
+    def __init__(
+        self,
+        store: Readable,
+        *,
+        scope: str | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._store = store
+        self._scope = scope
+        self._clock = clock
+
+    async def keys(
+        self,
+        filters: KeyFilters = ALL_KEYS,
+        *,
+        limit: int = PAGE,
+        cursor: str | None = None,
+        inner: int | None = None,
+    ) -> Page[Key]:
+        """Return a page of keys."""
+        account = self._account(filters.account)
+        return await self._page(KeyList(filters, account, self._clock(), inner), filters.account, limit, cursor)
+
+    def every_key(self, filters: KeyFilters = ALL_KEYS) -> AsyncGenerator[Key]:
+        """Go through all keys, page by page."""
+        return _every(lambda cursor: self.keys(filters, limit=STREAMED, cursor=cursor))
+
+    async def count_keys(self, filters: KeyFilters = ALL_KEYS, *, most: int = 101) -> int:
+        """Count keys of ours up to ``most``, among the candidates of one page: a figure for an overview, no total."""
+        if self._is_foreign(filters.account):
+            return 0
+        now = self._clock()
+        place = KeyList(filters, None, now).begins()
+        asked = arguments(filters, self._account(filters.account), place, now, most)
+        async with self._store.lists() as lists:
+            return len((await lists.keys(asked)).rows)
+
+    async def resources(
+        self,
+        filters: ResourceFilters = ALL_RESOURCES,
+        *,
+        limit: int = PAGE,
+        cursor: str | None = None,
+        inner: int | None = None,
+    ) -> Page[RegisteredResource]:
+        """Return a page of resources; of an attached platform's those that are protected."""
+        account = self._account(filters.account)
+        return await self._page(ResourceList(filters, account, inner), filters.account, limit, cursor)
+
+    def every_resource(self, filters: ResourceFilters = ALL_RESOURCES) -> AsyncGenerator[RegisteredResource]:
+        """Go through all resources, page by page."""
+        return _every(lambda cursor: self.resources(filters, limit=STREAMED, cursor=cursor))
+
+    async def audit(
+        self,
+        filters: AuditFilters = ALL_EVENTS,
+        *,
+        order: Order = "newest",
+        limit: int = PAGE,
+        cursor: str | None = None,
+    ) -> Page[AuditEvent]:
+        """Return a page of the audit, sorted by the time of the events."""
+        is_scoped, account = self._scope is not None, self._account(filters.account)
+        listing = AuditList(filters, account, self._clock(), order, is_scoped=is_scoped)
+        return await self._page(listing, filters.account, limit, cursor)
+
+    def every_event(self, filters: AuditFilters = ALL_EVENTS, *, order: Order = "oldest") -> AsyncGenerator[AuditEvent]:
+        """Go through all events, page by page."""
+        return _every(lambda cursor: self.audit(filters, order=order, limit=STREAMED, cursor=cursor))
+
+    async def _page(self, listing: Listing[Item], account: str | None, limit: int, cursor: str | None) -> Page[Item]:
+        if not 1 <= limit <= MAX_PAGE:
+            raise UsageError(f"A page has 1 to {MAX_PAGE} items, not {limit}.")
+        if self._is_foreign(account):
+            return Page(())
+        place = listing.begins()
+        if cursor is not None:
+            place = listing.place_type.of_parts(cursors.decode(listing.filters, cursor, len(place.parts)))
+        async with self._store.lists() as lists:
+            items, end = await listing.read(lists, place, limit)
+        return Page(tuple(items), None if end is None else cursors.encode(listing.filters, end.parts))
+
+    def _account(self, asked: str | None) -> str | None:
+        return self._scope or asked
+
+    def _is_foreign(self, asked: str | None) -> bool:
+        return self._scope is not None and asked not in (None, self._scope)
+
+
+async def _every(page: Callable[[str | None], Awaitable[Page[Item]]]) -> AsyncGenerator[Item]:
+    cursor = None
+    while True:
+        found = await page(cursor)
+        for item in found.items:
+            yield item
+        if (cursor := found.next) is None:
+            return

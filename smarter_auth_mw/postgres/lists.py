@@ -1,0 +1,117 @@
+"""Pages of keys, resources and the audit, on one connection in one read-only transaction; ``lists.sql`` says how."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import aiosql
+
+from smarter_auth_mw.domain import Key, RegisteredResource, Resource
+from smarter_auth_mw.postgres.queries import QUERIES, SQL
+from smarter_auth_mw.postgres.reports import AuditEvent
+from smarter_auth_mw.postgres.transaction import Records, by_lookup, key_of, platforms_resource, resource_of
+
+STATEMENTS: Any = aiosql.from_str((SQL / "lists.sql").read_text("utf-8"), "asyncpg")
+"""The statements of ``lists.sql``, by name."""
+
+Arguments = Mapping[str, Any]
+
+
+class Found(NamedTuple):
+    """The rows of a page, and the row where the search ended if there are fewer than were asked for."""
+
+    rows: Sequence[Any]
+    end: Any | None
+
+
+class Lists:
+    """The statements of lists, each a method; what they are asked with is decided in ``management.listings``."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._records = Records(connection)
+
+    async def plan_by_index(self) -> None:
+        """Have every statement of this transaction read indexes in order, whatever the statistics say."""
+        await STATEMENTS.plan_by_index(self._connection)
+
+    async def keys(self, arguments: Arguments) -> Found:
+        return _found([row async for row in STATEMENTS.list_keys(self._connection, **arguments)])
+
+    async def platform_keys(self, after_id: UUID, most: int) -> list[UUID]:
+        """The ids of an attached platform's keys behind that one."""
+        rows = STATEMENTS.list_platform_keys(self._connection, after_id=after_id, most=most)
+        return [row["key_id"] async for row in rows]
+
+    async def load_keys(self, key_ids: Sequence[UUID], most_bound: int | None) -> list[Key]:
+        """The keys with these ids, in their order, each with at most so many bindings."""
+        found = await self._records.keys_by_id(key_ids, most_bound)
+        return [found[key_id] for key_id in key_ids if key_id in found]
+
+    async def owners(self, digests: Sequence[bytes]) -> list[UUID]:
+        """The ids of the keys that tokens of these digests belong to."""
+        return list((await self._records.owners(digests)).values())
+
+    async def resources(self, arguments: Arguments) -> Found:
+        return _found([row async for row in STATEMENTS.list_resources(self._connection, **arguments)])
+
+    async def platform_resources(self, after_kind: str, after_ref: str, most: int) -> list[Resource]:
+        """The protected resources of an attached platform behind that one, without those that have a row of ours."""
+        rows = STATEMENTS.list_platform_resources(
+            self._connection, after_kind=after_kind, after_lookup=after_ref, most=most
+        )
+        return [Resource(row["kind"], row["ref"]) async for row in rows]
+
+    async def load_resources(self, ids: Sequence[int], most_bound: int | None) -> list[RegisteredResource]:
+        """The resources with these ids, in their order, each with at most so many keys, without tokens and bindings."""
+        keys: dict[int, list[Key]] = {}
+        rows = STATEMENTS.find_bound_keys(self._connection, resource_ids=list(ids), most=most_bound)
+        async for row in rows:
+            values = dict(row) | {"bindings": (), "labels": ()}
+            keys.setdefault(values.pop("resource_id"), []).append(key_of(values, ()))
+        rows = [row async for row in QUERIES.find_resources(self._connection, ids=list(ids))]
+        kinds = {kind for kind in {row["kind"] for row in rows} if await self._records.is_platforms(kind)}
+        found = {row["id"]: _resource(row, keys.get(row["id"], ())) for row in rows}
+        for resource_id, own in found.items():
+            if own.resource.kind in kinds:
+                found[resource_id] = await self._with_platforms(own)
+        return [found[one] for one in ids if one in found]
+
+    async def load_platform_resource(self, resource: Resource) -> RegisteredResource | None:
+        """A resource of an attached platform that has no row of ours."""
+        row = await QUERIES.find_platform_resource(self._connection, **by_lookup(resource))
+        return row and platforms_resource(None, resource.kind, row, await self._platforms_keys(row))
+
+    async def _with_platforms(self, own: RegisteredResource) -> RegisteredResource:
+        row = await QUERIES.find_platform_resource(self._connection, **by_lookup(own.resource))
+        return own if row is None else platforms_resource(own, own.resource.kind, row, await self._platforms_keys(row))
+
+    async def _platforms_keys(self, row: Any) -> Sequence[Key]:
+        return list((await self._records.keys_by_id(row["key_ids"])).values())
+
+    async def audit(self, arguments: Arguments) -> Found:
+        return _found([row async for row in STATEMENTS.list_audit(self._connection, **arguments)])
+
+    async def accounts_of_keys(self, key_ids: Sequence[UUID]) -> dict[UUID, str]:
+        """To whom these keys belong."""
+        rows = STATEMENTS.find_accounts_of_keys(self._connection, key_ids=list(key_ids))
+        return {row["key_id"]: row["account"] async for row in rows}
+
+
+def event_of(row: Any) -> AuditEvent:
+    """The event that a row of the audit is."""
+    values = {name: row[name] for name in AuditEvent.__slots__}
+    return AuditEvent(**values | {name: values[name] and json.loads(values[name]) for name in ("before", "after")})
+
+
+def _resource(row: Any, keys: Iterable[Key]) -> RegisteredResource:
+    bound = sorted(keys, key=lambda key: (key.name, key.created_at))
+    return resource_of(row, {Resource(row["kind"], row["ref"]): bound})
+
+
+def _found(rows: list[Any]) -> Found:
+    end = next((row for row in rows if not row["is_found"]), None)
+    return Found([row for row in rows if row["is_found"]], end)

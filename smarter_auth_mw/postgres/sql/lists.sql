@@ -1,0 +1,388 @@
+-- Lists: pages of keys, resources and the audit, by name. Comments stand on lines of their own, as in queries.sql.
+-- One filter drives a list: it fixes the index and the order. The others are tested on its candidates, of which at most
+-- 1,000 are looked at. Every branch is an index scan in the order of the list that goes on behind a place, and one that
+-- was not asked for is not executed. plan_by_index has the planner do so, whatever it thinks of its statistics.
+
+-- name: plan_by_index()^
+SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
+       set_config('enable_sort', 'off', true), set_config('enable_incremental_sort', 'off', true),
+       set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
+       set_config('max_parallel_workers_per_gather', '0', true);
+
+-- name: list_keys(driver, account, end_text, after_text, after_id, end_time, after_time, label, kind, lookup, token_key, key_id, state, now, find_from, find_until, created_before, expires_until, expires_from, is_endless, idle_before, is_never_used, labels, minted_before, is_rotating, most)
+-- The keys of one page in order. If fewer than the most were found, the last row is not one of them: it is where the
+-- search ended, and after how many candidates.
+  WITH candidate AS MATERIALIZED (
+       SELECT branch.*, row_number() OVER () AS number FROM (
+       (SELECT key AS it, lower(name) AS place, NULL::timestamptz AS place_time
+          FROM smarter_auth.key
+         WHERE :driver::text = 'name' AND :account::text IS NULL AND revoked_at IS NULL
+           AND lower(name) < :end_text::text
+           AND (lower(name), key_id) > (:after_text::text, :after_id::uuid)
+         ORDER BY lower(name), key_id LIMIT 1000)
+        UNION ALL
+       (SELECT key, lower(name), NULL
+          FROM smarter_auth.key
+         WHERE :driver = 'name' AND account = :account AND revoked_at IS NULL
+           AND lower(name) < :end_text
+           AND (lower(name), key_id) > (:after_text, :after_id)
+         ORDER BY lower(name), key_id LIMIT 1000)
+        UNION ALL
+       (SELECT key, '', created_at
+          FROM smarter_auth.key
+         WHERE :driver = 'created' AND :account IS NULL AND revoked_at IS NULL
+           AND created_at < :end_time::timestamptz
+           AND (created_at, key_id) > (:after_time::timestamptz, :after_id)
+         ORDER BY created_at, key_id LIMIT 1000)
+        UNION ALL
+       (SELECT key, '', created_at
+          FROM smarter_auth.key
+         WHERE :driver = 'created' AND account = :account AND revoked_at IS NULL
+           AND created_at < :end_time AND (created_at, key_id) > (:after_time, :after_id)
+         ORDER BY created_at, key_id LIMIT 1000)
+        UNION ALL
+       (SELECT key, '', created_at
+          FROM smarter_auth.key
+         WHERE :driver = '-created' AND :account IS NULL AND revoked_at IS NULL
+           AND (created_at, key_id) < (:after_time, :after_id)
+         ORDER BY created_at DESC, key_id DESC LIMIT 1000)
+        UNION ALL
+       (SELECT key, '', created_at
+          FROM smarter_auth.key
+         WHERE :driver = '-created' AND account = :account AND revoked_at IS NULL
+           AND (created_at, key_id) < (:after_time, :after_id)
+         ORDER BY created_at DESC, key_id DESC LIMIT 1000)
+        UNION ALL
+       (SELECT key, '', expires_at
+          FROM smarter_auth.key
+         WHERE :driver = 'expires' AND :account IS NULL AND revoked_at IS NULL AND expires_at IS NOT NULL
+           AND expires_at < :end_time AND (expires_at, key_id) > (:after_time, :after_id)
+         ORDER BY expires_at, key_id LIMIT 1000)
+        UNION ALL
+       (SELECT key, '', expires_at
+          FROM smarter_auth.key
+         WHERE :driver = 'expires' AND account = :account AND revoked_at IS NULL AND expires_at IS NOT NULL
+           AND expires_at < :end_time AND (expires_at, key_id) > (:after_time, :after_id)
+         ORDER BY expires_at, key_id LIMIT 1000)
+        UNION ALL
+       (SELECT key, '', revoked_at
+          FROM smarter_auth.key
+         WHERE :driver = '-revoked' AND :account IS NULL AND revoked_at IS NOT NULL
+           AND (revoked_at, key_id) < (:after_time, :after_id)
+         ORDER BY revoked_at DESC, key_id DESC LIMIT 1000)
+        UNION ALL
+       (SELECT key, '', revoked_at
+          FROM smarter_auth.key
+         WHERE :driver = '-revoked' AND account = :account AND revoked_at IS NOT NULL
+           AND (revoked_at, key_id) < (:after_time, :after_id)
+         ORDER BY revoked_at DESC, key_id DESC LIMIT 1000)
+        UNION ALL
+       (SELECT key, '', idle_since
+          FROM smarter_auth.key_use JOIN smarter_auth.key USING (key_id)
+         WHERE :driver = 'idle' AND :account IS NULL
+           AND idle_since < :end_time AND (idle_since, key_id) > (:after_time, :after_id)
+         ORDER BY idle_since, key_id LIMIT 1000)
+        UNION ALL
+       (SELECT key, '', idle_since
+          FROM smarter_auth.key_use JOIN smarter_auth.key USING (key_id)
+         WHERE :driver = 'idle' AND key_use.account = :account
+           AND idle_since < :end_time AND (idle_since, key_id) > (:after_time, :after_id)
+         ORDER BY idle_since, key_id LIMIT 1000)
+        UNION ALL
+       (SELECT key, '', idle_since
+          FROM smarter_auth.key_use JOIN smarter_auth.key USING (key_id)
+         WHERE :driver = 'never used' AND :account IS NULL AND NOT is_used
+           AND idle_since < :end_time AND (idle_since, key_id) > (:after_time, :after_id)
+         ORDER BY idle_since, key_id LIMIT 1000)
+        UNION ALL
+       (SELECT key, '', idle_since
+          FROM smarter_auth.key_use JOIN smarter_auth.key USING (key_id)
+         WHERE :driver = 'never used' AND key_use.account = :account AND NOT is_used
+           AND idle_since < :end_time AND (idle_since, key_id) > (:after_time, :after_id)
+         ORDER BY idle_since, key_id LIMIT 1000)
+        UNION ALL
+       (SELECT key, '', valid_until
+          FROM smarter_auth.token JOIN smarter_auth.key USING (key_id)
+         WHERE :driver = 'rotating' AND :account IS NULL AND valid_until IS NOT NULL
+           AND (valid_until, key_id) > (:after_time, :after_id)
+           AND NOT EXISTS (SELECT FROM smarter_auth.token AS later
+                            WHERE later.key_id = token.key_id
+                              AND (later.valid_until, later.digest) > (token.valid_until, token.digest))
+         ORDER BY valid_until, key_id LIMIT 1000)
+        UNION ALL
+       (SELECT key, '', valid_until
+          FROM smarter_auth.token JOIN smarter_auth.key USING (key_id)
+         WHERE :driver = 'rotating' AND token.account = :account AND valid_until IS NOT NULL
+           AND (valid_until, key_id) > (:after_time, :after_id)
+           AND NOT EXISTS (SELECT FROM smarter_auth.token AS later
+                            WHERE later.key_id = token.key_id
+                              AND (later.valid_until, later.digest) > (token.valid_until, token.digest))
+         ORDER BY valid_until, key_id LIMIT 1000)
+        UNION ALL
+       (SELECT key, '', NULL
+          FROM smarter_auth.key_label JOIN smarter_auth.key USING (key_id)
+         WHERE :driver = 'label' AND :account IS NULL AND is_living
+           AND key_label.name = split_part(:label::text, '=', 1) AND value = split_part(:label, '=', 2)
+           AND key_id > :after_id
+         ORDER BY key_id LIMIT 1000)
+        UNION ALL
+       (SELECT key, '', NULL
+          FROM smarter_auth.key_label JOIN smarter_auth.key USING (key_id)
+         WHERE :driver = 'label' AND key_label.account = :account AND is_living
+           AND key_label.name = split_part(:label, '=', 1) AND value = split_part(:label, '=', 2)
+           AND key_id > :after_id
+         ORDER BY key_id LIMIT 1000)
+        UNION ALL
+       (SELECT key, '', NULL
+          FROM smarter_auth.binding JOIN smarter_auth.key USING (key_id)
+         WHERE :driver = 'resource' AND key_id > :after_id
+           AND resource_id = (SELECT id FROM smarter_auth.resource
+                               WHERE kind = :kind AND replace(ref, '_', '-') = :lookup)
+         ORDER BY key_id LIMIT 1000)
+        UNION ALL
+       (SELECT key, '', NULL
+          FROM smarter_auth.token JOIN smarter_auth.key USING (key_id)
+         WHERE :driver = 'token_key' AND token_key = :token_key AND key_id > :after_id
+         ORDER BY key_id LIMIT 1000)
+        UNION ALL
+       SELECT key, '', NULL FROM smarter_auth.key WHERE :driver = 'key_id' AND key_id = :key_id
+       ) AS branch),
+       page AS MATERIALIZED (
+       SELECT (it).key_id, place, place_time, number
+         FROM candidate
+        WHERE (:account IS NULL OR (it).account = :account)
+          AND CASE :state::text
+              WHEN 'revoked' THEN (it).revoked_at IS NOT NULL
+              WHEN 'living' THEN (it).revoked_at IS NULL
+              WHEN 'expired' THEN (it).revoked_at IS NULL AND (it).expires_at < :now::timestamptz
+              WHEN 'inactive' THEN (it).revoked_at IS NULL AND NOT (it).is_active
+                                   AND ((it).expires_at IS NULL OR (it).expires_at >= :now)
+              WHEN 'active' THEN (it).revoked_at IS NULL AND (it).is_active
+                                 AND ((it).expires_at IS NULL OR (it).expires_at >= :now)
+              ELSE true END
+          AND lower((it).name) >= :find_from::text AND lower((it).name) < :find_until::text
+          AND (it).created_at < :created_before::timestamptz
+          AND (:expires_until::timestamptz IS NULL
+               OR (it).expires_at >= :expires_from::timestamptz AND (it).expires_at < :expires_until)
+          AND (NOT :is_endless::boolean OR (it).expires_at IS NULL)
+          AND (:idle_before::timestamptz IS NULL
+               OR (SELECT idle_since FROM smarter_auth.key_use WHERE key_id = (it).key_id) < :idle_before)
+          AND (NOT :is_never_used::boolean
+               OR (SELECT NOT is_used FROM smarter_auth.key_use WHERE key_id = (it).key_id))
+          AND (cardinality(:labels::text[]) = 0
+               OR (SELECT count(*) FROM smarter_auth.key_label AS label
+                    WHERE key_id = (it).key_id AND label.name || '=' || value = ANY (:labels)) = cardinality(:labels))
+          AND (:lookup::text IS NULL
+               OR EXISTS (SELECT FROM smarter_auth.binding
+                           WHERE key_id = (it).key_id
+                             AND resource_id = (SELECT id FROM smarter_auth.resource
+                                                 WHERE kind = :kind::text AND replace(ref, '_', '-') = :lookup)))
+          AND (:minted_before::timestamptz IS NULL
+               OR EXISTS (SELECT FROM smarter_auth.token
+                           WHERE key_id = (it).key_id AND created_at < :minted_before
+                             AND (valid_until IS NULL OR valid_until >= :now)))
+          AND (NOT :is_rotating::boolean
+               OR EXISTS (SELECT FROM smarter_auth.token WHERE key_id = (it).key_id AND valid_until >= :now))
+        LIMIT :most)
+SELECT key_id, place, place_time, number, true AS is_found FROM page
+ UNION ALL
+(SELECT (it).key_id, place, place_time, number, false FROM candidate
+  WHERE (SELECT count(*) FROM page) < :most
+  ORDER BY number DESC LIMIT 1);
+
+-- name: list_platform_keys(after_id, most)
+-- The keys of an attached platform behind that one.
+SELECT key_id FROM smarter_auth.platform_keys(NULL) WHERE key_id > :after_id ORDER BY key_id LIMIT :most;
+
+-- name: list_resources(driver, account, kind, after_kind, after_lookup, end_kind, end_lookup, after_id, key_id, is_open, find_from, find_until, most)
+-- The resources of one page in order, and where the search ended, as list_keys.
+  WITH candidate AS MATERIALIZED (
+       SELECT branch.*, row_number() OVER () AS number FROM (
+       (SELECT resource AS it
+          FROM smarter_auth.resource
+         WHERE :driver::text = 'lookup' AND :account::text IS NULL
+           AND (kind, replace(ref, '_', '-')) > (:after_kind::text, :after_lookup::text)
+           AND (kind, replace(ref, '_', '-')) < (:end_kind::text, :end_lookup::text)
+         ORDER BY kind, replace(ref, '_', '-') LIMIT 1000)
+        UNION ALL
+       (SELECT resource
+          FROM smarter_auth.resource
+         WHERE :driver = 'lookup' AND account = :account
+           AND (kind, replace(ref, '_', '-')) > (:after_kind, :after_lookup)
+           AND (kind, replace(ref, '_', '-')) < (:end_kind, :end_lookup)
+         ORDER BY kind, replace(ref, '_', '-') LIMIT 1000)
+        UNION ALL
+       (SELECT resource
+          FROM smarter_auth.resource
+         WHERE :driver = 'open' AND :account IS NULL AND protection = 'open'
+           AND (kind, replace(ref, '_', '-')) > (:after_kind, :after_lookup)
+           AND (kind, replace(ref, '_', '-')) < (:end_kind, :end_lookup)
+         ORDER BY kind, replace(ref, '_', '-') LIMIT 1000)
+        UNION ALL
+       (SELECT resource
+          FROM smarter_auth.resource
+         WHERE :driver = 'open' AND account = :account AND protection = 'open'
+           AND (kind, replace(ref, '_', '-')) > (:after_kind, :after_lookup)
+           AND (kind, replace(ref, '_', '-')) < (:end_kind, :end_lookup)
+         ORDER BY kind, replace(ref, '_', '-') LIMIT 1000)
+        UNION ALL
+       (SELECT resource
+          FROM smarter_auth.binding JOIN smarter_auth.resource ON resource.id = resource_id
+         WHERE :driver = 'key' AND key_id = :key_id AND resource_id > :after_id::bigint
+         ORDER BY resource_id LIMIT 1000)
+       ) AS branch),
+       page AS MATERIALIZED (
+       SELECT (it).id, (it).kind, replace((it).ref, '_', '-') AS lookup, number
+         FROM candidate
+        WHERE (:account IS NULL OR (it).account = :account)
+          AND (:kind::text IS NULL OR (it).kind = :kind)
+          AND (:is_open::boolean IS NULL OR ((it).protection = 'open') = :is_open)
+          AND (:key_id::uuid IS NULL
+               OR EXISTS (SELECT FROM smarter_auth.binding WHERE resource_id = (it).id AND key_id = :key_id))
+          AND replace((it).ref, '_', '-') >= :find_from::text AND replace((it).ref, '_', '-') < :find_until::text
+        LIMIT :most)
+SELECT id, kind, lookup, number, true AS is_found FROM page
+ UNION ALL
+(SELECT (it).id, (it).kind, replace((it).ref, '_', '-'), number, false FROM candidate
+  WHERE (SELECT count(*) FROM page) < :most
+  ORDER BY number DESC LIMIT 1);
+
+-- name: list_platform_resources(after_kind, after_lookup, most)
+-- The protected resources of an attached platform behind that one, but for those that have a row of their own.
+SELECT kind, ref
+  FROM smarter_auth.platform_protected() AS bound
+ WHERE (kind, ref) > (:after_kind, :after_lookup)
+   AND NOT EXISTS (SELECT FROM smarter_auth.resource
+                    WHERE resource.kind = bound.kind AND replace(resource.ref, '_', '-') = replace(bound.ref, '_', '-'))
+ ORDER BY kind, ref
+ LIMIT :most;
+
+-- name: list_audit(driver, after_time, after_id, end_time, account, kind, lookup, key_id, actor, action, reason, is_act, most)
+-- The events of one page in order of time, or for the drivers with a minus the newest one first; the last row, which is
+-- not found, is where the search ended, as in list_keys. A search by an actor or a reason looks at candidates.
+  WITH candidate AS MATERIALIZED (
+       SELECT branch.*, row_number() OVER () AS number FROM (
+       (SELECT event AS it FROM smarter_auth.audit_event AS event
+         WHERE :driver::text = '-time'
+           AND (at, id) < (:after_time::timestamptz, :after_id::bigint) AND at >= :end_time::timestamptz
+         ORDER BY at DESC, id DESC LIMIT 1000)
+        UNION ALL
+       (SELECT event AS it FROM smarter_auth.audit_event AS event
+         WHERE :driver = '-account' AND account = :account::text
+           AND (at, id) < (:after_time, :after_id) AND at >= :end_time
+         ORDER BY at DESC, id DESC LIMIT 1000)
+        UNION ALL
+       (SELECT event AS it FROM smarter_auth.audit_event AS event
+         WHERE :driver = '-resource' AND kind = :kind::text AND replace(ref, '_', '-') = :lookup::text
+           AND (at, id) < (:after_time, :after_id) AND at >= :end_time
+         ORDER BY at DESC, id DESC LIMIT 1000)
+        UNION ALL
+       (SELECT event AS it FROM smarter_auth.audit_event AS event
+         WHERE :driver = '-key' AND key_id = :key_id::uuid
+           AND (at, id) < (:after_time, :after_id) AND at >= :end_time
+         ORDER BY at DESC, id DESC LIMIT 1000)
+        UNION ALL
+       (SELECT event AS it FROM smarter_auth.audit_event AS event
+         WHERE :driver = '-acts' AND action NOT LIKE 'request.%'
+           AND (at, id) < (:after_time, :after_id) AND at >= :end_time
+         ORDER BY at DESC, id DESC LIMIT 1000)
+        UNION ALL
+       (SELECT event AS it FROM smarter_auth.audit_event AS event
+         WHERE :driver = '-acts of account' AND account = :account AND action NOT LIKE 'request.%'
+           AND (at, id) < (:after_time, :after_id) AND at >= :end_time
+         ORDER BY at DESC, id DESC LIMIT 1000)
+        UNION ALL
+       (SELECT event AS it FROM smarter_auth.audit_event AS event
+         WHERE :driver = '-acts of resource' AND kind = :kind AND replace(ref, '_', '-') = :lookup AND action NOT LIKE 'request.%'
+           AND (at, id) < (:after_time, :after_id) AND at >= :end_time
+         ORDER BY at DESC, id DESC LIMIT 1000)
+        UNION ALL
+       (SELECT event AS it FROM smarter_auth.audit_event AS event
+         WHERE :driver = '-acts on key' AND key_id = :key_id AND action NOT LIKE 'request.%'
+           AND (at, id) < (:after_time, :after_id) AND at >= :end_time
+         ORDER BY at DESC, id DESC LIMIT 1000)
+        UNION ALL
+       (SELECT event AS it FROM smarter_auth.audit_event AS event
+         WHERE :driver = '-acts by actor' AND actor = :actor::text AND action NOT LIKE 'request.%'
+           AND (at, id) < (:after_time, :after_id) AND at >= :end_time
+         ORDER BY at DESC, id DESC LIMIT 1000)
+        UNION ALL
+       (SELECT event AS it FROM smarter_auth.audit_event AS event
+         WHERE :driver = 'time'
+           AND (at, id) > (:after_time, :after_id) AND at < :end_time
+         ORDER BY at, id LIMIT 1000)
+        UNION ALL
+       (SELECT event AS it FROM smarter_auth.audit_event AS event
+         WHERE :driver = 'account' AND account = :account
+           AND (at, id) > (:after_time, :after_id) AND at < :end_time
+         ORDER BY at, id LIMIT 1000)
+        UNION ALL
+       (SELECT event AS it FROM smarter_auth.audit_event AS event
+         WHERE :driver = 'resource' AND kind = :kind AND replace(ref, '_', '-') = :lookup
+           AND (at, id) > (:after_time, :after_id) AND at < :end_time
+         ORDER BY at, id LIMIT 1000)
+        UNION ALL
+       (SELECT event AS it FROM smarter_auth.audit_event AS event
+         WHERE :driver = 'key' AND key_id = :key_id
+           AND (at, id) > (:after_time, :after_id) AND at < :end_time
+         ORDER BY at, id LIMIT 1000)
+        UNION ALL
+       (SELECT event AS it FROM smarter_auth.audit_event AS event
+         WHERE :driver = 'acts' AND action NOT LIKE 'request.%'
+           AND (at, id) > (:after_time, :after_id) AND at < :end_time
+         ORDER BY at, id LIMIT 1000)
+        UNION ALL
+       (SELECT event AS it FROM smarter_auth.audit_event AS event
+         WHERE :driver = 'acts of account' AND account = :account AND action NOT LIKE 'request.%'
+           AND (at, id) > (:after_time, :after_id) AND at < :end_time
+         ORDER BY at, id LIMIT 1000)
+        UNION ALL
+       (SELECT event AS it FROM smarter_auth.audit_event AS event
+         WHERE :driver = 'acts of resource' AND kind = :kind AND replace(ref, '_', '-') = :lookup AND action NOT LIKE 'request.%'
+           AND (at, id) > (:after_time, :after_id) AND at < :end_time
+         ORDER BY at, id LIMIT 1000)
+        UNION ALL
+       (SELECT event AS it FROM smarter_auth.audit_event AS event
+         WHERE :driver = 'acts on key' AND key_id = :key_id AND action NOT LIKE 'request.%'
+           AND (at, id) > (:after_time, :after_id) AND at < :end_time
+         ORDER BY at, id LIMIT 1000)
+        UNION ALL
+       (SELECT event AS it FROM smarter_auth.audit_event AS event
+         WHERE :driver = 'acts by actor' AND actor = :actor AND action NOT LIKE 'request.%'
+           AND (at, id) > (:after_time, :after_id) AND at < :end_time
+         ORDER BY at, id LIMIT 1000)
+       ) AS branch),
+       page AS MATERIALIZED (
+       SELECT it, number
+         FROM candidate
+        WHERE (:account IS NULL OR (it).account = :account)
+          AND (:lookup IS NULL OR (it).kind = :kind AND replace((it).ref, '_', '-') = :lookup)
+          AND (:key_id IS NULL OR (it).key_id = :key_id)
+          AND (:actor IS NULL OR (it).actor = :actor)
+          AND (:action::text IS NULL OR (it).action LIKE :action)
+          AND (:reason::text IS NULL OR (it).reason = :reason)
+          AND (NOT :is_act::boolean OR (it).action NOT LIKE 'request.%')
+        LIMIT :most)
+SELECT (it).id, (it).at, (it).actor, (it).action, (it).kind, (it).ref, (it).account, (it).key_id, (it).reason,
+       (it).before, (it).after, number, true AS is_found
+  FROM page
+ UNION ALL
+(SELECT (it).id, (it).at, (it).actor, (it).action, (it).kind, (it).ref, (it).account, (it).key_id, (it).reason,
+        (it).before, (it).after, number, false
+   FROM candidate
+  WHERE (SELECT count(*) FROM page) < :most
+  ORDER BY number DESC LIMIT 1);
+
+-- name: find_bound_keys(resource_ids, most)
+-- The keys that are bound to these resources, of each at most so many.
+SELECT bound.resource_id, key.key_id, account, name, description, is_active, expires_at, revoked_at, created_at, updated_at
+  FROM unnest(:resource_ids::bigint[]) AS asked (id)
+ CROSS JOIN LATERAL (
+       SELECT resource_id, key_id FROM smarter_auth.binding
+        WHERE resource_id = asked.id ORDER BY key_id LIMIT :most::bigint) AS bound
+  JOIN smarter_auth.key ON key.key_id = bound.key_id;
+
+-- name: find_accounts_of_keys(key_ids)
+SELECT key_id, account FROM smarter_auth.key WHERE key_id = ANY (:key_ids)
+ UNION ALL
+SELECT key_id, account FROM smarter_auth.platform_keys(:key_ids);
