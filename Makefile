@@ -10,7 +10,7 @@ QUICK := tests/test_decision.py tests/test_tokens.py tests/test_layout.py tests/
 	--deselect tests/routing/test_hostile_paths.py --deselect tests/cache/test_coherence_mistakes.py
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test quick check docs tests programs fuzz bench revocation bounds soak format clean matrix
+.PHONY: demo test quick check docs tests release-check workflows dependencies programs fuzz bench revocation bounds soak format clean matrix
 
 demo: $(VENV)/.demo
 	@$(BIN)/smarter-auth demo $(ARGS)
@@ -64,6 +64,13 @@ soak: $(VENV)/.dev
 matrix: $(VENV)/.dev
 	$(BIN)/python -m tests.matrix --python $(or $(PYTHONS),$(PYTHON)) $(if $(ONLY),--only $(ONLY)) $(if $(ARGS),-- $(ARGS))
 
+# Builds what a release consists of into dist/, and checks it; publishes nothing. STEPS=… runs some of the steps.
+release-check: $(VENV)/.release
+	$(BIN)/python -m tests.release $(STEPS)
+
+workflows dependencies: $(VENV)/.release
+	$(BIN)/python -m tests.release $(if $(filter dependencies,$@),build) $@
+
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -82,6 +89,10 @@ $(VENV)/.demo: pyproject.toml $(VENV)/bin/python
 
 $(VENV)/.bench: pyproject.toml $(VENV)/.dev
 	@$(PIP) install -e '.[bench]'
+	@touch $@
+
+$(VENV)/.release: pyproject.toml $(VENV)/.dev
+	@$(PIP) install -e '.[release]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml $(VENV)/bin/python
