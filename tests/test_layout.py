@@ -93,6 +93,7 @@ STORIES = {
     "postgres/queries": "postgres/test_query_plans",
     "postgres/reports": "observers/test_audit",
     "postgres/storable": "management/test_keys",
+    "postgres/streams": "whole/test_poolers",
     "postgres/transaction": "management/test_keys",
     "pytest_plugin": "test_testing",
     "routing/by_host": "routing/test_hosts",

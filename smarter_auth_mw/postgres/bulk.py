@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -15,6 +15,7 @@ import asyncpg
 from smarter_auth_mw.errors import RefusedError
 from smarter_auth_mw.postgres.queries import QUERIES, SQL
 from smarter_auth_mw.postgres.store import Store
+from smarter_auth_mw.postgres.streams import copy_in, rows_of
 from smarter_auth_mw.tokens import Token, mint
 
 STATEMENTS: Any = aiosql.from_str((SQL / "bulk.sql").read_text("utf-8"), "asyncpg")
@@ -22,7 +23,6 @@ STATEMENTS: Any = aiosql.from_str((SQL / "bulk.sql").read_text("utf-8"), "asyncp
 MOST_MISTAKES = 100
 """How many mistakes of one file are told."""
 
-_LINES_AT_ONCE = 10_000
 TABLES = 4
 """Into how many tables a file goes."""
 
@@ -128,9 +128,7 @@ class Bulk:
             await STATEMENTS.begin_import(self._connection)
         except asyncpg.InsufficientPrivilegeError:
             raise RefusedError("This role may make no temporary tables.", hint=_TEMPORARY) from None
-        await self._connection.copy_records_to_table(
-            "staged_line", schema_name="pg_temp", columns=StagedLine._fields, records=lines
-        )
+        await copy_in(self._connection, "staged_line", StagedLine._fields, lines)
         await STATEMENTS.gather(self._connection)
 
     async def mistakes(self, *, is_complete: bool = True) -> list[LineMistake]:
@@ -153,15 +151,10 @@ class Bulk:
 
     async def mint(self) -> AsyncGenerator[list[MintedKey]]:
         """Mint a token for each key of the file that has none, some at a time."""
-        cursor = await self._connection.cursor(STATEMENTS.keys_to_be_minted.sql)
-        while rows := await cursor.fetch(_LINES_AT_ONCE):
+        async for rows in rows_of(self._connection, STATEMENTS.keys_to_be_minted.sql):
             minted = [MintedKey(row["key_id"], row["account"], row["name"], mint()) for row in rows]
-            await self._connection.copy_records_to_table(
-                "staged_token",
-                schema_name="pg_temp",
-                columns=("digest", "token_key", "key_id", "account"),
-                records=[(key.token.digest, key.token.token_key, key.key_id, key.account) for key in minted],
-            )
+            records = [(key.token.digest, key.token.token_key, key.key_id, key.account) for key in minted]
+            await copy_in(self._connection, "staged_token", ("digest", "token_key", "key_id", "account"), records)
             yield minted
 
     async def insert(self, done: Callable[[], object]) -> None:
@@ -183,9 +176,9 @@ class Bulk:
 
     async def export(self) -> AsyncGenerator[Sequence[Any]]:
         """Everything, as lines in the order of the resources, some at a time: one statement, one snapshot."""
-        cursor = await self._connection.cursor(STATEMENTS.export_lines.sql)
-        while rows := await cursor.fetch(_LINES_AT_ONCE):
-            yield rows
+        async with aclosing(rows_of(self._connection, STATEMENTS.export_lines.sql)) as batches:
+            async for rows in batches:
+                yield rows
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from tests.programs import find, libraries
 from tests.support.cli import EXAMPLES
-from tests.support.plain_postgres import PASSWORD, RUNTIME, PlainPostgres, hand_over, server_user
+from tests.support.plain_postgres import OWNER, PASSWORD, RUNTIME, PlainPostgres, hand_over, server_user
 from tests.support.proxy import running
 from tests.support.valkey import free_port
 
@@ -48,15 +48,15 @@ def shipped_pgbouncer(server: PlainPostgres, url: str) -> Iterator[int]:
 
 
 @contextmanager
-def _running(directory: Path, users: Path, text: str, port: int) -> Iterator[None]:
-    users.write_text(f'"{RUNTIME}" "{PASSWORD}"\n')
+def _running(directory: Path, users: Path, text: str, port: int, program: str = "pgbouncer") -> Iterator[None]:
+    users.write_text(f'"{RUNTIME}" "{PASSWORD}"\n"{OWNER}" "{PASSWORD}"\n')
     (configuration := directory / "pgbouncer.ini").write_text(text)
     for path in (directory, users, configuration):
         hand_over(path)
     with running(
-        [find("pgbouncer"), "--quiet", configuration],
+        [find(program), "--quiet", configuration],
         port,
-        libraries("pgbouncer"),
+        libraries(program),
         directory,
         user=server_user(),
         speaks_http=False,
@@ -66,14 +66,20 @@ def _running(directory: Path, users: Path, text: str, port: int) -> Iterator[Non
 
 @contextmanager
 def pgbouncer(
-    server: PlainPostgres, mode: str, *, size: int = 4, more: str = "", port: int | None = None
+    server: PlainPostgres,
+    mode: str,
+    *,
+    size: int = 4,
+    more: str = "",
+    port: int | None = None,
+    program: str = "pgbouncer",
 ) -> Iterator[int]:
     """Its port, for as long as the block lasts; it has at most ``size`` connections to a database."""
     port = port or free_port()
     with tempfile.TemporaryDirectory(prefix="pgbouncer") as place:
         users = Path(place, "users.txt")
         text = CONFIGURATION.format(server=server.port, port=port, users=users, mode=mode, size=size, more=more)
-        with _running(Path(place), users, text, port):
+        with _running(Path(place), users, text, port, program):
             yield port
 
 
