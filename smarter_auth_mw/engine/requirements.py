@@ -8,13 +8,15 @@ from smarter_auth_mw.cache.backends import backend_of
 from smarter_auth_mw.config.origins import PREFIX
 from smarter_auth_mw.config.settings import Settings, mask_url
 from smarter_auth_mw.errors import ConfigurationError, Mistake, SmarterAuthError
+from smarter_auth_mw.postgres.connections.connector import check_files
 from smarter_auth_mw.postgres.embedded import cluster as embedded
 
 
 def mistakes_of(settings: Settings) -> Iterator[Mistake]:
     """A mistake for each URL whose client is not installed, or that its client does not take; connects to nothing."""
     yield from _of_cache(settings.cache_url.get_secret_value())
-    yield from _of_database(settings.database_url.get_secret_value())
+    yield from _of_database("DATABASE_URL", settings.database_url.get_secret_value())
+    yield from _of_database("LISTEN_URL", settings.listen_url.get_secret_value())
 
 
 def _of_cache(url: str) -> Iterator[Mistake]:
@@ -24,9 +26,11 @@ def _of_cache(url: str) -> Iterator[Mistake]:
         yield from error.mistakes
 
 
-def _of_database(url: str) -> Iterator[Mistake]:
+def _of_database(setting: str, url: str) -> Iterator[Mistake]:
     try:
         if embedded.is_embedded(url):
             embedded.check(url)
+        elif url:
+            check_files(url)
     except SmarterAuthError as error:
-        yield Mistake(f"{PREFIX}DATABASE_URL", mask_url(url), f"{error.message}. {error.hint}")
+        yield Mistake(f"{PREFIX}{setting}", mask_url(url), f"{error.message.removesuffix('.')}. {error.hint}")

@@ -117,3 +117,12 @@ def test_config_tells_them_too(bare: Commands) -> None:
 )
 def test_what_can_be_used_is_no_mistake_though_nobody_answers_there(url: str) -> None:
     assert list(mistakes_of(settings_of(cache_url=url))) == []
+
+
+@pytest.mark.parametrize("setting", ["database_url", "listen_url"])
+def test_a_certificate_of_the_database_that_cannot_be_read_is_named(setting: str) -> None:
+    url = "postgresql://me:sesame@db/app?sslmode=verify-full&sslrootcert=/no/such.pem"
+    (mistake,) = mistakes_of(settings_of(**{setting: url}))
+    assert mistake.variable == f"SMARTER_AUTH_{setting.upper()}"
+    assert "sslrootcert=/no/such.pem cannot be read: No such file or directory" in mistake.rule
+    assert "sesame" not in str(mistake)

@@ -166,6 +166,13 @@ class _NotSoError(Exception):
         self.cause = cause
 
 
+def check_files(url: str) -> None:
+    """Raise UnavailableError where the URL names a certificate or key that cannot be used; connects to nothing."""
+    address = parse_database_url(url)
+    if not all(host.is_socket for host in address.hosts):
+        tls.attempts(address.options)
+
+
 def _bound_s(address: DatabaseAddress) -> float:
     asked_s = address.number("connect_timeout", 0)
     return min(asked_s, MAX_CONNECT_TIMEOUT_S) if asked_s > 0 else CONNECT_TIMEOUT_S
