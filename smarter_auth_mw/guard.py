@@ -264,7 +264,10 @@ class Guard:
 
     async def close(self) -> None:
         """Close the running loop's connections."""
+        was_written = bool(self.engines.in_this_process())
         await self.engines.close()
+        if not was_written:  # There never was a connection to write it by.
+            self._observers.report_lost()
 
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[Engine]:

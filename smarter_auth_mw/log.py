@@ -9,7 +9,9 @@ from typing import Literal, get_args
 from smarter_auth_mw.tokens import hidden
 
 Event = Literal[
+    "audit.lost",
     "audit.not_written",
+    "audit.recovered",
     "domain.ignored",
     "gate.misread",
     "listener.lost",
@@ -32,7 +34,9 @@ Event = Literal[
     "store.unavailable",
     "throttle.failed",
     "throttle.recovered",
+    "usage.lost",
     "usage.not_written",
+    "usage.recovered",
 ]
 EVENTS: tuple[Event, ...] = get_args(Event)
 
@@ -41,8 +45,8 @@ _LEVELS: Mapping[str, int] = {
     "store.unavailable": logging.ERROR,
     "gate.misread": logging.ERROR,
     "server.found": logging.INFO,
-    "usage.not_written": logging.INFO,
-    "audit.not_written": logging.INFO,
+    "usage.lost": logging.ERROR,
+    "audit.lost": logging.ERROR,
     "store.not_purged": logging.INFO,
     "observer.failed": logging.DEBUG,
     "shared.not_closed": logging.DEBUG,

@@ -78,7 +78,7 @@ STORIES = {
     "models/querysets": "models/test_models",
     "models/resources": "models/test_models",
     "models/tokens": "models/test_models",
-    "observers/hub": "observers/test_usage",
+    "observers/outbox": "observers/test_hub",
     "postgres/bulk": "cli/test_bulk",
     "postgres/connections/election": "whole/test_several_hosts",
     "postgres/connections/sessions": "postgres/test_pool",

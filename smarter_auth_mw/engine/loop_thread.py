@@ -16,6 +16,7 @@ import anyio
 from anyio.from_thread import BlockingPortal
 
 from smarter_auth_mw.engine.engine import Engine
+from smarter_auth_mw.observers.hub import END_PATIENCE_S
 
 T = TypeVar("T")
 
@@ -51,7 +52,7 @@ class LoopThread:
         portal, self._portal = self._portal, None
         if portal is not None and self._pid == os.getpid():
             portal.start_task_soon(portal.stop)
-            self._thread.join(self._timeout_s)
+            self._thread.join(self._timeout_s + END_PATIENCE_S)
 
     def _opened(self) -> BlockingPortal:
         with self._lock:

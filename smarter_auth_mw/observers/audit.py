@@ -9,8 +9,10 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
+from uuid import UUID, uuid4
 
 from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant
+from smarter_auth_mw.observers.outbox import Outbox
 from smarter_auth_mw.tokens import hidden
 
 Audited = Literal["none", "denials", "all"]
@@ -55,10 +57,23 @@ class RequestEvent:
         return json.dumps(self.facts) if self.facts else None
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Events that are written together, and only once: by its id the database knows whether it has them already."""
+
+    events: Sequence[RequestEvent]
+    batch_id: UUID = field(default_factory=uuid4)
+
+    @property
+    def requests(self) -> int:
+        """How many requests they report."""
+        return sum(event.facts.get("events", 1) for event in self.events)
+
+
 class RequestSink(Protocol):
     """Where events are written; it raises where that fails."""
 
-    async def write_requests(self, events: Sequence[RequestEvent]) -> None: ...
+    async def write_requests(self, events: Sequence[RequestEvent], batch_id: UUID) -> None: ...
 
 
 class Audit:
@@ -84,6 +99,7 @@ class Audit:
         self._pause_s = 1 / per_second
         self._credit_s = (burst - 0.5) * self._pause_s  # Half a pause, so that no rounding decides.
         self._clock = clock
+        self._outbox = Outbox(self._take)
         self.forget()
 
     def forget(self) -> None:
@@ -91,33 +107,36 @@ class Audit:
         self._lock = threading.Lock()
         self._events: deque[RequestEvent] = deque()
         self._dropped: Counter[str] = Counter()
+        self._outbox.forget()
         self._next_at_s = float("-inf")
+
+    @property
+    def _room(self) -> int:
+        """How many events may wait, besides those of a batch that could not be written."""
+        return MAX_EVENTS - sum(len(batch.events) for batch in self._outbox)
 
     def observe(self, decision: Decision, scope: Mapping[str, Any]) -> None:
         """Note it; whoever calls looks at ``decisions`` first."""
         now_s = self._clock()
         with self._lock:
-            if self._next_at_s >= now_s or len(self._events) >= MAX_EVENTS:
+            if self._next_at_s >= now_s or len(self._events) >= self._room:
                 self._dropped[_outcome(decision)] += 1
                 self.dropped += 1
                 return
             self._next_at_s = max(self._next_at_s, now_s - self._credit_s) + self._pause_s
         self._events.append(_event(decision, self._network(scope), now_s))
 
+    @property
+    def waiting(self) -> int:
+        """How many requests have been noted, or left out and counted, and not been written."""
+        with self._lock:
+            return len(self._events) + self._dropped.total() + sum(batch.requests for batch in self._outbox)
+
     async def flush(self, sink: RequestSink) -> None:
         """Write what waits; raises what the sink raises, and keeps it then."""
-        events, dropped = self._take()
-        if not events:
-            return
-        try:
-            await sink.write_requests(events)
-        except BaseException:
-            with self._lock:
-                self._events.extendleft(reversed(events[: len(events) - bool(dropped)]))
-                self._dropped.update(dropped)
-            raise
+        await self._outbox.flush(lambda batch: sink.write_requests(batch.events, batch.batch_id))
 
-    def _take(self) -> tuple[list[RequestEvent], Counter[str]]:
+    def _take(self) -> list[Batch]:
         with self._lock:
             events, dropped = list(self._events), self._dropped
             self._events.clear()
@@ -125,7 +144,7 @@ class Audit:
         if dropped:
             facts = {"events": dropped.total(), "outcomes": {str(outcome): n for outcome, n in dropped.items()}}
             events.append(RequestEvent("request.dropped", self._clock(), facts=facts))
-        return events, dropped
+        return [Batch(events)] if events else []
 
 
 def _event(decision: Decision, peer: str, at_s: float) -> RequestEvent:

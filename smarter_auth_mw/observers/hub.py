@@ -4,15 +4,40 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
-from typing import Any
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant
 from smarter_auth_mw.errors import SmarterAuthError
 from smarter_auth_mw.log import Event, log
 from smarter_auth_mw.observers import audit, usage
 
+END_PATIENCE_S, END_PAUSE_S = 5.0, 0.2
+"""How long the end waits for a store that cannot be written to, and how often that is tried."""
+
 Observe = Callable[[Decision, Mapping[str, Any]], None]
+
+
+class FlushEvents(NamedTuple):
+    """What the log calls it when something could not be written, could be again, and never was."""
+
+    failed: Event
+    recovered: Event
+    lost: Event
+
+
+USAGE = FlushEvents("usage.not_written", "usage.recovered", "usage.lost")
+AUDIT = FlushEvents("audit.not_written", "audit.recovered", "audit.lost")
+
+
+@dataclass(slots=True)
+class _Flushed:
+    """An observer that is written now and then, and how that goes."""
+
+    observer: Any
+    events: FlushEvents
+    is_failing: bool = False
 
 
 class Observers:
@@ -24,7 +49,7 @@ class Observers:
     def __init__(self, usage: usage.Usage, audit: audit.Audit) -> None:
         self.failures = 0
         self.failed_flushes = 0
-        self._flushed: Mapping[Event, Any] = {"usage.not_written": usage, "audit.not_written": audit}
+        self._flushed = (_Flushed(usage, USAGE), _Flushed(audit, AUDIT))
         self._usage = usage
         if Grant in audit.decisions:
             usage.observe_all()
@@ -55,26 +80,49 @@ class Observers:
 
     @asynccontextmanager
     async def flushing(self, store: Any, every_s: float) -> AsyncIterator[None]:
-        """Write to the store as often as that, for as long as the block lasts, and once more at its end."""
+        """Write to the store as often as that, for as long as the block lasts, and the rest at its end."""
         task = asyncio.create_task(self._flush_for_ever(store, every_s))
         try:
             yield
         finally:
             task.cancel()
             await asyncio.wait([task])
-            for _ in range(2):  # What could not be written before, and what has been counted since.
-                await self.flush(store)
+            await self._finish(store)
 
-    async def flush(self, store: Any) -> None:
-        """Write what there is; what cannot be written is kept for the next time."""
-        for event, observer in self._flushed.items():
-            try:
-                await observer.flush(store)
-            except Exception as error:
-                self.failed_flushes += 1
+    async def flush(self, store: Any) -> bool:
+        """Write what there is; what cannot be written is kept for the next time. Whether everything was written."""
+        return all([await self._flush(flushed, store) for flushed in self._flushed])
+
+    def report_lost(self) -> None:
+        """Log how many requests nobody will write any more."""
+        for flushed in self._flushed:
+            if lost := flushed.observer.waiting:
+                log(flushed.events.lost, "%d requests could not be written before the end", lost)
+
+    async def _flush(self, flushed: _Flushed, store: Any) -> bool:
+        try:
+            await flushed.observer.flush(store)
+        except Exception as error:
+            self.failed_flushes += 1
+            if not flushed.is_failing:
+                flushed.is_failing = True
                 # Not the text of an error that is not ours, which may quote a row.
-                told = error if isinstance(error, SmarterAuthError) else type(error).__name__
-                log(event, "%s", told)
+                text = error if isinstance(error, SmarterAuthError) else f"{type(error).__name__}."
+                log(flushed.events.failed, "%s It is kept, and tried again.", text)
+            return False
+        if flushed.is_failing:
+            flushed.is_failing = False
+            log(flushed.events.recovered)
+        return True
+
+    async def _finish(self, store: Any) -> None:
+        """Write the rest; where that fails, try again for a while."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(END_PATIENCE_S):
+                while not await self.flush(store):  # noqa: ASYNC110 (nobody says when it can be written to)
+                    await asyncio.sleep(END_PAUSE_S)
+                return
+        self.report_lost()
 
     async def _flush_for_ever(self, store: Any, every_s: float) -> None:
         while True:

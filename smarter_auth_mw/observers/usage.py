@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 from weakref import WeakSet
 
 from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant, Reason
+from smarter_auth_mw.observers.outbox import Outbox
 from smarter_auth_mw.tally import Tally
 
 MAX_COUNTERS = 20_000
@@ -69,6 +70,7 @@ class Usage:
     def __init__(self, max_counters: int = MAX_COUNTERS) -> None:
         self._max_counters = max_counters
         self._lets_count = True
+        self._outbox = Outbox(self._take)
         self._passes: dict[int, _Pass] = {}
         self.forget()
         _instances.add(self)
@@ -81,7 +83,7 @@ class Usage:
         self._passes.clear()
         self._rest: dict[Series, int] = {}
         self._taken: Counter[tuple[str, str]] = Counter()
-        self._kept: list[Batch] = []
+        self._outbox.forget()
 
     def observe(self, decision: Decision, _scope: Mapping[str, Any]) -> None:
         """Count it."""
@@ -119,17 +121,16 @@ class Usage:
             counted.times.once_more()
             counted.attach(lets_count=self._lets_count)
 
+    @property
+    def waiting(self) -> int:
+        """How many decisions have been counted and not been written."""
+        with self._lock:
+            self._gather()
+            return sum(self._rest.values()) + sum(sum(batch.counts.values()) for batch in self._outbox)
+
     async def flush(self, sink: UsageSink) -> None:
-        """Write what could not be written before, or else what has been counted since; raises what the sink raises."""
-        if not self._kept:
-            self._kept.extend(self._take())
-        while self._kept:
-            batch = self._kept.pop()
-            try:
-                await sink.write_usage(batch)
-            except BaseException:
-                self._kept.append(batch)
-                raise
+        """Write what could not be written before, and what has been counted since; raises what the sink raises."""
+        await self._outbox.flush(sink.write_usage)
 
     def _take(self) -> list[Batch]:
         with self._lock:

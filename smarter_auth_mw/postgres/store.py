@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from sys import intern
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 
@@ -184,7 +185,7 @@ class Store:
                 digests=[one.digest or None for one in series],
             )
 
-    async def write_requests(self, events: Sequence[RequestEvent]) -> None:
+    async def write_requests(self, events: Sequence[RequestEvent], batch_id: UUID | None = None) -> None:  # noqa: ARG002
         """Append requests to the audit."""
         async with self._pool.acquire() as connection:
             await QUERIES.write_requests(

@@ -294,7 +294,7 @@ class MemoryStore(Store):
     async def write_usage(self, batch: Batch) -> None:
         """Usage is not kept."""
 
-    async def write_requests(self, events: Sequence[RequestEvent]) -> None:
+    async def write_requests(self, events: Sequence[RequestEvent], batch_id: UUID | None = None) -> None:
         """Neither are requests: a test looks at their decisions."""
 
     async def _fetch(self, query: str, *arguments: Any) -> Sequence[Any]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -39,7 +40,7 @@ class Written:
         self.events: list[RequestEvent] = []
         self.is_down = False
 
-    async def write_requests(self, events: Sequence[RequestEvent]) -> None:
+    async def write_requests(self, events: Sequence[RequestEvent], batch_id: UUID) -> None:
         if self.is_down:
             raise UnavailableError
         self.events.extend(events)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import threading
 import time
@@ -117,7 +118,7 @@ async def test_what_is_much_is_written_in_parts(monkeypatch: pytest.MonkeyPatch)
     for number in range(10):
         counts.observe(Anonymous(Resource("bot", str(number)), account="default"), {})
     await counts.flush(written)
-    assert [len(batch.counts) for batch in written.batches.values()] == [1, 3, 3, 3]
+    assert [len(batch.counts) for batch in written.batches.values()] == [3, 3, 3, 1]
     assert len(written.counts) == 10
 
 
@@ -508,3 +509,21 @@ async def test_server_writes_what_it_has_counted_when_it_is_asked_to_end(
         server.process.send_signal(number)
         await asyncio.to_thread(server.process.wait)
     assert sum((await counted(store)).values()) == written
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+async def test_server_that_ends_in_an_outage_waits_a_while_and_says_what_is_lost(
+    database: Database, store: Store, owner: asyncpg.Connection, comes_back: bool
+) -> None:
+    env = environment(database_url=database.runtime, routes=ROUTES, usage_flush_s="0.1", query_timeout_s="0.3")
+    with serving(SERVICE, env) as server:
+        async with owner.transaction():
+            await owner.execute("LOCK TABLE smarter_auth.usage_batch IN ACCESS EXCLUSIVE MODE")
+            await ask(server, 7)
+            ended = asyncio.create_task(asyncio.to_thread(server.stop, signal.SIGTERM))
+            if not comes_back:
+                await ended
+        _, said = await ended
+    lost = re.findall(r"usage.lost: (\d+) requests", said)
+    assert lost == ([] if comes_back else ["7"]), said
+    assert sum((await counted(store)).values()) == (7 if comes_back else 0)

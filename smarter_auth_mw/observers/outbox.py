@@ -1,0 +1,44 @@
+"""Batches on their way to the store."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Outbox(Generic[T]):
+    """Keeps a batch until the store has confirmed it, and sends it again as it is: it may have been written already.
+
+    Each batch bears an id, by which the store recognizes it.
+    """
+
+    def __init__(self, take: Callable[[], Iterable[T]]) -> None:
+        self._take = take
+        self._kept: list[T] = []
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(tuple(self._kept))
+
+    async def flush(self, write: Callable[[T], Awaitable[None]]) -> None:
+        """Write what is kept, and then what is there to take; raises what ``write`` raises, and keeps the rest then."""
+        await self._write_all(write)
+        self._kept.extend(self._take())
+        await self._write_all(write)
+
+    def forget(self) -> None:
+        """Keep nothing."""
+        self._kept = []
+
+    async def _write_all(self, write: Callable[[T], Awaitable[None]]) -> None:
+        while True:
+            try:
+                batch = self._kept.pop(0)
+            except IndexError:  # Not asked before: another event loop may be faster.
+                return
+            try:
+                await write(batch)
+            except BaseException:
+                self._kept.insert(0, batch)
+                raise
