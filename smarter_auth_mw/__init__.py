@@ -10,7 +10,7 @@ from smarter_auth_mw.config.settings import Settings
 if TYPE_CHECKING:
     from smarter_auth_mw.model_sessions import connect
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Settings", "SmarterAuthMiddleware", "__version__", "connect"]
 
 
