@@ -274,6 +274,8 @@ class Guard:
         self._trace()
         if self.mistakes is not None or self.settings is None:
             raise self.mistakes or UnavailableError()
+        if self.settings.metrics_path:
+            exchange.warn_of_one_worker()
         async with open_engine(self.settings, self._know_domains, self._observers) as engine:
             self._know_kinds(await engine.store.protected_kinds())
             async with running(exchange.publishing()):

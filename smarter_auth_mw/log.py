@@ -17,6 +17,7 @@ Event = Literal[
     "listener.lost",
     "listener.recovered",
     "metrics.not_shared",
+    "metrics.one_worker",
     "observer.failed",
     "request.refused",
     "routes.missing",

@@ -10,6 +10,7 @@ import uvicorn
 from uvicorn.supervisors import ChangeReload, Multiprocess
 
 from smarter_auth_mw.cli.ports import address
+from smarter_auth_mw.metrics import multiprocess
 
 
 def run(config: uvicorn.Config, listening: socket.socket) -> None:
@@ -20,7 +21,8 @@ def run(config: uvicorn.Config, listening: socket.socket) -> None:
             ChangeReload(config, uvicorn.Server(config).run, [listening]).run()
         elif config.workers > 1:
             _announce(listening)
-            _Workers(config, [listening]).run()
+            with multiprocess.own_directory():
+                _Workers(config, [listening]).run()
         else:
             _Server(config).run([listening])
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import multiprocessing
 import os
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 from smarter_auth_mw.log import log
@@ -16,6 +20,8 @@ from smarter_auth_mw.metrics.samples import METRICS, Figures
 
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 """prometheus_client's own: a directory that is empty when the first worker starts."""
+OWN_VARIABLE = "_SMARTER_AUTH_METRICS_DIR"
+"""Set by `serve` and `gate` for their workers; prometheus_client, which the app may use too, does not read it."""
 EVERY_S = 2.0
 GONE_AFTER_S = 10.0
 """Who has written nothing for so long is no more: what it has done still counts, how large it was does not."""
@@ -25,8 +31,38 @@ _names: dict[int, str] = {}
 
 def directory() -> Path | None:
     """Where the workers meet; None where each is by itself."""
-    place = os.environ.get(VARIABLE)
+    place = os.environ.get(VARIABLE) or os.environ.get(OWN_VARIABLE)
     return Path(place) if place else None
+
+
+@contextmanager
+def own_directory() -> Iterator[None]:
+    """Make a directory for the workers that this process starts, unless there is one, and remove it at the end."""
+    if directory() is not None:
+        yield
+        return
+    with TemporaryDirectory(prefix="smarter_auth_") as place:
+        os.environ[OWN_VARIABLE] = place
+        try:
+            yield
+        finally:
+            del os.environ[OWN_VARIABLE]
+
+
+def warn_of_one_worker() -> None:
+    """Say once that a scrape shows one worker's figures, in a process that may be one worker of several."""
+    is_worker = multiprocessing.parent_process() is not None or "gunicorn.arbiter" in sys.modules
+    if is_worker and directory() is None and not _is_warned:
+        _is_warned.append(True)
+        log(
+            "metrics.one_worker",
+            "METRICS_PATH shows what this worker has counted; if several workers share the port, set %s to an empty"
+            " directory, or start them by smarter-auth serve --workers",
+            VARIABLE,
+        )
+
+
+_is_warned: list[bool] = []
 
 
 async def publishing() -> None:

@@ -13,6 +13,7 @@ import redis
 from smarter_auth_mw.cli.doctor import services as examination
 from smarter_auth_mw.cli.doctor.services import of_cache
 from smarter_auth_mw.config.settings import Settings
+from smarter_auth_mw.metrics import multiprocess
 from smarter_auth_mw.postgres.privileges import Privilege, parse
 from tests.support.cli import Commands, rows
 from tests.support.database import Database
@@ -308,3 +309,10 @@ def test_every_grant_of_the_schema_can_be_read(database: Database) -> None:
     granted = [row["privilege"] for row in rows(database.owner, "SELECT privilege FROM smarter_auth.runtime_privilege")]
     assert len(granted) > 10
     assert all(list(parse(one)) for one in granted)
+
+
+@pytest.mark.parametrize(("place", "warned"), [("", True), ("/run/metrics", False)])
+def test_metrics_of_one_worker_are_warned_of(place: str, warned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(multiprocess.VARIABLE, place)
+    settings = Settings(database_url="postgresql://x/y", routes=["bot /bots/{ref}"], metrics_path="/metrics")
+    assert [finding.check for finding in examination.of_metrics(settings)] == ["metrics"] * warned

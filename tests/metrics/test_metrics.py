@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import re
 import time
@@ -237,6 +238,44 @@ def test_whichever_worker_is_scraped_tells_for_all(database: Database, tmp_path:
         assert len(list(tmp_path.glob("*.json"))) == 2
         server.stop()
     assert sum(_counted(path) for path in tmp_path.glob("*.json")) == 20
+
+
+def test_serve_lets_its_workers_meet_where_nobody_named_a_place(database: Database, tmp_path: Path) -> None:
+    env = environment(database_url=database.runtime, routes=ROUTES, metrics_path="/metrics")
+    env |= {"TMPDIR": str(tmp_path)}
+    started = re.compile(r"running on (http://\S+)(?s:.*startup complete){2}")
+    with serving([*PROGRAM, "serve", "existing_service:app", "--port", "0", "--workers", "2"], env, started) as server:
+        for _ in range(20):
+            assert httpx.get(f"{server.url}/bots/2").status_code == 200
+        deadline_s = time.monotonic() + PATIENCE_S
+        while _told(server.url) != {20.0}:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.1)
+        assert len(list(tmp_path.glob("smarter_auth_*/*.json"))) == 2
+        server.stop()
+    assert list(tmp_path.glob("smarter_auth_*")) == []
+
+
+def test_a_worker_that_shows_its_own_figures_alone_says_so_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(exchange, "_is_warned", [])
+    exchange.warn_of_one_worker()
+    assert caplog.text == ""  # This process was started by nobody's server.
+    monkeypatch.setattr(multiprocessing, "parent_process", lambda: "a server")
+    for _ in range(2):
+        exchange.warn_of_one_worker()
+    assert caplog.text.count("metrics.one_worker") == 1
+
+
+def test_a_worker_that_meets_others_has_nothing_to_warn_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(exchange, "_is_warned", [])
+    monkeypatch.setattr(multiprocessing, "parent_process", lambda: "a server")
+    monkeypatch.setenv(exchange.VARIABLE, str(tmp_path))
+    exchange.warn_of_one_worker()
+    assert caplog.text == ""
 
 
 def _told(url: str) -> set[float]:

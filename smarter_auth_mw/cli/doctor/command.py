@@ -39,6 +39,7 @@ async def doctor(session: Session, *, strict: Strict = False) -> dict[str, Any]:
     if is_configured:
         covered = findings.cover(routes_of(app), session.routes, session.settings)
         found += [*_of_app(session, app, covered), *examination.of_proxies(session.settings)]
+        found += examination.of_metrics(session.settings)
         note("Looking at the database.")
         found += [finding async for finding in _of_database(session)]
         note("Looking at the shared cache.")

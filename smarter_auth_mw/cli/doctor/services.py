@@ -19,6 +19,7 @@ from smarter_auth_mw.cache.backends import backend_of
 from smarter_auth_mw.cli.doctor.routes import Finding
 from smarter_auth_mw.config.settings import Settings, mask_url
 from smarter_auth_mw.errors import SchemaError, SmarterAuthError
+from smarter_auth_mw.metrics import multiprocess
 from smarter_auth_mw.postgres import rehearsal
 from smarter_auth_mw.postgres.notifications import is_heard, open_wire
 from smarter_auth_mw.postgres.opening import database_url, listens, open_store
@@ -282,6 +283,18 @@ async def _counting(url: str) -> AsyncIterator[Finding]:
             "throttle",
             f"The shared cache counts no failed attempts ({type(error).__name__}): each worker counts by itself.",
             "Allow its user to run scripts: EVALSHA and SCRIPT LOAD, INCRBY and EXPIRE, on keys below smarter_auth:",
+        )
+
+
+def of_metrics(settings: Settings) -> Iterator[Finding]:
+    """Whether a scrape may show the figures of one worker of several."""
+    if settings.metrics_path and multiprocess.directory() is None:
+        yield Finding(
+            "warning",
+            "metrics",
+            f"SMARTER_AUTH_METRICS_PATH={settings.metrics_path} shows the counters of one worker.",
+            f"With several workers behind a port, set {multiprocess.VARIABLE} to an empty directory,"
+            " or start them by: smarter-auth serve --workers N",
         )
 
 
