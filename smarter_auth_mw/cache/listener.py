@@ -106,11 +106,13 @@ class Listener:
             try:
                 async with self._connect(self.notified) as wire:
                     while True:
+                        next_s = time.monotonic() + self._heartbeat_s
                         await self.beat(wire)
                         if pause_s > FIRST_PAUSE_S:
                             log("listener.recovered")
                         pause_s = FIRST_PAUSE_S
-                        await asyncio.sleep(self._heartbeat_s)
+                        # However far away the database is, one beat in HEARTBEAT_S is under way.
+                        await asyncio.sleep(max(0.0, next_s - time.monotonic()))
             except Exception as error:  # Whatever it is: who ends here never hears anything again.
                 if pause_s == FIRST_PAUSE_S:
                     is_known = isinstance(error, SmarterAuthError | OSError)

@@ -16,6 +16,9 @@ from smarter_auth_mw.postgres.faults import close, explained, reported
 from smarter_auth_mw.postgres.queries import QUERIES
 
 CHANNEL = "smarter_auth"
+PREPARE_TIMEOUT_S = 8.0
+STATEMENTS = 2
+"""LISTEN, and the heartbeat."""
 MAX_CHANGES = 10_000
 """More changes than this between two heartbeats are not told one by one: the beat says that it is not complete."""
 
@@ -37,7 +40,7 @@ class PostgresWire:
             raise SchemaError()
         if found["is_standby"]:
             raise UnavailableError(f"{self._where} is read-only: a standby, or a role that may only read.")
-        changes = tuple(zip(found["sources"], found["txs"], strict=True))
+        changes = tuple(zip(found["sources"], map(int, found["txs"]), strict=True))
         is_complete = found["is_complete"] and len(changes) <= MAX_CHANGES
         return Beat(
             snapshot=found["snapshot"],
@@ -46,7 +49,7 @@ class PostgresWire:
             is_complete=is_complete,
             is_coherent=not found["missing_triggers"],
             guard=found["guard"] or "",
-            ages_s=found["ages_s"],
+            ages_s=tuple(map(float, found["ages_s"])),
         )
 
 
@@ -72,6 +75,11 @@ async def is_heard(url: str, notify: Callable[[str, str], Awaitable[None]], *, t
         await close(connection)
 
 
+async def _prepare(connection: Any) -> None:
+    """One heartbeat for nothing, with all the time in the world: those that follow take one round trip."""
+    await connection.fetchrow(QUERIES.beat.sql, None, timeout=PREPARE_TIMEOUT_S)
+
+
 @asynccontextmanager
 async def open_wire(
     url: str,
@@ -90,7 +98,9 @@ async def open_wire(
         application="smarter_auth listener",
         settings=READ_COMMITTED | timeouts(timeout_s) if listens else None,
         command_timeout_s=patience_s(timeout_s),
-        statement_cache_size=statement_cache_size,
+        # Whoever can listen has a session of its own, in which statements may have names.
+        statement_cache_size=STATEMENTS if listens else statement_cache_size,
+        prepare=_prepare,
     )
     connection = await connector.connect()
     try:

@@ -51,6 +51,8 @@ class Pool:
         self._spare = 0
         """How many connections were idle all the time since that was looked at last."""
         self._shrinking: asyncio.TimerHandle | None = None
+        self._distance_s = 0.0
+        """How long it took to open a connection: who waits for one of a far server waits for longer."""
         self._away_since_s: float | None = None
         self._trouble: SmarterAuthError | None = None
         self._emptied = asyncio.Event()
@@ -61,7 +63,7 @@ class Pool:
         while self._count < self._kept:
             self._count += 1
             try:
-                connection = await self._connect()
+                connection = await self._timed()
             except BaseException:
                 self._count -= 1
                 raise
@@ -164,7 +166,7 @@ class Pool:
         self._waiting.append(waiter)
         self._open_more()
         try:
-            async with asyncio.timeout(self._patience_s):
+            async with asyncio.timeout(self._patience_s + self._distance_s):
                 return await waiter
         except TimeoutError:
             self._leave(waiter)
@@ -226,7 +228,7 @@ class Pool:
         """A connection; a server that went away a moment ago is asked again until it has had its time."""
         while True:
             try:
-                return await self._connect()
+                return await self._timed()
             except AwayError:
                 now_s = time.monotonic()
                 if self._away_since_s is None:
@@ -234,6 +236,12 @@ class Pool:
                 if now_s - self._away_since_s >= AWAY_S:
                     raise
                 await asyncio.sleep(RETRY_EVERY_S)
+
+    async def _timed(self) -> Any:
+        begun_s = time.monotonic()
+        connection = await self._connect()
+        self._distance_s = time.monotonic() - begun_s
+        return connection
 
     def _opened(self, connection: Any) -> Any:
         self._away_since_s = self._trouble = None

@@ -18,6 +18,7 @@ from smarter_auth_mw.postgres.notifications import PostgresWire, open_wire
 from smarter_auth_mw.postgres.store import Store
 from tests.support.change import KEY, KEY_ID
 from tests.support.database import Database
+from tests.support.postgres import Postgres, Proxy
 
 Connection = asyncpg.Connection
 
@@ -51,6 +52,17 @@ async def test_commit_notifies_source_and_transaction(
         payloads.append(payload)
     assert [payload for payload in payloads if payload.startswith("key")][-1:] == [f"{KEY}:{tx}"]
     assert payloads.count(f"{KEY}:{tx}") == 1
+
+
+async def test_heartbeat_takes_one_round_trip_from_the_first_one_on(
+    own_server: Postgres, own_database: Database
+) -> None:
+    async with Proxy(own_server.socket) as line, open_wire(line.url(own_database.runtime), print) as wire:
+        snapshot = None
+        for _ in range(5):
+            asked = line.asked
+            snapshot = (await wire.beat(snapshot)).snapshot
+            assert line.asked == asked + 1
 
 
 async def test_rolled_back_change_is_told_by_nobody(wire: PostgresWire, sql: Connection) -> None:
@@ -213,9 +225,9 @@ async def test_copy_of_a_database_is_another_server(wire: PostgresWire, other_da
 
 
 async def test_wire_to_a_database_that_is_not_migrated_says_so(empty_database: Database) -> None:
-    async with open_wire(empty_database.owner, print) as wire:
-        with pytest.raises(SchemaError):
-            await wire.beat(None)
+    with pytest.raises(SchemaError):
+        async with open_wire(empty_database.owner, print):
+            pass
 
 
 async def test_wire_that_does_not_listen_still_beats(database: Database, sql: Connection) -> None:

@@ -148,6 +148,8 @@ class Proxy:
         self._links: list[Link] = []
         self.swallows = False
         """Whether whatever is sent from now on is lost, on old and new connections."""
+        self.asked = 0
+        """How often clients have sent something: that many round trips, where each waits for its answer."""
 
     @property
     def port(self) -> int:
@@ -215,11 +217,12 @@ class Link:
     async def run(self) -> None:
         with suppress(OSError):
             await asyncio.gather(
-                self._pass(self._client[0], self._server[1]), self._pass(self._server[0], self._client[1])
+                self._pass(self._client[0], self._server[1], counts=1), self._pass(self._server[0], self._client[1])
             )
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, counts: int = 0) -> None:
         while sent := await reader.read(65536):
+            self._proxy.asked += counts
             if not (self.swallows or self._proxy.swallows):
                 writer.write(sent)
                 await writer.drain()

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from smarter_auth_mw.config.database_urls import Host
 from smarter_auth_mw.errors import SmarterAuthError, UnavailableError
-from smarter_auth_mw.log import Event, log
+from smarter_auth_mw.log import log
 from smarter_auth_mw.postgres.faults import explained
 from smarter_auth_mw.postgres.queries import QUERIES
 
@@ -51,8 +51,8 @@ async def elect(hosts: Sequence[Host], open_host: Open, where: str) -> Any:
         await _dismiss(asked.values(), chosen)
     if last != chosen.host:
         _primaries[hosts] = chosen.host
-        changed: Event = "server.found" if last is None else "server.changed"
-        log(changed, "%s is the primary of %s, on timeline %d", chosen.host, where, chosen.timeline)
+        told = f"{chosen.host} is the primary of {where}, on timeline {chosen.timeline}"
+        log("server.found", "%s", told) if last is None else log("server.changed", "%s", told)
     return chosen.connection
 
 

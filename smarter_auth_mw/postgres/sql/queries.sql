@@ -170,7 +170,7 @@ SELECT asked.*, known.*
 -- A heartbeat: the snapshot that it is taken in, who answers, and the changes that the previous one did not see; those
 -- of a dump, whose transactions are not of this server, are left out. Not complete where some of them may be purged.
 -- After a restart the server is another one too: what it had not yet written when it crashed never was, and its
--- transaction numbers are given out again.
+-- transaction numbers are given out again. All arrays are of text: of any other type the driver asks the server first.
 SELECT pg_current_snapshot()::text AS snapshot,
        current_setting('transaction_read_only')::boolean AS is_standby,
        concat_ws(' ', extract(epoch FROM pg_postmaster_start_time()), meta.epoch, smarter_auth.home()) AS server,
@@ -183,7 +183,7 @@ SELECT pg_current_snapshot()::text AS snapshot,
                                         ORDER BY pg_trigger.oid)::bytea), 'hex')
           FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid
          WHERE pronamespace = 'smarter_auth'::regnamespace) AS guard,
-       told.sources, told.txs, told.ages_s
+       told.sources, told.txs::text[] AS txs, told.ages_s::text[] AS ages_s
   FROM smarter_auth.meta
  CROSS JOIN (SELECT :previous::text::pg_snapshot) AS asked (previous)
  CROSS JOIN LATERAL (
