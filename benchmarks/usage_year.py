@@ -20,9 +20,9 @@ import asyncpg
 
 from benchmarks.database import migrated
 from smarter_auth_mw.domain import Resource
+from smarter_auth_mw.management.listings import Listings, UsageFilters
 from smarter_auth_mw.observers.usage import GRANTED, Batch, Series
 from smarter_auth_mw.postgres.pool import open_pool
-from smarter_auth_mw.postgres.reports import About
 from smarter_auth_mw.postgres.store import Store
 
 ROUNDS = 3
@@ -101,13 +101,14 @@ async def timed(what: str, ask: Callable[[], Awaitable[Any]]) -> None:
 
 
 async def print_questions(store: Store, key: UUID) -> None:
-    subjects = {"everything": About(), "one resource": About(Resource("bot", "77")), "one key": About(key_id=key)}
+    lists = Listings(store)
+    subjects = {"everything": {}, "one resource": {"resource": Resource("bot", "77")}, "one key": {"key_id": key}}
     for name, about in subjects.items():
         for told, span in (("1 hour", 1 / 24), ("1 day", 1), ("7 days", 7), ("90 days", 90), ("1 year", 365)):
 
-            async def ask(about: About = about, span: float = span) -> None:
-                async with store.reports() as reports:
-                    await reports.usage(about, timedelta(days=span))
+            async def ask(about: dict[str, Any] = about, span: float = span) -> None:
+                filters = UsageFilters(since=timedelta(days=span), **about)
+                assert [total async for total in lists.every_total(filters)]
 
             await timed(f"usage of {name}, {told}", ask)
 

@@ -68,6 +68,35 @@ def duration(text: str) -> timedelta:
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
+def span(text: str | None) -> timedelta | None:
+    """The duration, where one is given."""
+    return None if text is None else duration(text)
+
+
+def moment(text: str) -> datetime | timedelta:
+    """A time as RFC 3339 writes it, or how long ago it was."""
+    if _DURATION.fullmatch(text):
+        return duration(text)
+    try:
+        time = datetime.fromisoformat(text)
+        return time if time.tzinfo else time.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise UsageError(
+            f"{text!r} is no time.", hint="Write how long ago: 30s, 15m, 24h, 30d; or when: 2026-01-31T12:00:00Z."
+        ) from None
+
+
+def labels(texts: Sequence[str]) -> dict[str, str]:
+    """``NAME=VALUE``, each name once."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name and equals and value) or name in found:
+            raise UsageError(f"{text!r} is no label, or the second one of its name.", hint="Write NAME=VALUE.")
+        found[name] = value
+    return found
+
+
 def expiry(text: str | None) -> datetime | None:
     """The time that is this duration from now; None: never."""
     if text is None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 
 import typer
 
-from smarter_auth_mw.cli.output import Answer
+from smarter_auth_mw.cli.output import Answer, Stream, show_stream
 from smarter_auth_mw.cli.session import Session
 from smarter_auth_mw.errors import SmarterAuthError
 
@@ -61,7 +61,7 @@ def command(group: typer.Typer, name: str | None, *, takes_actor: bool = True) -
                 with asyncio.Runner() as runner:
                     # Interrupted, the loop may tell a traceback of its own, by which nobody can act.
                     runner.get_loop().set_exception_handler(lambda _loop, _told: None)
-                    document = runner.run(function(session, **own))
+                    document = runner.run(_run(function(session, **own), session))
             except KeyboardInterrupt:
                 raise InterruptedCommandError() from None
             return Answer(document, session.exit_code, as_json=session.as_json)
@@ -75,6 +75,15 @@ def command(group: typer.Typer, name: str | None, *, takes_actor: bool = True) -
         return function
 
     return register
+
+
+async def _run(work: Coroutine[Any, Any, Any], session: Session) -> Any:
+    """Run a command, and print its list as long as what it reads from is open."""
+    answer = await work
+    if not isinstance(answer, Stream):
+        return answer
+    session.exit_code = await show_stream(answer, as_json=session.as_json) or session.exit_code
+    return None
 
 
 def _signature(function: Callable[..., Any], *, takes_actor: bool) -> inspect.Signature:

@@ -9,15 +9,20 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from io import TextIOWrapper
+from textwrap import indent
+from types import MappingProxyType
 from typing import Any
 
 from smarter_auth_mw.errors import SmarterAuthError
 
 Document = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
+_BATCH = 500
+"""How many elements of a list are printed at once."""
 _NOT_TRUNCATED = 10_000
 """Columns of an output that is no terminal: a pipe wants lines whole."""
 
@@ -36,6 +41,14 @@ class Listing:
 
     rows: Sequence[Mapping[str, Any]]
     document: Document
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A list that is printed while it is read; people get the rows that ``row`` makes of its documents."""
+
+    documents: AsyncGenerator[Mapping[str, Any]]
+    row: Callable[[Any], Mapping[str, Any]] = dict
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +78,78 @@ def show(answer: Answer) -> None:
         raise OutputError(f"The result could not be printed: {error.strerror}.") from None
 
 
+async def show_stream(stream: Stream, *, as_json: bool) -> int:
+    """Print a list as it comes; returns the exit code, since an error in the middle of it is told on stderr."""
+    printer = _JsonArray() if as_json else _Rows(stream.row)
+    batch: list[Mapping[str, Any]] = []
+    try:
+        async with aclosing(stream.documents) as documents:
+            async for document in documents:
+                batch.append(document)
+                if len(batch) == _BATCH:
+                    _write(printer.add, batch)
+                    batch = []
+    except SmarterAuthError as error:
+        if not printer.has_begun:
+            raise
+        _write(printer.add, batch)
+        note(f"error: {error} {error.hint}".rstrip() + " The list ends here, and is not whole.")
+        return error.exit_code
+    _write(printer.add, batch)
+    _write(printer.end)
+    return 0
+
+
+def _write(write: Callable[..., None], *batch: Any) -> None:
+    try:
+        write(*batch)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"The result could not be printed: {error.strerror}.") from None
+
+
+class _JsonArray:
+    """One JSON array, an element at a time, as ``to_json`` writes all of it."""
+
+    def __init__(self) -> None:
+        self.has_begun = False
+
+    def add(self, documents: Sequence[Mapping[str, Any]]) -> None:
+        for document in documents:
+            sys.stdout.write(f"{',' if self.has_begun else '['}\n{indent(to_json(document), '  ')}")
+            self.has_begun = True
+
+    def end(self) -> None:
+        line("\n]" if self.has_begun else "[]")
+
+
+class _Rows:
+    """One table, some rows at a time: the first ones fix the widths, except on a terminal, which has its own."""
+
+    def __init__(self, row: Callable[[Any], Mapping[str, Any]]) -> None:
+        self.has_begun = False
+        self._row = row
+        self._widths: Mapping[str, int] = {}
+
+    def add(self, documents: Sequence[Mapping[str, Any]]) -> None:
+        if documents:
+            rows = [self._row(document) for document in documents]
+            if not sys.stdout.isatty():
+                self._widths = self._widths or _widths(rows)
+            _show_many(rows, self._widths, has_head=not (self.has_begun and self._widths))
+            self.has_begun = True
+
+    def end(self) -> None:
+        if not self.has_begun:
+            note("No results.")
+
+
+def _widths(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    return {name: max(len(name), *(len(_text(row[name])) for row in rows)) for name in rows[0]}
+
+
 def forget_stdout() -> None:
     """Have Python not flush stdout once more when it ends, and not complain about what was told already."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -85,7 +170,7 @@ def _print(answer: Answer) -> None:
     elif document:
         _show_many(document)
     else:
-        note("There are none.")
+        note("No results.")
 
 
 def to_json(document: Document) -> str:
@@ -131,14 +216,16 @@ def _show_one(document: Mapping[str, Any]) -> None:
             sys.stdout.write(f"{name:<{width}}  {_text(value)}".rstrip() + "\n")
 
 
-def _show_many(documents: Sequence[Mapping[str, Any]]) -> None:
+def _show_many(
+    documents: Sequence[Mapping[str, Any]], widths: Mapping[str, int] = MappingProxyType({}), *, has_head: bool = True
+) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", show_header=has_head)
     for name in documents[0]:
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", min_width=widths.get(name))
     for document in documents:
         table.add_row(*(Text(_text(value)) for value in document.values()))
     console = Console(markup=False, highlight=False, emoji=False, width=None if sys.stdout.isatty() else _NOT_TRUNCATED)

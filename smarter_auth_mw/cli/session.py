@@ -17,9 +17,13 @@ from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.guard import compile_routes
 from smarter_auth_mw.management import naming
 from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.listings import Listings
 from smarter_auth_mw.postgres.opening import open_store
 from smarter_auth_mw.postgres.store import Store
 from smarter_auth_mw.routing.routes import Routes
+
+LIST_TIMEOUT_S = 30.0
+"""How long one page of a list may take: nobody's request waits for it."""
 
 
 @dataclass
@@ -71,6 +75,14 @@ class Session:
         """The same on a store that is open already."""
         account = self.database_settings.default_account
         return Keys(store, self.actor or os_user(), default_account=account)
+
+    @asynccontextmanager
+    async def listings(self) -> AsyncIterator[Listings]:
+        """Lists of what is in the settings' database."""
+        settings = self.database_settings
+        patience_s = max(LIST_TIMEOUT_S, settings.query_timeout_s)
+        async with open_store(settings.model_copy(update={"query_timeout_s": patience_s})) as store:
+            yield Listings(store)
 
     def tell_protected(self, resource: Resource) -> None:
         """Tell which URLs ask for a token from now on."""

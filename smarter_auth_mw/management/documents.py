@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,8 +14,11 @@ from smarter_auth_mw.postgres.reports import AuditEvent
 Document = dict[str, Any]
 
 
-def resource_document(registered: RegisteredResource) -> Document:
-    """Describe a resource and the keys that are bound to it."""
+def resource_document(registered: RegisteredResource, most: int | None = None) -> Document:
+    """Describe a resource and the keys that are bound to it.
+
+    With ``most`` its inner list has at most so many entries, and ``more`` says whether there are others.
+    """
     return {
         "kind": registered.resource.kind,
         "ref": registered.resource.ref,
@@ -23,12 +27,17 @@ def resource_document(registered: RegisteredResource) -> Document:
         "domain": registered.domain,
         "on_error": registered.on_error,
         "protected": registered.is_protected,
-        "bindings": [_binding(key) for key in registered.keys],
+        "bindings": [_binding(key) for key in registered.keys[:most]],
+        **_more(most, registered.keys),
     }
 
 
-def key_document(key: Key) -> Document:
-    """Describe a key without its secrets; ``token_key`` is the public head of its newest token."""
+def key_document(key: Key, most: int | None = None) -> Document:
+    """Describe a key without its secrets; ``token_key`` is the public head of its newest token.
+
+    ``token_valid``: the key has a token that is valid now, as far as the token alone decides. ``most`` as above.
+    """
+    now = datetime.now(UTC)
     return {
         "key_id": str(key.key_id),
         "name": key.name,
@@ -38,8 +47,14 @@ def key_document(key: Key) -> Document:
         "state": _state(key),
         "expires_at": time_text(key.expires_at),
         "last_used_at": time_text(key.last_used_at),
-        "tokens": [_token(token) for token in key.tokens],
-        "bindings": [str(resource) for resource in key.bindings],
+        "created_at": time_text(key.created_at),
+        "updated_at": time_text(key.updated_at),
+        "revoked_at": time_text(key.revoked_at),
+        "labels": dict(key.labels),
+        "token_valid": any(token.is_valid(now) for token in key.tokens),
+        "tokens": [_token(token) for token in key.tokens[-most if most else None :]],
+        "bindings": [str(resource) for resource in key.bindings[:most]],
+        **_more(most, key.bindings, key.tokens),
     }
 
 
@@ -80,6 +95,10 @@ def usage_document(total: Total) -> Document:
 def time_text(time: datetime | None) -> str | None:
     """Write a time as RFC 3339 in UTC."""
     return None if time is None else time.astimezone(UTC).isoformat()
+
+
+def _more(most: int | None, *inner: Sequence[object]) -> Document:
+    return {} if most is None else {"more": any(len(entries) > most for entries in inner)}
 
 
 def _token(token: KeyToken) -> Document:

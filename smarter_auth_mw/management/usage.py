@@ -33,13 +33,30 @@ class Total:
         if used.outcome == GRANTED and used.token_key:
             self.tokens[used.token_key] += used.count
 
+    @property
+    def count(self) -> int:
+        return sum(self.points)
+
+
+def sum_of(found: Iterable[Used]) -> Total | None:
+    """Add everything up; None: there is nothing."""
+    total = None
+    for used in found:
+        total = total or _empty(used)
+        total.add(used)
+    return total
+
 
 def totals(found: Iterable[Used]) -> list[Total]:
     """Add up by resource and key, keeping the order of the first row of each."""
     by_subject: dict[tuple[str, str | None], Total] = {}
     for used in found:
-        key_id = None if used.key_id is None else str(used.key_id)
-        resource = f"{used.kind}:{_PLACES.get(used.ref, used.ref)}" if used.kind else "(none)"
-        empty = Total(resource, key_id, used.key_name, used.begins, used.width, [0] * len(used.points))
-        by_subject.setdefault((resource, key_id), empty).add(used)
+        empty = _empty(used)
+        by_subject.setdefault((empty.resource, empty.key_id), empty).add(used)
     return list(by_subject.values())
+
+
+def _empty(used: Used) -> Total:
+    key_id = None if used.key_id is None else str(used.key_id)
+    resource = f"{used.kind}:{_PLACES.get(used.ref, used.ref)}" if used.kind else "(none)"
+    return Total(resource, key_id, used.key_name, used.begins, used.width, [0] * len(used.points))

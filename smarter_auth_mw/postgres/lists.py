@@ -95,6 +95,16 @@ class Lists:
     async def audit(self, arguments: Arguments) -> Found:
         return _found([row async for row in STATEMENTS.list_audit(self._connection, **arguments)])
 
+    async def series(self, arguments: Arguments) -> list[Any]:
+        """What is counted of requests, in the order of resource and key."""
+        rows = [row async for row in STATEMENTS.list_series(self._connection, **arguments)]
+        return sorted(rows, key=lambda row: (row["kind"], row["ref"].replace("_", "-"), row["key_id"] or UUID(int=0)))
+
+    async def count_usage(self, series_ids: Sequence[int], span: Arguments) -> dict[int, Any]:
+        """How often these series were counted in a span of time."""
+        rows = STATEMENTS.count_usage(self._connection, series_ids=list(series_ids), **span)
+        return {row["series_id"]: row async for row in rows}
+
     async def accounts_of_keys(self, key_ids: Sequence[UUID]) -> dict[UUID, str]:
         """To whom these keys belong."""
         rows = STATEMENTS.find_accounts_of_keys(self._connection, key_ids=list(key_ids))

@@ -21,7 +21,6 @@ from smarter_auth_mw.postgres import privileges
 from smarter_auth_mw.postgres.lists import Lists
 from smarter_auth_mw.postgres.pool import Pool, PoolSizes
 from smarter_auth_mw.postgres.queries import QUERIES
-from smarter_auth_mw.postgres.reports import Reports
 from smarter_auth_mw.postgres.storable import is_storable
 from smarter_auth_mw.postgres.transaction import Records
 
@@ -214,12 +213,6 @@ class Store:
                 return await records.prune_audit(before, actor)
             except asyncpg.InsufficientPrivilegeError:
                 raise RefusedError("The audit is append-only for this role.", hint=_AS_OWNER) from None
-
-    @asynccontextmanager
-    async def reports(self) -> AsyncIterator[Reports]:
-        """What operators ask about the audit and usage."""
-        async with self._pool.acquire() as connection, connection.transaction(isolation="read_committed"):
-            yield Reports(connection)
 
     @asynccontextmanager
     async def lists(self) -> AsyncIterator[Lists]:

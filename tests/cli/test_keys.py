@@ -106,7 +106,7 @@ def test_list_for_people_is_a_table_with_whole_key_ids(run: Commands) -> None:
 def test_nothing_to_list_is_said_on_stderr(run: Commands) -> None:
     ran = run("key", "list")
     assert (ran.exit_code, ran.out) == (0, "")
-    assert ran.error == "There are none."
+    assert ran.error == "No results."
     assert run.json("key", "list") == []
 
 

@@ -9,7 +9,6 @@ import re
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +28,13 @@ from smarter_auth_mw.metrics import SmarterAuthCollector
 from smarter_auth_mw.metrics import multiprocess as exchange
 from smarter_auth_mw.metrics import samples as figures
 from smarter_auth_mw.metrics.samples import Figures
-from smarter_auth_mw.postgres.reports import About
 from smarter_auth_mw.postgres.store import Store
 from smarter_auth_mw.tokens import Token, mint
 from tests import test_wsgi
 from tests.support.asgi import KEYED, OTHER, bearer, client, guarded, lifespan
 from tests.support.cli import PROGRAM, ROUTES, environment, serving
 from tests.support.database import Database
+from tests.support.lists import used
 from tests.support.worker import PATIENCE_S
 
 FEW = {"kind", "decision", "reason", "of", "state", "result", "le"}
@@ -152,8 +151,7 @@ async def test_a_scrape_takes_nothing_away_from_usage_nor_a_flush_from_the_metri
     database: Database, store: Store, token: Token
 ) -> None:
     async def written() -> int:
-        async with store.reports() as reports:
-            return sum(one.count for one in await reports.usage(About(), timedelta(hours=1)))
+        return sum(total.count for total in await used(store))
 
     async with running(database.runtime, usage_flush_s=0.02) as http:
         for _ in range(30):

@@ -18,13 +18,12 @@ from smarter_auth_mw.errors import RefusedError, UnavailableError
 from smarter_auth_mw.management.keys import Keys
 from smarter_auth_mw.observers.audit import MAX_EVENTS, MAX_TEXT, Audit, RequestEvent
 from smarter_auth_mw.postgres.pool import open_pool
-from smarter_auth_mw.postgres.reports import About
 from smarter_auth_mw.postgres.store import Store
 from smarter_auth_mw.tokens import Token, mint
-from tests.support.asgi import KEYED, OTHER, bearer, client, guarded, lifespan
+from tests.support.asgi import KEYED, bearer, client, guarded, lifespan
 from tests.support.database import Database
+from tests.support.lists import audited
 
-EVERYTHING = About()
 DENIAL = Denial(Reason.UNKNOWN_TOKEN, KEYED, account="default")
 
 
@@ -56,12 +55,9 @@ def audit(audited: Any = "denials", clock: Clock | None = None, **bounds: Any) -
 
 async def events(store: Store) -> list[dict[str, Any]]:
     """Requests in the audit, the oldest first."""
-    async with store.reports() as reports:
-        found = [event async for event in reports.audit(About())]
     return [
         {name: getattr(event, name) for name in ("action", "actor", "kind", "ref", "account", "reason")}
-        for event in reversed(found)
-        if event.action.startswith("request.")
+        for event in await audited(store, action="request.*")
     ]
 
 
@@ -160,8 +156,7 @@ async def test_refused_requests_are_written_with_the_true_reason(
         ("bot", "1", "default"),
         (None, None, None),
     }
-    async with store.reports() as reports:
-        (last,) = [event async for event in reports.audit(About(key_id=key.key_id), most=1)]
+    last = (await audited(store, key_id=key.key_id))[-1]
     assert last.after == {"status": 401, "token_key": token.token_key}
 
 
@@ -191,37 +186,11 @@ async def test_when_it_was_asked_is_told_however_late_it_is_written(store: Store
     noted = audit(clock=clock)
     noted.observe(DENIAL, {})
     await noted.flush(store)
-    async with store.reports() as reports:
-        (event,) = [event async for event in reports.audit(About())]
+    (event,) = await audited(store)
     assert timedelta(minutes=59) < datetime.now(UTC) - event.at < timedelta(minutes=61)
 
 
-# Reading and pruning
-
-
-async def test_audit_is_filtered_by_resource_key_and_time(store: Store, keys: Keys, owner: asyncpg.Connection) -> None:
-    one = (await keys.create("one", bind=[KEYED])).key
-    await keys.create("two", bind=[OTHER])
-    async with store.reports() as reports:
-
-        async def actions(about: About = EVERYTHING, **more: Any) -> list[str]:
-            return [event.action async for event in reports.audit(about, **more)]
-
-        everything = await actions()
-        assert len(everything) > len(await actions(About(key_id=one.key_id))) > 0
-        assert await actions(About(Resource("bot", "77"))) == []
-        assert 0 < len(await actions(About(KEYED))) < len(everything)
-        assert await actions(most=2) == everything[:2]
-        assert await actions(since=datetime.now(UTC) + timedelta(hours=1)) == []
-
-
-async def test_long_audit_is_read_to_its_end(store: Store, owner: asyncpg.Connection) -> None:
-    await owner.execute("INSERT INTO smarter_auth.audit_event (actor, action)"
-                        " SELECT 'somebody', n::text FROM generate_series(1, 2500) AS n")  # fmt: skip
-    async with store.reports() as reports:
-        found = [event.action async for event in reports.audit(About())]
-        assert found == [str(n) for n in range(2500, 0, -1)]
-        assert len([event async for event in reports.audit(About(), most=1001)]) == 1001
+# Pruning
 
 
 async def test_owner_prunes_and_that_is_written_down(database: Database, owner: asyncpg.Connection) -> None:
@@ -241,8 +210,7 @@ async def test_running_role_prunes_nothing_and_is_told_what_to_do(store: Store, 
     with pytest.raises(RefusedError, match="append-only") as refused:
         await store.prune_audit(datetime.now(UTC) + timedelta(days=1), "tester")
     assert "owner" in refused.value.hint
-    async with store.reports() as reports:
-        assert [event.action async for event in reports.audit(About())] == ["key.create"]
+    assert [event.action for event in await audited(store)] == ["key.create"]
 
 
 def test_anonymous_request_is_no_denial() -> None:

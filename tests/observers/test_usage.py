@@ -7,6 +7,7 @@ import re
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,7 +24,6 @@ from smarter_auth_mw.management.keys import Keys
 from smarter_auth_mw.observers import usage
 from smarter_auth_mw.observers.usage import ANONYMOUS, GRANTED, MAX_BATCH, OTHER, UNKNOWN, Batch, Series, Usage
 from smarter_auth_mw.postgres.pool import open_pool
-from smarter_auth_mw.postgres.reports import About
 from smarter_auth_mw.postgres.store import Store
 from smarter_auth_mw.tokens import Token, mint
 from tests import test_wsgi
@@ -31,6 +31,7 @@ from tests.cli.test_serve import SERVICE
 from tests.support.asgi import KEYED, Conversation, bearer, client, guarded, lifespan, raw, scope
 from tests.support.cli import ROUTES, Server, environment, serving
 from tests.support.database import Database
+from tests.support.lists import used
 
 TOKEN = mint()
 BINDING = Binding(str(uuid4()), "laptop", "default", TOKEN.digest, TOKEN.token_key)
@@ -69,11 +70,12 @@ def batch(counts: Mapping[Series, int], age_s: float = 0) -> Batch:
 
 async def counted(store: Store) -> dict[tuple[str, str, str], int]:
     """What the database has, by kind, reference and outcome."""
-    async with store.reports() as reports:
-        found: dict[tuple[str, str, str], int] = {}
-        for used in await reports.usage(About(), timedelta(hours=1)):
-            found[used.kind, used.ref, used.outcome] = found.get((used.kind, used.ref, used.outcome), 0) + used.count
-        return found
+    found: Counter[tuple[str, str, str]] = Counter()
+    for total in await used(store):
+        kind, _, ref = total.resource.replace("(none)", ":(unknown)").partition(":")
+        ref = {"(unknown)": UNKNOWN, "(other)": OTHER}.get(ref, ref)
+        found.update({(kind, ref, outcome): count for outcome, count in total.outcomes.items()})
+    return dict(found)
 
 
 # Counting
@@ -234,8 +236,7 @@ async def test_batch_that_is_sent_twice_counts_once(store: Store) -> None:
     counts = batch({Series("bot", "1", ANONYMOUS): 5})
     for _ in range(2):
         await store.write_usage(counts)
-    async with store.reports() as reports:
-        assert [used.count for used in await reports.usage(About(), timedelta(hours=1))] == [5]
+    assert [total.count for total in await used(store)] == [5]
 
 
 async def test_counts_are_rolled_up_as_they_are_written(store: Store) -> None:
@@ -243,21 +244,15 @@ async def test_counts_are_rolled_up_as_they_are_written(store: Store) -> None:
     for decision in (GRANT, OPEN, GRANT):
         counts.observe(decision, {})
         await counts.flush(store)
-    async with store.reports() as reports:
-        for span in (timedelta(hours=1), timedelta(days=1), timedelta(days=60)):  # minutes, hours, days
-            found = {(used.ref, used.count) for used in await reports.usage(About(), span)}
-            assert found == {("1", 2), ("2", 1)}
+    for span in (timedelta(hours=1), timedelta(days=1), timedelta(days=60)):  # minutes, hours, days
+        assert {(total.resource, total.count) for total in await used(store, span)} == {("bot:1", 2), ("bot:2", 1)}
 
 
 async def test_full_batch_is_written_within_the_time_that_a_query_has(store: Store) -> None:
     names = (Series("bot", str(n), GRANTED, str(uuid4()), f"{n:015}", bytes([n % 256]) * 64) for n in range(MAX_BATCH))
     many = {series: n for n, series in enumerate(names, 1)}
     await store.write_usage(batch(many))
-    async with store.reports() as reports:
-        assert (
-            sum(used.count for used in await reports.usage(About(), timedelta(hours=1)))
-            == MAX_BATCH * (MAX_BATCH + 1) / 2
-        )
+    assert sum(total.count for total in await used(store)) == MAX_BATCH * (MAX_BATCH + 1) / 2
 
 
 async def test_two_workers_with_the_same_counters_do_not_wait_for_each_other_forever(store: Store) -> None:
@@ -265,9 +260,7 @@ async def test_two_workers_with_the_same_counters_do_not_wait_for_each_other_for
     one, other = dict.fromkeys(names, 1), dict.fromkeys(reversed(names), 1)
     for _ in range(5):
         await asyncio.gather(*(store.write_usage(batch(counts)) for counts in (one, other) * 3))
-    async with store.reports() as reports:
-        found = await reports.usage(About(), timedelta(hours=1))
-    assert {used.count for used in found} == {30}
+    assert {total.count for total in await used(store)} == {30}
 
 
 async def test_usage_tells_no_cache_that_anything_has_changed(store: Store, keys: Keys, owner: Any) -> None:
@@ -313,9 +306,8 @@ async def test_usage_past_its_time_is_dropped_by_the_partition(old: asyncpg.Conn
     gone = set(before) - set(await partitions(old))
     assert dropped == len(gone) > 0
     assert not any("usage_day" in name for name in gone)
-    async with store.reports() as reports:
-        for span, count in ((timedelta(hours=1), 1), (timedelta(days=14), 2), (timedelta(days=365), 3)):
-            assert [used.count for used in await reports.usage(About(), span)] == [count]
+    for span, count in ((timedelta(hours=1), 1), (timedelta(days=14), 2), (timedelta(days=365), 3)):
+        assert [total.count for total in await used(store, span)] == [count]
     assert await store.drop_old_usage() == 0
 
 
@@ -381,9 +373,8 @@ async def test_refused_token_of_a_known_key_is_told_apart(
     await keys.revoke(key.key_id)
     async with lifespan(guarded(database.runtime)) as app, client(app) as http:
         assert (await http.get("/bots/1", headers=bearer(token))).status_code == 401
-    async with store.reports() as reports:
-        (used,) = await reports.usage(About(key_id=key.key_id), timedelta(hours=1))
-    assert (used.outcome, used.token_key, used.key_name) == ("revoked", token.token_key, "laptop")
+    (total,) = await used(store, key_id=key.key_id)
+    assert (dict(total.outcomes), total.key_name) == ({"revoked": 1}, "laptop")
 
 
 async def test_websocket_is_counted_once_and_its_cut_too(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
@@ -12,24 +12,29 @@ from uuid import UUID
 import typer
 
 from smarter_auth_mw.cli import arguments
+from smarter_auth_mw.cli.arguments import Account
 from smarter_auth_mw.cli.decorator import command
-from smarter_auth_mw.cli.output import Listing, line, note
+from smarter_auth_mw.cli.output import Listing, Stream, line
 from smarter_auth_mw.cli.session import Session, os_user
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.errors import UsageError
 from smarter_auth_mw.management import naming
-from smarter_auth_mw.management.documents import audit_document
+from smarter_auth_mw.management.documents import Document, audit_document
+from smarter_auth_mw.management.listings import AuditFilters
+from smarter_auth_mw.management.listings.filters import MAX_PAGE
 from smarter_auth_mw.postgres.opening import open_store
-from smarter_auth_mw.postgres.reports import About, AuditEvent, Reports
 
 ResourceOption = Annotated[
     str | None, typer.Option("--resource", metavar="KIND:REF", help="What has to do with this resource.")
 ]
 KeyOption = Annotated[UUID | None, typer.Option("--key", metavar="KEY_ID", help="What has to do with this key.")]
+Until = Annotated[
+    str | None,
+    typer.Option("--until", metavar="TIME", help="Until then: how long ago, or a time.", show_default="now"),
+]
 
-REPORT_TIMEOUT_S = 120.0
-"""How long a report may take: nobody's request waits for it."""
-MOST = 1_000
+PRUNE_TIMEOUT_S = 120.0
+"""How long pruning may take: nobody's request waits for it."""
 LONGEST = timedelta(days=36_500)
 
 group = typer.Typer(help="Who did or asked what, and when.", rich_markup_mode=None)
@@ -41,30 +46,61 @@ async def audit(
     *,
     resource: ResourceOption = None,
     key: KeyOption = None,
-    since: Annotated[
-        str | None, typer.Option("--since", metavar="DURATION", help="30s, 15m, 24h, 30d.", show_default="ever")
+    account: Account = None,
+    by: Annotated[
+        str | None, typer.Option("--actor", help="What this person did; of requests, the network they came from.")
     ] = None,
+    action: Annotated[
+        str | None, typer.Option("--action", metavar="ACTION", help="key.revoke, or with a *: key.*, request.*.")
+    ] = None,
+    reason: Annotated[str | None, typer.Option("--reason", help="For example unknown_token, or expired.")] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            "--since", metavar="TIME", help="Since then: 30s, 15m, 24h, 30d ago, or a time.", show_default="ever"
+        ),
+    ] = None,
+    until: Until = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help=f"How many at the most; {MOST}, and with --jsonl all.")
+        int | None, typer.Option("--limit", min=1, max=MAX_PAGE, help="Only the newest.", show_default="all")
     ] = None,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="Print one JSON document a line.")] = False,
-) -> Listing | None:
-    """Show what was done and which requests were refused, the newest first."""
+) -> Listing | Stream | None:
+    """Show what was done and which requests were refused, in order of time."""
     if jsonl and session.as_json:
         raise UsageError("--json prints one document, --jsonl one a line: choose.")
-    about = About(await named(session, resource), key)
-    oldest = None if since is None else ago(since)
-    most = limit or (None if jsonl else MOST)
-    async with reports(session) as opened:
-        found = opened.audit(about, since=oldest, most=most)
-        if jsonl:
-            async for event in found:
-                line(json.dumps(audit_document(event)))
-            return None
-        events = [event async for event in found]
-    if limit is None and len(events) == MOST:
-        note(f"These are the newest {MOST}. For more: --limit, --jsonl, or narrow it down.")
-    return Listing([_row(event) for event in events], [audit_document(event) for event in events])
+    filters = AuditFilters(
+        resource=await named(session, resource),
+        key_id=key,
+        account=account,
+        actor=by,
+        action=action,
+        reason=reason,
+        since=None if since is None else arguments.moment(since),
+        until=None if until is None else arguments.moment(until),
+    )
+    documents = _events(session, filters, limit)
+    if not jsonl:
+        return Stream(documents, _row)
+    async for document in documents:
+        line(json.dumps(document))
+    return None
+
+
+async def _events(session: Session, filters: AuditFilters, limit: int | None) -> AsyncGenerator[Document]:
+    async with session.listings() as listings:
+        if limit is None:
+            async for event in listings.every_event(filters):
+                yield audit_document(event)
+            return
+        newest: list[Document] = []
+        async with aclosing(listings.every_event(filters, order="newest")) as events:
+            async for event in events:
+                newest.append(audit_document(event))
+                if len(newest) == limit:
+                    break
+        for document in reversed(newest):
+            yield document
 
 
 @command(group, "prune")
@@ -75,18 +111,10 @@ async def prune(
 ) -> dict[str, Any]:
     """Forget what is older than that; only the owner of the schema may."""
     before = ago(older_than)
-    settings = session.database_settings.model_copy(update={"query_timeout_s": REPORT_TIMEOUT_S})
+    settings = session.database_settings.model_copy(update={"query_timeout_s": PRUNE_TIMEOUT_S})
     async with open_store(settings, "owner") as store:
         pruned = await store.prune_audit(before, session.actor or os_user())
     return {"pruned": pruned, "older_than": before.isoformat()}
-
-
-@asynccontextmanager
-async def reports(session: Session) -> AsyncIterator[Reports]:
-    """What is to be told, from the settings' database."""
-    settings = session.database_settings.model_copy(update={"query_timeout_s": REPORT_TIMEOUT_S})
-    async with open_store(settings) as store, store.reports() as opened:
-        yield opened
 
 
 async def named(session: Session, text: str | None) -> Resource | None:
@@ -103,12 +131,11 @@ def ago(text: str) -> datetime:
     return datetime.now(UTC) - min(arguments.duration(text), LONGEST)
 
 
-def _row(event: AuditEvent) -> dict[str, Any]:
-    document = audit_document(event)
+def _row(document: Document) -> dict[str, Any]:
     return {
-        "at": event.at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ"),
+        "at": f"{datetime.fromisoformat(document['at']):%Y-%m-%d %H:%M:%SZ}",
         **{name: document[name] or None for name in ("actor", "action", "resource", "key_id", "reason")},
-        "what": _changed(event.before or {}, event.after or {}),
+        "what": _changed(document["before"] or {}, document["after"] or {}),
     }
 
 

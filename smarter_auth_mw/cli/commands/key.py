@@ -11,6 +11,7 @@ import typer
 from smarter_auth_mw.cli import arguments
 from smarter_auth_mw.cli.arguments import Account, Form, KeyId, NoRoute, ResourceName
 from smarter_auth_mw.cli.commands.key_leaks import revoke_leaked
+from smarter_auth_mw.cli.commands.key_list import list_
 from smarter_auth_mw.cli.decorator import command
 from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.cli.session import Session
@@ -64,26 +65,7 @@ async def create(
     return {"key_id": document.pop("key_id"), **secret, **document, "created": bool(minted.created)}
 
 
-@command(group, "list", takes_actor=False)
-async def list_(
-    session: Session,
-    *,
-    resource: Annotated[str | None, typer.Option("--resource", metavar="KIND:REF", help="Those bound to it.")] = None,
-    expiring: Annotated[
-        str | None, typer.Option("--expiring", metavar="DURATION", help="Those that expire in this time.")
-    ] = None,
-    max_lifetime: Annotated[
-        str | None, typer.Option("--max-lifetime", metavar="DURATION", help="Those with a valid token older than this.")
-    ] = None,
-    no_route: NoRoute = False,
-) -> list[dict[str, Any]]:
-    """List the keys, without their tokens."""
-    named = await arguments.resource(session, resource, no_route=no_route) if resource is not None else None
-    within = arguments.duration(expiring) if expiring is not None else None
-    longest = arguments.duration(max_lifetime) if max_lifetime is not None else None
-    async with session.keys() as keys:
-        found = await keys.keys(named, expiring_within=within, max_lifetime=longest)
-        return [key_document(key) for key in found]
+command(group, "list", takes_actor=False)(list_)
 
 
 @command(group, "show", takes_actor=False)

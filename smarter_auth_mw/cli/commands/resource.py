@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from typing import Annotated, Any, Literal
 
 import typer
 
 from smarter_auth_mw.cli import arguments
 from smarter_auth_mw.cli.arguments import Account, NoRoute, ResourceName
+from smarter_auth_mw.cli.commands.key_list import Cursor, Limit, check_no_cursor, page_of
 from smarter_auth_mw.cli.decorator import command
-from smarter_auth_mw.cli.output import note
+from smarter_auth_mw.cli.output import Listing, Stream, note
 from smarter_auth_mw.cli.session import Session
-from smarter_auth_mw.management.documents import resource_document
+from smarter_auth_mw.management.documents import Document, resource_document
+from smarter_auth_mw.management.listings import ResourceFilters
 from smarter_auth_mw.management.resources import UNCHANGED
 
 Name = Annotated[str | None, typer.Option("--name", help="The name that routes with {name} or {label} look up.")]
@@ -105,11 +108,34 @@ async def remove(session: Session, resource: ResourceName, *, no_route: NoRoute 
 
 @command(group, "list", takes_actor=False)
 async def list_(
-    session: Session, kind: Annotated[str | None, typer.Option("--kind", help="Those of this kind only.")] = None
-) -> list[dict[str, Any]]:
+    session: Session,
+    kind: Annotated[str | None, typer.Option("--kind", help="Resources of this kind.")] = None,
+    account: Account = None,
+    find: Annotated[
+        str | None, typer.Option("--find", metavar="PREFIX", help="Resources whose reference begins so.")
+    ] = None,
+    state: Annotated[
+        Literal["open", "protected"] | None,
+        typer.Option("--state", help="Resources that anyone may use, or that ask for a token."),
+    ] = None,
+    limit: Limit = None,
+    cursor: Cursor = None,
+) -> Listing | Stream:
     """List the resources, each with the keys that are bound to it."""
-    async with session.keys() as keys:
-        return [resource_document(registered) for registered in await keys.resources(kind)]
+    is_open = None if state is None else state == "open"
+    filters = ResourceFilters(kind=kind, account=account, find=find, open=is_open)
+    if limit is None:
+        check_no_cursor(cursor)
+        return Stream(_every(session, filters))
+    async with session.listings() as listings:
+        page = await listings.resources(filters, limit=limit, cursor=cursor)
+    return page_of(session, page, [resource_document(one) for one in page.items], dict)
+
+
+async def _every(session: Session, filters: ResourceFilters) -> AsyncGenerator[Document]:
+    async with session.listings() as listings:
+        async for registered in listings.every_resource(filters):
+            yield resource_document(registered)
 
 
 @command(group, "show", takes_actor=False)

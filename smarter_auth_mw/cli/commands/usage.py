@@ -5,19 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
 
 from smarter_auth_mw.cli import arguments
-from smarter_auth_mw.cli.commands.audit import LONGEST, KeyOption, ResourceOption, named, reports
-from smarter_auth_mw.cli.output import Listing, line
+from smarter_auth_mw.cli.commands.audit import KeyOption, ResourceOption, Until, named
+from smarter_auth_mw.cli.output import Stream, line
 from smarter_auth_mw.cli.session import Session
 from smarter_auth_mw.errors import UsageError
-from smarter_auth_mw.management.documents import usage_document
-from smarter_auth_mw.management.usage import totals
-from smarter_auth_mw.postgres.reports import About
+from smarter_auth_mw.management.documents import Document, usage_document
+from smarter_auth_mw.management.listings import UsageFilters
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _ASCII = " .:-=+*%@"
@@ -29,20 +28,34 @@ async def usage(
     *,
     resource: ResourceOption = None,
     key: KeyOption = None,
-    since: Annotated[str, typer.Option("--since", metavar="DURATION", help="30s, 15m, 24h, 30d.")] = "1d",
+    since: Annotated[
+        str, typer.Option("--since", metavar="TIME", help="Since then: 30s, 15m, 24h, 30d ago, or a time.")
+    ] = "1d",
+    until: Until = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the totals as comma-separated values.")] = False,
-) -> Listing | None:
+) -> Stream | None:
     """Show who used what, how often, and when; the servers write it every few seconds."""
     if as_csv and session.as_json:
         raise UsageError("--json and --csv exclude each other: choose.")
-    about = About(await named(session, resource), key)
-    async with reports(session) as opened:
-        found = await opened.usage(about, min(arguments.duration(since), LONGEST))
-    documents = [usage_document(total) for total in totals(found)]
-    if as_csv:
-        line(_csv(documents))
-        return None
-    return Listing([_row(document) for document in documents], documents)
+    filters = UsageFilters(
+        resource=await named(session, resource),
+        key_id=key,
+        since=arguments.moment(since),
+        until=None if until is None else arguments.moment(until),
+    )
+    totals = _totals(session, filters)
+    if not as_csv:
+        return Stream(totals, _row)
+    line(_csv({name: name for name in _COLUMNS}))
+    async for document in totals:
+        line(_csv(document))
+    return None
+
+
+async def _totals(session: Session, filters: UsageFilters) -> AsyncGenerator[Document]:
+    async with session.listings() as listings:
+        async for total in listings.every_total(filters):
+            yield usage_document(total)
 
 
 def sparkline(points: Sequence[int], levels: str) -> str:
@@ -63,9 +76,7 @@ def _row(document: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _csv(documents: Sequence[dict[str, Any]]) -> str:
+def _csv(document: Mapping[str, Any]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, _COLUMNS, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(documents)
-    return text.getvalue().rstrip("\n")
+    csv.writer(text, lineterminator="").writerow([document[name] for name in _COLUMNS])
+    return text.getvalue()

@@ -13,8 +13,10 @@ from smarter_auth_mw.management.listings.cursors import CursorError
 from smarter_auth_mw.management.listings.filters import CANDIDATES, KeyFilters
 from smarter_auth_mw.management.listings.pages import (
     EARLIEST,
+    LAST,
     LAST_TEXT,
     LATEST,
+    NIL,
     Slice,
     ago,
     ahead,
@@ -24,8 +26,6 @@ from smarter_auth_mw.management.listings.pages import (
 )
 from smarter_auth_mw.postgres.lists import Lists
 from smarter_auth_mw.postgres.storable import is_storable
-
-NIL, LAST = UUID(int=0), UUID(int=2**128 - 1)
 
 
 class KeyPlace(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
+from uuid import UUID
 
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.management.listings.filters import CANDIDATES
@@ -12,6 +13,7 @@ from smarter_auth_mw.postgres.lists import Found, Lists
 
 Item = TypeVar("Item")
 
+NIL, LAST = UUID(int=0), UUID(int=2**128 - 1)
 EARLIEST, LATEST = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
 LAST_TEXT = "\U0010ffff" * 256
 """Behind every name, and appended to a text behind all names that begin with it."""

@@ -16,10 +16,20 @@ from smarter_auth_mw.domain import Key, RegisteredResource
 from smarter_auth_mw.errors import UsageError
 from smarter_auth_mw.management.listings import cursors
 from smarter_auth_mw.management.listings.audit import AuditList, Order
-from smarter_auth_mw.management.listings.filters import MAX_PAGE, PAGE, AuditFilters, KeyFilters, Page, ResourceFilters
+from smarter_auth_mw.management.listings.filters import (
+    MAX_PAGE,
+    PAGE,
+    AuditFilters,
+    KeyFilters,
+    Page,
+    ResourceFilters,
+    UsageFilters,
+)
 from smarter_auth_mw.management.listings.keys import KeyList, arguments
 from smarter_auth_mw.management.listings.pages import Listing
 from smarter_auth_mw.management.listings.resources import ResourceList
+from smarter_auth_mw.management.listings.usage import UsageList
+from smarter_auth_mw.management.usage import Total
 from smarter_auth_mw.postgres.lists import Lists
 from smarter_auth_mw.postgres.reports import AuditEvent
 
@@ -112,6 +122,19 @@ class Listings:
     def every_event(self, filters: AuditFilters = ALL_EVENTS, *, order: Order = "oldest") -> AsyncGenerator[AuditEvent]:
         """Go through all events, page by page."""
         return _every(lambda cursor: self.audit(filters, order=order, limit=STREAMED, cursor=cursor))
+
+    async def usage(self, filters: UsageFilters, *, limit: int = PAGE, cursor: str | None = None) -> Page[Total]:
+        """Return a page of usage, one total for each resource and key."""
+        return await self._page(UsageList(filters, self._scope, self._clock()), None, limit, cursor)
+
+    def every_total(self, filters: UsageFilters) -> AsyncGenerator[Total]:
+        """Go through all usage, page by page."""
+        return _every(lambda cursor: self.usage(filters, limit=STREAMED, cursor=cursor))
+
+    async def usage_in_all(self, filters: UsageFilters) -> Total | None:
+        """Add up all requests for a resource, or with a key; raises RefusedError if there are too many keys."""
+        async with self._store.lists() as lists:
+            return await UsageList(filters, self._scope, self._clock()).sum_up(lists)
 
     async def _page(self, listing: Listing[Item], account: str | None, limit: int, cursor: str | None) -> Page[Item]:
         if not 1 <= limit <= MAX_PAGE:

@@ -386,3 +386,58 @@ SELECT bound.resource_id, key.key_id, account, name, description, is_active, exp
 SELECT key_id, account FROM smarter_auth.key WHERE key_id = ANY (:key_ids)
  UNION ALL
 SELECT key_id, account FROM smarter_auth.platform_keys(:key_ids);
+
+-- name: list_series(driver, account, kind, lookup, key_id, from_kind, from_lookup, from_key_id, most)
+-- What is counted: series from that place on, in the order of resource and key.
+SELECT branch.*, key.name AS key_name, key.account AS key_account,
+       :account::text IS NULL
+       OR EXISTS (SELECT FROM smarter_auth.resource
+                   WHERE resource.kind = branch.kind AND replace(resource.ref, '_', '-') = replace(branch.ref, '_', '-')
+                     AND resource.account = :account) AS is_shown
+  FROM (
+       (SELECT id, kind, ref, key_id, token_key, outcome
+          FROM smarter_auth.usage_series
+         WHERE :driver::text = 'all'
+           AND (kind, replace(ref, '_', '-'), coalesce(key_id, '00000000-0000-0000-0000-000000000000'))
+               >= (:from_kind::text, :from_lookup::text, :from_key_id::uuid)
+         ORDER BY kind, replace(ref, '_', '-'), coalesce(key_id, '00000000-0000-0000-0000-000000000000')
+         LIMIT :most::bigint)
+        UNION ALL
+       (SELECT id, kind, ref, key_id, token_key, outcome
+          FROM smarter_auth.usage_series
+         WHERE :driver = 'resource' AND kind = :kind::text AND replace(ref, '_', '-') = :lookup::text
+           AND coalesce(key_id, '00000000-0000-0000-0000-000000000000') >= :from_key_id
+         ORDER BY coalesce(key_id, '00000000-0000-0000-0000-000000000000') LIMIT :most)
+        UNION ALL
+       (SELECT id, kind, ref, key_id, token_key, outcome
+          FROM smarter_auth.usage_series
+         WHERE :driver = 'key' AND key_id = :key_id::uuid
+           AND (kind, replace(ref, '_', '-')) >= (:from_kind, :from_lookup)
+         ORDER BY kind, replace(ref, '_', '-') LIMIT :most)
+        UNION ALL
+       SELECT id, kind, ref, key_id, token_key, outcome
+         FROM smarter_auth.usage_series
+        WHERE :driver = 'both' AND kind = :kind AND replace(ref, '_', '-') = :lookup
+          AND coalesce(key_id, '00000000-0000-0000-0000-000000000000') = :key_id
+       ) AS branch
+  LEFT JOIN smarter_auth.key ON key.key_id = branch.key_id;
+
+-- name: count_usage(grain, since, span, until, width, series_ids)
+-- How often these series were counted since then: by points, each as wide as that, the first one where it begins.
+  WITH asked AS MATERIALIZED (
+       SELECT date_trunc(:grain::text, coalesce(:since::timestamptz, clock_timestamp() - :span::interval), 'UTC') AS begins),
+       kept AS (
+       SELECT series_id, at, count FROM smarter_auth.usage_minute WHERE :grain = 'minute'
+        UNION ALL SELECT series_id, at, count FROM smarter_auth.usage_hour WHERE :grain = 'hour'
+        UNION ALL SELECT series_id, at, count FROM smarter_auth.usage_day WHERE :grain = 'day'),
+       counted AS (
+       SELECT series_id, sum(count)::bigint AS count,
+              floor(extract(epoch FROM at - (SELECT begins FROM asked)) / extract(epoch FROM :width::interval))::integer
+                  AS point
+         FROM kept
+        WHERE series_id = ANY (:series_ids::bigint[]) AND at >= (SELECT begins FROM asked)
+          AND (:until::timestamptz IS NULL OR at < :until)
+        GROUP BY series_id, point)
+SELECT begins, series_id, array_agg(point) AS points, array_agg(count) AS counts
+  FROM asked CROSS JOIN counted
+ GROUP BY begins, series_id;

@@ -437,17 +437,6 @@ SELECT clock_timestamp() - make_interval(secs => age_s), peer, action, kind, ref
               :key_ids::uuid[], :reasons::text[], :facts::text[])
        AS asked (age_s, peer, action, kind, ref, account, key_id, reason, fact);
 
--- name: find_audit_events(kind, lookup, key_id, since, before, most)
--- The newest ones first, from this number downwards.
-SELECT id, at, actor, action, kind, ref, account, key_id, reason, before, after
-  FROM smarter_auth.audit_event
- WHERE id < :before
-   AND (:kind::text IS NULL OR (kind = :kind AND replace(ref, '_', '-') = :lookup))
-   AND (:key_id::uuid IS NULL OR key_id = :key_id)
-   AND (:since::timestamptz IS NULL OR at >= :since)
- ORDER BY id DESC
- LIMIT :most;
-
 -- name: prune_audit(before, most)$
 -- Forget events that are older, as many as that; how many they were.
   WITH gone AS (
@@ -455,29 +444,3 @@ SELECT id, at, actor, action, kind, ref, account, key_id, reason, before, after
         WHERE id IN (SELECT id FROM smarter_auth.audit_event WHERE at < :before ORDER BY at LIMIT :most)
        RETURNING id)
 SELECT count(*) FROM gone;
-
--- name: find_usage(grain, span, width, kind, lookup, key_id)
--- How often what was asked since then, and when: counts by points, each as wide as that, the first one where it begins.
-  WITH asked AS MATERIALIZED (
-       SELECT date_trunc(:grain::text, clock_timestamp() - :span::interval, 'UTC') AS begins,
-              ARRAY(SELECT id FROM smarter_auth.usage_series
-                     WHERE (:kind::text IS NULL OR (kind = :kind AND replace(ref, '_', '-') = :lookup))
-                       AND (:key_id::uuid IS NULL OR key_id = :key_id)) AS series_ids),
-       kept AS (
-       SELECT series_id, at, count FROM smarter_auth.usage_minute WHERE :grain = 'minute'
-        UNION ALL SELECT series_id, at, count FROM smarter_auth.usage_hour WHERE :grain = 'hour'
-        UNION ALL SELECT series_id, at, count FROM smarter_auth.usage_day WHERE :grain = 'day'),
-       counted AS (
-       SELECT series_id, sum(count)::bigint AS count,
-              floor(extract(epoch FROM at - (SELECT begins FROM asked)) / extract(epoch FROM :width::interval))::integer
-                  AS point
-         FROM kept
-        WHERE series_id = ANY ((SELECT series_ids FROM asked)::bigint[]) AND at >= (SELECT begins FROM asked)
-        GROUP BY series_id, point)
-SELECT begins, kind, ref, series.key_id, key.name AS key_name, token_key, outcome,
-       array_agg(point) AS points, array_agg(counted.count) AS counts
-  FROM asked CROSS JOIN counted
-  JOIN smarter_auth.usage_series AS series ON series.id = series_id
-  LEFT JOIN smarter_auth.key ON key.key_id = series.key_id
- GROUP BY begins, series.id, key.name
- ORDER BY kind, ref, key.name, series.key_id, token_key, outcome;

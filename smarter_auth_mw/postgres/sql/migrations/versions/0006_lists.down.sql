@@ -16,7 +16,7 @@ DROP INDEX smarter_auth.key_by_name, smarter_auth.key_by_name_of_account, smarte
     smarter_auth.key_by_creation_of_account, smarter_auth.key_by_expiry, smarter_auth.key_by_expiry_of_account,
     smarter_auth.key_by_revocation, smarter_auth.key_by_revocation_of_account, smarter_auth.token_by_token_key,
     smarter_auth.token_by_end, smarter_auth.token_by_end_of_account, smarter_auth.resource_of_account,
-    smarter_auth.resource_open, smarter_auth.resource_open_of_account, smarter_auth.binding_of_key;
+    smarter_auth.resource_open, smarter_auth.resource_open_of_account, smarter_auth.binding_of_key, smarter_auth.usage_series_by_key;
 
 DROP TRIGGER keep_lists_on_insert ON smarter_auth.key;
 

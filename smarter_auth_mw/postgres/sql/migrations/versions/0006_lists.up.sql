@@ -177,6 +177,9 @@ CREATE INDEX IF NOT EXISTS resource_open_of_account ON smarter_auth.resource (ac
 
 CREATE INDEX IF NOT EXISTS binding_of_key ON smarter_auth.binding (key_id, resource_id);
 
+CREATE INDEX IF NOT EXISTS usage_series_by_key ON smarter_auth.usage_series (key_id, kind, replace(ref, '_', '-'))
+    WHERE key_id IS NOT NULL;
+
 -- The audit, in order of time: everything, and what people did by itself, which requests outnumber by far.
 CREATE INDEX IF NOT EXISTS audit_by_time ON smarter_auth.audit_event (at, id);
 

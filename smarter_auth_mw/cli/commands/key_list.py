@@ -1,0 +1,122 @@
+"""`smarter-auth key list`: which keys there are, by whatever is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Annotated, Any, Literal
+
+import typer
+
+from smarter_auth_mw.cli import arguments
+from smarter_auth_mw.cli.arguments import Account, NoRoute
+from smarter_auth_mw.cli.output import Listing, Stream, note
+from smarter_auth_mw.cli.session import Session
+from smarter_auth_mw.errors import UsageError
+from smarter_auth_mw.management.documents import Document, key_document
+from smarter_auth_mw.management.listings import KeyFilters
+from smarter_auth_mw.management.listings.filters import MAX_PAGE, Page
+
+Limit = Annotated[
+    int | None,
+    typer.Option("--limit", min=1, max=MAX_PAGE, help="Print one page of at most so many.", show_default="all"),
+]
+Cursor = Annotated[
+    str | None, typer.Option("--cursor", metavar="CURSOR", help="Go on where the page before ended: its `next`.")
+]
+Labels = Annotated[
+    list[str] | None, typer.Option("--label", metavar="NAME=VALUE", help="Keys with this label; any number.")
+]
+_SHOWN = ("key_id", "name", "account", "state", "token_key", "expires_at", "last_used_at", "labels", "bindings")
+"""The columns that people see."""
+
+
+async def list_(
+    session: Session,
+    *,
+    resource: Annotated[
+        str | None, typer.Option("--resource", metavar="KIND:REF", help="Keys that are bound to this resource.")
+    ] = None,
+    account: Account = None,
+    state: Annotated[
+        Literal["active", "inactive", "expired", "revoked", "any"] | None,
+        typer.Option(
+            "--state",
+            help="Keys in this state. Revoked ones are not listed otherwise; any is possible with --resource.",
+        ),
+    ] = None,
+    find: Annotated[
+        str | None, typer.Option("--find", metavar="PREFIX", help="Keys whose name begins so, in upper or lower case.")
+    ] = None,
+    label: Labels = None,
+    expiring: Annotated[
+        str | None, typer.Option("--expiring", metavar="DURATION", help="Keys that will expire in this time.")
+    ] = None,
+    never_expires: Annotated[bool, typer.Option("--never-expires", help="Keys without an expiry.")] = False,
+    unused_for: Annotated[
+        str | None,
+        typer.Option("--unused-for", metavar="DURATION", help="Keys that were not used, and not made, for this long."),
+    ] = None,
+    never_used: Annotated[bool, typer.Option("--never-used", help="Keys that were never used.")] = False,
+    older_than: Annotated[
+        str | None, typer.Option("--older-than", metavar="DURATION", help="Keys that were made longer ago.")
+    ] = None,
+    max_lifetime: Annotated[
+        str | None, typer.Option("--max-lifetime", metavar="DURATION", help="Keys with a valid token older than this.")
+    ] = None,
+    rotating: Annotated[
+        bool, typer.Option("--rotating", help="Keys whose previous token is still valid after a rotation.")
+    ] = False,
+    sort: Annotated[
+        Literal["name", "created_at", "-created_at"] | None,
+        typer.Option("--sort", help="The order; - puts the newest first.", show_default="by the filters"),
+    ] = None,
+    limit: Limit = None,
+    cursor: Cursor = None,
+    no_route: NoRoute = False,
+) -> Document | Listing | Stream:
+    """List the keys, without their tokens."""
+    filters = KeyFilters(
+        resource=None if resource is None else await arguments.resource(session, resource, no_route=no_route),
+        account=account,
+        state=state,
+        find=find,
+        labels=arguments.labels(label or ()),
+        expiring_within=arguments.span(expiring),
+        never_expires=never_expires,
+        unused_for=arguments.span(unused_for),
+        never_used=never_used,
+        older_than=arguments.span(older_than),
+        token_older_than=arguments.span(max_lifetime),
+        rotating=rotating,
+        sort=sort,
+    )
+    if limit is None:
+        check_no_cursor(cursor)
+        return Stream(_every(session, filters), _row)
+    async with session.listings() as listings:
+        page = await listings.keys(filters, limit=limit, cursor=cursor)
+    return page_of(session, page, [key_document(key) for key in page.items], _row)
+
+
+async def _every(session: Session, filters: KeyFilters) -> AsyncGenerator[Document]:
+    async with session.listings() as listings:
+        async for key in listings.every_key(filters):
+            yield key_document(key)
+
+
+def _row(document: Document) -> dict[str, Any]:
+    labels = [f"{name}={value}" for name, value in document["labels"].items()]
+    return {name: labels if name == "labels" else document[name] for name in _SHOWN}
+
+
+def check_no_cursor(cursor: str | None) -> None:
+    """Refuse a cursor where no page is asked for."""
+    if cursor is not None:
+        raise UsageError("A cursor goes on with a page.", hint="Say how many: --limit")
+
+
+def page_of(session: Session, page: Page[Any], documents: Sequence[Document], row: Any) -> Listing:
+    """One page: for programs with the cursor of the next one, which people are told on stderr."""
+    if page.next is not None and not session.as_json:
+        note(f"There may be more: --cursor {page.next}")
+    return Listing([row(document) for document in documents], {"items": documents, "next": page.next})
