@@ -24,7 +24,9 @@ MAX_TOKEN_BYTES = 512
 _BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _SECRET_CHARS, _CHECKSUM_CHARS = 43, 6  # 62**43 > 2**256, and 62**6 > 2**32
 _CHECKED = re.compile(rb"sm_[0-9A-Za-z]{49}")
-_LOOKS_SECRET = re.compile(r"sm_[0-9A-Za-z]{40,}|[0-9A-Fa-f]{64,}")
+_TOKEN_CHARS = 64
+_LOOKS_SECRET = re.compile(rf"sma?_[0-9A-Za-z]{{40,}}|(?<![0-9A-Za-z])[0-9A-Za-z]{{{_TOKEN_CHARS},}}")
+"""A run of letters and digits is looked at once, from its beginning: the cost is that of the text's length."""
 _PREFIXED_KNOX = re.compile(rb"sm_[0-9a-f]+")
 
 
@@ -126,8 +128,20 @@ def form_of(token_key: str) -> TokenFormat:
 
 
 def hidden(text: str) -> str:
-    """The text, with whatever looks like a token replaced but for the first four characters of each."""
+    """Return the text with all but the first four characters of each thing that looks like a token replaced."""
     return _LOOKS_SECRET.sub(lambda found: f"{found[0][:4]}…", text)
+
+
+def shortened(text: str, chars: int) -> str:
+    """Return the first ``chars`` characters of the text, without tokens, and ``…`` if there are more.
+
+    A token that the cut would divide is hidden too: hidden after the cut, most of it would be shown.
+    """
+    if len(text) <= chars:
+        return hidden(text)
+    found = _LOOKS_SECRET.finditer(text[: chars + _TOKEN_CHARS])
+    end = next((token.start() + 4 for token in found if token.start() < chars < token.end()), chars)
+    return f"{hidden(text[: min(end, chars)])}…"
 
 
 def _checksum(body: bytes) -> bytes:

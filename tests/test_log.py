@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
+from uuid import UUID
 
 import asyncpg
 import httpx
@@ -15,16 +17,28 @@ from websockets.sync.client import connect
 
 import smarter_auth_mw
 from smarter_auth_mw.access_log import WithoutTokens
+from smarter_auth_mw.decision import Denial
 from smarter_auth_mw.log import _LEVELS, EVENTS, Event, level_of, log
 from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.observers.audit import Audit, RequestEvent
 from smarter_auth_mw.observers.hub import AUDIT, USAGE
+from smarter_auth_mw.observers.refused_spellings import NearMisses
+from smarter_auth_mw.routing.routes import Routes
 from smarter_auth_mw.tokens import TokenFormat, hidden, mint
-from tests.support.asgi import KEYED, client, guarded, lifespan
+from tests.support.asgi import KEYED, client, guarded, lifespan, scope
 from tests.support.cli import PROGRAM, ROUTES, Commands, environment, serving
 from tests.support.database import Database
 
 SOURCE = Path(smarter_auth_mw.__file__).parent
 TOKEN = mint().reveal()
+
+
+class Written:
+    def __init__(self) -> None:
+        self.events: list[RequestEvent] = []
+
+    async def write_requests(self, events: Sequence[RequestEvent], batch_id: UUID) -> None:
+        self.events.extend(events)
 
 
 def in_every_place(token: str) -> list[tuple[str, dict[str, str]]]:
@@ -93,6 +107,38 @@ async def test_no_token_reaches_our_log_or_the_audit(
     events = await owner.fetch("SELECT to_json(audit_event)::text FROM smarter_auth.audit_event")
     assert len(events) > 10
     assert not [event for event in events if token in event[0] or minted.token.reveal() in event[0]]
+
+
+@pytest.mark.parametrize("form", ["knox", "checked"])
+@pytest.mark.parametrize("place", ["path", "account", "host", "forwarded"])
+async def test_no_piece_of_a_token_is_shown_near_the_cut(
+    form: TokenFormat, place: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    token = mint(form).reveal()
+    routes = Routes.parse(["bot /bots/{ref}", "bot /u/{account}/bots/{name}", "bot host:{label}.api.example.com"])
+    written = Written()
+    for chars in range(420):
+        filling = ("x" * 15 + ".") * (chars // 16) + "." * (chars % 16)
+        asked = {**scope("/bots/a"), "headers": [(b"host", b"www.example.com")]}
+        match place:
+            case "path":
+                asked["path"] = f"/bots/{filling}/{token}/%2e"
+            case "account":
+                asked["path"] = f"/u/{filling}-{token}/bots/a"
+            case "host":
+                asked["headers"] = [(b"host", f"{filling}.{token}.api.example.com".encode())]
+            case "forwarded":
+                asked["headers"] += [(b"forwarded", f"{filling} {token}".encode())]
+        denial = routes.resolve({**asked, "raw_path": asked["path"].encode()})
+        assert isinstance(denial, Denial), chars
+        NearMisses(routes.resolve).note(denial, asked["path"])
+        audit = Audit("all", lambda _: "192.0.2.1")
+        audit.observe(denial, asked)
+        await audit.flush(written)
+    said = caplog.text + "".join(str(event.facts) for event in written.events)
+    assert len(caplog.records) == len(written.events) == 420
+    pieces = [token[at : at + 6] for at in range(4, len(token) - 5)]
+    assert not [piece for piece in pieces if piece in said]
 
 
 def test_no_token_reaches_the_log_of_a_server(database: Database, run: Commands) -> None:

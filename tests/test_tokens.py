@@ -13,9 +13,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from smarter_auth_mw import tokens
-from smarter_auth_mw.tokens import Token, fingerprint_of, mint, same_digest
+from smarter_auth_mw.tokens import (
+    TOKEN_FORMATS,
+    Token,
+    TokenFormat,
+    fingerprint_of,
+    hidden,
+    mint,
+    same_digest,
+    shortened,
+)
 
 KNOX_TOKEN = b"0123456789abcdef" * 4
 KNOX_DIGEST = (
@@ -121,3 +132,33 @@ def test_secrets_are_compared_in_one_place() -> None:
         ["grep", "-rn", "compare_digest", "--include=*.py", str(package)], capture_output=True, text=True
     )
     assert [line.split(":")[0].rpartition("/")[2] for line in found.stdout.splitlines()] == ["tokens.py"]
+
+
+PIECE = 6
+FILLINGS = st.text("/.-_%&=? abcXYZ0189", max_size=90)
+
+
+@pytest.mark.parametrize("form", TOKEN_FORMATS)
+@given(before=FILLINGS, between=FILLINGS, after=FILLINGS, chars=st.integers(min_value=0, max_value=300))
+@settings(max_examples=300, deadline=None)
+def test_no_piece_of_a_token_is_shown_wherever_the_text_is_cut(
+    form: TokenFormat, before: str, between: str, after: str, chars: int
+) -> None:
+    one, other = mint(form).reveal(), mint(form).reveal()
+    text = f"{before}/{one}/{between}/{other}/{after}"
+    said = shortened(text, chars)
+    assert not [
+        token for token in (one, other) for at in range(4, len(token) - PIECE) if token[at : at + PIECE] in said
+    ]
+    assert len(said) <= chars + 1
+    assert hidden(said) == said
+
+
+def test_a_text_without_tokens_is_only_cut() -> None:
+    assert shortened("/bots/1", 7) == "/bots/1"
+    assert shortened("/bots/12", 7) == "/bots/1…"
+
+
+def test_hiding_tokens_costs_no_more_than_the_length_of_the_text() -> None:
+    hostile = ("a" * 63 + "-") * 1_000 + "sm_" * 20_000
+    assert hidden(hostile) == hostile

@@ -6,8 +6,8 @@ from urllib.parse import urlsplit
 
 from aiocache.base import BaseCache
 
+from smarter_auth_mw.config.masking import withheld
 from smarter_auth_mw.config.origins import PREFIX
-from smarter_auth_mw.config.settings import mask_url
 from smarter_auth_mw.errors import ConfigurationError, Mistake, UsageError
 
 CACHE_URLS = (
@@ -28,10 +28,10 @@ def backend_of(url: str) -> BaseCache | None:
         extra = "memcached" if url.startswith("memcached:") else "redis"
         rule = f"its client is not installed: pip install 'smarter_auth_mw[{extra}]'"
     except UsageError as error:
-        rule = f"{error.message}; {CACHE_URLS}"
+        rule = f"{error.message}; {CACHE_URLS}; {withheld(url)}"
     except Exception:  # Not its text, which may hold a piece of the password.
-        rule = CACHE_URLS
-    raise ConfigurationError([Mistake(f"{PREFIX}CACHE_URL", mask_url(url), rule)])
+        rule = f"{CACHE_URLS}; {withheld(url)}"
+    raise ConfigurationError([Mistake(f"{PREFIX}CACHE_URL", "", rule)])
 
 
 def _backend_of(url: str) -> BaseCache | None:

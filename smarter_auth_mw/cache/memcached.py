@@ -10,6 +10,8 @@ from aiocache.backends.memcached import MemcachedCache
 from aiocache.serializers import NullSerializer
 from aiomcache.pool import Connection
 
+from smarter_auth_mw.config.masking import mask_url
+
 DEFAULT_PORT = 11211
 CONNECTIONS = 4
 """For each event loop; who finds none free waits for one within the tier's deadline."""
@@ -32,7 +34,7 @@ class MemcachedBackend(MemcachedCache):  # type: ignore[misc]
             pool_size=CONNECTIONS,
         )
         self.client = _Client(self.endpoint, self.port, pool_size=CONNECTIONS)
-        self._where = f"memcached://{parts.netloc}"
+        self._where = mask_url(url)
 
     async def _get(self, key: bytes, encoding: str | None = None, _conn: Any = None) -> Any:
         try:

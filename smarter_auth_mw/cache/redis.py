@@ -12,6 +12,7 @@ from aiocache.serializers import NullSerializer
 from redis.asyncio import BlockingConnectionPool, Redis, SSLConnection
 from redis.exceptions import ResponseError
 
+from smarter_auth_mw.config.masking import mask_url
 from smarter_auth_mw.errors import UsageError
 
 CONNECTIONS = 8
@@ -34,7 +35,7 @@ class RedisBackend(RedisCache):  # type: ignore[misc]
         if parts.scheme != "unix" and not re.fullmatch(r"/?\d*", parts.path):
             raise ValueError("The database of a Redis is a number.")  # redis-py would take number 0 instead.
         self.client = Redis.from_pool(_checked_pool(url))
-        self._where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        self._where = mask_url(url)
 
     async def _get(self, key: str, encoding: str | None = None, _conn: Any = None) -> Any:  # noqa: ARG002
         try:
@@ -126,11 +127,22 @@ def _pool(url: str) -> ConnectionPool:
 
 
 def _refused_option(url: str) -> str | None:
-    """The first option that a URL with no other one is refused for."""
+    """The first option that a URL with no other one is refused for.
+
+    None if what stands behind the ``?`` may be a piece of the password.
+    """
     bare, _, query = url.partition("?")
+    if "@" in query or not _is_taken(bare):
+        return None
     for name, value in parse_qsl(query):
-        try:
-            _pool(f"{bare}?{urlencode({name: value})}")
-        except Exception:
-            return name
+        if not _is_taken(f"{bare}?{urlencode({name: value})}"):
+            return name if re.fullmatch("[a-z_]{1,40}", name) else None
     return None
+
+
+def _is_taken(url: str) -> bool:
+    try:
+        _pool(url)
+    except Exception:
+        return False
+    return True

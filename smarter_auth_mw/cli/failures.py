@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import traceback
 from pathlib import Path
 
@@ -10,8 +9,7 @@ import typer
 
 from smarter_auth_mw.cli import output
 from smarter_auth_mw.errors import ConfigurationError, SmarterAuthError, UsageError
-
-_SECRET = re.compile(r"\b(sm_(?=\w{40})|[0-9A-Za-z]{4}(?=[0-9A-Za-z]{60}))[0-9A-Za-z]+\b")
+from smarter_auth_mw.tokens import hidden
 
 
 class UnexpectedError(SmarterAuthError):
@@ -28,7 +26,7 @@ def report(error: Exception, *, as_json: bool) -> int:
     if isinstance(error, BrokenPipeError):
         return 1  # Whoever read our output has seen enough: `smarter-auth key list | head`.
     explained = explain(error)
-    message, hint = _masked(_message(explained)), _masked(explained.hint)
+    message, hint = hidden(_message(explained)), hidden(explained.hint)  # People put tokens where none belongs.
     if as_json:
         output.line(output.to_json({"error": {"code": explained.code, "message": message, "hint": hint}}))
     else:
@@ -66,11 +64,6 @@ def _tell(message: str, hint: str) -> None:
 def _help_of(error: typer.TyperException) -> str:
     context = getattr(error, "ctx", None)
     return f"See: {context.command_path} --help" if context is not None else ""
-
-
-def _masked(text: str) -> str:
-    """The text less whatever may be a token that somebody put where none belongs."""
-    return _SECRET.sub(r"\1…", text)
 
 
 def _place(error: Exception) -> str:

@@ -100,6 +100,7 @@ _SSL = {"true": "require", "1": "require", "on": "require", "yes": "require", "n
     ("false", "0", "off", "no"), "disable"
 )
 """What ``ssl=`` says in the URLs of JDBC, SQLAlchemy and node-postgres, and ``requiressl=`` in old ones of psql."""
+_AT_BEHIND_THE_HOST = "an @ behind the host: write a / or ? of the password as %2F or %3F, and any other @ as %40"
 _ENVIRONMENT = {
     "host": "PGHOST",
     "hostaddr": "PGHOSTADDR",
@@ -171,9 +172,17 @@ def parse_database_url(url: str, environment: Mapping[str, str] = os.environ) ->
         raise DatabaseUrlError("a # ends a URL: write it as %23")
     rest, _, query = rest.partition("?")
     authority, _, path = rest.partition("/")
-    given = {**_of_authority(authority), **({"dbname": _decoded(path)} if path else {}), **_of_query(query)}
-    options = _completed(_checked(given), environment)
-    return DatabaseAddress(tuple(_hosts(options)), options)
+    if "@" in path:
+        raise DatabaseUrlError(_AT_BEHIND_THE_HOST)
+    try:
+        given = {**_of_authority(authority), **({"dbname": _decoded(path)} if path else {}), **_of_query(query)}
+        options = _completed(_checked(given), environment)
+        return DatabaseAddress(tuple(_hosts(options)), options)
+    except DatabaseUrlError:
+        if "@" not in query:
+            raise
+        # What it quotes as the name of an option may be a piece of the password.
+        raise DatabaseUrlError(_AT_BEHIND_THE_HOST) from None
 
 
 def _scheme_advice(scheme: str) -> str:

@@ -6,8 +6,8 @@ import ipaddress
 import re
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
-from urllib.parse import unquote_plus, urlsplit
 
 from pydantic import (
     BaseModel,
@@ -25,6 +25,7 @@ from pydantic import (
 
 from smarter_auth_mw.config import origins as sources
 from smarter_auth_mw.config.database_urls import parse_database_url
+from smarter_auth_mw.config.masking import shown_value, withheld
 from smarter_auth_mw.config.origins import DEFAULT, PREFIX, Origin
 from smarter_auth_mw.errors import ConfigurationError, Mistake
 
@@ -33,19 +34,8 @@ EXAMPLES = {
     "routes": "must be set: which paths are resources, for example  bot /bots/{ref:int}  or  preset:smarter",
 }
 WAYS = ("token", "bearer", "x-api-key")
-
-_PASSWORD = re.compile(r"(?:(?<=://)|^(?!\w+://))([^/@]*?:).*(?=@)", re.DOTALL)
-_PARAMETER = re.compile(r"(?<=[?&])([^=&#]*)=[^&#]*")
-_SECRET = re.compile(r"password|passwd|secret|token", re.IGNORECASE)
-
-
-def mask_url(url: str) -> str:
-    """The URL with its password replaced, and every parameter that is called like one, as it may be printed."""
-    return _PARAMETER.sub(_masked, _PASSWORD.sub(r"\1***", url))
-
-
-def _masked(parameter: re.Match[str]) -> str:
-    return f"{parameter[1]}=***" if _SECRET.search(unquote_plus(parameter[1])) else parameter[0]
+TABLE = "a table"
+"""Shown in place of a TOML table: nobody knows what is in it."""
 
 
 def _split(separators: str) -> BeforeValidator:
@@ -106,14 +96,14 @@ class RouteSettings(BaseModel):
     def _mounts(cls, mounts: tuple[str, ...]) -> tuple[str, ...]:
         for mount in mounts:
             if not mount.startswith("/") or mount == "/":
-                raise ValueError(f"a path prefix begins with / and names something: {mount!r}")
+                raise ValueError("a path prefix begins with / and names something")
         return tuple(mount.rstrip("/") for mount in mounts)
 
     @field_validator("trusted_proxies")
     @classmethod
     def _trusted_proxies(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
-        for network in networks:
-            ipaddress.ip_network(network, strict=False)
+        if not all(map(_is_network, networks)):
+            raise ValueError("addresses and networks of IPv4 and IPv6, as 10.0.0.0/8")
         return networks
 
     @field_validator("realm", "default_account", check_fields=False)
@@ -134,7 +124,7 @@ class RouteSettings(BaseModel):
             super().__init__(**{name: source.values[name] for name, source in origin.items()})
         except ValidationError as error:
             told = error.errors(include_url=False, include_context=False)
-            mistakes += [_located(_mistake(details), origin) for details in told]
+            mistakes += [_located(self._mistake(details), origin) for details in told]
         if mistakes:
             raise ConfigurationError(mistakes)
         self._sources = origin
@@ -149,8 +139,18 @@ class RouteSettings(BaseModel):
         return sorted({source.name for source in self._sources.values() if source.is_file})
 
     def located(self, mistakes: Iterable[Mistake]) -> list[Mistake]:
-        """Mistakes that were found later, each with the file that its setting comes from."""
-        return [_located(mistake, self._sources) for mistake in mistakes]
+        """Mistakes that were found later, each with the file that its setting comes from, and fit to be shown."""
+        return [replace(_located(one, self._sources), value=shown_value(one.value)) for one in mistakes]
+
+    @classmethod
+    def _mistake(cls, details: Any) -> Mistake:
+        rule = details["msg"].removeprefix("Value error, ")
+        if not details["loc"]:
+            return Mistake("settings", "", rule)
+        name, text = str(details["loc"][0]), _text(details["input"])
+        if text and text != TABLE and cls.model_fields[name].annotation is SecretStr:
+            return Mistake(PREFIX + name.upper(), "", f"{rule}; {withheld(text)}")
+        return Mistake(PREFIX + name.upper(), shown_value(text), rule)
 
 
 class Settings(RouteSettings):
@@ -268,7 +268,15 @@ def _revealed(value: Any) -> str:
 
 
 def _scheme(url: SecretStr) -> str:
-    return urlsplit(url.get_secret_value()).scheme
+    return url.get_secret_value().partition(":")[0].lower()
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _located(mistake: Mistake, origin: dict[str, Origin]) -> Mistake:
@@ -276,17 +284,7 @@ def _located(mistake: Mistake, origin: dict[str, Origin]) -> Mistake:
     return source.located(mistake) if source else mistake
 
 
-def _mistake(details: Any) -> Mistake:
-    rule = details["msg"].removeprefix("Value error, ")
-    if not details["loc"]:
-        return Mistake("settings", "", rule)
-    return Mistake(PREFIX + str(details["loc"][0]).upper(), _shown(details["input"]), rule)
-
-
-def _shown(value: Any) -> str:
-    """The value less what is secret in it: nobody knows what stands in a table."""
+def _text(value: Any) -> str:
+    """The value as it was written."""
     items = value if isinstance(value, list | tuple) else [value]
-    if any(isinstance(item, dict | list) for item in items):
-        return "a table"
-    texts = [item.get_secret_value() if isinstance(item, SecretStr) else str(item) for item in items]
-    return mask_url(", ".join(texts))[:200]
+    return TABLE if any(isinstance(item, dict | list) for item in items) else ", ".join(map(_revealed, items))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from smarter_auth_mw.cache.backends import backend_of
+from smarter_auth_mw.config.masking import mask_url
 from smarter_auth_mw.config.origins import PREFIX
-from smarter_auth_mw.config.settings import Settings, mask_url
+from smarter_auth_mw.config.settings import Settings
 from smarter_auth_mw.errors import ConfigurationError, Mistake, SmarterAuthError
 from smarter_auth_mw.postgres.connections.connector import check_files
 from smarter_auth_mw.postgres.embedded import cluster as embedded

@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 
 from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant
 from smarter_auth_mw.observers.outbox import Outbox
-from smarter_auth_mw.tokens import hidden
+from smarter_auth_mw.tokens import shortened
 
 Audited = Literal["none", "denials", "all"]
 
@@ -164,5 +164,5 @@ def _outcome(decision: Decision) -> str:
 
 
 def _shown(text: str) -> str:
-    """The text in printable ASCII, escaped and cut, without anything that looks like a token."""
-    return ascii(hidden(text[:MAX_TEXT]))[1:-1][:MAX_TEXT]
+    """The text in printable ASCII: without tokens, escaped, and cut."""
+    return ascii(shortened(text, MAX_TEXT))[1:-1][:MAX_TEXT]

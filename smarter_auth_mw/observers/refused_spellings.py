@@ -9,6 +9,7 @@ from typing import Any
 
 from smarter_auth_mw.decision import Denial, Reason
 from smarter_auth_mw.log import log
+from smarter_auth_mw.tokens import shortened
 
 PAUSE_S = 10
 """At the most one line in this time, with the number of those that were left out."""
@@ -39,8 +40,7 @@ class NearMisses:
             return
         more, self._told = self.count - self._told - 1, self.count
         self._silent_until_s = self._clock() + PAUSE_S
-        # The detail shows what a stranger wrote, escaped and cut by who made it.
-        shown = denial.detail[:SHOWN_CHARS]
+        shown = shortened(denial.detail, SHOWN_CHARS)
         log("request.refused", "%s.%s (%d more before)", shown, self._advice(path), more)
 
     def _advice(self, path: str) -> str:

@@ -22,7 +22,7 @@ from sqlalchemy import Connection, NullPool, String, func, literal, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from smarter_auth_mw.config.settings import mask_url
+from smarter_auth_mw.config.masking import mask_url
 from smarter_auth_mw.errors import NotFoundError, RefusedError, SchemaError
 from smarter_auth_mw.postgres.connections.connector import Connector
 from smarter_auth_mw.postgres.faults import close, explained, reported

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from starlette.types import Scope
 
 from smarter_auth_mw.errors import Mistake
+from smarter_auth_mw.tokens import shortened
 
 API_DOMAINS = "SMARTER_AUTH_API_DOMAINS"
 PLATFORM_DOMAINS = "SMARTER_AUTH_PLATFORM_DOMAINS"
@@ -82,7 +83,7 @@ def asked_for(headers: Headers) -> Asked:
             told.texts.append(text)
         elif name == b"forwarded":
             if not all(_FORWARDED_PAIR.fullmatch(pair) for pair in re.split("[;,]", text)):
-                raise BadHostError(f"Forwarded has other things than pairs: {text[:MAX_LABEL_CHARS]!a}")
+                raise BadHostError(f"Forwarded has other things than pairs: {shortened(text, MAX_LABEL_CHARS)!a}")
             told.hosts.extend(_FORWARDED_HOST.findall(text))
             told.texts.extend(_FORWARDED_TEXT.findall(text))
     return Asked([bare(host) for host in told.hosts], told.texts)
@@ -91,7 +92,7 @@ def asked_for(headers: Headers) -> Asked:
 def bare(text: str) -> str:
     """The host without port and one trailing dot; raises BadHostError."""
     if not _HOST.fullmatch(text) or len(text) > MAX_HOST_CHARS + len(".:65535"):
-        raise BadHostError(f"{text[:MAX_LABEL_CHARS]!a} is no host")
+        raise BadHostError(f"{shortened(text, MAX_LABEL_CHARS)!a} is no host")
     return text if text.startswith("[") else text.partition(":")[0].removesuffix(".")
 
 

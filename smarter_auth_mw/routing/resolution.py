@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from smarter_auth_mw.decision import Denial, Reason
 from smarter_auth_mw.domain import Alias, Target
+from smarter_auth_mw.tokens import shortened
 
 SHOWN_CHARS = 120
 
@@ -57,5 +58,5 @@ def refusal(detail: str, text: str, reason: Reason = Reason.NOT_CANONICAL) -> De
 
 
 def shown(text: str) -> str:
-    """What a stranger wrote, for operators: escaped and cut."""
-    return ascii(text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + "…")
+    """What a stranger wrote, for operators: without tokens, cut, and escaped."""
+    return ascii(shortened(text, SHOWN_CHARS))

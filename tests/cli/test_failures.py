@@ -141,6 +141,38 @@ def test_what_is_no_database_url(bare: Commands, url: str, exit_code: int, says:
     assert says in unexplained(bare, exit_code, "db", "status")
 
 
+SECRET = "S3CR3TW0RD"
+WITH_SECRETS = [
+    ("database_url", f"postgresql://me:{SECRET}@127.0.0.1:{{port}}/bots"),
+    ("database_url", f"postgresql://me:{SECRET}@127.0.0.1:{{port}},127.0.0.1:{{port}}/bots"),
+    ("database_url", f"postgresql://me:12/{SECRET}@127.0.0.1:{{port}}/bots"),
+    ("database_url", f"postgresql://me:{SECRET}@127.0.0.1:{{port}}/bots?sslmode=require&sslpassword={SECRET}"),
+    ("database_url", f"postgresql://me:{SECRET}@127.0.0.1:{{port}}/bots?options=-c%20{SECRET}"),
+    ("database_url", f"postgresql://127.0.0.1:{{port}}/bots?user=me&password={SECRET}"),
+    ("database_url", f"postgresql://127.0.0.1:{{port}}/bots?PASSWORD={SECRET}"),
+    ("database_url", f"Server=127.0.0.1;Password={SECRET}"),
+    ("listen_url", f"postgresql://me:{SECRET}@127.0.0.1:{{port}}/bots"),
+    ("listen_url", f"amqp://me:{SECRET}@127.0.0.1:{{port}}"),
+    ("cache_url", f"redis://:{SECRET}@127.0.0.1:{{port}}/0"),
+    ("cache_url", f"redis://:p[{SECRET}]w@127.0.0.1:{{port}}/0"),
+    ("cache_url", f"redis://:pa?{SECRET}=1@127.0.0.1:{{port}}/0"),
+    ("cache_url", f"rediss://:{SECRET}@127.0.0.1:{{port}}/0?ssl_cert_reqs=none&{SECRET}=1"),
+    ("cache_url", f"memcached://me:{SECRET}@127.0.0.1:{{port}}"),
+    ("cache_url", f"127.0.0.1:{{port}},password={SECRET},ssl=True"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), WITH_SECRETS)
+def test_no_secret_of_a_setting_is_said_whatever_is_wrong_with_it(
+    run: Commands, nowhere: int, name: str, value: str
+) -> None:
+    run.set(**{name: value.format(port=nowhere)})
+    for arguments in (["doctor"], ["config"], ["key", "list"], ["db", "status"], ["check", "/bots/1"]):
+        ran = run(*arguments)
+        pieces = {SECRET[at : at + 6] for at in range(len(SECRET) - 5)}
+        assert not [piece for piece in pieces if piece in ran.out + ran.err], arguments
+
+
 def test_what_is_unexpected_is_told_with_its_place_and_nothing_more(
     run: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,8 +9,9 @@ from pydantic import SecretStr
 
 from smarter_auth_mw.cli.output import Listing, Script, to_json
 from smarter_auth_mw.cli.session import Session
+from smarter_auth_mw.config.masking import mask_url
 from smarter_auth_mw.config.origins import TOML
-from smarter_auth_mw.config.settings import Settings, mask_url
+from smarter_auth_mw.config.settings import Settings
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

@@ -17,7 +17,8 @@ from smarter_auth_mw.authentication.throttle import try_counting
 from smarter_auth_mw.cache.availability import LONGEST_DEADLINE_S
 from smarter_auth_mw.cache.backends import backend_of
 from smarter_auth_mw.cli.doctor.routes import Finding
-from smarter_auth_mw.config.settings import Settings, mask_url
+from smarter_auth_mw.config.masking import mask_url
+from smarter_auth_mw.config.settings import Settings
 from smarter_auth_mw.errors import SchemaError, SmarterAuthError
 from smarter_auth_mw.metrics import multiprocess
 from smarter_auth_mw.postgres import rehearsal

@@ -19,7 +19,7 @@ from smarter_auth_mw.config.database_urls import (
     Host,
     parse_database_url,
 )
-from smarter_auth_mw.config.settings import mask_url
+from smarter_auth_mw.config.masking import mask_url
 from smarter_auth_mw.errors import SmarterAuthError, UnavailableError
 from smarter_auth_mw.postgres.connections import tls
 from smarter_auth_mw.postgres.connections.election import elect
