@@ -136,7 +136,8 @@ class SmarterAuthMiddleware:
         rejection = self._guard.rejections[denial]
         headers = list(rejection.headers)
         await send({"type": f"{prefix}http.response.start", "status": rejection.status, "headers": headers})
-        await send({"type": f"{prefix}http.response.body", "body": rejection.body})
+        body = b"" if scope.get("method") == "HEAD" else rejection.body
+        await send({"type": f"{prefix}http.response.body", "body": body})
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":

@@ -106,7 +106,7 @@ class SmarterAuthWSGIMiddleware:
             return self.app(environ, start_response)
         decision = self._decide(target, scope)
         if isinstance(decision, Denial):
-            return _reject(self._guard.rejections[decision], start_response)
+            return _reject(self._guard.rejections[decision], environ, start_response)
         return self.app(self._admitted(environ, decision), start_response)
 
     def close(self) -> None:
@@ -169,7 +169,7 @@ class StatusPageApp:
         if page is None:
             return self.app(environ, start_response)
         _start(page.status, page.headers, start_response)
-        return [b"" if environ["REQUEST_METHOD"] == "HEAD" else page.body]
+        return [_body(page.body, environ)]
 
 
 def scope_of(environ: WSGIEnvironment, names: Mapping[bytes, str] = _ALL) -> dict[str, Any]:
@@ -211,9 +211,14 @@ def _text(native: str) -> str:
     return native if native.isascii() else native.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
-def _reject(rejection: Rejection, start_response: StartResponse) -> list[bytes]:
+def _reject(rejection: Rejection, environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
     _start(rejection.status, rejection.headers, start_response)
-    return [rejection.body]
+    return [_body(rejection.body, environ)]
+
+
+def _body(body: bytes, environ: WSGIEnvironment) -> bytes:
+    """The body, or none for HEAD: a server that sends it spoils the connection for the next request."""
+    return b"" if environ["REQUEST_METHOD"] == "HEAD" else body
 
 
 def _start(status: int, headers: Iterable[tuple[bytes, bytes]], start_response: StartResponse) -> None:

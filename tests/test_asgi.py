@@ -357,3 +357,15 @@ class TestMistakes:
         async with client(app) as http:
             assert (await http.get("/health")).status_code == 503
             assert (await http.get("/bots/2")).status_code == 503
+
+
+@pytest.mark.parametrize("path", ["/bots/1", "/bots/01"])
+async def test_a_refused_head_has_the_headers_of_a_get_and_no_body(database: Database, token: Token, path: str) -> None:
+    async with lifespan(guarded(database.runtime)) as app:
+        sent = {}
+        for method in ("GET", "HEAD"):
+            talk = Conversation()
+            await app({**scope(path), "method": method}, talk.receive, talk.send)
+            sent[method] = talk.sent
+        assert sent["HEAD"][0] == sent["GET"][0]
+        assert (sent["HEAD"][1]["body"], bool(sent["GET"][1]["body"])) == (b"", True)

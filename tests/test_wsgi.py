@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
+import waitress
 from flask import Flask, request
 
 from smarter_auth_mw import Settings, SmarterAuthMiddleware
@@ -86,6 +88,26 @@ def test_warm_hits_do_not_cross_to_the_loop(app: SmarterAuthWSGIMiddleware, mint
         app._loop.run = None  # type: ignore[assignment, method-assign]  # a crossing would fail
         for _ in range(3):
             assert http.get("/bots/1", headers=bearer(minted)).status_code == 200
+
+
+def test_a_refused_head_leaves_its_connection_fit_for_the_next_request(app: SmarterAuthWSGIMiddleware) -> None:
+    server = waitress.create_server(app, host="127.0.0.1", port=0)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        with socket.create_connection(("127.0.0.1", server.effective_port), timeout=30) as kept:
+            for path in ("/bots/1", "/bots/01"):
+                kept.sendall(f"HEAD {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                head = b""
+                while not head.endswith(b"\r\n\r\n"):
+                    head += kept.recv(1)
+                kept.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert kept.recv(9) == b"HTTP/1.1 ", path  # and not what the refusal says
+                while not kept.recv(1000).endswith(b"}\n"):
+                    pass
+    finally:
+        server.close()
+        thread.join(30)
 
 
 def test_many_threads_share_one_loop(app: SmarterAuthWSGIMiddleware, minted: Token) -> None:

@@ -61,11 +61,11 @@ class ForwardAuth:
         except MisreadError as error:
             if self._dialect.is_told(scope) or not await self._show_page(scope, send):
                 self._report(error)
-                await self._reject(Denial(Reason.NOT_CANONICAL), send)
+                await self._reject(Denial(Reason.NOT_CANONICAL), scope, send)
             return
         decision = await self._decide(asked)
         if isinstance(decision, Denial):
-            await self._reject(decision, send)
+            await self._reject(decision, scope, send)
             return
         if decision is None and self._dialect.uri == OWN_TARGET and await self._show_page(scope, send):
             return
@@ -88,16 +88,16 @@ class ForwardAuth:
         if make is None:
             return False
         page = await make()
-        await _send(send, page.status, [*page.headers, *_NOBODY], page.body)
+        await _send(send, page.status, [*page.headers, *_NOBODY], _body(page.body, scope))
         return True
 
-    async def _reject(self, denial: Denial, send: Send) -> None:
+    async def _reject(self, denial: Denial, scope: Scope, send: Send) -> None:
         rejection = self._guard.rejections[denial]
         status, headers = rejection.status, [*rejection.headers, *_NOBODY]
         if self._dialect.knows_two_refusals:
             headers.append((STATUS, str(status).encode("ascii")))
             status = status if status == UNAUTHORIZED else FORBIDDEN
-        await _send(send, status, headers, rejection.body)
+        await _send(send, status, headers, _body(rejection.body, scope))
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -133,6 +133,11 @@ def _printable(text: str) -> bytes:
 def _kind(asked: Mapping[str, Any]) -> str:
     """A browser's WebSocket may bring its token as a subprotocol (RFC 6455 §4.1 asks for that key)."""
     return "websocket" if any(name == b"sec-websocket-key" for name, _ in asked["headers"]) else "http"
+
+
+def _body(body: bytes, scope: Scope) -> bytes:
+    """The body, or none for HEAD, which Envoy hands on as it came."""
+    return b"" if scope["method"] == "HEAD" else body
 
 
 async def _send(send: Send, status: int, headers: list[Header], body: bytes = b"") -> None:
