@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 
 from smarter_auth_mw.authentication.known_tokens import KnownTokens
 from smarter_auth_mw.authentication.throttle import Throttle
+from smarter_auth_mw.authentication.wall_clock import WallClock
 from smarter_auth_mw.cache.entries import Cache, Entry
 from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant, Reason, Require, decide, is_protected
 from smarter_auth_mw.domain import Alias, Bindings, Resource, Target
@@ -22,13 +22,6 @@ from smarter_auth_mw.http.credentials import (
 )
 from smarter_auth_mw.log import log
 from smarter_auth_mw.tokens import MAX_TOKEN_BYTES, Token, fingerprint_of
-
-
-def wall_clock() -> Callable[[], float]:
-    """Unix time that does not step back: an expired token stays expired when somebody sets the clock."""
-    wall_s, steady_s = time.time, time.monotonic
-    offset_s = wall_s() - steady_s()
-    return lambda: max(wall_s(), steady_s() + offset_s)
 
 
 class Authenticator:
@@ -47,7 +40,7 @@ class Authenticator:
         self._known_tokens = known_tokens
         self._require = require
         self._throttle = throttle
-        self._clock = clock or wall_clock()
+        self._clock = clock or WallClock().now_s
         self._is_outage = self._is_stale_told = False
 
     def warm(self, target: Target, headers: Headers, extractor: Extractor) -> Decision | None:

@@ -42,6 +42,8 @@ class Beat:
     guard: str = ""
     ages_s: Sequence[float] = ()
     """How long before the heartbeat each of the changes was made, by the clock of who answers."""
+    now_s: float | None = None
+    """What time it is by that clock."""
 
 
 class Wire(Protocol):
@@ -77,6 +79,8 @@ class Listener:
         self._heartbeat_s = heartbeat_s
         self._kept_s = kept_s
         self._clock = clock
+        self.tell_time: Callable[[float, float], object] = lambda *_: None
+        """Called with the time of the server that answers, and how long its answer took."""
         self._server: str | None = None
         self._previous: str | None = None
         self._guarded = ("", True)
@@ -157,8 +161,10 @@ class Listener:
         self._held(sent_s, beat.is_coherent)
 
     def _time(self, beat: Beat, sent_s: float) -> None:
-        """Take note of how long the beat's changes took to be heard, one by one: by now at the latest."""
+        """Take note of the server's time, and of how long each change took to be heard: until now at the latest."""
         now_s = self._clock()
+        if beat.now_s is not None:
+            self.tell_time(beat.now_s, now_s - sent_s)
         for change, age_s in zip(beat.changes, beat.ages_s, strict=False):
             self.lag.note(age_s + self._notified_at_s.get(change, now_s) - sent_s)
         # What was notified since may not have been seen by this beat.

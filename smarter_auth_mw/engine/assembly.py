@@ -15,6 +15,7 @@ from typing import Any
 from smarter_auth_mw.authentication.authenticator import Authenticator
 from smarter_auth_mw.authentication.known_tokens import KnownTokens
 from smarter_auth_mw.authentication.throttle import Throttle, open_throttle
+from smarter_auth_mw.authentication.wall_clock import WallClock
 from smarter_auth_mw.cache.backends import backend_of
 from smarter_auth_mw.cache.changes import Changes
 from smarter_auth_mw.cache.entries import Cache, Limits
@@ -110,7 +111,9 @@ def _assembled(
         clock=clock or time.monotonic,
     )
     store.is_followed, failover.start_over = failover.is_followed, listener.meet_anew
-    authenticator = authenticator_of(settings, store, cache, changes, throttle, clock)
+    wall = WallClock()
+    listener.tell_time = wall.compare
+    authenticator = authenticator_of(settings, store, cache, changes, throttle, clock or wall.now_s)
     health = Health(
         store,
         cache,
@@ -119,6 +122,7 @@ def _assembled(
         stale_after_s=settings.max_staleness_s,
         gone_after_s=settings.max_staleness_s + settings.stale_if_error_s,
         kept_s=settings.cache_ttl_s,
+        skew_s=lambda: wall.skew_s,
         shared=backend,
     )
     counts = backend.counts if backend else SharedCounts()

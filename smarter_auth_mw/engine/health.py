@@ -19,6 +19,7 @@ Status = Literal["ready", "degraded", "not_ready"]
 
 STORE, SCHEMA = "store_unreachable", "schema_mismatch"
 STALE, LATE, HEARTBEAT_ONLY = "stale_served", "heartbeat_late", "heartbeat_only"
+CLOCK = "clock_skewed"
 TRIGGERS, SHARED, UNROUTED = "triggers_missing", "shared_cache_unreachable", "kinds_unrouted"
 
 
@@ -57,7 +58,7 @@ class Health:
     ask this may ask it often. Else the database is asked one question at a time, however many want to know.
 
     ``stale_after_s`` without a heartbeat is late; ``gone_after_s`` without one, or ``kept_s`` without the database,
-    leave nothing to decide by.
+    leave nothing to decide by. ``skew_s`` tells how far the machine's clock is from the database's, 0 where they agree.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Health:
         gone_after_s: float,
         kept_s: float,
         shared: SharedBackend | None = None,
+        skew_s: Callable[[], float] = lambda: 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
@@ -80,6 +82,7 @@ class Health:
         self._stale_after_s = stale_after_s
         self._gone_after_s = gone_after_s
         self._kept_s = kept_s
+        self._skew_s = skew_s
         self._shared = shared
         self._clock = clock
         self._answered_at_s = clock()
@@ -103,6 +106,8 @@ class Health:
             yield LATE
         if not self._listens:
             yield HEARTBEAT_ONLY
+        if self._skew_s():
+            yield CLOCK
         if not self._listener.is_coherent:
             yield TRIGGERS
         if self._shared is not None and self._shared.is_down:

@@ -50,6 +50,7 @@ class PostgresWire:
             is_coherent=not found["missing_triggers"],
             guard=found["guard"] or "",
             ages_s=tuple(map(float, found["ages_s"])),
+            now_s=found["now_s"],
         )
 
 

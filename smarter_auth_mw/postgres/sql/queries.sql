@@ -183,7 +183,8 @@ SELECT pg_current_snapshot()::text AS snapshot,
                                         ORDER BY pg_trigger.oid)::bytea), 'hex')
           FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid
          WHERE pronamespace = 'smarter_auth'::regnamespace) AS guard,
-       told.sources, told.txs::text[] AS txs, told.ages_s::text[] AS ages_s
+       told.sources, told.txs::text[] AS txs, told.ages_s::text[] AS ages_s,
+       extract(epoch FROM statement_timestamp())::float8 AS now_s
   FROM smarter_auth.meta
  CROSS JOIN (SELECT :previous::text::pg_snapshot) AS asked (previous)
  CROSS JOIN LATERAL (

@@ -1,0 +1,32 @@
+"""The time by which keys expire: this machine's, which does not step back, unless it was wrong from the start."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+MAX_SKEW_S = 1.0
+"""How far two clocks may be apart that are said to agree."""
+
+
+class WallClock:
+    """Unix time that does not step back: an expired token stays expired when somebody sets the clock.
+
+    Only where the machine's clock was ahead, and agrees with the database's now, does it go back to that.
+    """
+
+    def __init__(self) -> None:
+        wall_s, steady_s = time.time, time.monotonic
+        offset_s = [wall_s() - steady_s()]
+        self.now_s: Callable[[], float] = lambda: max(wall_s(), steady_s() + offset_s[0])
+        self.skew_s = 0.0
+        """How far this machine's clock is ahead of the database's, as far as that can be told."""
+        self._wall_s, self._steady_s, self._offset_s = wall_s, steady_s, offset_s
+
+    def compare(self, database_s: float, took_s: float) -> None:
+        """Take note of the database's time, which came with an answer that took so long."""
+        wall_s = self._wall_s()
+        ahead_s = wall_s - took_s / 2 - database_s
+        self.skew_s = ahead_s if abs(ahead_s) > MAX_SKEW_S + took_s / 2 else 0.0
+        if not self.skew_s and self.now_s() - wall_s > MAX_SKEW_S:
+            self._offset_s[0] = wall_s - self._steady_s()
