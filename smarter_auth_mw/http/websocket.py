@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from time import monotonic
+from weakref import WeakKeyDictionary
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
@@ -16,6 +19,9 @@ Decide = Callable[[], Awaitable[Decision]]
 POLICY_VIOLATION = 1008
 """RFC 6455 §7.4.1: what a WebSocket is closed with when it is refused."""
 
+TURN_S = 0.002
+"""How long the event loop may be kept busy by messages that wait already: it gets its turn within twice that."""
+
 _CLOSED = (OSError, WebSocketDisconnect)
 """How an app is told that its peer is gone (ASGI 2.4), and how it hands that on."""
 
@@ -26,8 +32,9 @@ class CutError(OSError):
 
 async def converse(app: ASGIApp, scope: Scope, receive: Receive, send: Send, decide: Decide) -> None:
     """Run the app on a WebSocket for as long as each message that it receives is still admitted."""
+    turns = _turns.setdefault(asyncio.get_running_loop(), _Turns())
     is_marked = SUBPROTOCOL in scope.get("subprotocols", ())
-    conversation = _Conversation(receive, send, decide, is_marked=is_marked)
+    conversation = _Conversation(receive, send, decide, turns, is_marked=is_marked)
     try:
         await app(_without_token(scope), conversation.receive, conversation.send)
     except Exception as error:
@@ -35,22 +42,55 @@ async def converse(app: ASGIApp, scope: Scope, receive: Receive, send: Send, dec
             raise
 
 
+class _Turns:
+    """Finds out whether an event loop is due for a turn.
+
+    Messages of a flood wait at the server already, so that receiving one suspends nothing: the loop would read neither
+    notifications nor heartbeats for as long as the flood lasts, and a revoked key would stay.
+    """
+
+    def __init__(self) -> None:
+        self._since_s = 0.0
+        self._is_waiting = False
+
+    def is_due(self) -> bool:
+        """Whether messages, of whatever WebSocket, have kept the loop busy since it was looked at last."""
+        now_s = monotonic()
+        if now_s - self._since_s < TURN_S:
+            return False
+        if self._is_waiting:
+            return True
+        self._since_s, self._is_waiting = now_s, True
+        asyncio.get_running_loop().call_soon(self._turned)
+        return False
+
+    def _turned(self) -> None:
+        self._is_waiting = False
+
+
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turns] = WeakKeyDictionary()
+"""Of each event loop, for all of its WebSockets together."""
+
+
 class _Conversation:
     """Both directions of a WebSocket; after a cut there is nothing to receive, and nobody to send to."""
 
-    def __init__(self, receive: Receive, send: Send, decide: Decide, *, is_marked: bool) -> None:
+    def __init__(self, receive: Receive, send: Send, decide: Decide, turns: _Turns, *, is_marked: bool) -> None:
         self.is_cut = False
         self._is_closed = False
         self._is_marked = is_marked
         self._receive = receive
         self._send = send
         self._decide = decide
+        self._turns = turns
         self._undecided: Message | None = None
 
     async def receive(self) -> Message:
         if not self.is_cut:
             # It stays here until it is decided: whoever waits for it may give up meanwhile, and ask again.
             self._undecided = self._undecided or await self._receive()
+            if self._turns.is_due():
+                await asyncio.sleep(0)
             if self._undecided["type"] != "websocket.receive" or not isinstance(await self._decide(), Denial):
                 message, self._undecided = self._undecided, None
                 return message

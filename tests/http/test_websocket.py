@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from itertools import repeat
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from smarter_auth_mw import SmarterAuthMiddleware
+from smarter_auth_mw.decision import Anonymous, Decision, Denial, Reason
+from smarter_auth_mw.http.websocket import converse
 from smarter_auth_mw.management.keys import Keys
 from smarter_auth_mw.tokens import Token
 from tests.support.asgi import KEYED, OTHER, Conversation, forget, guarded, raw, scope
@@ -244,3 +247,48 @@ async def test_a_message_is_not_lost_when_its_receiver_gives_up_while_it_is_deci
     guard.app = impatient
     await guard(asked(raw(token)), talk.receive, talk.send)
     assert received == ["hello"]
+
+
+class TestFlood:
+    """Messages that wait at the server already: to receive one suspends nothing."""
+
+    @pytest.mark.parametrize("sockets", [1, 20])
+    async def test_the_loop_gets_its_turn_and_the_revocation_is_heard(self, sockets: int) -> None:
+        revoked = asyncio.Event()
+
+        async def decide() -> Decision:
+            return Denial(Reason.REVOKED) if revoked.is_set() else Anonymous(KEYED)
+
+        async def flooded() -> list[str]:
+            talk, messages = Conversation(), repeat(HELLO, 200_000)
+
+            async def receive() -> Message:
+                return next(messages)
+
+            await converse(listening, scope("/", kind="websocket"), receive, talk.send, decide)
+            return talk.types
+
+        async with asyncio.TaskGroup() as tasks:
+            floods = [tasks.create_task(flooded()) for _ in range(sockets)]
+            asyncio.get_running_loop().call_later(0, revoked.set)
+        assert [flood.result() for flood in floods] == [["close"]] * sockets
+
+    async def test_a_message_that_comes_by_itself_waits_for_nothing(self) -> None:
+        async def decide() -> Decision:
+            return Anonymous(KEYED)
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            for _ in range(3):
+                await asyncio.sleep(0)
+                with pytest.raises(StopIteration):
+                    receive().__await__().send(None)
+
+        talk = Conversation(*[HELLO] * 3)
+        await converse(app, scope("/", kind="websocket"), talk.receive, talk.send, decide)
+        assert not talk.to_come
+
+
+async def listening(scope: Scope, receive: Receive, send: Send) -> None:
+    """An app that does nothing with its messages."""
+    while (await receive())["type"] != "websocket.disconnect":
+        pass
