@@ -155,9 +155,14 @@ class Guard:
         return decision
 
     async def find(self, scope: Mapping[str, Any]) -> Target | Denial | None:
-        """Return what a request names; a host that may be a custom domain is refused until all of those are known."""
+        """Return what a request names; a host that may be a custom domain is refused until all of those are known.
+
+        A page of ours names nothing, whatever the host: load balancers probe without one.
+        """
+        if self.pages.find(scope):
+            return None
         target = self.resolve(scope)
-        if target is not None or self.is_sure or not self.may_be_custom(scope) or self.pages.find(scope):
+        if target is not None or self.is_sure or not self.may_be_custom(scope):
             return target
         try:
             await self.engines.get()

@@ -99,7 +99,7 @@ class SmarterAuthWSGIMiddleware:
         if self._guard.trusted(scope) is not scope:
             environ = {name: value for name, value in environ.items() if name not in _FORWARDED}
             scope = scope_of(environ)
-        target = self._guard.resolve(scope)
+        target = None if self._guard.pages.find(scope) else self._guard.resolve(scope)
         if target is None and not self._guard.is_sure:
             target = self._loop.run(lambda: self._guard.find(scope), _NOT_KNOWN_YET)
         if target is None:

@@ -73,9 +73,8 @@ def _only(headers: Headers, name: str) -> bytes:
     wanted = name.lower().encode("ascii")
     values = [value for header, value in headers if header == wanted]
     if len(values) != 1 or not values[0]:
-        raise MisreadError(
-            f"{name} stands {len(values)} times, and not once" if values != [b""] else f"{name} is empty"
-        )
+        fault = "empty" if values == [b""] else "given more than once" if values else "missing"
+        raise MisreadError(f"the header {name} is {fault}")
     return values[0]
 
 

@@ -114,7 +114,13 @@ class ForwardAuth:
         """Once for each mistake: it is in the proxy's configuration, and so in every request."""
         if str(error) not in self._misread:
             self._misread.add(str(error))
-            log("gate.misread", "%s; the gate speaks the dialect %s.", error, self._dialect.name)
+            log(
+                "gate.misread",
+                "%s, so this is not what a proxy asks in the dialect %s; send health checks to LIVE_PATH or READY_PATH,"
+                " and start the gate with the --dialect of your proxy",
+                error,
+                self._dialect.name,
+            )
 
 
 def identity(decision: Decision | None) -> list[Header]:

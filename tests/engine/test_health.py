@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import httpx
@@ -122,18 +125,30 @@ def test_a_page_that_would_lie_in_a_resource_is_a_mistake(paths: dict[str, str],
     assert said in str(caught.value)
 
 
-async def test_the_path_of_a_page_belongs_to_the_resource_where_the_host_names_one(
-    database: Database, keys: Keys
-) -> None:
+async def test_a_page_answers_before_hosts_are_read(database: Database, keys: Keys) -> None:
     await keys.create("laptop", bind=[Resource("bot", "shut")])
     app = guarded(database.runtime, routes=["bot host:{ref}.bots.example"], **PATHS)
     async with lifespan(app), client(app) as http:
-        for host, path, status in (
-            ("shut.bots.example", "/livez", 401),
-            ("open.bots.example", "/livez", 404),  # by the app, which has no such page
-            ("other.example", "/livez", 200),
-        ):
-            assert (await http.get(path, headers={"Host": host})).status_code == status
+        for host in ("shut.bots.example", "open.bots.example", "other.example", "no host at all"):
+            assert (await http.get("/livez", headers={"Host": host})).json() == {"status": "live"}
+        assert (await http.get("/", headers={"Host": "shut.bots.example"})).status_code == 401
+
+
+@pytest.mark.parametrize("interface", ["asgi", "wsgi"])
+def test_a_probe_by_http_1_0_without_a_host_is_answered(database: Database, tmp_path: Path, interface: str) -> None:
+    tmp_path.joinpath("app.py").write_text(APPS[interface])
+    env = environment(database_url=database.runtime, routes="bot host:{ref}.bots.example", live_path="/livez")
+    with serving([*PROGRAM, "serve", "app:app", "--port", "0"], env, cwd=tmp_path) as server:
+        for path, status in (("/livez", b"200"), ("/elsewhere", b"400")):
+            with socket.create_connection(("127.0.0.1", urlsplit(server.url).port or 0), PATIENCE_S) as probe:
+                probe.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())  # as HAProxy's httpchk
+                assert probe.makefile("rb").readline().split()[1] == status
+
+
+APPS = {
+    "asgi": "async def app(scope, receive, send):\n    raise RuntimeError(scope['type'])\n",
+    "wsgi": "def app(environ, start_response):\n    raise RuntimeError('called')\n",
+}
 
 
 async def test_under_wsgi_the_pages_are_the_same(database: Database, keys: Keys) -> None:
