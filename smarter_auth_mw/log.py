@@ -35,6 +35,8 @@ Event = Literal[
     "store.unavailable",
     "throttle.failed",
     "throttle.recovered",
+    "triggers.missing",
+    "triggers.restored",
     "usage.lost",
     "usage.not_written",
     "usage.recovered",

@@ -28,6 +28,13 @@ _LAST_WORDS = (
 """What a server says when it ends a connection."""
 
 
+READ_ONLY = "a standby, or default_transaction_read_only is on for this role, its database or the server"
+READ_ONLY_HINT = (
+    "Name the primary in SMARTER_AUTH_DATABASE_URL. If it is the primary (SELECT pg_is_in_recovery() is false): "
+    "ALTER ROLE or ALTER DATABASE … SET default_transaction_read_only = off"
+)
+
+
 class AwayError(UnavailableError):
     """The server is not there, as while it is restarted."""
 
@@ -84,8 +91,8 @@ _MEANINGS: tuple[tuple[tuple[type[BaseException], ...], type[SmarterAuthError], 
     (
         (asyncpg.ReadOnlySQLTransactionError,),
         UnavailableError,
-        "{where} is read-only: a standby, or a role or database with default_transaction_read_only",
-        "Name the primary in SMARTER_AUTH_DATABASE_URL.",
+        f"{{where}} is read-only: {READ_ONLY}",
+        READ_ONLY_HINT,
     ),
     (
         (asyncpg.LockNotAvailableError,),
@@ -145,6 +152,11 @@ _MEANINGS: tuple[tuple[tuple[type[BaseException], ...], type[SmarterAuthError], 
     ),
     ((asyncpg.PostgresError, asyncpg.InterfaceError), UnavailableError, "{where} failed", ""),
 )
+
+
+def read_only(where: str) -> UnavailableError:
+    """The error for a server that answers, and that nothing can be written to."""
+    return UnavailableError(f"{where} is read-only: {READ_ONLY}.", hint=READ_ONLY_HINT)
 
 
 @contextmanager

@@ -9,10 +9,11 @@ from typing import Any
 from uuid import uuid4
 
 from smarter_auth_mw.cache.listener import Beat
-from smarter_auth_mw.errors import SchemaError, UnavailableError
+from smarter_auth_mw.errors import SchemaError
+from smarter_auth_mw.log import log
 from smarter_auth_mw.postgres.connections.connector import Connector
 from smarter_auth_mw.postgres.connections.sessions import READ_COMMITTED, patience_s, timeouts
-from smarter_auth_mw.postgres.faults import close, explained, reported
+from smarter_auth_mw.postgres.faults import close, explained, read_only, reported
 from smarter_auth_mw.postgres.queries import QUERIES
 
 CHANNEL = "smarter_auth"
@@ -29,6 +30,7 @@ class PostgresWire:
     def __init__(self, connection: Any, where: str) -> None:
         self._connection = connection
         self._where = where
+        self._missing: list[str] = []
 
     async def beat(self, previous: str | None) -> Beat:
         """The heartbeat after the one whose snapshot is given; raises ``UnavailableError`` or ``SchemaError``."""
@@ -39,7 +41,8 @@ class PostgresWire:
         if found is None:
             raise SchemaError()
         if found["is_standby"]:
-            raise UnavailableError(f"{self._where} is read-only: a standby, or a role that may only read.")
+            raise read_only(self._where)
+        self._report(found["missing_triggers"])
         changes = tuple(zip(found["sources"], map(int, found["txs"]), strict=True))
         is_complete = found["is_complete"] and len(changes) <= MAX_CHANGES
         return Beat(
@@ -47,11 +50,24 @@ class PostgresWire:
             server=found["server"],
             changes=changes if is_complete else (),
             is_complete=is_complete,
-            is_coherent=not found["missing_triggers"],
+            is_coherent=not self._missing,
             guard=found["guard"] or "",
             ages_s=tuple(map(float, found["ages_s"])),
             now_s=found["now_s"],
         )
+
+    def _report(self, missing: list[str]) -> None:
+        """Log which triggers are missing, whenever that changes."""
+        if missing and missing != self._missing:
+            log(
+                "triggers.missing",
+                "%s: missing or disabled, so that nothing is cached for longer than MAX_STALENESS_S. Run: "
+                "smarter-auth db migrate. Where that changes nothing, smarter-auth doctor shows the statement to run.",
+                ", ".join(missing),
+            )
+        elif self._missing and not missing:
+            log("triggers.restored", "every trigger is there")
+        self._missing = missing
 
 
 async def is_heard(url: str, notify: Callable[[str, str], Awaitable[None]], *, timeout_s: float) -> bool:

@@ -18,6 +18,7 @@ from smarter_auth_mw.errors import InvalidReferenceError, RefusedError, Unavaila
 from smarter_auth_mw.observers.audit import RequestEvent
 from smarter_auth_mw.observers.usage import Batch
 from smarter_auth_mw.postgres import privileges
+from smarter_auth_mw.postgres.faults import read_only
 from smarter_auth_mw.postgres.lists import Lists
 from smarter_auth_mw.postgres.pool import Pool, PoolSizes
 from smarter_auth_mw.postgres.queries import QUERIES
@@ -144,7 +145,7 @@ class Store:
         rows = await self._pool.fetch(query, *arguments)
         if rows[0]["is_standby"]:
             self._pool.expire()
-            raise UnavailableError(f"{self._pool.where} is read-only: a standby, or a role that may only read.")
+            raise read_only(self._pool.where)
         if not self.is_followed(rows[0]["started"]):
             self._pool.expire()
             raise UnavailableError(f"{self._pool.where} is not the server whose changes are heard.", hint=_TWO_SERVERS)

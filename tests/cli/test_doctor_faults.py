@@ -110,6 +110,19 @@ def test_a_trigger_that_is_missing_or_disabled(run: Commands, database: Database
     assert "key.note_update" in only(run, PROBLEM, "triggers")
 
 
+def test_triggers_that_are_enabled_again_but_not_always_are_set_right_by_a_migration(
+    run: Commands, database: Database
+) -> None:
+    execute(
+        database, "ALTER TABLE smarter_auth.key DISABLE TRIGGER ALL; ALTER TABLE smarter_auth.key ENABLE TRIGGER ALL"
+    )
+    assert "smarter-auth db migrate" in told(run, PROBLEM)["triggers"]["hint"]
+    run.set(database_url=database.owner)
+    assert run("db", "migrate").exit_code == 0
+    run.set(database_url=database.runtime)
+    assert told(run, 0) == {}
+
+
 def test_a_platform_whose_tables_have_changed(run: Commands, attached: Database) -> None:
     run.set(database_url=attached.runtime, routes="preset:smarter", api_domains="api.example.com")
     assert told(run, 0) == {}

@@ -289,3 +289,27 @@ async def test_everything_that_the_write_side_does_is_told_of_what_was_read(
         told = {source for source, _ in (await wire.beat(beat.snapshot)).changes}
         assert told & set(before.sources)
         assert (await store.read(target)).bindings != before.bindings
+
+
+async def test_triggers_that_are_missing_are_named_in_the_log_with_what_to_run(
+    wire: PostgresWire, sql: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    await sql.execute(
+        "ALTER TABLE smarter_auth.key DISABLE TRIGGER ALL; ALTER TABLE smarter_auth.key ENABLE TRIGGER ALL"
+    )
+    for _ in range(3):
+        assert not (await wire.beat(None)).is_coherent
+    (line,) = caplog.messages
+    assert line.startswith("triggers.missing: key.note_update, key.note_delete, key.note_truncate: missing or disabled")
+    assert "Run: smarter-auth db migrate." in line
+    for name in ("note_update", "note_delete", "note_truncate"):
+        await sql.execute(f"ALTER TABLE smarter_auth.key ENABLE ALWAYS TRIGGER {name}")
+    assert (await wire.beat(None)).is_coherent
+    assert caplog.messages[1:] == ["triggers.restored: every trigger is there"]
+
+
+async def test_a_read_only_default_is_called_that_and_says_what_to_run(wire: PostgresWire) -> None:
+    await wire._connection.execute("SET default_transaction_read_only = on")
+    with pytest.raises(UnavailableError, match="is read-only: a standby, or default_transaction_read_only") as caught:
+        await wire.beat(None)
+    assert "SET default_transaction_read_only = off" in caught.value.hint

@@ -252,6 +252,18 @@ class Place:
             return 0
         return int((self.home / "keeper.lock").read_text() or 0)
 
+    def relief(self) -> int:
+        """The pid of the shell that waits for the keeper's end, or 0."""
+        return next(children_of(self.keeper(), {"sh", "dash", "bash"}), 0)
+
+    def kill_keeper(self) -> int:
+        """Leave the server without a keeper; the pid that it had."""
+        keeper = self.keeper()
+        for pid in (wait_for(self.relief, "the keeper's relief"), keeper):
+            os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not is_held(self.home / "keeper.lock"), f"the end of {keeper}")
+        return keeper
+
     def dismiss(self) -> None:
         """Kill the users that are left."""
         while self.users:
@@ -264,8 +276,8 @@ class Place:
             if self.keeper():
                 wait_until_quiet(self.home)
         finally:
-            if (pid := self.keeper()) != 0:
-                os.kill(pid, signal.SIGKILL)
+            if self.keeper():
+                self.kill_keeper()
             if (self.home / "server.lock").exists():
                 Server(str(self.home), str(self.home / "socket"), "").stop()
 
@@ -275,6 +287,15 @@ class Place:
     def __exit__(self, *_: object) -> None:
         self.end()
         shutil.rmtree(self.home, ignore_errors=not self.home.exists())
+
+
+def children_of(parent: int, names: set[str]) -> Iterator[int]:
+    """The processes with these names that a process has started."""
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with suppress(OSError):
+            facts = dict(line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line)
+            if int(facts["PPid"]) == parent and facts["Name"] in names:
+                yield int(facts["Pid"])
 
 
 def is_held(path: Path) -> bool:

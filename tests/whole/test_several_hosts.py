@@ -7,16 +7,17 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
+import asyncpg
 import pytest
 
-from smarter_auth_mw.errors import UnavailableError
+from smarter_auth_mw.errors import SchemaError, UnavailableError
 from smarter_auth_mw.management.keys import Keys
 from smarter_auth_mw.postgres.connections import election
 from smarter_auth_mw.postgres.connections.connector import Connector
 from smarter_auth_mw.postgres.pool import open_pool
 from smarter_auth_mw.postgres.store import Store
 from tests.support.asgi import KEYED
-from tests.support.plain_postgres import PASSWORD, RUNTIME, PlainPostgres, all_of, installed
+from tests.support.plain_postgres import OWNER, PASSWORD, RUNTIME, PlainPostgres, all_of, installed
 from tests.support.worker import worker
 
 PROGRAMS = [*installed().values()][-1]
@@ -127,4 +128,23 @@ async def test_hosts_of_which_none_is_the_primary_are_named_with_what_became_of_
             await Connector(url).connect()
     primary.start()
     assert f"127.0.0.1:{primary.port} of" in refused.value.message
-    assert f"127.0.0.1:{standby.port} is read-only" in refused.value.message
+    assert f"127.0.0.1:{standby.port} is read-only: a standby" in refused.value.message
+
+
+async def test_a_primary_with_a_read_only_default_is_told_apart_and_a_schema_is_no_matter_of_hosts(
+    primary: PlainPostgres,
+) -> None:
+    name = await primary.database()
+    url = all_of([primary, primary], name)
+    database = name.rpartition("/")[2]
+    owner = await asyncpg.connect(primary.url(database, OWNER))
+    await owner.execute("UPDATE smarter_auth.meta SET serves_from = 9999")
+    await owner.execute("UPDATE smarter_auth.schema_version SET version_num = '9999'")
+    with pytest.raises(SchemaError):
+        async with open_pool(url):
+            pass
+    await owner.execute(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
+    await owner.close()
+    with pytest.raises(UnavailableError, match="read-only: default_transaction_read_only is on") as refused:
+        await Connector(url).connect()
+    assert "SET default_transaction_read_only = off" in refused.value.hint

@@ -97,15 +97,23 @@ async def _statements(database: Database) -> AsyncIterator[Finding]:
 
 
 async def _triggers(database: Database) -> AsyncIterator[Finding]:
-    for name in database.vitals.missing_triggers:
-        table, _, trigger = name.partition(".")
+    missing = database.vitals.missing_triggers
+    if missing:
+        parts = [name.partition(".") for name in missing]
+        enable = "; ".join(f"ALTER TABLE smarter_auth.{table} ENABLE ALWAYS TRIGGER {name}" for table, _, name in parts)
         yield Finding(
             "problem",
             "triggers",
-            f"The trigger {name} is missing or disabled: changes go unheard, and nothing is kept past MAX_STALENESS_S.",
-            f"Run: ALTER TABLE smarter_auth.{table} ENABLE ALWAYS TRIGGER {trigger}. If it was dropped, run its "
+            f"{_are('The trigger', missing)} missing or disabled: changes go unheard, and nothing is kept past"
+            " MAX_STALENESS_S.",
+            f"Run: {enable}. Or, as the owner of the schema: smarter-auth db migrate. One that was dropped needs its "
             "CREATE TRIGGER first, which stands in smarter_auth_mw/postgres/sql/migrations.",
         )
+
+
+def _are(what: str, names: Sequence[str]) -> str:
+    """The names as the subject of a sentence: `The trigger a is`, or `The triggers a, b are`."""
+    return f"{what}{'s' if names[1:] else ''} {', '.join(names)} {'are' if names[1:] else 'is'}"
 
 
 async def _platform(database: Database) -> AsyncIterator[Finding]:

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from smarter_auth_mw.config.database_urls import Host
-from smarter_auth_mw.errors import SmarterAuthError, UnavailableError
+from smarter_auth_mw.errors import SchemaError, SmarterAuthError, UnavailableError
 from smarter_auth_mw.log import log
-from smarter_auth_mw.postgres.faults import explained
+from smarter_auth_mw.postgres.faults import READ_ONLY_HINT, explained
 from smarter_auth_mw.postgres.queries import QUERIES
 
 GRACE_S = 1.0
@@ -19,6 +19,8 @@ HEAD_START_S = 0.5
 
 Open = Callable[[Host], Awaitable[Any]]
 Asked = asyncio.Task["Candidate"]
+
+READ_ONLY_BY_DEFAULT = "default_transaction_read_only is on"
 
 _primaries: dict[Sequence[Host], Host] = {}
 """Which of the hosts was the primary last: a place to begin, and no more."""
@@ -32,6 +34,7 @@ class Candidate(NamedTuple):
     is_primary: bool
     system: str
     timeline: int
+    is_standby: bool = False
 
 
 async def elect(hosts: Sequence[Host], open_host: Open, where: str) -> Any:
@@ -44,7 +47,7 @@ async def elect(hosts: Sequence[Host], open_host: Open, where: str) -> Any:
             asked[last] = asyncio.create_task(_ask(last, open_host))
             await asyncio.wait(asked.values(), timeout=HEAD_START_S)
         if not any(map(_is_primary, asked.values())):
-            asked |= {host: asyncio.create_task(_ask(host, open_host)) for host in hosts if host not in asked}
+            asked |= {host: asyncio.create_task(_ask(host, open_host)) for host in {*hosts} - asked.keys()}
             await _answers(asked.values())
         chosen = _choose({host: asked[host] for host in hosts if host in asked}, where)
     finally:
@@ -65,7 +68,8 @@ async def _ask(host: Host, open_host: Open) -> Candidate:
         if isinstance(error, Exception):
             raise explained(error, str(host)) from None
         raise
-    return Candidate(host, connection, not found["is_read_only"], found["system"], found["timeline"])
+    is_primary = not (found["is_standby"] or found["is_read_only"])
+    return Candidate(host, connection, is_primary, found["system"], found["timeline"], found["is_standby"])
 
 
 async def _answers(asked: Iterable[Asked]) -> None:
@@ -81,11 +85,7 @@ def _choose(asked: Mapping[Host, Asked], where: str) -> Candidate:
     """The primary on the newest timeline; of two on the same one, that which is named first."""
     primaries = [task.result() for task in asked.values() if _is_primary(task)]
     if not primaries:
-        told = "; ".join(_said(host, task) for host, task in asked.items())
-        raise UnavailableError(
-            f"None of the hosts of {where} is the primary: {told}.",
-            hint="Wait for the failover, or name the primary too.",
-        )
+        raise _nobody(asked, where)
     chosen = max(primaries, key=lambda one: (one.system == primaries[0].system, one.timeline))
     for one in primaries:
         if one is not chosen:
@@ -94,6 +94,16 @@ def _choose(asked: Mapping[Host, Asked], where: str) -> Candidate:
         if not task.done():
             log("server.silent", "%s did not answer, and %s is the primary", host, chosen.host)
     return chosen
+
+
+def _nobody(asked: Mapping[Host, Asked], where: str) -> SmarterAuthError:
+    """Why no host is the primary, with what became of each of them; a schema that is too old is the same on all."""
+    for task in asked.values():
+        if task.done() and isinstance(error := task.exception(), SchemaError):
+            return error
+    told = "; ".join(_said(host, task) for host, task in asked.items())
+    hint = READ_ONLY_HINT if READ_ONLY_BY_DEFAULT in told else "Wait for the failover, or name the primary too."
+    return UnavailableError(f"None of the hosts of {where} is the primary: {told}.", hint=hint)
 
 
 async def _dismiss(asked: Iterable[Asked], chosen: Candidate | None) -> None:
@@ -113,4 +123,4 @@ def _said(host: Host, task: Asked) -> str:
     error = None if not task.done() else task.exception()
     if isinstance(error, SmarterAuthError):
         return error.message.removesuffix(".")
-    return f"{host} is read-only"
+    return f"{host} is read-only: {'a standby' if task.result().is_standby else READ_ONLY_BY_DEFAULT}"

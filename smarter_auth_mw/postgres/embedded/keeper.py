@@ -6,7 +6,8 @@ Three files are locked with `flock`, which the kernel gives back whatever become
 * `server.lock`, inherited by the postmaster and all its children: while it is held, some process of the server is
   left. (A pid in a file cannot say so: pids are used again, soonest in a restarted container.)
 * `keeper.lock`, held by the keeper: the detached process that stops a server whose users are gone, and restarts one
-  that died before. A keeper that was killed is replaced by the next `Cluster.start`; `Cluster.stop` does without it.
+  that died before. A keeper that was killed is replaced at once by its relief, a shell that waits for nothing else, or
+  by the next `Cluster.start`; `Cluster.stop` does without it.
 
 The keeper runs this file by its path (`python -I -S embedded_keeper.py SERVER`), whatever the user's import path is,
 so this module knows nothing but the standard library.
@@ -258,8 +259,32 @@ def spawn(server: Server, python: str) -> None:
         raise ServerError("the keeper of PostgreSQL did not start", server.tail(written))
 
 
+class Relief:
+    """A shell that becomes the next keeper when this one dies without having said goodbye."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._shell: subprocess.Popen[bytes] | None = None
+
+    def post(self) -> None:
+        """Start it, unless it is there."""
+        if self._shell is None or self._shell.poll() is not None:
+            relieve = [sys.executable, "-I", "-S", __file__, json.dumps(asdict(self._server))]
+            # Its end of the pipe is closed by the kernel, whatever becomes of us: then read fails.
+            self._shell = subprocess.Popen(  # noqa: S603
+                ["/bin/sh", "-c", 'read -r goodbye || exec "$0" "$@"', *relieve], stdin=subprocess.PIPE
+            )
+
+    def dismiss(self) -> None:
+        """Let it end."""
+        if self._shell is not None:
+            with suppress(OSError):
+                self._shell.communicate(b"goodbye\n")
+
+
 def keep(server: Server, keeper: int) -> None:
     """Stop the server when its last user is gone, start it again when it dies before; then return."""
+    relief = Relief(server)
     pause_s = due = 0.0
     while (alone := try_lock(server.users_lock)) is None:
         if time.monotonic() >= due:
@@ -267,8 +292,10 @@ def keep(server: Server, keeper: int) -> None:
             due = time.monotonic() + pause_s
         with suppress(OSError):
             _rotate(server.log)
+        relief.post()
         time.sleep(_KEEPER_TICK_S)
     server.stop()
+    relief.dismiss()
     os.close(keeper)  # before the users' lock: who gets that next must not find a keeper that is about to leave
     os.close(alone)
 
@@ -298,13 +325,20 @@ def _rotate(log: Path) -> None:
 
 
 def main() -> None:
-    """Become the keeper: detached, so that the process that was started ends at once."""
-    server, keeper = Server(**json.loads(sys.argv[1])), int(sys.argv[2])
-    os.set_inheritable(keeper, False)
-    if os.fork() == 0:
-        os.ftruncate(keeper, 0)
-        os.write(keeper, f"{os.getpid()}\n".encode())
-        with suppress(FileNotFoundError):  # the directory was removed; PostgreSQL finds out within a minute, and ends
+    """Become the keeper: detached, so that the process that was started ends at once.
+
+    The lock comes from who starts it. The relief of another keeper, which is started with none, takes it now; where
+    somebody else has it, there is a keeper already.
+    """
+    server, inherited = Server(**json.loads(sys.argv[1])), sys.argv[2:]
+    with suppress(FileNotFoundError):  # the directory was removed; PostgreSQL finds out within a minute, and ends
+        keeper = int(inherited[0]) if inherited else try_lock(server.keeper_lock)
+        if keeper is None:
+            return
+        os.set_inheritable(keeper, False)
+        if os.fork() == 0:
+            os.ftruncate(keeper, 0)
+            os.write(keeper, f"{os.getpid()}\n".encode())
             keep(server, keeper)
 
 

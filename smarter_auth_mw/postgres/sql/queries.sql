@@ -8,7 +8,7 @@ SELECT (SELECT max(version_num)::integer FROM smarter_auth.schema_version) AS ve
 -- name: find_timeline()^
 -- Whether this server may be written to, and how often one like it was promoted: the primary on the newest timeline is the
 -- one that was promoted last.
-SELECT pg_is_in_recovery() OR current_setting('default_transaction_read_only')::boolean AS is_read_only,
+SELECT pg_is_in_recovery() AS is_standby, current_setting('default_transaction_read_only')::boolean AS is_read_only,
        (SELECT system_identifier FROM pg_control_system())::text AS system,
        CASE WHEN pg_is_in_recovery() THEN (SELECT timeline_id FROM pg_control_checkpoint())
             ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer END AS timeline;

@@ -1,4 +1,4 @@
-"""The life of an embedded PostgreSQL: twelve scenarios, each as root, as an ordinary user and as nobody.
+"""The life of an embedded PostgreSQL: fourteen scenarios, each as root, as an ordinary user and as nobody.
 
 All run for real: processes that use the server start, leave, are killed, and so are the server and its keeper.
 What is left is read off the locks, which the kernel keeps. Who is not root tries them as oneself only.
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.embedded import Outfit, Place, answers, is_held, names, outfitted, query, wait_for
+from tests.support.embedded import Outfit, Place, answers, is_held, names, outfitted, query, wait_for, wait_until_quiet
 
 
 def both_roles_connect_as_themselves(place: Place) -> None:
@@ -74,19 +74,35 @@ def a_killed_server_is_started_again_with_all_it_had_committed(place: Place) -> 
     assert query(told["owner"], "SELECT answer FROM kept_by_the_server") == 42
 
 
-def a_killed_keeper_is_replaced_by_the_next_user(place: Place) -> None:
+def a_killed_keeper_is_replaced_by_its_relief(place: Place) -> None:
+    user = place.start()
+    for _ in range(3):
+        wait_for(place.relief, "the keeper's relief")
+        killed = place.keeper()
+        kill_and_wait(killed, lambda killed=killed: place.keeper() not in {0, killed})  # type: ignore[misc]
+    assert answers(user.told["runtime"])
+
+
+def a_killed_keeper_and_its_relief_are_replaced_by_the_next_user(place: Place) -> None:
     first = place.start()
-    killed = place.keeper()
-    kill_and_wait(killed, lambda: not is_held(place.home / "keeper.lock"))
+    killed = place.kill_keeper()
     second = place.start()
     assert place.keeper() not in {0, killed}
     first.kill()
     second.kill()
 
 
+def the_server_stops_when_its_last_user_and_its_keeper_are_killed(place: Place) -> None:
+    user = place.start()
+    wait_for(place.relief, "the keeper's relief")
+    os.kill(place.keeper(), signal.SIGKILL)
+    user.kill()
+    wait_until_quiet(place.home)
+
+
 def the_last_user_stops_the_server_without_a_keeper_too(place: Place) -> None:
     user = place.start()
-    kill_and_wait(place.keeper(), lambda: not is_held(place.home / "keeper.lock"))
+    place.kill_keeper()
     user.ask("stop")
 
 
@@ -130,7 +146,9 @@ WARM = [
     the_server_stays_for_the_second_user_and_stops_with_it,
     a_killed_user_takes_the_server_along_only_when_it_was_the_last,
     a_killed_server_is_started_again_with_all_it_had_committed,
-    a_killed_keeper_is_replaced_by_the_next_user,
+    a_killed_keeper_is_replaced_by_its_relief,
+    a_killed_keeper_and_its_relief_are_replaced_by_the_next_user,
+    the_server_stops_when_its_last_user_and_its_keeper_are_killed,
     the_last_user_stops_the_server_without_a_keeper_too,
     a_start_after_everything_was_killed_finds_all_that_was_committed,
     a_forked_child_uses_the_server_and_an_executed_one_does_not,

@@ -1,2 +1,18 @@
 -- A restored dump, a clone or a failed-over server is another database: caches start anew.
 SELECT smarter_auth.renew_epoch() FROM smarter_auth.meta WHERE home <> smarter_auth.home();
+
+-- Triggers that were disabled, or enabled again but not for replicas: ENABLE TRIGGER ALL does that.
+DO $$
+DECLARE
+    enabling text;
+BEGIN
+    FOR enabling IN
+        SELECT format('ALTER TABLE smarter_auth.%I ENABLE ALWAYS TRIGGER %I', relname, tgname)
+          FROM pg_catalog.pg_trigger JOIN pg_catalog.pg_class ON pg_class.oid = tgrelid
+         WHERE relnamespace = 'smarter_auth'::regnamespace
+           AND relname || '.' || tgname IN (SELECT smarter_auth.missing_triggers())
+    LOOP
+        EXECUTE enabling;
+    END LOOP;
+END
+$$;
