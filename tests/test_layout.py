@@ -47,6 +47,7 @@ STORIES = {
     "access_log": "test_log",
     "cache/lag": "cache/test_listener",
     "cache/memcached": "cache/test_shared",
+    "cache/timelines": "cache/test_failover",
     "cache/redis": "cache/test_shared",
     "domain": "test_decision",
     "engine/assembly": "engine/test_lifecycle",

@@ -1,31 +1,71 @@
-"""Which server is followed, when several answer: the one whose changes are heard, for as long as they are heard."""
+"""Which server is followed, when several answer: the one whose changes are heard, and never one that was deposed."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 from smarter_auth_mw.cache.entries import Cache, SharedEntries
+from smarter_auth_mw.errors import UnavailableError
+from smarter_auth_mw.log import log
 
 OpenTier = Callable[[str], Awaitable[SharedEntries]]
+NewestTimeline = Callable[[str, int], Awaitable[int]]
+
+_LINE = re.compile(r"\b(\d+) ([0-9A-F]{8})\b")
+
+
+class DeposedError(UnavailableError):
+    """A server answers as the primary that another one has taken the place of."""
+
+    default_hint = (
+        "Take it out of SMARTER_AUTH_DATABASE_URL, or make a standby of it (pg_rewind)."
+        " If an older state was restored on purpose, restart the workers."
+    )
+
+
+class Line(NamedTuple):
+    """A database's history: its system, and its timeline, which counts up with each promotion."""
+
+    system: str
+    timeline: int
+
+    @classmethod
+    def of(cls, server: str) -> Line:
+        """That of a server's name; of a name that has none, one that is older than none."""
+        found = _LINE.search(server)
+        return cls(found[1], int(found[2], 16)) if found else cls("", 0)
 
 
 class Failover:
     """Follows the server that the heartbeat meets, and says which answers are its own.
 
-    A primary that was deposed may go on answering, and its clients cannot tell. After ``max_staleness_s`` without a
-    heartbeat whichever server answers is accepted, and the next heartbeat starts over.
+    A primary that was deposed may go on answering. It is known by its timeline where a newer one was followed before,
+    by this worker or by others that share a cache. Otherwise its clients cannot tell: after ``max_staleness_s`` without
+    a heartbeat whichever server answers is accepted, and the next heartbeat starts over.
     """
 
-    def __init__(self, cache: Cache, max_staleness_s: float, open_tier: OpenTier | None = None) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        max_staleness_s: float,
+        open_tier: OpenTier | None = None,
+        newest_timeline: NewestTimeline | None = None,
+    ) -> None:
         self.start_over: Callable[[], None] = lambda: None
         """Makes the listener take whoever answers the next heartbeat for another server."""
         self._cache = cache
         self._max_staleness_s = max_staleness_s
         self._open_tier = open_tier
+        self._newest_timeline = newest_timeline
         self._server = ""
+        self._deposed = ""
 
     def is_followed(self, started: str) -> bool:
         """Whether to accept an answer of the server that was started then; any, until one was met."""
+        if self._deposed.startswith(f"{started} "):
+            return False
         if not self._server or self._server.startswith(f"{started} "):
             return True
         if self._cache.heartbeat_age_s < self._max_staleness_s:
@@ -34,13 +74,31 @@ class Failover:
         return True
 
     async def met(self, server: str) -> None:
-        """Follow this server: what workers share of another one, or of this one before a restore, is out of reach."""
-        self._server = server
+        """Follow this server; raises DeposedError where another one has taken its place.
+
+        What workers share of another server, or of this one before a restore, is out of reach.
+        """
+        self._cache.shared = None
+        await self._check_line(server)
+        if self._server and self._server != server:
+            log("server.changed", "another server answers: %s; before: %s", Line.of(server), Line.of(self._server))
+        self._server, self._deposed = server, ""
         if self._open_tier is not None:
-            self._cache.shared = None
             self._cache.shared = await self._open_tier(server)
 
     def held(self, sent_at_s: float, is_coherent: bool) -> None:  # noqa: FBT001
         """A heartbeat that was sent at this time is answered; the cache rests on it where every trigger is there."""
         if is_coherent:
             self._cache.vouch(sent_at_s)
+
+    async def _check_line(self, server: str) -> None:
+        line, followed = Line.of(server), Line.of(self._server)
+        newest = followed.timeline if followed.system == line.system else 0
+        if self._newest_timeline is not None and line.system:
+            newest = max(newest, await self._newest_timeline(*line))
+        if line.timeline >= newest:
+            return
+        if self._deposed != server:
+            log("server.deposed", "%s answers, and timeline %d was followed before: not followed", line, newest)
+        self._deposed = server
+        raise DeposedError(f"A deposed primary answers: its timeline is {line.timeline}, and {newest} was followed.")

@@ -22,6 +22,7 @@ from smarter_auth_mw.cache.entries import Cache, Limits
 from smarter_auth_mw.cache.failover import Failover
 from smarter_auth_mw.cache.listener import Listener
 from smarter_auth_mw.cache.shared import SharedBackend, SharedCounts, SharedTier
+from smarter_auth_mw.cache.timelines import newest_timeline
 from smarter_auth_mw.config.settings import Settings
 from smarter_auth_mw.engine.engine import Connect, Engine, KnowDomains
 from smarter_auth_mw.engine.health import Health
@@ -100,7 +101,8 @@ def _assembled(
     cache = Cache(store, limits(settings), changes, clock=clock or time.monotonic)
 
     open_tier = None if backend is None else partial(_tier, backend, store, settings.cache_ttl_s)
-    failover = Failover(cache, settings.max_staleness_s, open_tier)
+    newest = None if backend is None else partial(_newest_timeline, backend, store)
+    failover = Failover(cache, settings.max_staleness_s, open_tier, newest)
     listener = Listener(
         connect,
         changes,
@@ -131,6 +133,10 @@ def _assembled(
 
 async def _tier(backend: SharedBackend, store: Store, ttl_s: float, server: str) -> SharedTier:
     return SharedTier(backend, await store.secret(), server, ttl_s)
+
+
+async def _newest_timeline(backend: SharedBackend, store: Store, system: str, timeline: int) -> int:
+    return await newest_timeline(backend, await store.secret(), system, timeline)
 
 
 def authenticator_of(

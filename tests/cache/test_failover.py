@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
+
+import pytest
+from aiocache import SimpleMemoryCache
 
 from smarter_auth_mw.cache.changes import Changes
 from smarter_auth_mw.cache.entries import Cache, Limits
-from smarter_auth_mw.cache.failover import Failover
+from smarter_auth_mw.cache.failover import DeposedError, Failover
+from smarter_auth_mw.cache.shared import SharedBackend
+from smarter_auth_mw.cache.timelines import newest_timeline
 
 OLD, NEW = "1700000000.1", "1700000500.2"
 BOUND_S = 5.0
@@ -32,8 +38,8 @@ class World:
         assert self.cache.shared is None
         return server
 
-    async def follow(self, started: str) -> None:
-        await self.failover.met(f"{started} epoch 7000 00000001 5")
+    async def follow(self, started: str, timeline: int = 1) -> None:
+        await self.failover.met(f"{started} epoch 7000 {timeline:08X} 5")
         self.failover.held(self.now_s, True)
 
 
@@ -74,3 +80,49 @@ async def test_a_heartbeat_vouches_for_nothing_while_a_trigger_is_missing() -> N
     assert world.cache.heartbeat_age_s == float("inf")
     world.failover.held(world.now_s, True)
     assert world.cache.heartbeat_age_s == 0
+
+
+async def test_a_deposed_primary_is_not_followed_by_a_worker_that_followed_its_successor(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    world = World()
+    await world.follow(OLD, 1)
+    await world.follow(NEW, 2)
+    with pytest.raises(DeposedError, match="its timeline is 1, and 2 was followed"):
+        await world.follow(OLD, 1)
+    world.now_s += 2 * BOUND_S
+    assert not world.failover.is_followed(OLD)
+    assert world.cache.shared is None
+    await world.follow(NEW, 2)
+    assert world.failover.is_followed(NEW)
+    assert [line.split(":")[0] for line in caplog.messages] == ["server.changed", "server.deposed"]
+
+
+async def test_another_database_is_no_deposed_one() -> None:
+    world = World()
+    await world.follow(OLD, 7)
+    await world.failover.met(f"{NEW} epoch 7001 00000001 5")
+    assert world.failover.is_followed(NEW)
+
+
+async def test_a_deposed_primary_is_not_followed_by_a_new_worker_where_others_share_what_they_follow() -> None:
+    backend, secret = SharedBackend(SimpleMemoryCache()), bytes(32)
+    for timeline in (1, 3, 2):
+        assert await newest_timeline(backend, secret, "7000", timeline) == max(timeline, 3 if timeline == 2 else 0)
+    assert await newest_timeline(backend, secret, "7001", 1) == 1
+    assert await newest_timeline(backend, b"x" * 32, "7000", 1) == 1  # Sealed by somebody else: nothing is known.
+    world = World()
+    world.failover._newest_timeline = partial(newest_timeline, backend, secret)
+    with pytest.raises(DeposedError):
+        await world.follow(OLD, 2)
+    await world.follow(NEW, 3)
+
+
+async def test_garbage_in_the_shared_cache_deposes_nobody() -> None:
+    memory, secret = SimpleMemoryCache(), bytes(32)
+    backend = SharedBackend(memory)
+    await newest_timeline(backend, secret, "7000", 3)
+    assert memory._cache
+    for key in memory._cache:
+        memory._cache[key] = b"garbage"
+    assert await newest_timeline(backend, secret, "7000", 1) == 1
