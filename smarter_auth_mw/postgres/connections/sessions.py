@@ -14,7 +14,7 @@ MAX_TIMEOUT_MS = 2**31 - 1
 
 def timeouts(query_timeout_s: float) -> dict[str, str]:
     """Have the server end a statement that takes too long, and one that waits for a lock a little earlier."""
-    timeout_ms = max(2, min(round(query_timeout_s * 1000), MAX_TIMEOUT_MS))
+    timeout_ms = max(2, round(min(query_timeout_s * 1000, MAX_TIMEOUT_MS)))
     return {"statement_timeout": str(timeout_ms), "lock_timeout": str(timeout_ms * 9 // 10)}
 
 
