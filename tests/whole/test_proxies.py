@@ -253,3 +253,37 @@ async def test_a_websocket_is_asked_about_and_switched_to(proxy: Serving, tokens
         async with asyncio.timeout(PATIENCE_S), connect(url, proxy=None, **way) as websocket:
             await websocket.send("hello")
             assert await websocket.recv() == "hello"
+
+
+UPLOAD_BYTES = 5_000_000
+LARGE_UPLOADS = ("location / {", "location / {\n        client_max_body_size 50m;")
+
+
+@pytest.mark.parametrize("proxy", COMMANDS)
+def test_an_upload_of_several_megabytes_reaches_the_service(
+    environment: dict[str, str], tmp_path: Path, tokens: Tokens, proxy: str
+) -> None:
+    with proxied(proxy, tmp_path, environment, changes=[LARGE_UPLOADS] if proxy == "nginx" else []) as site:
+        url, body = f"http://127.0.0.1:{site.site.port}/bots/1/chat", b"x" * UPLOAD_BYTES
+        granted = httpx.post(url, content=body, headers={"X-API-Key": tokens.valid}, timeout=PATIENCE_S)
+        assert granted.status_code == 200
+        assert ("content-length", str(UPLOAD_BYTES)) in sent(granted)
+        assert httpx.post(url, content=body, timeout=PATIENCE_S).status_code == 401
+
+
+OWN_ERRORS = [
+    (
+        "    location / {",
+        "    location /private { deny all; }\n    location /broken { return 500; }\n"
+        "    location /small { client_max_body_size 1k; proxy_pass http://service; }\n    location / {",
+    )
+]
+
+
+@pytest.mark.parametrize(("path", "status"), [("/private", 403), ("/broken", 500), ("/small", 413), ("/bots/1", 401)])
+def test_what_nginx_refuses_by_itself_keeps_its_status(
+    environment: dict[str, str], tmp_path: Path, path: str, status: int
+) -> None:
+    with proxied("nginx", tmp_path, environment, changes=OWN_ERRORS) as nginx:
+        answer = httpx.post(f"http://127.0.0.1:{nginx.site.port}{path}", content=b"x" * 2000)
+    assert answer.status_code == status
