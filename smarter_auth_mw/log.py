@@ -16,6 +16,7 @@ Event = Literal[
     "gate.misread",
     "listener.lost",
     "listener.recovered",
+    "lookups.refused",
     "metrics.not_shared",
     "metrics.one_worker",
     "observer.failed",

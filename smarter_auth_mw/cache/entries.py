@@ -5,23 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, cast
 
+from smarter_auth_mw.cache.admission import Admission
 from smarter_auth_mw.cache.bounded import BoundedMemoryCache
 from smarter_auth_mw.cache.changes import Changes, Reading, Snapshot
 from smarter_auth_mw.cache.codec import SharedEntry
 from smarter_auth_mw.decision import Anonymous, Denial, Grant
 from smarter_auth_mw.domain import Bindings, Target
-from smarter_auth_mw.errors import OverloadedError, UnavailableError
+from smarter_auth_mw.errors import UnavailableError
 from smarter_auth_mw.tally import Tally
 
 FILL_ATTEMPTS = 8
 """How often a fill is begun anew because a change was heard while it was on its way."""
-MAX_FLIGHTS, MAX_FLIGHTS_PER_PEER = 1000, 250
-"""How many resources may be looked up at once, in all and for one peer network: a second's work of a small pool."""
 NEVER = float("-inf")
 
 
@@ -97,6 +95,8 @@ class Limits:
     stale_if_error_s: float = 0
     max_entries: int = 100_000
     max_bindings: int = 1_000_000
+    max_lookups: int = 1000
+    max_lookups_per_peer: int = 250
 
 
 @dataclass(slots=True)
@@ -108,7 +108,6 @@ class CacheCounts:
     fills: int = 0
     outdated_fills: int = 0
     shared_hits: int = 0
-    shed: int = 0
     stale: int = 0
 
 
@@ -151,7 +150,7 @@ class Cache:
         """
         self._unknown = BoundedMemoryCache(max(limits.max_entries // 10, 1), clock=clock)
         self._flights: dict[str, asyncio.Task[Entry]] = {}
-        self._flights_of: Counter[str] = Counter()
+        self.admission = Admission(limits.max_lookups, limits.max_lookups_per_peer, clock)
         self._writes: set[asyncio.Task[None]] = set()
         self._vouched_at_s = NEVER
 
@@ -195,9 +194,9 @@ class Cache:
         ``peer`` is the network that asks. Raises ``UnavailableError`` where they cannot be known, or too many ask.
         """
         for _ in range(FILL_ATTEMPTS):
-            flight = self._flights.get(target.lookup)
+            flight: asyncio.Future[Entry] | None = self._flights.get(target.lookup)
             if flight is None or flight.done():  # What is done was judged by what had been heard until then.
-                flight = self._take_off(target, peer)
+                flight = await self._in_turn(target, peer)
             entry = await asyncio.shield(flight)  # A caller who goes away leaves the flight to the others.
             if self._is_fresh(entry, self.clock()):  # Not so if the loop was held up before this line.
                 return entry
@@ -211,15 +210,21 @@ class Cache:
 
     def probe(self, target: Target) -> None:
         """See whether the store is back, without waiting: by one look-up at a time."""
-        if not self._flights:
+        if not self._flights and self.admission.try_enter(""):
             self._take_off(target, "")
 
+    async def _in_turn(self, target: Target, peer: str) -> asyncio.Future[Entry]:
+        """Take off, or return what somebody else has begun or found while this one waited for its turn."""
+        # Nobody waits for a store that is down: it frees no place soon.
+        if await self.admission.enter(peer, waits=not self.is_store_down):
+            begun = _found(entry) if (entry := self.peek(target)) else self._flights.get(target.lookup)
+            if begun is not None:
+                self.admission.leave(peer)
+                return begun
+        return self._take_off(target, peer)
+
     def _take_off(self, target: Target, peer: str) -> asyncio.Task[Entry]:
-        if len(self._flights) >= MAX_FLIGHTS or self._flights_of[peer] >= MAX_FLIGHTS_PER_PEER:
-            self.counts.shed += 1
-            raise OverloadedError()
         self.counts.misses += 1
-        self._flights_of[peer] += 1
         # Its own context: the flight is nobody's request.
         flight = asyncio.get_running_loop().create_task(self._fill(target), context=contextvars.Context())
         self._flights[target.lookup] = flight
@@ -229,9 +234,7 @@ class Cache:
     def _landed(self, target: Target, peer: str, flight: asyncio.Task[Entry]) -> None:
         if self._flights.get(target.lookup) is flight:
             del self._flights[target.lookup]
-        self._flights_of[peer] -= 1
-        if not self._flights_of[peer]:
-            del self._flights_of[peer]
+        self.admission.leave(peer)
         if not flight.cancelled():
             flight.exception()  # Seen, though all who waited may be gone.
 
@@ -302,6 +305,12 @@ class Cache:
         keep, drop = (self._known, self._unknown) if is_known else (self._unknown, self._known)
         drop.drop(target.lookup)
         keep.put(target.lookup, entry)
+
+
+def _found(entry: Entry) -> asyncio.Future[Entry]:
+    found: asyncio.Future[Entry] = asyncio.get_running_loop().create_future()
+    found.set_result(entry)
+    return found
 
 
 def _weight(entry: Entry) -> int:

@@ -186,6 +186,8 @@ class Settings(RouteSettings):
     )
     max_entries: int = Field(default=100_000, ge=1, description="resources kept in the process")
     max_bindings: int = Field(default=1_000_000, ge=1, description="bindings kept in the process")
+    max_lookups: int = Field(default=1000, ge=1, description="resources looked up at once; others wait up to 1 s")
+    max_lookups_per_peer: int = Field(default=250, ge=1, description="of these, for one peer network")
     pool_min: int = Field(default=1, ge=0, description="connections kept open")
     pool_max: int = Field(default=8, ge=1, description="connections at the most")
     query_timeout_s: Positive = Field(default=2, description="how long a query may take")

@@ -71,7 +71,7 @@ OF_AN_ENGINE: tuple[tuple[Metric, Reader], ...] = (
     ),
     (
         Metric("cache_shed", "Look-ups refused with 503, since too many were under way."),
-        lambda p: p.cache.counts.shed,
+        lambda p: p.cache.admission.refused,
     ),
     (
         Metric("stale_grants", "Grants by an entry that is older than MAX_STALENESS_S, while the store is down."),

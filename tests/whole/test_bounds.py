@@ -171,19 +171,33 @@ class TestManyBindings:
             assert await started.comes_to(401, KEYED, token) <= {200}
 
 
+CAPS = {"max_lookups": 6, "max_lookups_per_peer": 4}
+
+
 class TestShedding:
     """Of look-ups, where the database takes its time."""
 
-    @pytest.fixture(autouse=True)
-    def small_caps(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("smarter_auth_mw.cache.entries.MAX_FLIGHTS", 6)
-        monkeypatch.setattr("smarter_auth_mw.cache.entries.MAX_FLIGHTS_PER_PEER", 4)
+    @pytest.fixture
+    def no_places(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Have nobody wait for a turn."""
+        monkeypatch.setattr("smarter_auth_mw.cache.admission.PLACES", 0)
 
+    async def test_a_herd_from_one_peer_is_served_in_turn(
+        self, database: Database, owner: asyncpg.Connection, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with one_worker(database, query_timeout_s=60, **CAPS) as started:
+            async with held_up(owner):
+                herd = ask(started, range(100, 116), "10.0.0.1")
+                await until(lambda: started.cache.admission._all_waiting == 12)
+            assert await asyncio.gather(*herd) == [200] * 16
+        assert "lookups.refused" not in caplog.text
+
+    @pytest.mark.usefixtures("no_places")
     async def test_cold_requests_past_the_cap_get_503_and_warm_ones_what_they_always_get(
         self, database: Database, keys: Keys, owner: asyncpg.Connection
     ) -> None:
         minted = await keys.create("laptop", bind=[KEYED])
-        async with one_worker(database, query_timeout_s=60) as started:
+        async with one_worker(database, query_timeout_s=60, **CAPS) as started:
             assert await started.warm(KEYED, minted.token) == 200
             async with held_up(owner):
                 waiting = ask(started, range(100, 104), "10.0.0.1")
@@ -193,15 +207,17 @@ class TestShedding:
                 await until(lambda: len(started.cache._flights) == 6)
                 assert await status(started.app, 400, peer="10.0.0.3") == 503
                 assert await status(started.app, KEYED.ref, minted.token) == 200
-                assert started.counts.shed == 2
+                assert started.cache.admission.refused == 2
             assert await asyncio.gather(*waiting) == [200] * 6
             assert await status(started.app, 200) == 200
 
+    @pytest.mark.usefixtures("no_places")
     async def test_flood_is_no_outage_that_lengthens_grants(
         self, database: Database, keys: Keys, owner: asyncpg.Connection
     ) -> None:
         minted = await keys.create("laptop", bind=[KEYED])
         settings = {"heartbeat_s": 0.05, "max_staleness_s": 0.2, "stale_if_error_s": FOREVER_S, "query_timeout_s": 60}
+        settings |= CAPS
         # No heartbeat vouches for anything.
         await owner.execute("ALTER TABLE smarter_auth.token DISABLE TRIGGER note_delete")
         async with worker(database.runtime, **settings) as started:
