@@ -160,7 +160,7 @@ CREATE INDEX IF NOT EXISTS key_by_revocation ON smarter_auth.key (revoked_at, ke
 CREATE INDEX IF NOT EXISTS key_by_revocation_of_account ON smarter_auth.key (account, revoked_at, key_id)
     WHERE revoked_at IS NOT NULL;
 
-CREATE INDEX IF NOT EXISTS token_by_token_key ON smarter_auth.token (token_key);
+CREATE INDEX IF NOT EXISTS token_by_token_key ON smarter_auth.token (token_key, key_id);
 
 CREATE INDEX IF NOT EXISTS token_by_end ON smarter_auth.token (valid_until, key_id) WHERE valid_until IS NOT NULL;
 

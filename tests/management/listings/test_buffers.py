@@ -1,0 +1,88 @@
+"""What a page costs does not grow with the tables: buffers are counted, by the plans of every mode."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import asyncpg
+import pytest
+
+from smarter_auth_mw.management.listings import Listings
+from smarter_auth_mw.postgres.connections.sessions import SESSION
+from smarter_auth_mw.postgres.embedded.cluster import Cluster
+from tests.support.database import Database, copied
+from tests.support.many_keys import (
+    AUDIT_LISTS,
+    FILL,
+    FILL_LABELS,
+    KEY_LISTS,
+    RARE_LISTS,
+    RESOURCE_LISTS,
+    Plans,
+)
+
+KEYS = 50_000
+PAGE, INNER = 50, 10
+FEW, MANY = 50 * PAGE, 20_000
+"""Buffers of a page that is full at once, and of one for which as many candidates are looked at as may be."""
+
+
+@pytest.fixture(scope="module")
+def filled(cluster: Cluster, template: str) -> Iterator[Database]:
+    for database in copied(cluster, template):
+        asyncio.run(_fill(database.owner))
+        yield database
+
+
+async def _fill(url: str) -> None:
+    owner = await asyncpg.connect(url)
+    try:
+        await owner.execute(FILL.format(keys=KEYS) + FILL_LABELS)
+        await owner.execute("VACUUM ANALYZE")
+    finally:
+        await owner.close()
+
+
+@pytest.fixture(params=["force_generic_plan", "force_custom_plan"])
+async def plans(filled: Database, request: pytest.FixtureRequest) -> AsyncIterator[Plans]:
+    connection = await asyncpg.connect(
+        filled.runtime, server_settings=SESSION | {"plan_cache_mode": request.param}, statement_cache_size=0
+    )
+    yield Plans(connection)
+    await connection.close()
+
+
+async def test_every_list_is_read_by_index_and_no_further_than_its_page(plans: Plans) -> None:
+    lists, dear = Listings(plans), {}
+    for name, filters in KEY_LISTS.items():
+        page = await lists.keys(filters, limit=PAGE, inner=INNER)
+        assert page.items, name
+        dear[name] = await plans.buffers()
+        again = await lists.keys(filters, limit=PAGE, cursor=page.next, inner=INNER) if page.next else page
+        dear[f"{name}, second page"] = await plans.buffers() if again is not page else 0
+    for resources in RESOURCE_LISTS.values():
+        assert (await lists.resources(resources, limit=PAGE, inner=INNER)).items, resources
+        dear[str(resources)] = await plans.buffers()
+    for name, events in AUDIT_LISTS.items():
+        assert (await lists.audit(events, limit=PAGE, order="newest")).items
+        dear[f"{name}, newest"] = await plans.buffers()
+        assert (await lists.audit(events, limit=PAGE, order="oldest")).items
+        dear[f"{name}, oldest"] = await plans.buffers()
+    assert {name: buffers for name, buffers in dear.items() if buffers > FEW} == {}
+
+
+async def test_rare_keys_cost_no_more_than_the_candidates_that_are_looked_at(plans: Plans) -> None:
+    lists, dear = Listings(plans), {}
+    for name, filters in RARE_LISTS.items():
+        await lists.keys(filters, limit=PAGE, inner=INNER)
+        dear[name] = await plans.buffers()
+    assert {name: buffers for name, buffers in dear.items() if buffers > MANY} == {}
+
+
+async def test_counting_for_an_overview_is_bounded(plans: Plans) -> None:
+    lists, dear = Listings(plans), {}
+    for name, filters in {**KEY_LISTS, **RARE_LISTS}.items():
+        assert await lists.count_keys(filters) <= 101
+        dear[name] = await plans.buffers()
+    assert {name: buffers for name, buffers in dear.items() if buffers > MANY} == {}
