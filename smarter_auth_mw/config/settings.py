@@ -77,7 +77,10 @@ class RouteSettings(BaseModel):
     api_domains: Words = Field(default=(), description="domains below which a host names a resource")
     platform_domains: Words = Field(default=(), description="domains of the platform's own console")
     default_account: str = Field(default="default", description="the account of whatever names none")
-    trusted_proxies: Words = Field(default=(), description="addresses or networks whose forwarded headers count")
+    trusted_proxies: Words = Field(
+        default=(),
+        description="addresses or networks whose forwarded headers count; unix: for peers behind a UNIX socket",
+    )
     live_path: str = Field(default="", description="a path that answers while the process does; empty: off")
     ready_path: str = Field(default="", description="a path that tells whether requests can be decided; empty: off")
     metrics_path: str = Field(default="", description="a path with the metrics for Prometheus; empty: off")
@@ -103,7 +106,7 @@ class RouteSettings(BaseModel):
     @classmethod
     def _trusted_proxies(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
         if not all(map(_is_network, networks)):
-            raise ValueError("addresses and networks of IPv4 and IPv6, as 10.0.0.0/8")
+            raise ValueError("addresses and networks of IPv4 and IPv6, as 10.0.0.0/8, or unix:")
         return networks
 
     @field_validator("realm", "default_account", check_fields=False)
@@ -274,6 +277,8 @@ def _scheme(url: SecretStr) -> str:
 
 
 def _is_network(text: str) -> bool:
+    if text == "unix:":
+        return True
     try:
         ipaddress.ip_network(text, strict=False)
     except ValueError:

@@ -8,6 +8,8 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
+UNIX = "unix:"
+"""Stands among the trusted proxies for peers without an address: those behind a socket in the file system."""
 UNKNOWN = "unknown"
 """A peer without an address (a socket in the file system), or with something in its place: one peer."""
 NETWORK_BITS = 64
@@ -22,13 +24,17 @@ Address = IPv4Address | IPv6Address
 
 
 class Peers:
-    """Tells peers apart, given the ``trusted`` proxies: addresses or networks."""
+    """Tells peers apart, given the ``trusted`` proxies: addresses, networks, or ``unix:``."""
 
     def __init__(self, trusted: Iterable[str] = ()) -> None:
-        self._trusted = tuple(ip_network(network, strict=False) for network in trusted)
+        trusted = tuple(trusted)
+        self._trusted = tuple(ip_network(network, strict=False) for network in trusted if network != UNIX)
+        self._trusts_sockets = UNIX in trusted
 
     def is_trusted(self, scope: Mapping[str, Any]) -> bool:
         """Whether the request comes from a trusted proxy, whose forwarded headers count."""
+        if self._trusts_sockets and _is_socket(scope):
+            return True
         return bool(self._trusted) and self._trusts(_client(scope))
 
     def network(self, scope: Mapping[str, Any]) -> str:
@@ -38,11 +44,11 @@ class Peers:
         ``Forwarded`` that differ (one of them may be the client's own), and what is no address, leave it at the
         proxy's.
         """
-        if not self._trusted:
+        if not self._trusted and not self._trusts_sockets:
             client = scope.get("client")
             return _network_of(str(client[0])) if client else UNKNOWN
         peer = _client(scope)
-        if self._trusts(peer):
+        if self.is_trusted(scope):
             chains = [list(chain) for chain in _chains(scope["headers"]) if chain]
             found = {self._beyond(peer, chain) for chain in chains}
             peer = found.pop() if len(found) == 1 else peer
@@ -60,6 +66,12 @@ class Peers:
 
     def _trusts(self, address: Address | None) -> bool:
         return address is not None and any(address in network for network in self._trusted)
+
+
+def _is_socket(scope: Mapping[str, Any]) -> bool:
+    """Whether the server names no address: uvicorn leaves the client out, others leave it empty."""
+    client = scope.get("client")
+    return not client or not client[0]
 
 
 def _client(scope: Mapping[str, Any]) -> Address | None:

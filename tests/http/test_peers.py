@@ -78,3 +78,19 @@ def test_what_cannot_be_read_in_one_way_counts_for_the_proxy(headers: list[tuple
 
 def test_a_request_of_the_proxys_own_is_the_proxys() -> None:
     assert network(("10.1.2.3", 1), ("x-forwarded-for", "10.5.5.5")) == "10.5.5.5"
+
+
+@pytest.mark.parametrize("client", [None, ("", 0), ["", 0]])
+def test_peers_behind_a_unix_socket_are_told_apart_where_that_is_trusted(client: object) -> None:
+    scope = {"client": client, "headers": [(b"x-forwarded-for", b"203.0.113.7")]}
+    assert Peers(["unix:"]).network(scope) == "203.0.113.7"
+    assert Peers(["unix:"]).is_trusted(scope)
+    assert Peers(["10.0.0.0/8"]).network(scope) == UNKNOWN
+    assert Peers().network(scope) == UNKNOWN
+
+
+@pytest.mark.parametrize("client", [("testclient", 1), ("203.0.113.9", 1)])
+def test_a_peer_with_an_address_is_not_behind_a_unix_socket(client: object) -> None:
+    scope = {"client": client, "headers": [(b"x-forwarded-for", b"203.0.113.7")]}
+    assert not Peers(["unix:"]).is_trusted(scope)
+    assert Peers(["unix:"]).network(scope) != "203.0.113.7"

@@ -20,6 +20,7 @@ from smarter_auth_mw.cli.doctor.routes import Finding
 from smarter_auth_mw.config.masking import mask_url
 from smarter_auth_mw.config.settings import Settings
 from smarter_auth_mw.errors import SchemaError, SmarterAuthError
+from smarter_auth_mw.http.peers import UNIX
 from smarter_auth_mw.metrics import multiprocess
 from smarter_auth_mw.postgres import rehearsal
 from smarter_auth_mw.postgres.notifications import is_heard, open_wire
@@ -310,7 +311,7 @@ def of_metrics(settings: Settings) -> Iterator[Finding]:
 def of_proxies(settings: Settings) -> Iterator[Finding]:
     """Whether anyone may say where they come from."""
     for network in settings.trusted_proxies:
-        if ipaddress.ip_network(network, strict=False).prefixlen == 0:
+        if network != UNIX and ipaddress.ip_network(network, strict=False).prefixlen == 0:
             yield Finding(
                 "problem",
                 "proxies",
