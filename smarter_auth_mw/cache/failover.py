@@ -55,6 +55,8 @@ class Failover:
     ) -> None:
         self.start_over: Callable[[], None] = lambda: None
         """Makes the listener take whoever answers the next heartbeat for another server."""
+        self.hurry: Callable[[], None] = lambda: None
+        """Makes the listener send its next heartbeat soon."""
         self._cache = cache
         self._max_staleness_s = max_staleness_s
         self._open_tier = open_tier
@@ -62,13 +64,14 @@ class Failover:
         self._server = ""
         self._deposed = ""
 
-    def is_followed(self, started: str) -> bool:
-        """Whether to accept an answer of the server that was started then; any, until one was met."""
-        if self._deposed.startswith(f"{started} "):
+    def is_followed(self, incarnation: str) -> bool:
+        """Whether to accept an answer of this incarnation of a server; any, until one was met."""
+        if self._deposed.startswith(f"{incarnation} "):
             return False
-        if not self._server or self._server.startswith(f"{started} "):
+        if not self._server or self._server.startswith(f"{incarnation} "):
             return True
         if self._cache.heartbeat_age_s < self._max_staleness_s:
+            self.hurry()
             return False
         self.start_over()
         return True

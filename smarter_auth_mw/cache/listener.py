@@ -7,7 +7,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,9 +29,10 @@ MAX_TX_DIGITS = 20
 class Beat:
     """What a heartbeat answers: its snapshot, and the changes that the previous heartbeat's did not see.
 
-    ``server`` tells who answered (its epoch, system and timeline); ``is_complete`` is False where some of the changes
-    were purged already, ``is_coherent`` where a trigger is missing that should write them. ``guard`` is another one
-    whenever a trigger was made, dropped, disabled or enabled: what was written in between told nobody.
+    ``server`` names who answered: its incarnation, which every crash and restart ends, its epoch, system and timeline.
+    ``is_complete`` is False where some of the changes were purged already, ``is_coherent`` where a trigger is missing
+    that should write them, or where a crash would go unnoticed. ``guard`` is another one whenever a trigger was made,
+    dropped, disabled or enabled: what was written in between told nobody.
     """
 
     snapshot: str
@@ -85,6 +86,7 @@ class Listener:
         self._previous: str | None = None
         self._guarded = ("", True)
         self._answered_at_s = clock()
+        self._is_awaited = asyncio.Event()
         self._floors: deque[tuple[float, Snapshot]] = deque()
         self._notified_at_s: dict[tuple[str, int], float] = {}
         self.lag = Lag()
@@ -116,18 +118,29 @@ class Listener:
                             log("listener.recovered")
                         pause_s = FIRST_PAUSE_S
                         # However far away the database is, one beat in HEARTBEAT_S is under way.
-                        await asyncio.sleep(max(0.0, next_s - time.monotonic()))
+                        await self._rest(max(0.0, next_s - time.monotonic()))
             except Exception as error:  # Whatever it is: who ends here never hears anything again.
                 if pause_s == FIRST_PAUSE_S:
                     is_known = isinstance(error, SmarterAuthError | OSError)
                     log("listener.lost", "%s", error, exc_info=not is_known)
             self.reconnects += 1
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311  # spreads the fleet, guards nothing
+            await self._rest(pause_s * random.uniform(0.5, 1.0))  # noqa: S311  # spreads the fleet, guards nothing
             pause_s = min(pause_s * 2, MAX_BACK_OFF_S)
 
     def meet_anew(self) -> None:
         """Take whoever answers the next heartbeat for another server: what is read until then is not vouched for."""
         self._server = None
+
+    def hurry(self) -> None:
+        """Send the next heartbeat as soon as FIRST_PAUSE_S allows: a server answers that no heartbeat has met."""
+        self._is_awaited.set()
+
+    async def _rest(self, pause_s: float) -> None:
+        await asyncio.sleep(min(pause_s, FIRST_PAUSE_S))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause_s - FIRST_PAUSE_S):
+                await self._is_awaited.wait()
+        self._is_awaited.clear()
 
     def notified(self, payload: str) -> None:
         """A notification, ``source:tx``: only a hint, since anyone may send one."""
@@ -144,21 +157,30 @@ class Listener:
         begun, sent_s = self._changes.heard, self._clock()
         beat = await wire.beat(self._previous)
         snapshot = Snapshot.parse(beat.snapshot)
-        if beat.server != self._server:
+        is_new_server = beat.server != self._server
+        if is_new_server:
             self._flush(snapshot, is_new_server=True)
         elif not beat.is_complete or self._guarded != (beat.guard, beat.is_coherent):
             self._flush(snapshot)
         for source, tx in beat.changes:
             self._changes.hear(source, tx, is_proven=True)
         self._changes.prove(snapshot, begun)
-        if beat.server != self._server:
-            await self._met(beat.server)
-        self._server, self._previous, self._answered_at_s = beat.server, beat.snapshot, sent_s
+        if is_new_server:
+            await self._meet(beat.server)
+        self._previous, self._answered_at_s = beat.snapshot, sent_s
         self._guarded = (beat.guard, beat.is_coherent)
         self._forget(snapshot)
         self._time(beat, sent_s)
         self.beats += 1
         self._held(sent_s, beat.is_coherent)
+
+    async def _meet(self, server: str) -> None:
+        self._server = server  # Before the wait: if somebody asks meanwhile to meet another one, that holds.
+        try:
+            await self._met(server)
+        except BaseException:
+            self._server = None
+            raise
 
     def _time(self, beat: Beat, sent_s: float) -> None:
         """Take note of the server's time, and of how long each change took to be heard: until now at the latest."""

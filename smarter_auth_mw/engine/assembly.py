@@ -112,7 +112,8 @@ def _assembled(
         kept_s=2 * settings.cache_ttl_s,  # One life in the shared tier, and then one in a process.
         clock=clock or time.monotonic,
     )
-    store.is_followed, failover.start_over = failover.is_followed, listener.meet_anew
+    store.is_followed = failover.is_followed
+    failover.start_over, failover.hurry = listener.meet_anew, listener.hurry
     wall = WallClock()
     listener.tell_time = wall.compare
     authenticator = authenticator_of(settings, store, cache, changes, throttle, clock or wall.now_s)

@@ -35,6 +35,10 @@ READ_ONLY_HINT = (
 )
 
 
+class WrongServerError(UnavailableError):
+    """The server that answers is not the one to read from."""
+
+
 class AwayError(UnavailableError):
     """The server is not there, as while it is restarted."""
 
@@ -89,8 +93,9 @@ _MEANINGS: tuple[tuple[tuple[type[BaseException], ...], type[SmarterAuthError], 
         _POOLER,
     ),
     (
-        (asyncpg.ReadOnlySQLTransactionError,),
-        UnavailableError,
+        # The table that names the server is UNLOGGED: on a standby no statement may touch it.
+        (asyncpg.ReadOnlySQLTransactionError, asyncpg.FeatureNotSupportedError),
+        WrongServerError,
         f"{{where}} is read-only: {READ_ONLY}",
         READ_ONLY_HINT,
     ),
@@ -154,9 +159,9 @@ _MEANINGS: tuple[tuple[tuple[type[BaseException], ...], type[SmarterAuthError], 
 )
 
 
-def read_only(where: str) -> UnavailableError:
+def read_only(where: str) -> WrongServerError:
     """The error for a server that answers, and that nothing can be written to."""
-    return UnavailableError(f"{where} is read-only: {READ_ONLY}.", hint=READ_ONLY_HINT)
+    return WrongServerError(f"{where} is read-only: {READ_ONLY}.", hint=READ_ONLY_HINT)
 
 
 @contextmanager

@@ -34,14 +34,11 @@ class PostgresWire:
 
     async def beat(self, previous: str | None) -> Beat:
         """The heartbeat after the one whose snapshot is given; raises ``UnavailableError`` or ``SchemaError``."""
-        try:
-            found = await self._connection.fetchrow(QUERIES.beat.sql, previous)
-        except Exception as error:  # Whatever it is: garbage on the wire raises what it likes.
-            raise explained(error, self._where) from None
-        if found is None:
-            raise SchemaError()
-        if found["is_standby"]:
-            raise read_only(self._where)
+        found = await self._answer(previous)
+        if not found["is_named"]:
+            with reported(self._where):
+                await self._connection.execute(QUERIES.name_incarnation.sql)
+            found = await self._answer(previous)
         self._report(found["missing_triggers"])
         changes = tuple(zip(found["sources"], map(int, found["txs"]), strict=True))
         is_complete = found["is_complete"] and len(changes) <= MAX_CHANGES
@@ -50,11 +47,22 @@ class PostgresWire:
             server=found["server"],
             changes=changes if is_complete else (),
             is_complete=is_complete,
-            is_coherent=not self._missing,
+            is_coherent=found["is_named"] and found["loses_its_name"] and not self._missing,
             guard=found["guard"] or "",
             ages_s=tuple(map(float, found["ages_s"])),
             now_s=found["now_s"],
         )
+
+    async def _answer(self, previous: str | None) -> Any:
+        try:
+            found = await self._connection.fetchrow(QUERIES.beat.sql, previous)
+        except Exception as error:  # Whatever it is: garbage on the wire raises what it likes.
+            raise explained(error, self._where) from None
+        if found is None:
+            raise SchemaError()
+        if found["is_standby"]:
+            raise read_only(self._where)
+        return found
 
     def _report(self, missing: list[str]) -> None:
         """Log which triggers are missing, whenever that changes."""

@@ -24,6 +24,7 @@ STATEMENTS: Mapping[str, Sequence[Any]] = {
     "list_domains": (),
     "read_secret": (),
     "beat": (None,),
+    "name_incarnation": (),
     "settle_platform": (),
     "purge_changes": (timedelta(days=36_500),),
     "write_usage": (UUID(int=0), timedelta(0), *7 * [_EMPTY]),

@@ -14,17 +14,18 @@ from uuid import UUID
 import asyncpg
 
 from smarter_auth_mw.domain import Alias, Binding, Bindings, Protection, Resource, Target
-from smarter_auth_mw.errors import InvalidReferenceError, RefusedError, UnavailableError
+from smarter_auth_mw.errors import InvalidReferenceError, RefusedError
 from smarter_auth_mw.observers.audit import RequestEvent
 from smarter_auth_mw.observers.usage import Batch
 from smarter_auth_mw.postgres import privileges
-from smarter_auth_mw.postgres.faults import read_only
+from smarter_auth_mw.postgres.faults import WrongServerError, read_only
 from smarter_auth_mw.postgres.lists import Lists
 from smarter_auth_mw.postgres.pool import Pool, PoolSizes
 from smarter_auth_mw.postgres.queries import QUERIES
 from smarter_auth_mw.postgres.storable import is_storable
 from smarter_auth_mw.postgres.transaction import Records
 
+_OTHER_SERVER = "{where} is not the server whose changes are heard."
 _TWO_SERVERS = "Let SMARTER_AUTH_DATABASE_URL and SMARTER_AUTH_LISTEN_URL lead to the same primary."
 
 _AS_OWNER = "Run it as the owner of the schema: SMARTER_AUTH_DATABASE_URL=postgresql://OWNER@HOST/DATABASE"
@@ -55,7 +56,8 @@ class Read:
 class Vitals:
     """What the database says of itself: who answers, as whom we work there, and what may be wrong with it.
 
-    ``platform_missing`` and ``platform_gone`` are triggers and columns of an attached platform's tables.
+    ``platform_missing`` and ``platform_gone`` are triggers and columns of an attached platform's tables. A crash takes
+    the server's name away, by which caches know of it, unless ``loses_its_name`` is False.
     """
 
     server: str
@@ -63,6 +65,7 @@ class Vitals:
     missing_triggers: Sequence[str]
     platform_missing: Sequence[str]
     platform_gone: Sequence[str]
+    loses_its_name: bool
     connections_left: int
 
 
@@ -71,7 +74,7 @@ class Store:
 
     def __init__(self, pool: Pool) -> None:
         self.is_followed: Callable[[str], bool] = lambda _: True
-        """Whether the server that was started then is the one to read from: its name begins with that."""
+        """Whether the server of this incarnation is the one to read from: its name begins with that."""
         self._pool = pool
 
     async def read(self, target: Target) -> Read:
@@ -142,13 +145,15 @@ class Store:
         return _read_token(Resource("token", digest.hex()), await self._fetch(_READ_TOKEN, digest))
 
     async def _fetch(self, query: str, *arguments: Any) -> Sequence[Any]:
-        rows = await self._pool.fetch(query, *arguments)
-        if rows[0]["is_standby"]:
+        try:
+            rows = await self._pool.fetch(query, *arguments)
+            if rows[0]["is_standby"]:
+                raise read_only(self._pool.where)
+            if not self.is_followed(rows[0]["incarnation"]):
+                raise WrongServerError(_OTHER_SERVER.format(where=self._pool.where), hint=_TWO_SERVERS)
+        except WrongServerError:
             self._pool.expire()
-            raise read_only(self._pool.where)
-        if not self.is_followed(rows[0]["started"]):
-            self._pool.expire()
-            raise UnavailableError(f"{self._pool.where} is not the server whose changes are heard.", hint=_TWO_SERVERS)
+            raise
         return rows
 
     async def secret(self) -> bytes:

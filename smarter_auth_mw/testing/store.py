@@ -337,7 +337,7 @@ class MemoryStore(Store):
         return rows or [Row(self._head(), _NO_KEY)]
 
     def _head(self) -> dict[str, Any]:
-        head = {"snapshot": self.snapshot, "is_standby": False, "started": "memory"}
+        head = {"snapshot": self.snapshot, "is_standby": False, "incarnation": "memory"}
         return head | dict.fromkeys(("id", "ref", "sources"))
 
 

@@ -14,7 +14,7 @@ from smarter_auth_mw.cache.failover import DeposedError, Failover
 from smarter_auth_mw.cache.shared import SharedBackend
 from smarter_auth_mw.cache.timelines import newest_timeline
 
-OLD, NEW = "1700000000.1", "1700000500.2"
+OLD, NEW = "3f0b9dbe/0002b2f1/0002b2f2", "9d5e1c2b/0002b2f1/0002c3d4"
 BOUND_S = 5.0
 
 
@@ -23,12 +23,15 @@ class World:
 
     def __init__(self) -> None:
         self.now_s = 1000.0
-        self.restarts = 0
+        self.restarts = self.hurries = 0
         self.tiers: list[str] = []
         source: Any = None
         self.cache = Cache(source, Limits(), Changes(), clock=lambda: self.now_s)
         self.failover = Failover(self.cache, BOUND_S, self.open_tier)
-        self.failover.start_over = self.start_over
+        self.failover.start_over, self.failover.hurry = self.start_over, self.hurry
+
+    def hurry(self) -> None:
+        self.hurries += 1
 
     def start_over(self) -> None:
         self.restarts += 1
@@ -38,8 +41,8 @@ class World:
         assert self.cache.shared is None
         return server
 
-    async def follow(self, started: str, timeline: int = 1) -> None:
-        await self.failover.met(f"{started} epoch 7000 {timeline:08X} 5")
+    async def follow(self, incarnation: str, timeline: int = 1) -> None:
+        await self.failover.met(f"{incarnation} epoch 7000 {timeline:08X} 5")
         self.failover.held(self.now_s, True)
 
 
@@ -54,7 +57,13 @@ async def test_only_the_server_that_was_met_is_followed_while_it_is_heard() -> N
     assert world.failover.is_followed(NEW)
     assert not world.failover.is_followed(OLD)
     assert not world.failover.is_followed(NEW[:-2])
-    assert world.restarts == 0
+    assert (world.restarts, world.hurries) == (0, 2)
+
+
+async def test_server_without_a_name_is_none_that_was_met() -> None:
+    world = World()
+    await world.follow(NEW)
+    assert not world.failover.is_followed(NEW.removeprefix("9d5e1c2b"))
 
 
 async def test_whoever_answers_is_accepted_when_nothing_was_heard_for_too_long() -> None:

@@ -200,3 +200,48 @@ async def test_whatever_a_wire_fails_with_another_one_takes_its_place(world: Wor
         await asyncio.sleep(0.01)
     running.cancel()
     await asyncio.wait([running])
+
+
+async def test_another_server_that_somebody_asks_for_while_one_is_being_met_is_met_next(world: World) -> None:
+    meet = world.listener._met
+
+    async def meet_and_be_asked(server: str) -> None:
+        await meet(server)
+        world.listener.meet_anew()
+
+    world.listener._met = meet_and_be_asked
+    await world.beat(Beat("10:10:", "a"))
+    believed_meanwhile = world.reading("10:10:", "key:1")
+    world.listener._met = meet
+    await world.beat(Beat("10:10:", "a"))
+    assert not world.changes.is_current(believed_meanwhile)
+
+
+async def test_server_whose_shared_tier_could_not_be_opened_is_met_again(world: World) -> None:
+    meet = world.listener._met
+
+    async def fail(server: str) -> None:
+        raise UnavailableError(server)
+
+    world.listener._met = fail
+    with pytest.raises(UnavailableError):
+        await world.beat(Beat("10:10:", "a"))
+    assert not world.vouched
+    world.listener._met = meet
+    await world.beat(Beat("10:10:", "a"))
+    assert world.met == ["a"]
+    assert world.vouched
+
+
+async def test_heartbeat_is_sent_early_where_a_server_answers_that_none_has_met(world: World) -> None:
+    world.wire.answers = [Beat("10:10:", "a")]
+    world.listener._heartbeat_s = 3600
+    running = asyncio.create_task(world.listener.run())
+    async with asyncio.timeout(30):
+        for _ in range(2):
+            await world.wire.beaten.wait()
+            world.wire.beaten.clear()
+            world.listener.hurry()
+    running.cancel()
+    await asyncio.wait([running])
+    assert len(world.wire.asked) >= 2

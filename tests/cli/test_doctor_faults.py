@@ -123,6 +123,19 @@ def test_triggers_that_are_enabled_again_but_not_always_are_set_right_by_a_migra
     assert told(run, 0) == {}
 
 
+def test_a_name_that_a_crash_would_leave(run: Commands, database: Database) -> None:
+    execute(database, "ALTER TABLE smarter_auth.incarnation SET LOGGED")
+    found = told(run, PROBLEM)["incarnation"]
+    assert "no longer UNLOGGED" in found["message"]
+    execute(database, found["hint"].removeprefix("Run: "))
+    assert told(run, 0) == {}
+
+
+def test_a_name_that_a_crash_took_is_no_fault(run: Commands, database: Database) -> None:
+    execute(database, "DELETE FROM smarter_auth.incarnation")
+    assert told(run, 0) == {}
+
+
 def test_a_platform_whose_tables_have_changed(run: Commands, attached: Database) -> None:
     run.set(database_url=attached.runtime, routes="preset:smarter", api_domains="api.example.com")
     assert told(run, 0) == {}

@@ -20,7 +20,7 @@ from tests.support.catalog import catalog
 from tests.support.database import Database, named
 from tests.support.embedded import removed_afterwards
 
-NEWEST = "0006"
+NEWEST = "0007"
 
 
 @pytest.fixture

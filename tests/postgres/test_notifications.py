@@ -313,3 +313,67 @@ async def test_a_read_only_default_is_called_that_and_says_what_to_run(wire: Pos
     with pytest.raises(UnavailableError, match="is read-only: a standby, or default_transaction_read_only") as caught:
         await wire.beat(None)
     assert "SET default_transaction_read_only = off" in caught.value.hint
+
+
+@pytest.fixture
+async def named(wire: PostgresWire) -> str:
+    return (await wire.beat(None)).server
+
+
+async def test_server_whose_name_a_crash_took_is_named_by_the_next_heartbeat_and_once(
+    named: str, wire: PostgresWire, owner: Connection
+) -> None:
+    await owner.execute("DELETE FROM smarter_auth.incarnation")
+    beats = await asyncio.gather(wire.beat(None), _beat_of_another(owner, wire))
+    assert {beat.server for beat in beats} == {(await wire.beat(None)).server}
+    assert all(beat.is_coherent for beat in beats)
+    assert beats[0].server != named
+
+
+async def _beat_of_another(owner: Connection, wire: PostgresWire) -> Beat:
+    """Of a worker that named the server at the same moment."""
+    await owner.execute("SELECT smarter_auth.name_incarnation()")
+    return await PostgresWire(owner, wire._where).beat(None)
+
+
+async def test_statistics_that_are_reset_make_another_server(named: str, wire: PostgresWire, owner: Connection) -> None:
+    await owner.execute("SELECT pg_stat_reset_shared('bgwriter')")
+    assert (await wire.beat(None)).server != named
+
+
+async def test_name_is_the_same_for_sessions_that_write_times_in_their_own_way(
+    named: str, store: Store, owner: Connection
+) -> None:
+    names = "SELECT * FROM smarter_auth.incarnation_now()"
+    ours = await owner.fetchval(names)
+    await owner.execute("SET timezone = 'Asia/Tokyo'; SET datestyle = 'German'; SET bytea_output = 'escape'")
+    await owner.execute("SET extra_float_digits = -5; SET intervalstyle = 'iso_8601'")
+    assert await owner.fetchval(names) == ours
+    assert named.startswith(f"{ours} ")
+
+
+async def test_nothing_is_vouched_for_where_a_crash_would_leave_the_name(wire: PostgresWire, owner: Connection) -> None:
+    await owner.execute("ALTER TABLE smarter_auth.incarnation SET LOGGED")
+    assert not (await wire.beat(None)).is_coherent
+    await owner.execute("ALTER TABLE smarter_auth.incarnation SET UNLOGGED")
+    assert (await wire.beat(None)).is_coherent
+
+
+async def test_nothing_is_vouched_for_where_nobody_can_give_a_name(wire: PostgresWire, owner: Connection) -> None:
+    await owner.execute(
+        "DELETE FROM smarter_auth.incarnation; CREATE OR REPLACE FUNCTION smarter_auth.name_incarnation() RETURNS void"
+        " LANGUAGE sql AS ''"
+    )
+    assert not (await wire.beat(None)).is_coherent
+
+
+async def test_reader_is_refused_by_a_server_that_has_been_named_anew(
+    database: Database, store: Store, owner: Connection
+) -> None:
+    before = await owner.fetchval("SELECT * FROM smarter_auth.incarnation_now()")
+    store.is_followed = before.__eq__
+    await store.read(Target(BOT))
+    await owner.execute("DELETE FROM smarter_auth.incarnation; SELECT smarter_auth.name_incarnation()")
+    for read in (store.read(Target(BOT)), store.read_token(b"")):
+        with pytest.raises(UnavailableError, match="not the server whose changes are heard"):
+            await read

@@ -86,7 +86,9 @@ async def test_reading_a_name_a_label_or_a_domain_is_index_probes_only(filled: a
 async def _is_probes_only(connection: asyncpg.Connection, arguments: str, tokens: int) -> None:
     explained = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE read {arguments}")
     plan = json.loads(explained)[0]["Plan"]
-    assert {node["Node Type"] for node in _nodes(plan)} <= {
+    # The one row that names the server lies in one page.
+    nodes = [node for node in _nodes(plan) if node.get("Relation Name") != "incarnation"]
+    assert {node["Node Type"] for node in nodes} <= {
         "Nested Loop",
         "Index Scan",
         "Index Only Scan",

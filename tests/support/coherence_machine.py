@@ -249,15 +249,15 @@ class Coherence(RuleBasedStateMachine):
             case _:
                 self._befall(self.world.database.primary, what, pick, next_tx)
 
-    def _befall(self, primary: Server, what: str, lost: int, next_tx: int | None) -> None:
+    def _befall(self, primary: Server, what: str, pick: int, next_tx: int | None) -> None:
         """Something that happens to the database itself; ``settle``: nothing does, for once."""
         if what in ("another server", "crash"):
             self.transactions.clear()
         match what:
             case "another server":
-                self.world.fail_over(lost, next_tx)
+                self.world.fail_over(pick, next_tx)
             case "crash":
-                self.world.crash()
+                self.world.crash(lost=pick if next_tx else 0, reused=pick)
             case "purge":
                 primary.purge()
             case "triggers":

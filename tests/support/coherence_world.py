@@ -267,14 +267,16 @@ class World:
 
     def fail_over(self, lost: int, next_tx: int | None) -> None:
         self.database.fail_over(lost, next_tx)
+        self._cut_all()
+
+    def crash(self, lost: int, reused: int) -> None:
+        self.database.crash(lost, reused)
+        self._cut_all()
+
+    def _cut_all(self) -> None:
         for worker in self.workers:
             worker.wire.cut()
             worker.unheard.add((self.database.primary.number, 0, "all before"))
-
-    def crash(self) -> None:
-        self.database.crash()
-        for worker in self.workers:
-            worker.wire.cut()
 
     def write_usage(self, worker: Worker) -> None:
         """Who was seen is written down, in batches and late."""

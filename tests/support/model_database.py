@@ -154,6 +154,12 @@ class Server:
         self.has_triggers = True
         self.guard = 0
 
+    def recovered(self, number: int, facts: Facts, next_tx: int, changes: Iterable[tuple[str, int]]) -> Server:
+        """The same server after a crash: whoever was connected is gone, and the name is another one."""
+        server = type(self)(number, facts, next_tx, changes)
+        server.purged_below, server.has_triggers, server.guard = self.purged_below, self.has_triggers, self.guard
+        return server
+
     def snapshot(self) -> Snapshot:
         return Snapshot(min(self.running, default=self.next_tx), self.next_tx, frozenset(self.running))
 
@@ -361,12 +367,14 @@ class Moment(NamedTuple):
 
 
 class Replayed(NamedTuple):
-    """What a standby knows after one more commit."""
+    """What a standby knows after one more commit, and what is on disk."""
 
     facts: Facts
     meant: Facts
     next_tx: int
     changes: tuple[tuple[str, int], ...]
+    above_tx: int
+    """What is above every number that was committed until then."""
 
 
 class Database:
@@ -379,6 +387,7 @@ class Database:
         self.deposed: Server | None = None
         self.history: list[Moment] = []
         self.log: list[Replayed] = []
+        self._above_tx = self.primary.next_tx
         self._remember(facts)
 
     @property
@@ -393,6 +402,7 @@ class Database:
         server, tx = self.primary, transaction.tx
         del server.running[tx]
         told = [(source, tx) for source in transaction.sources]
+        self._above_tx = max(self._above_tx, tx + 1)
         server.changes += told
         server.facts = server.facts.changed(transaction.writes)
         meant = self.history[-1].meant
@@ -403,18 +413,33 @@ class Database:
         if transaction.tx is not None:
             del self.primary.running[transaction.tx]
 
-    def crash(self) -> None:
-        """The server is killed and started again: nothing that was committed is lost."""
-        self.primary.running.clear()
+    def crash(self, lost: int, reused: int) -> None:
+        """A backend is killed, and the server recovers.
+
+        ``lost`` commits were not on disk, with ``synchronous_commit`` off; of the numbers that no commit on disk has,
+        up to ``reused`` are given out again.
+        """
+        known, old = self._known_without(lost), self.primary
+        next_tx = max(known.above_tx, old.next_tx - reused)
+        self.primary = old.recovered(old.number + 1, known.facts, next_tx, known.changes)
+        self.deposed = None
+        self._begin_with(known)
 
     def fail_over(self, lost: int, next_tx: int | None = None) -> None:
         """Another server takes over and lacks the last commits; ``next_tx``: it numbers transactions in its own way."""
-        replayed = self.log[max(0, len(self.log) - 1 - lost)]
+        known = self._known_without(lost)
         self.deposed = self.primary
-        number, next_tx = self.primary.number + 1, next_tx or replayed.next_tx
-        self.primary = self._serve(number, replayed.facts, next_tx, replayed.changes)
+        number, next_tx = self.primary.number + 1, next_tx or known.next_tx
+        self.primary = self._serve(number, known.facts, next_tx, known.changes)
+        self._begin_with(known)
+
+    def _known_without(self, lost: int) -> Replayed:
+        return self.log[max(0, len(self.log) - 1 - lost)]
+
+    def _begin_with(self, known: Replayed) -> None:
         self.log.clear()
-        self._remember(replayed.meant)
+        self._above_tx = known.above_tx
+        self._remember(known.meant)
 
     def was_true(self, said: str, target: Target, token: str | None, *, since: int, within_s: float) -> bool:
         """Whether it was so at some moment from number ``since`` on, and less than ``within_s`` ago."""
@@ -430,4 +455,4 @@ class Database:
     def _remember(self, meant: Facts) -> None:
         server = self.primary
         self.history.append(Moment(self._clock(), meant))
-        self.log.append(Replayed(server.facts, meant, server.next_tx, tuple(server.changes)))
+        self.log.append(Replayed(server.facts, meant, server.next_tx, tuple(server.changes), self._above_tx))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import os
 import pwd
@@ -83,9 +84,9 @@ class PlainPostgres:
         """Take these settings too when it is started."""
         self._settings |= settings
 
-    def standby(self) -> PlainPostgres:
+    def standby(self, **settings: str) -> PlainPostgres:
         """A standby with all that this one has, which is stopped; it will follow it."""
-        one = PlainPostgres(self.programs)
+        one = PlainPostgres(self.programs, **settings)
         subprocess.run(["cp", "-a", self._data, one._data], check=True)
         (one._data / "standby.signal").touch()
         hand_over(one._data / "standby.signal")
@@ -120,6 +121,28 @@ class PlainPostgres:
             for pid in (*map(int, children), postmaster):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
+
+    async def crash(self) -> None:
+        """Kill one backend, as the kernel does when memory runs out, and wait until the server has recovered.
+
+        The postmaster lives on: it ends all other backends, replays the log from the last checkpoint, and goes on.
+        """
+        victim, witness = [await asyncpg.connect(self.url("postgres", OWNER)) for _ in range(2)]
+        is_over = asyncio.Event()
+        witness.add_termination_listener(lambda _: is_over.set())
+        os.kill(victim.get_server_pid(), signal.SIGKILL)
+        async with asyncio.timeout(PATIENCE_S):
+            await is_over.wait()
+            while not await self._answers():
+                await asyncio.sleep(0.01)
+        victim.terminate()
+
+    async def _answers(self) -> bool:
+        try:
+            await (await asyncpg.connect(self.url("postgres", OWNER))).close()
+        except (asyncpg.PostgresError, OSError):
+            return False
+        return True
 
     @property
     def is_running(self) -> bool:

@@ -110,6 +110,14 @@ async def _triggers(database: Database) -> AsyncIterator[Finding]:
             f"Run: {enable}. Or, as the owner of the schema: smarter-auth db migrate. One that was dropped needs its "
             "CREATE TRIGGER first, which stands in smarter_auth_mw/postgres/sql/migrations.",
         )
+    if not database.vitals.loses_its_name:
+        yield Finding(
+            "problem",
+            "incarnation",
+            "The table smarter_auth.incarnation is no longer UNLOGGED: workers would not notice a crash of PostgreSQL,"
+            " and keep nothing past MAX_STALENESS_S.",
+            "Run: ALTER TABLE smarter_auth.incarnation SET UNLOGGED",
+        )
 
 
 def _are(what: str, names: Sequence[str]) -> str:
@@ -181,7 +189,7 @@ async def _heartbeat(database: Database) -> AsyncIterator[Finding]:
         yield answered
         return
     server, took_s = answered
-    if server != database.vitals.server:
+    if server != (await database.store.vitals()).server:  # Read after the heartbeat, which names it after a crash.
         yield Finding(
             "problem",
             "heartbeat",

@@ -17,7 +17,7 @@ SELECT pg_is_in_recovery() AS is_standby, current_setting('default_transaction_r
 -- The facts of a decision and the snapshot they are read in: one row per token of each bound key; a single row
 -- without a key where there is no binding, without a reference where the resource is not known.
 -- A transaction that began on a standby stays read-only: its snapshot does not tell all that is in progress.
--- When the server was started tells one that was deposed, and goes on, from the one whose changes are heard.
+-- Its incarnation tells a server that was deposed, and goes on, or has crashed since, from the one whose changes are heard.
 -- OFFSET 0 has these told once, not for each row. The last ten columns are the key's: the store knows them by place.
 -- No VOLATILE function may stand here: it could see more than the snapshot says. The functions called platform_… are
 -- empty, and cost nothing, unless a Smarter platform is attached. What it lost a key of counts as declared: that its other
@@ -28,8 +28,8 @@ SELECT asked.*,
             WHEN platform.is_latched THEN 'declared' ELSE 'open' END AS protection,
        coalesce(resource.on_error, 'stale') AS on_error, platform.sources, bound.*
   FROM (SELECT pg_current_snapshot()::text AS snapshot,
-               current_setting('transaction_read_only')::boolean AS is_standby,
-               extract(epoch FROM pg_postmaster_start_time())::text AS started
+               current_setting('transaction_read_only')::boolean AS is_standby, incarnation
+          FROM smarter_auth.incarnation_now() AS incarnation
         OFFSET 0) AS asked
   LEFT JOIN smarter_auth.resource ON resource.kind = :kind AND replace(resource.ref, '_', '-') = :lookup
   LEFT JOIN smarter_auth.platform_resource(:kind, :lookup) AS platform ON true
@@ -55,8 +55,8 @@ SELECT asked.*,
             WHEN platform.is_latched THEN 'declared' ELSE 'open' END AS protection,
        coalesce(resource.on_error, 'stale') AS on_error, platform.sources, bound.*
   FROM (SELECT pg_current_snapshot()::text AS snapshot,
-               current_setting('transaction_read_only')::boolean AS is_standby,
-               extract(epoch FROM pg_postmaster_start_time())::text AS started
+               current_setting('transaction_read_only')::boolean AS is_standby, incarnation
+          FROM smarter_auth.incarnation_now() AS incarnation
         OFFSET 0) AS asked
   LEFT JOIN LATERAL (
        SELECT replace(claimant.ref, '_', '-') AS lookup
@@ -88,14 +88,15 @@ SELECT has_table_privilege('smarter_auth.audit_event', 'UPDATE, DELETE, TRUNCATE
 
 -- name: read_vitals()^
 -- Who answers, by the words of a heartbeat; as whom we work there; and what may be wrong.
-SELECT concat_ws(' ', extract(epoch FROM pg_postmaster_start_time()), meta.epoch, smarter_auth.home()) AS server,
+SELECT concat_ws(' ', incarnation, meta.epoch, smarter_auth.home()) AS server,
        current_user::text AS role,
        ARRAY(SELECT smarter_auth.missing_triggers()) AS missing_triggers,
        ARRAY(SELECT smarter_auth.platform_missing()) AS platform_missing,
        ARRAY(SELECT smarter_auth.platform_gone()) AS platform_gone,
+       (SELECT relpersistence = 'u' FROM pg_class WHERE oid = 'smarter_auth.incarnation'::regclass) AS loses_its_name,
        current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer
            - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')::integer AS connections_left
-  FROM smarter_auth.meta;
+  FROM smarter_auth.meta CROSS JOIN smarter_auth.incarnation_now() AS incarnation;
 
 -- name: read_clock()$
 SELECT extract(epoch FROM clock_timestamp())::float8;
@@ -151,8 +152,8 @@ SELECT domain, kind FROM smarter_auth.platform_domains();
 -- The same columns for one token and its key; one row, without a key where the token is not known.
 SELECT asked.*, known.*
   FROM (SELECT pg_current_snapshot()::text AS snapshot,
-               current_setting('transaction_read_only')::boolean AS is_standby,
-               extract(epoch FROM pg_postmaster_start_time())::text AS started
+               current_setting('transaction_read_only')::boolean AS is_standby, incarnation
+          FROM smarter_auth.incarnation_now() AS incarnation
         OFFSET 0) AS asked
   LEFT JOIN LATERAL (
        SELECT key.key_id::text AS key_id, key.name AS key_name, key.account AS key_account, key.is_active,
@@ -169,11 +170,14 @@ SELECT asked.*, known.*
 -- name: beat(previous)^
 -- A heartbeat: the snapshot that it is taken in, who answers, and the changes that the previous one did not see; those
 -- of a dump, whose transactions are not of this server, are left out. Not complete where some of them may be purged.
--- After a restart the server is another one too: what it had not yet written when it crashed never was, and its
--- transaction numbers are given out again. All arrays are of text: of any other type the driver asks the server first.
+-- After a restart or a crash the server is another one too: what it had not yet written never was, and its transaction
+-- numbers are given out again; it must have a name that it loses then. All arrays are of text: of any other type the driver asks the
+-- server first.
 SELECT pg_current_snapshot()::text AS snapshot,
        current_setting('transaction_read_only')::boolean AS is_standby,
-       concat_ws(' ', extract(epoch FROM pg_postmaster_start_time()), meta.epoch, smarter_auth.home()) AS server,
+       concat_ws(' ', incarnation, meta.epoch, smarter_auth.home()) AS server,
+       EXISTS (SELECT FROM smarter_auth.incarnation) AS is_named,
+       (SELECT relpersistence = 'u' FROM pg_class WHERE oid = 'smarter_auth.incarnation'::regclass) AS loses_its_name,
        asked.previous IS NULL
        OR (meta.horizon < pg_snapshot_xmax(asked.previous)
            AND NOT EXISTS (SELECT FROM pg_snapshot_xip(asked.previous) AS running WHERE running <= meta.horizon))
@@ -186,6 +190,7 @@ SELECT pg_current_snapshot()::text AS snapshot,
        told.sources, told.txs::text[] AS txs, told.ages_s::text[] AS ages_s,
        extract(epoch FROM statement_timestamp())::float8 AS now_s
   FROM smarter_auth.meta
+ CROSS JOIN smarter_auth.incarnation_now() AS incarnation
  CROSS JOIN (SELECT :previous::text::pg_snapshot) AS asked (previous)
  CROSS JOIN LATERAL (
        SELECT coalesce(array_agg(source), '{}') AS sources, coalesce(array_agg(tx), '{}') AS txs,
@@ -197,6 +202,10 @@ SELECT pg_current_snapshot()::text AS snapshot,
                 GROUP BY source, tx
                 LIMIT 10001) AS change
        ) AS told;
+
+-- name: name_incarnation()$
+-- Give the server a name, if a crash took the last one.
+SELECT smarter_auth.name_incarnation();
 
 -- name: read_secret()$
 -- What signs the entries that several processes share.
