@@ -13,14 +13,14 @@ import typer
 
 from smarter_auth_mw.cli.session import Session
 from smarter_auth_mw.domain import Bindings, Resource, Target
-from smarter_auth_mw.errors import UsageError
+from smarter_auth_mw.errors import NotFoundError, UsageError
 from smarter_auth_mw.management import naming
 from smarter_auth_mw.postgres.opening import open_store
 from smarter_auth_mw.postgres.store import Store
 from smarter_auth_mw.tokens import TokenFormat
 
 ResourceName = Annotated[str, typer.Argument(metavar="KIND:REF", help="The resource, for example bot:42.")]
-KeyId = Annotated[UUID, typer.Argument(metavar="KEY_ID", help="The key, as `key list` shows it.")]
+KeyName = Annotated[str, typer.Argument(metavar="KEY", help="The key: its id, or its name if no other has it.")]
 NoRoute = Annotated[bool, typer.Option("--no-route", help="Also a resource that no route names, or that one hides.")]
 Form = Annotated[
     TokenFormat | None,
@@ -52,6 +52,23 @@ async def resource(session: Session, text: str, *, no_route: bool, store: Store 
             return (await opened.read(target)).bindings
 
     return await naming.resource(session.routes, text, read, no_route=no_route)
+
+
+async def key_id(session: Session, text: str) -> UUID:
+    """The id of the key that is meant, by its id or by a name that only one key has."""
+    try:
+        return UUID(text)
+    except ValueError:
+        async with session.listings() as listings:
+            return (await listings.key(text)).key_id
+
+
+async def key_option(session: Session, text: str | None) -> UUID | None:
+    """The id that an option names; a name that no key has is wrong usage there."""
+    try:
+        return None if text is None else await key_id(session, text)
+    except NotFoundError as error:
+        raise UsageError(error.message, hint=error.hint) from None
 
 
 def check_name(session: Session, kind: str, name: str | None, *, no_route: bool) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Literal
 from uuid import UUID
 
 from smarter_auth_mw.domain import Key, KeyState, Protection, RegisteredBinding, RegisteredResource, Resource
 from smarter_auth_mw.errors import ConflictError, NotFoundError, RefusedError, UsageError
 from smarter_auth_mw.management.resources import UNCHANGED, Resources, Unchanged, changed, registered
-from smarter_auth_mw.postgres.storable import checked, checked_resource
+from smarter_auth_mw.postgres.storable import checked, checked_labels, checked_resource
 from smarter_auth_mw.postgres.transaction import Records
 from smarter_auth_mw.tokens import Token, TokenFormat, form_of, mint
 
@@ -64,6 +65,7 @@ class Keys(Resources):
         account: str | None = None,
         description: str = "",
         expires_at: datetime | None = None,
+        labels: Mapping[str, str] = MappingProxyType({}),
         bind: Iterable[Resource] = (),
         form: TokenFormat = "knox",
         max_lifetime: timedelta | None = None,
@@ -76,12 +78,16 @@ class Keys(Resources):
         checked(name, "name")
         _check_description(description)
         self._check_expiry(expires_at, max_lifetime)
+        checked_labels(labels)
         token = mint(form)
         async with self._store.transaction() as records:
             key_id = await records.add_key(account, name, description, expires_at)
             if key_id is None:
                 raise _taken(account, name)
             key = await _key(records, key_id)
+            if labels:
+                await records.set_key(key, {"labels": dict(labels)})
+                key = await _key(records, key_id)
             await records.add_token(token, key)
             await records.audit(self._actor, "key.create", key, after=key)
             # In one order, so that two who bind the same resources cannot wait for each other.
@@ -161,14 +167,22 @@ class Keys(Resources):
         name: str | Literal[Unchanged.UNCHANGED] = UNCHANGED,
         description: str | Literal[Unchanged.UNCHANGED] = UNCHANGED,
         expires_at: datetime | Literal[Unchanged.UNCHANGED] | None = UNCHANGED,
+        labels: Mapping[str, str | None] = MappingProxyType({}),
     ) -> Key:
-        """Change what is known of a key. An expiry may lie in the past: then it is expired at once."""
+        """Change what is known of a key. An expiry may lie in the past: then it is expired at once.
+
+        ``labels`` are added to those that it has; None takes one away.
+        """
         changes = changed(name=name, description=description, expires_at=expires_at)
         checked(changes.get("name", "unchanged"), "name")
         _check_description(changes.get("description", ""))
         _check_time_zone(changes.get("expires_at"))
         async with self._store.transaction() as records:
             before = await _living_key(records, key_id)
+            if labels:
+                merged = {**before.labels, **labels}
+                kept = {name: value for name, value in merged.items() if value is not None}
+                changes["labels"] = checked_labels(kept)
             if not await records.set_key(before, changes):
                 raise _taken(before.account, changes["name"])
             return await self._changed(records, "key.set", before)

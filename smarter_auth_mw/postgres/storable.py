@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.errors import UsageError
@@ -10,6 +11,10 @@ from smarter_auth_mw.errors import UsageError
 MAX_TEXT = 255
 """How many characters a name, a reference, an account or a domain has at the most; the platform's columns too."""
 
+MAX_LABELS = 16
+"""How many labels a key has at the most."""
+
+_LABEL = re.compile(r"[a-z0-9_.-]{1,63}")
 _KIND = re.compile(r"[a-z][a-z0-9_]*")
 _UNSTORABLE = re.compile(r"[\0\ud800-\udfff]")
 
@@ -26,6 +31,19 @@ def checked(text: str, what: str, *, shortest: int = 1, longest: int = MAX_TEXT)
     if not is_storable(text):
         raise UsageError(f"The {what} holds a character that cannot be stored: {text!a}")
     return text
+
+
+def checked_labels(labels: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the labels as they are; a ``UsageError`` for too many, and for one that is written in other characters."""
+    for part in (*labels, *labels.values()):
+        if not _LABEL.fullmatch(part):
+            raise UsageError(
+                f"{part!a} is no part of a label.",
+                hint="Name and value have 1 to 63 characters of a-z, 0-9, _, . and -.",
+            )
+    if len(labels) > MAX_LABELS:
+        raise UsageError(f"A key has at most {MAX_LABELS} labels, not {len(labels)}.")
+    return labels
 
 
 def checked_resource(resource: Resource) -> Resource:

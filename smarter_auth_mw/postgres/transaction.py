@@ -138,8 +138,10 @@ class Records:
         await QUERIES.revoke_key(self._connection, key_id=key_id)
 
     async def set_key(self, key: Key, changes: Mapping[str, Any]) -> bool:
-        """Write what may change: name, description, expires_at; False where another key has the name."""
+        """Write what may change: name, description, expires_at, labels; False where another key has the name."""
         after = replace(key, **changes)
+        if "labels" in changes:
+            await self._set_labels(key.key_id, after.labels)
         written = await QUERIES.update_key(
             self._connection,
             key_id=key.key_id,
@@ -149,6 +151,10 @@ class Records:
             expires_at=after.expires_at,
         )
         return written is not None
+
+    async def _set_labels(self, key_id: UUID, labels: Mapping[str, str]) -> None:
+        await QUERIES.delete_labels(self._connection, key_id=key_id)
+        await QUERIES.insert_labels(self._connection, key_id=key_id, names=list(labels), values=list(labels.values()))
 
     async def expire_tokens(self, key_id: UUID, valid_until: datetime) -> None:
         """Let the tokens that a key has be valid no longer than that."""
@@ -295,8 +301,9 @@ class Records:
 
 def _told(about: Key | RegisteredResource) -> str:
     """What the audit tells of a record, as JSON: no token, no digest, and nothing that other rows tell."""
+    names: tuple[str, ...]
     if isinstance(about, Key):
-        names = ("name", "description", "is_active", "expires_at", "revoked_at")
+        names = ("name", "description", "is_active", "expires_at", "revoked_at", "labels")
     else:
         names = ("name", "account", "domain", "protection", "on_error")
     return json.dumps({name: getattr(about, name) for name in names}, default=datetime.isoformat)

@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
-from uuid import UUID
 
 import typer
 
@@ -27,7 +26,9 @@ from smarter_auth_mw.postgres.opening import open_store
 ResourceOption = Annotated[
     str | None, typer.Option("--resource", metavar="KIND:REF", help="What has to do with this resource.")
 ]
-KeyOption = Annotated[UUID | None, typer.Option("--key", metavar="KEY_ID", help="What has to do with this key.")]
+KeyOption = Annotated[
+    str | None, typer.Option("--key", metavar="KEY", help="What has to do with this key, by its id or name.")
+]
 Until = Annotated[
     str | None,
     typer.Option("--until", metavar="TIME", help="Until then: how long ago, or a time.", show_default="now"),
@@ -71,7 +72,7 @@ async def audit(
         raise UsageError("--json prints one document, --jsonl one a line: choose.")
     filters = AuditFilters(
         resource=await named(session, resource),
-        key_id=key,
+        key_id=await arguments.key_option(session, key),
         account=account,
         actor=by,
         action=action,

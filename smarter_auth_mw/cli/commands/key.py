@@ -9,9 +9,9 @@ from uuid import UUID
 import typer
 
 from smarter_auth_mw.cli import arguments
-from smarter_auth_mw.cli.arguments import Account, Form, KeyId, NoRoute, ResourceName
+from smarter_auth_mw.cli.arguments import Account, Form, KeyName, NoRoute, ResourceName
 from smarter_auth_mw.cli.commands.key_leaks import revoke_leaked
-from smarter_auth_mw.cli.commands.key_list import list_
+from smarter_auth_mw.cli.commands.key_list import Labels, list_
 from smarter_auth_mw.cli.decorator import command
 from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.cli.session import Session
@@ -19,6 +19,7 @@ from smarter_auth_mw.domain import Key
 from smarter_auth_mw.errors import UsageError
 from smarter_auth_mw.management.documents import key_document
 from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.resources import UNCHANGED
 
 group = typer.Typer(help="The keys that open resources.", rich_markup_mode=None)
 
@@ -33,6 +34,7 @@ async def create(
     expires_in: Annotated[
         str | None, typer.Option("--expires-in", metavar="DURATION", help="30s, 15m, 24h, 30d.", show_default="never")
     ] = None,
+    label: Labels = None,
     bind: Annotated[
         list[str] | None, typer.Option("--bind", metavar="KIND:REF", help="A resource to bind it to; any number.")
     ] = None,
@@ -52,6 +54,7 @@ async def create(
             account=account,
             description=description,
             expires_at=expires_at,
+            labels=arguments.labels(label or ()),
             bind=resources,
             form=form or "knox",
             max_lifetime=longest,
@@ -70,18 +73,18 @@ command(group, "list", takes_actor=False)(list_)
 
 
 @command(group, "show", takes_actor=False)
-async def show(session: Session, key_id: KeyId) -> dict[str, Any]:
+async def show(session: Session, key: KeyName) -> dict[str, Any]:
     """Show a key, without its tokens."""
     async with session.keys() as keys:
-        return key_document(await keys.key(key_id))
+        return key_document(await keys.key(await arguments.key_id(session, key)))
 
 
 @command(group, "bind")
-async def bind(session: Session, key_id: KeyId, resource: ResourceName, *, no_route: NoRoute = False) -> dict[str, Any]:
+async def bind(session: Session, key: KeyName, resource: ResourceName, *, no_route: NoRoute = False) -> dict[str, Any]:
     """Let a key open a resource, which asks for a token from now on."""
     named = await arguments.resource(session, resource, no_route=no_route)
     async with session.keys() as keys:
-        bound = await keys.bind(key_id, named)
+        bound = await keys.bind(await arguments.key_id(session, key), named)
     session.tell_bound(named, created=bound.created)
     return key_document(bound.key) | {"created": bound.created}
 
@@ -89,7 +92,7 @@ async def bind(session: Session, key_id: KeyId, resource: ResourceName, *, no_ro
 @command(group, "unbind")
 async def unbind(
     session: Session,
-    key_id: KeyId,
+    key: KeyName,
     resource: ResourceName,
     *,
     allow_anonymous: Annotated[
@@ -100,28 +103,61 @@ async def unbind(
     """Take a key off a resource; taking off the last one needs --allow-anonymous."""
     named = await arguments.resource(session, resource, no_route=no_route)
     async with session.keys() as keys:
-        key = await keys.unbind(key_id, named, allow_anonymous=allow_anonymous)
+        unbound = await keys.unbind(await arguments.key_id(session, key), named, allow_anonymous=allow_anonymous)
         if not (await keys.resource(named)).is_protected:
             note(f"{named} is open to anyone now.")
-    return key_document(key)
+    return key_document(unbound)
+
+
+@command(group, "set")
+async def set_(
+    session: Session,
+    key: KeyName,
+    *,
+    name: Annotated[str | None, typer.Option("--name", help="What people call it from now on.")] = None,
+    description: Annotated[str | None, typer.Option("--description", help="What it is for.")] = None,
+    label: Labels = None,
+    unlabel: Annotated[
+        list[str] | None, typer.Option("--unlabel", metavar="NAME", help="Take away this label; any number.")
+    ] = None,
+    expires_in: Annotated[
+        str | None, typer.Option("--expires-in", metavar="DURATION", help="30s, 15m, 24h, 30d from now, or never.")
+    ] = None,
+) -> dict[str, Any]:
+    """Change the name, the description, the labels or the expiry of a key."""
+    expires_at = None if expires_in == "never" else arguments.expiry(expires_in)
+    labels = arguments.labels(label or ())
+    if both := sorted(labels.keys() & set(unlabel or ())):
+        raise UsageError(f"The label {both[0]!r} is to be set and to be taken away.")
+    async with session.keys() as keys:
+        changed = await keys.set_key(
+            await arguments.key_id(session, key),
+            name=UNCHANGED if name is None else name,
+            description=UNCHANGED if description is None else description,
+            expires_at=UNCHANGED if expires_in is None else expires_at,
+            labels={**dict.fromkeys(unlabel or ()), **labels},
+        )
+    return key_document(changed)
 
 
 @command(group, "activate")
-async def activate(session: Session, key_id: KeyId) -> dict[str, Any]:
+async def activate(session: Session, key: KeyName) -> dict[str, Any]:
     """Let a key open what it is bound to again."""
-    return await _changed(session, lambda keys: keys.activate(key_id))
+    return await _changed(session, key, Keys.activate)
 
 
 @command(group, "deactivate")
-async def deactivate(session: Session, key_id: KeyId) -> dict[str, Any]:
+async def deactivate(session: Session, key: KeyName) -> dict[str, Any]:
     """Let a key open nothing for now; what it is bound to stays protected."""
-    return await _changed(session, lambda keys: keys.deactivate(key_id))
+    return await _changed(session, key, Keys.deactivate)
 
 
 @command(group, "revoke")
 async def revoke(
     session: Session,
-    key_id: Annotated[UUID | None, typer.Argument(metavar="[KEY_ID]", help="The key, as `key list` shows it.")] = None,
+    key: Annotated[
+        str | None, typer.Argument(metavar="[KEY]", help="The key: its id, or its name if no other has it.")
+    ] = None,
     *,
     token_file: Annotated[
         str | None,
@@ -129,13 +165,14 @@ async def revoke(
     ] = None,
 ) -> dict[str, Any]:
     """End a key for good, or those that leaked tokens belong to; what they are bound to stays protected."""
-    if token_file is not None and key_id is None:
+    if token_file is not None and key is None:
         return await revoke_leaked(session, token_file)
-    if key_id is None or token_file is not None:
+    if key is None or token_file is not None:
         raise UsageError("Name the key, or the file with leaked tokens.", hint="For the latter: --token-file FILE")
-    return await _changed(session, lambda keys: keys.revoke(key_id))
+    return await _changed(session, key, Keys.revoke)
 
 
-async def _changed(session: Session, change: Callable[[Keys], Awaitable[Key]]) -> dict[str, Any]:
+async def _changed(session: Session, key: str, change: Callable[[Keys, UUID], Awaitable[Key]]) -> dict[str, Any]:
+    key_id = await arguments.key_id(session, key)
     async with session.keys() as keys:
-        return key_document(await change(keys))
+        return key_document(await change(keys, key_id))

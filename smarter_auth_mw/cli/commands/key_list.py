@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import typer
@@ -15,6 +16,7 @@ from smarter_auth_mw.errors import UsageError
 from smarter_auth_mw.management.documents import Document, key_document
 from smarter_auth_mw.management.listings import KeyFilters
 from smarter_auth_mw.management.listings.filters import MAX_PAGE, Page
+from smarter_auth_mw.management.listings.keys import driver_of
 
 Limit = Annotated[
     int | None,
@@ -23,10 +25,8 @@ Limit = Annotated[
 Cursor = Annotated[
     str | None, typer.Option("--cursor", metavar="CURSOR", help="Go on where the page before ended: its `next`.")
 ]
-Labels = Annotated[
-    list[str] | None, typer.Option("--label", metavar="NAME=VALUE", help="Keys with this label; any number.")
-]
-_SHOWN = ("key_id", "name", "account", "state", "token_key", "expires_at", "last_used_at", "labels", "bindings")
+Labels = Annotated[list[str] | None, typer.Option("--label", metavar="NAME=VALUE", help="A label; any number.")]
+_SHOWN = ("key_id", "name", "account", "state", "expires_at", "last_used_at", "labels", "tokens", "bindings")
 """The columns that people see."""
 
 
@@ -41,7 +41,7 @@ async def list_(
         Literal["active", "inactive", "expired", "revoked", "any"] | None,
         typer.Option(
             "--state",
-            help="Keys in this state. Revoked ones are not listed otherwise; any is possible with --resource.",
+            help="Keys in this state. Without it a whole list ends with the revoked keys, and pages leave them out.",
         ),
     ] = None,
     find: Annotated[
@@ -74,7 +74,7 @@ async def list_(
     cursor: Cursor = None,
     no_route: NoRoute = False,
 ) -> Document | Listing | Stream:
-    """List the keys, without their tokens."""
+    """List the keys, without their tokens: all of them, or one page."""
     filters = KeyFilters(
         resource=None if resource is None else await arguments.resource(session, resource, no_route=no_route),
         account=account,
@@ -99,9 +99,14 @@ async def list_(
 
 
 async def _every(session: Session, filters: KeyFilters) -> AsyncGenerator[Document]:
+    """Go through the whole list, which ends with the revoked keys: without a state all are meant."""
+    lists = [filters]
+    if filters.state is None and filters.sort is None and driver_of(filters) in ("name", "label", "resource"):
+        lists.append(replace(filters, state="revoked"))
     async with session.listings() as listings:
-        async for key in listings.every_key(filters):
-            yield key_document(key)
+        for one in lists:
+            async for key in listings.every_key(one):
+                yield key_document(key)
 
 
 def _row(document: Document) -> dict[str, Any]:

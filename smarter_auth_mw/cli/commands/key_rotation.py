@@ -10,7 +10,7 @@ from uuid import UUID
 import typer
 
 from smarter_auth_mw.cli import arguments
-from smarter_auth_mw.cli.arguments import Form, KeyId
+from smarter_auth_mw.cli.arguments import Form, KeyName
 from smarter_auth_mw.cli.output import Answer, note, show
 from smarter_auth_mw.cli.session import Session
 from smarter_auth_mw.domain import Key, KeyState
@@ -28,7 +28,7 @@ UnusedFor = Annotated[
 
 async def rotate(
     session: Session,
-    key_id: KeyId,
+    key: KeyName,
     *,
     overlap: Annotated[
         str, typer.Option("--overlap", metavar="DURATION", help="How long the previous token stays valid; 0s: not.")
@@ -43,6 +43,7 @@ async def rotate(
     """Give a key a new token and print it, this once; the previous one stays valid for a while."""
     for_ = timedelta(0) if overlap in ("0", "0s") else arguments.duration(overlap)
     span = arguments.duration(unused_for)
+    key_id = await arguments.key_id(session, key)
     async with session.keys() as keys:
         rotated = await keys.rotate(key_id, for_, force=force, form=form)
         note("The token is shown this once, and stored nowhere.")
@@ -59,9 +60,10 @@ async def rotate(
     return None
 
 
-async def wait(session: Session, key_id: KeyId, *, unused_for: UnusedFor = "10m") -> dict[str, Any]:
+async def wait(session: Session, key: KeyName, *, unused_for: UnusedFor = "10m") -> dict[str, Any]:
     """Wait until nobody uses the token that a key had before its rotation."""
     span = arguments.duration(unused_for)
+    key_id = await arguments.key_id(session, key)
     async with session.keys() as keys:
         return key_document(await _wait_until_unused(keys, key_id, span))
 

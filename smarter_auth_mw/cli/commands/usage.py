@@ -39,7 +39,7 @@ async def usage(
         raise UsageError("--json and --csv exclude each other: choose.")
     filters = UsageFilters(
         resource=await named(session, resource),
-        key_id=key,
+        key_id=await arguments.key_option(session, key),
         since=arguments.moment(since),
         until=None if until is None else arguments.moment(until),
     )

@@ -11,9 +11,10 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from typing import Protocol, TypeVar
+from uuid import UUID
 
 from smarter_auth_mw.domain import Key, RegisteredResource
-from smarter_auth_mw.errors import UsageError
+from smarter_auth_mw.errors import NotFoundError, RefusedError, UsageError
 from smarter_auth_mw.management.listings import cursors
 from smarter_auth_mw.management.listings.audit import AuditList, Order
 from smarter_auth_mw.management.listings.filters import (
@@ -37,6 +38,7 @@ Item = TypeVar("Item")
 
 STREAMED = 500
 """How many items of a list are in memory at once while all of it is read."""
+_LIST = "To see what there is: smarter-auth key list"
 ALL_KEYS, ALL_RESOURCES, ALL_EVENTS = KeyFilters(), ResourceFilters(), AuditFilters()
 
 
@@ -75,6 +77,25 @@ class Listings:
         """Return a page of keys."""
         account = self._account(filters.account)
         return await self._page(KeyList(filters, account, self._clock(), inner), filters.account, limit, cursor)
+
+    async def key(self, text: str, *, inner: int | None = None) -> Key:
+        """Return the key with this id, or the only living one with this name.
+
+        Raises NotFoundError, and RefusedError if several accounts have a key of the name.
+        """
+        try:
+            filters = KeyFilters(key_id=UUID(text))
+        except ValueError:
+            filters = KeyFilters(find=text)  # In this order the name itself comes before what only begins so.
+        page = await self.keys(filters, inner=inner)
+        found = [key for key in page.items if filters.key_id or key.name == text]
+        if len(found) > 1:
+            accounts = ", ".join(key.account for key in found)
+            raise RefusedError(f"Several keys are called {text!r}, in the accounts {accounts}.", hint=_LIST)
+        if not found:
+            what = f"key {text}" if filters.key_id else f"key of the name {text!r}, which is not revoked"
+            raise NotFoundError(f"There is no {what}.", hint=_LIST)
+        return found[0]
 
     def every_key(self, filters: KeyFilters = ALL_KEYS) -> AsyncGenerator[Key]:
         """Go through all keys, page by page."""

@@ -378,6 +378,13 @@ UPDATE smarter_auth.key SET name = :name, description = :description, expires_at
         WHERE other.account = :account AND other.name = :name AND other.revoked_at IS NULL AND other.key_id <> :key_id)
 RETURNING key_id;
 
+-- name: delete_labels(key_id)!
+DELETE FROM smarter_auth.key_label WHERE key_id = :key_id;
+
+-- name: insert_labels(key_id, names, values)!
+INSERT INTO smarter_auth.key_label (key_id, name, value)
+SELECT :key_id, name, value FROM unnest(:names::text[], :values::text[]) AS label (name, value);
+
 -- name: touch_key(key_id)!
 UPDATE smarter_auth.key SET updated_at = now() WHERE key_id = :key_id;
 
