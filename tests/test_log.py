@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import re
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
@@ -16,7 +19,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 import smarter_auth_mw
-from smarter_auth_mw.access_log import WithoutTokens
+from smarter_auth_mw.access_log import PAUSE_S, WithoutFloods, WithoutTokens
 from smarter_auth_mw.decision import Denial
 from smarter_auth_mw.log import _LEVELS, EVENTS, Event, level_of, log
 from smarter_auth_mw.management.keys import Keys
@@ -25,8 +28,9 @@ from smarter_auth_mw.observers.hub import AUDIT, USAGE
 from smarter_auth_mw.observers.refused_spellings import NearMisses
 from smarter_auth_mw.routing.routes import Routes
 from smarter_auth_mw.tokens import TokenFormat, hidden, mint
+from tests.cli.test_serve import SERVICE
 from tests.support.asgi import KEYED, client, guarded, lifespan, scope
-from tests.support.cli import PROGRAM, ROUTES, Commands, environment, serving
+from tests.support.cli import PATIENCE_S, PROGRAM, ROUTES, Commands, environment, serving
 from tests.support.database import Database
 
 SOURCE = Path(smarter_auth_mw.__file__).parent
@@ -165,3 +169,44 @@ def test_the_filter_cleans_any_handler_it_is_put_on(caplog: pytest.LogCaptureFix
     logging.getLogger("somebody").warning(f"plain {TOKEN}")
     caplog.handler.removeFilter(kept)
     assert caplog.messages == ['"GET /x?…" 200', f"plain {TOKEN[:4]}…"]
+
+
+def test_connections_that_cannot_be_accepted_are_one_line_in_ten_seconds(caplog: pytest.LogCaptureFixture) -> None:
+    now_s = [1000.0]
+    loop = logging.getLogger("asyncio")
+    loop.addFilter(flood := WithoutFloods(lambda: now_s[0]))
+    error = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    try:
+        for _ in range(3):
+            for _ in range(2048):
+                loop.error("socket.accept() out of system resource\nsocket: …", exc_info=error)
+            now_s[0] += PAUSE_S
+        loop.error("Task exception was never retrieved")
+    finally:
+        loop.removeFilter(flood)
+    assert [message.partition("(")[2].partition(")")[0] for message in caplog.messages] == [
+        "1 times since the last such line",
+        "2048 times since the last such line",
+        "2048 times since the last such line",
+        "",
+    ]
+    assert caplog.messages[0].startswith("Connections cannot be accepted: Too many open files")
+    assert "Traceback" not in caplog.text
+
+
+def test_a_server_out_of_descriptors_says_so_in_a_line_and_serves_on(database: Database) -> None:
+    env = environment(database_url=database.runtime, routes=ROUTES)
+    limited = ["sh", "-c", 'ulimit -n 64; exec "$0" "$@"', *SERVICE]
+    with serving(limited, env) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        held = [socket.create_connection((host, int(port))) for _ in range(150)]
+        assert server.process.stdout is not None
+        line = server.process.stdout.readline()
+        for one in held:
+            one.close()
+        with httpx.Client(timeout=PATIENCE_S) as http:
+            assert http.get(f"{server.url}/bots/1").status_code == 200
+        _, said = server.stop()
+    assert "Connections cannot be accepted: Too many open files" in line
+    assert "Traceback" not in said
+    assert len(said.splitlines()) < 200
