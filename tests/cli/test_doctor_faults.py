@@ -219,7 +219,10 @@ def newest() -> Iterator[PlainPostgres]:
 @pytest.mark.usefixtures("_impatient")
 def test_a_transaction_pooler_that_nobody_told_us_of(run: Commands, newest: PlainPostgres) -> None:
     url = asyncio.run(newest.database())
-    tolerant = "ignore_startup_parameters = jit, plan_cache_mode, random_page_cost, default_transaction_isolation"
+    tolerant = (
+        "ignore_startup_parameters = jit, plan_cache_mode, random_page_cost, default_transaction_isolation,"
+        " statement_timeout, lock_timeout"
+    )
     with pgbouncer(newest, "transaction", more=tolerant) as port:
         run.set(database_url=through(url, port))
         ran = run("doctor", "--json")  # Sometimes it works by chance, but for LISTEN.

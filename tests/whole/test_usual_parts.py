@@ -75,7 +75,10 @@ async def test_pgbouncer_by_transaction_with_the_heartbeat_alone(newest: PlainPo
         await goes_round(url, through(url, port), statement_cache_size=0, heartbeat_s=0.05)
 
 
-IGNORING = "ignore_startup_parameters = jit, plan_cache_mode, random_page_cost, default_transaction_isolation"
+IGNORING = (
+    "ignore_startup_parameters = jit, plan_cache_mode, random_page_cost, default_transaction_isolation,"
+    " statement_timeout, lock_timeout"
+)
 SESSIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "as behind any pooler": ("", {"statement_cache_size": 0, "heartbeat_s": 0.05}),
     "with sessions of our own, which may listen too": (IGNORING, NO_HEARTBEAT),
