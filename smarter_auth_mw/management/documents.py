@@ -47,8 +47,6 @@ def key_document(key: Key, most: int | None = None) -> Document:
         "state": _state(key),
         "expires_at": time_text(key.expires_at),
         "last_used_at": time_text(key.last_used_at),
-        "created_at": time_text(key.created_at),
-        "updated_at": time_text(key.updated_at),
         "revoked_at": time_text(key.revoked_at),
         "labels": dict(key.labels),
         "token_valid": any(token.is_valid(now) for token in key.tokens),

@@ -55,8 +55,8 @@ class TokenModel(TimestampedModel):
     """The token itself, only in the object that minted it."""
     objects = TokenObjects()
 
-    _made_from = ("name", "description", "account", "is_active", "expiry", "format", "max_lifetime")
-    _changeable = ("name", "description", "is_active", "expiry")
+    _made_from = ("name", "description", "account", "is_active", "expiry", "labels", "format", "max_lifetime")
+    _changeable = ("name", "description", "is_active", "expiry", "labels")
     _fields = dict.fromkeys(
         ("key_id", *_changeable, "account", "digest", "token_key", "last_used_at", "created", *TIMES)
     )
@@ -71,6 +71,7 @@ class TokenModel(TimestampedModel):
         account: str | None = None,
         is_active: bool = True,
         expiry: datetime | timedelta | None = None,
+        labels: Mapping[str, str] | None = None,
         format: TokenFormat = "knox",  # noqa: A002 - As the command line has it.
         max_lifetime: timedelta | None = None,
     ) -> None:
@@ -79,6 +80,7 @@ class TokenModel(TimestampedModel):
         self.account = account
         self.is_active = is_active
         self.expiry = _time(expiry)
+        self.labels = dict(labels or {})
         self._minting: Mapping[str, Any] = {"form": format, "max_lifetime": max_lifetime}
 
     def __init_subclass__(cls) -> None:
@@ -166,6 +168,7 @@ class TokenModel(TimestampedModel):
             "account": record.account,
             "is_active": record.is_active and record.revoked_at is None,
             "expiry": record.expires_at,
+            "labels": dict(record.labels),
             "digest": newest.digest.hex() if newest else "",
             "token_key": newest.token_key if newest else "",
             "created": record.created_at,
@@ -184,6 +187,7 @@ class TokenModel(TimestampedModel):
             account=self.account,
             description=self.description,
             expires_at=self.expiry,
+            labels=self.labels,
             **self._minting,
         )
         self.token = MintedToken(minted.token.reveal())
@@ -195,6 +199,8 @@ class TokenModel(TimestampedModel):
         values = {name: value for name, value in changes.items() if name != "is_active"}
         if "expiry" in values:
             values["expires_at"] = _time(values.pop("expiry"))
+        if "labels" in values:
+            values["labels"] = {**dict.fromkeys(self._record.labels), **values["labels"]}
         key = await acts.set_key(self.key_id, **values)
         if "is_active" in changes:
             key = await (acts.activate if self.is_active else acts.deactivate)(self.key_id)

@@ -23,7 +23,7 @@ STATEMENTS: Any = aiosql.from_str((SQL / "bulk.sql").read_text("utf-8"), "asyncp
 MOST_MISTAKES = 100
 """How many mistakes of one file are told."""
 
-TABLES = 4
+TABLES = 5
 """Into how many tables a file goes."""
 
 
@@ -45,6 +45,7 @@ class StagedLine(NamedTuple):
     key_id: UUID | None = None
     key: str | None = None
     description: str | None = None
+    labels: str | None = None
     active: bool | None = None
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
@@ -86,7 +87,7 @@ class MintedKey(NamedTuple):
 
 _TEMPORARY = "The owner of the database runs: GRANT TEMPORARY ON DATABASE … TO …;"
 _RESOURCE_COLUMNS = ("ref", "account", "resource_name", "domain", "protection", "on_error")
-_KEY_COLUMNS = ("account", "key", "description", "active", "expires_at", "revoked_at")
+_KEY_COLUMNS = ("account", "key", "description", "labels", "active", "expires_at", "revoked_at")
 
 _ABSENCES = (("nameless_keys", "the key {key_id} has no name"),)
 """What only lines that were left out might have told."""
@@ -162,6 +163,7 @@ class Bulk:
         for insert in (
             STATEMENTS.insert_resources,
             STATEMENTS.insert_keys,
+            STATEMENTS.insert_labels,
             STATEMENTS.insert_tokens,
             STATEMENTS.insert_bindings,
         ):

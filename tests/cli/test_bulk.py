@@ -220,6 +220,19 @@ def test_values_that_a_column_cannot_have_are_told(run: Commands, directory: Pat
     _all_told(_mistakes(run, directory / "in.csv", "resource,protection,on_error", *words), WORDS.values())
 
 
+def test_labels_are_imported_and_wrong_ones_are_told(run: Commands, directory: Path) -> None:
+    lines = ["bot:1,first,team=sales  env=live", "bot:2,first,env=live team=sales", "bot:3,first,"]
+    run.json("import", _write(directory / "in.csv", "resource,key,labels", *lines))
+    (key,) = run.json("key", "list", "--label", "team=sales")
+    assert key["labels"] == {"env": "live", "team": "sales"}
+    many = " ".join(f"l{number}=x" for number in range(17))
+    wrong = ["a,Team=x", "b,team=", "c,team=x team=y", f"d,{many}", "e,x"]
+    told = _mistakes(run, directory / "in.csv", "key,labels", *wrong)
+    assert [line.partition(":")[0] for line in told] == [f"line {number}" for number in (2, 3, 4, 5, 6)]
+    (torn,) = _mistakes(run, directory / "in.csv", "resource,key,labels", "bot:8,f,a=b", "bot:9,f,a=c")
+    assert "labels differs" in torn
+
+
 def test_columns_that_there_are_not_are_told(run: Commands, directory: Path) -> None:
     for header, said in {
         "resuorce,key": "'resuorce', but resource",
@@ -348,7 +361,7 @@ async def _fill(keys: Keys) -> None:
     soon = datetime.now(UTC) + timedelta(days=1)
     first = await keys.create("first", bind=bots[:3], description="=two\nlines", expires_at=soon)
     await keys.rotate(first.key.key_id, timedelta(hours=1))
-    second = await keys.create("second", bind=[bots[2]])
+    second = await keys.create("second", bind=[bots[2]], labels={"team": "sales", "env": "live"})
     await keys.deactivate(second.key.key_id)
     third = await keys.create("third", account="acme", bind=[bots[3]], form="checked")
     await keys.revoke(third.key.key_id)

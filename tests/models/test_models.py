@@ -231,6 +231,19 @@ async def test_key_is_changed_and_expires_when_that_is_said() -> None:
     assert (await SmarterAuthToken.objects.get(name="renamed")).expiry is None
 
 
+async def test_labels_are_made_changed_and_taken_away(keys: Keys) -> None:
+    key = await make_key(labels={"team": "sales", "env": "live"})
+    assert (await SmarterAuthToken.objects.get(name="key")).labels == {"team": "sales", "env": "live"}
+    key.labels = {"team": "ops"}
+    await key.save()
+    assert (await keys.key(key.key_id)).labels == {"team": "ops"}
+    assert key.to_json()["labels"] == {"team": "ops"}
+    assert [one.name for one in await SmarterAuthToken.objects.filter(labels={"team": "ops"})] == ["key"]
+    key.labels["bad label"] = "x"
+    with pytest.raises(UsageError):
+        await key.save()
+
+
 async def test_rotated_key_is_the_same_one_and_found_by_either_token() -> None:
     key, old = await SmarterAuthToken.objects.create(name="ci")
     old_digest = key.digest

@@ -16,12 +16,12 @@ from smarter_auth_mw.domain import Protection, Resource
 from smarter_auth_mw.errors import SmarterAuthError, UsageError
 from smarter_auth_mw.management.keys import MAX_DESCRIPTION
 from smarter_auth_mw.postgres.bulk import MOST_MISTAKES, LineMistake, StagedLine
-from smarter_auth_mw.postgres.storable import checked
+from smarter_auth_mw.postgres.storable import checked, checked_labels
 from smarter_auth_mw.tokens import TOKEN_KEY_LENGTH, digest_of
 
 RESOURCE_COLUMNS = ("resource_name", "domain", "protection", "on_error")
 TOKEN_COLUMNS = ("digest", "token_key", "valid_until", "minted_at")
-KEY_COLUMNS = ("key", "key_id", "description", "active", "expires_at", "revoked_at", *TOKEN_COLUMNS)
+KEY_COLUMNS = ("key", "key_id", "description", "labels", "active", "expires_at", "revoked_at", *TOKEN_COLUMNS)
 COLUMNS = ("resource", "account", *RESOURCE_COLUMNS, *KEY_COLUMNS)
 """In the order of an export; a file has those that it needs, in any order."""
 NO_TOKEN = "none"
@@ -119,6 +119,7 @@ class Lines:
             "key_id": self._key_id(cells, account),
             "key": name,
             "description": _text(cells, "description", MAX_DESCRIPTION),
+            "labels": _labels(cells),
             "active": _boolean(cells, "active"),
             "expires_at": _time(cells, "expires_at"),
             "revoked_at": _time(cells, "revoked_at"),
@@ -164,6 +165,19 @@ def _check_empty(cells: Mapping[str, str], columns: tuple[str, ...], why: str) -
 
 def _text(cells: Mapping[str, str], column: str, longest: int = 255) -> str | None:
     return checked(cells[column], column, longest=longest) if column in cells else None
+
+
+def _labels(cells: Mapping[str, str]) -> str | None:
+    """``team=sales env=live``, in the order of the names."""
+    if "labels" not in cells:
+        return None
+    labels: dict[str, str] = {}
+    for label in sorted(cells["labels"].split()):
+        name, _, value = label.partition("=")
+        if name in labels:
+            raise UsageError(f"labels has {name} twice")
+        labels[name] = value
+    return " ".join(f"{name}={value}" for name, value in checked_labels(labels).items())
 
 
 def _one_of(cells: Mapping[str, str], column: str, known: tuple[str, ...]) -> str | None:

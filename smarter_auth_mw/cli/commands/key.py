@@ -63,7 +63,7 @@ async def create(
         session.tell_bound(resource, created=resource in minted.created)
     note("The token is shown this once, and stored nowhere.")
     document = key_document(minted.key)
-    for obvious in ("tokens", "token_valid", "created_at", "updated_at", "revoked_at"):
+    for obvious in ("tokens", "token_valid", "revoked_at"):
         del document[obvious]
     secret = {"token": minted.token.reveal(), "token_key": document.pop("token_key")}
     return {"key_id": document.pop("key_id"), **secret, **document, "created": bool(minted.created)}

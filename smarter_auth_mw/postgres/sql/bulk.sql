@@ -15,6 +15,7 @@ CREATE TEMPORARY TABLE staged_line (
     key_id uuid,
     key text COLLATE "C",
     description text COLLATE "C",
+    labels text COLLATE "C",
     active boolean,
     expires_at timestamptz,
     revoked_at timestamptz,
@@ -46,10 +47,10 @@ SELECT told.*, held.id AS held_id, held.account AS held_account, held.ref AS hel
 
 CREATE TEMPORARY TABLE staged_key ON COMMIT DROP AS
 SELECT key_id, min(line) AS line, min(account) AS account, min(key) AS name, min(description) AS description,
-       bool_and(active) AS active, min(expires_at) AS expires_at, min(revoked_at) AS revoked_at,
+       min(labels) AS labels, bool_and(active) AS active, min(expires_at) AS expires_at, min(revoked_at) AS revoked_at,
        count(digest) = 0 AND NOT bool_or(is_tokenless) AND min(revoked_at) IS NULL AS is_to_be_minted,
        (min(account) <> max(account) OR min(key) <> max(key) OR min(description) <> max(description)
-        OR bool_and(active) <> bool_or(active) OR min(expires_at) <> max(expires_at)
+        OR min(labels) <> max(labels) OR bool_and(active) <> bool_or(active) OR min(expires_at) <> max(expires_at)
         OR min(revoked_at) <> max(revoked_at)) IS TRUE AS is_torn,
        count(digest) > 0 AND bool_or(is_tokenless) AS is_contradicted
   FROM pg_temp.staged_line
@@ -205,6 +206,11 @@ SELECT key_id, account, name, coalesce(description, ''), coalesce(active, true),
   FROM pg_temp.staged_key
  ORDER BY line;
 
+-- name: insert_labels()!
+INSERT INTO smarter_auth.key_label (key_id, name, value)
+SELECT key_id, split_part(label, '=', 1), split_part(label, '=', 2)
+  FROM pg_temp.staged_key CROSS JOIN LATERAL unnest(string_to_array(labels, ' ')) AS label;
+
 -- name: insert_tokens()!
 INSERT INTO smarter_auth.token (digest, token_key, key_id, account, valid_until, created_at)
 SELECT digest, coalesce(token_key, ''), key_id, account, valid_until, coalesce(minted_at, now())
@@ -232,7 +238,9 @@ SELECT resource.id, staged_line.key_id, staged_line.account
          FROM numbered_token FULL JOIN numbered_binding USING (key_id, number))
 SELECT resource.kind || ':' || resource.ref AS resource, coalesce(key.account, resource.account) AS account,
        resource.name AS resource_name, resource.domain, resource.protection, resource.on_error,
-       key.name AS key, key.key_id, nullif(key.description, '') AS description, key.is_active AS active, key.expires_at,
+       key.name AS key, key.key_id, nullif(key.description, '') AS description,
+       (SELECT string_agg(label.name || '=' || value, ' ' ORDER BY label.name)
+          FROM smarter_auth.key_label AS label WHERE label.key_id = key.key_id) AS labels, key.is_active AS active, key.expires_at,
        key.revoked_at,
        CASE WHEN digest IS NOT NULL THEN encode(digest, 'hex')
             WHEN key.key_id IS NOT NULL AND coalesce(line.number, 1) = 1 THEN 'none' END AS digest,
