@@ -42,6 +42,9 @@ _TOKEN = re.compile(r"\b[0-9a-f]{64}\b|\bsm_\w{20,}\b")
 _KEY_ID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f-]{27}\b")
 
 
+_ANNOUNCES = re.compile(r"smarter-auth (serve|gate)\b")
+
+
 @dataclass
 class Terminal:
     """One shell, in a directory of the reader's own, with a database that is empty or migrated.
@@ -117,7 +120,9 @@ class Terminal:
         deadline_s = time.monotonic() + PATIENCE_S
         while server.poll() is None and time.monotonic() < deadline_s:
             with socket.socket() as client:
-                if client.connect_ex(("127.0.0.1", port)) == 0:
+                # A socket of ours listens before the server does; what it prints once it is ready counts then.
+                is_ready = not _ANNOUNCES.search(command) or "running on" in log.read_text()
+                if is_ready and client.connect_ex(("127.0.0.1", port)) == 0:
                     return 0, log.read_text()
             time.sleep(0.05)
         return server.poll() or 1, log.read_text()
