@@ -343,5 +343,6 @@ def test_every_grant_of_the_schema_can_be_read(database: Database) -> None:
 @pytest.mark.parametrize(("place", "warned"), [("", True), ("/run/metrics", False)])
 def test_metrics_of_one_worker_are_warned_of(place: str, warned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(multiprocess.VARIABLE, place)
+    monkeypatch.setenv("WEB_CONCURRENCY", "4")
     settings = Settings(database_url="postgresql://x/y", routes=["bot /bots/{ref}"], metrics_path="/metrics")
     assert [finding.check for finding in examination.of_metrics(settings)] == ["metrics"] * warned

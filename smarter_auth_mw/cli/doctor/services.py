@@ -306,7 +306,8 @@ async def _counting(url: str) -> AsyncIterator[Finding]:
 
 def of_metrics(settings: Settings) -> Iterator[Finding]:
     """Whether a scrape may show the figures of one worker of several."""
-    if settings.metrics_path and multiprocess.directory() is None:
+    is_one_of_several = os.environ.get("WEB_CONCURRENCY", "1") not in ("", "1")
+    if settings.metrics_path and is_one_of_several and multiprocess.directory() is None:
         yield Finding(
             "warning",
             "metrics",
