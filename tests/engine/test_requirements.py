@@ -57,7 +57,7 @@ def test_start_fails_and_says_what_to_do(way: str, client: str, url: str, said: 
     env["PYTHONPATH"] = str(tmp_path)
     done = subprocess.run(WAYS[way], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode not in (0, -9)
-    assert f"SMARTER_AUTH_CACHE_URL='{url}': " in done.stderr
+    assert "SMARTER_AUTH_CACHE_URL: " in done.stderr
     assert said in done.stderr
     assert "startup complete" not in done.stderr
 

@@ -111,7 +111,7 @@ async def test_decisions_are_counted_by_kind_and_reason(database: Database, keys
             ("deny", "", "not_canonical"): 1,
         }
         assert found["refused_spellings_total",] == 1
-        assert found["cache_fills_total",] == 3
+        assert found["cache_fills_total",] >= 3  # more where a change overtook one
         assert found["cache_hits_total",] >= 4 + 2 + 2 + 3
         assert (found["cache_entries", "known"], found["cache_entries", "unknown"], found["cache_bindings",]) == (
             2,

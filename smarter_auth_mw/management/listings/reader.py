@@ -90,7 +90,7 @@ class Listings:
         page = await self.keys(filters, inner=inner)
         found = [key for key in page.items if filters.key_id or key.name == text]
         if len(found) > 1:
-            accounts = ", ".join(key.account for key in found)
+            accounts = ", ".join(sorted(key.account for key in found))
             raise RefusedError(f"Several keys are called {text!r}, in the accounts {accounts}.", hint=_LIST)
         if not found:
             what = f"key {text}" if filters.key_id else f"key of the name {text!r}, which is not revoked"
