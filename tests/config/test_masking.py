@@ -116,7 +116,8 @@ TEMPLATES = [
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_piece_of_a_secret_reaches_a_message(name: str, template: str, secret: str) -> None:
     for value in {template.format(s=secret), template.format(s=quote(secret, safe=""))}:
-        said = " ".join(messages(name, value)).replace("SMARTER_AUTH", "")
+        # The words of the message itself, which a generated secret may happen to hold.
+        said = " ".join(messages(name, value)).replace("SMARTER_AUTH", "").replace("NUMBER", "")
         assert not [piece for piece in pieces(secret) if piece in said]
 
 
