@@ -84,6 +84,15 @@ class NoResource:
     words: Words
     is_subtree: bool = False
 
+    @property
+    def head(self) -> Words:
+        return self.words
+
+    @property
+    def blanks(self) -> tuple[int, ...]:
+        """The places of its ``{}``."""
+        return tuple(place for place, word in enumerate(self.words) if word is None)
+
     def covers(self, segments: Sequence[str]) -> bool:
         """Whether this is the path of these segments, or a subtree that it lies in."""
         within = segments[: len(self.words)]
