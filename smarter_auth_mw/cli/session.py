@@ -73,8 +73,13 @@ class Session:
 
     def keys_of(self, store: Store) -> Keys:
         """The same on a store that is open already."""
-        account = self.database_settings.default_account
-        return Keys(store, self.actor or os_user(), default_account=account)
+        settings = self.database_settings
+        return Keys(
+            store,
+            self.actor or os_user(),
+            default_account=settings.default_account,
+            longest_life=settings.longest_key_life,
+        )
 
     @asynccontextmanager
     async def listings(self) -> AsyncIterator[Listings]:

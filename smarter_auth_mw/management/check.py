@@ -12,7 +12,8 @@ from smarter_auth_mw.domain import Alias, Key, Target
 from smarter_auth_mw.errors import NotFoundError, UsageError
 from smarter_auth_mw.http.credentials import Credentials, Extractor
 from smarter_auth_mw.management.documents import Document
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.listings import KeyFilters, Listings
+from smarter_auth_mw.postgres.storable import is_storable
 from smarter_auth_mw.postgres.store import Store
 from smarter_auth_mw.routing.resolution import NOTHING
 from smarter_auth_mw.routing.routes import Routes
@@ -20,6 +21,8 @@ from smarter_auth_mw.tokens import Token
 
 Authenticate = Callable[[Target, Credentials], Awaitable[Decision]]
 
+MOST_NAMED = 10
+"""How many resources are named that a key is bound to."""
 _AS_IT_STANDS = "%!#$&'()*+,/:;=?@[]~"
 """What may stand in a path unencoded; a client encodes everything else."""
 
@@ -93,8 +96,9 @@ class Checker:
         """Name the key of a token that does not open this resource."""
         if not isinstance(decision, Denial) or not isinstance(credentials, Token):
             return ""
-        for key in await Keys(store, "check").keys():
-            if credentials.token_key in key.token_keys and self._account in (None, key.account):
+        if is_storable(credentials.token_key):
+            asked = KeyFilters(token_key=credentials.token_key)
+            for key in (await Listings(store, scope=self._account).keys(asked, limit=1, inner=MOST_NAMED)).items:
                 return f"The token begins as one of key {key.name!r} ({key.key_id}), which is bound to {_bound(key)}."
         return "No key has a token that begins so."
 
@@ -170,4 +174,5 @@ def _split_url(url: str) -> tuple[str, str, str]:
 
 
 def _bound(key: Key) -> str:
-    return ", ".join(map(str, key.bindings)) or "nothing"
+    named = list(map(str, key.bindings[:MOST_NAMED]))
+    return ", ".join([*named, "…"] if len(key.bindings) > MOST_NAMED else named) or "nothing"

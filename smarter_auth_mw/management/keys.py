@@ -72,12 +72,14 @@ class Keys(Resources):
     ) -> Minted:
         """Mint a key, and bind it; a resource that is not there yet is registered in the key's account.
 
-        With ``max_lifetime`` a key that never expires, or later than that, is refused.
+        With ``max_lifetime`` a key that never expires, or later than that, is refused. The longest life of the settings
+        is given to a key without an expiry, and a later one is refused.
         """
         account = self._account(account)
         checked(name, "name")
         _check_description(description)
         self._check_expiry(expires_at, max_lifetime)
+        expires_at = self._within_policy(expires_at)
         checked_labels(labels)
         token = mint(form)
         async with self._store.transaction() as records:
@@ -177,6 +179,8 @@ class Keys(Resources):
         checked(changes.get("name", "unchanged"), "name")
         _check_description(changes.get("description", ""))
         _check_time_zone(changes.get("expires_at"))
+        if "expires_at" in changes:
+            self._check_policy(changes["expires_at"])
         async with self._store.transaction() as records:
             before = await _living_key(records, key_id)
             if labels:
@@ -227,6 +231,8 @@ class Keys(Resources):
             token = mint(form or form_of(before.token_keys[-1] if before.tokens else ""))
             await records.expire_tokens(key_id, until)
             await records.add_token(token, before)
+            if self._is_beyond_policy(before.expires_at):
+                await records.set_key(before, {"expires_at": self._latest})
             told = f"the previous token is valid until {until.isoformat()}, the new one begins with {token.token_key}"
             after = await self._changed(records, "key.rotate", before, told)
         return Rotated(after, token, until)
@@ -323,6 +329,34 @@ class Keys(Resources):
         after = await _key(records, before.key_id)
         await records.audit(self._actor, action, after, before=before, after=after, reason=reason)
         return after
+
+    @property
+    def _latest(self) -> datetime | None:
+        """The latest expiry that the policy allows."""
+        if self._longest_life is None:
+            return None
+        try:
+            return self._clock() + self._longest_life
+        except OverflowError:
+            return None
+
+    def _is_beyond_policy(self, expires_at: datetime | None) -> bool:
+        latest = self._latest
+        return latest is not None and (expires_at is None or expires_at > latest)
+
+    def _within_policy(self, expires_at: datetime | None) -> datetime | None:
+        """The expiry, or for a key without one the latest that is allowed."""
+        if expires_at is None:
+            return self._latest
+        self._check_policy(expires_at)
+        return expires_at
+
+    def _check_policy(self, expires_at: datetime | None) -> None:
+        if self._longest_life is not None and self._is_beyond_policy(expires_at):
+            raise RefusedError(
+                f"This key would be valid {_until(expires_at)}: MAX_KEY_LIFETIME allows {_days(self._longest_life)}.",
+                hint="Let it expire sooner: --expires-in",
+            )
 
     def _check_expiry(self, expires_at: datetime | None, max_lifetime: timedelta | None) -> None:
         _check_time_zone(expires_at)

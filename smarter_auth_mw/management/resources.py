@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any, Literal, Protocol, Self
 
@@ -46,8 +46,10 @@ class Resources:
         actor: str,
         *,
         default_account: str = "default",
+        longest_life: timedelta | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        self._longest_life = longest_life
         self._store = store
         self._actor = checked(actor, "actor")
         self._default_account = default_account
@@ -58,7 +60,13 @@ class Resources:
         """What is done in the block with what it is given is one transaction: all of it, or nothing."""
         async with self._store.transaction() as records:
             joined = _Joined(records)
-            yield type(self)(joined, self._actor, default_account=self._default_account, clock=self._clock)
+            yield type(self)(
+                joined,
+                self._actor,
+                default_account=self._default_account,
+                longest_life=self._longest_life,
+                clock=self._clock,
+            )
 
     async def add_resource(
         self,

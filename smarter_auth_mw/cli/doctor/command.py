@@ -12,6 +12,7 @@ from smarter_auth_mw.cli import user_app as apps
 from smarter_auth_mw.cli.doctor import routes as findings
 from smarter_auth_mw.cli.doctor import services as examination
 from smarter_auth_mw.cli.doctor.app_routes import middlewares_of, routes_of
+from smarter_auth_mw.cli.doctor.lifetimes import of_key_lifetimes
 from smarter_auth_mw.cli.doctor.routes import Covered, Finding
 from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.cli.session import Session
@@ -124,9 +125,12 @@ async def _of_database(session: Session) -> AsyncIterator[Finding]:
     try:
         async with open_store(session.settings) as store:
             resources = [one.resource for one in await session.keys_of(store).resources() if one.is_protected]
+            lifetimes = [finding async for finding in of_key_lifetimes(session.settings, store)]
     except SmarterAuthError as error:
         yield Finding("problem", "database", error.message, error.hint, error.exit_code)
         return
+    for finding in lifetimes:
+        yield finding
     lost = [resource for resource in resources if not _is_reached(session.routes, resource)]
     for resource in lost[:SHOWN_RESOURCES]:
         yield Finding(
