@@ -1,5 +1,6 @@
 """Keep what was read of each resource, and invalidate it as soon as a newer change is known.
 
 It knows entries, snapshots, changes and shared backends; the postgres room implements the protocols it reads by.
-Begin with :mod:`~smarter_auth_mw.cache.entries`, then :mod:`~smarter_auth_mw.cache.changes`; docs/bound.md has the why.
+Begin with :mod:`~smarter_auth_mw.cache.entries`, then :mod:`~smarter_auth_mw.cache.changes`.
+docs/explanation/bound.md has the why.
 """

@@ -1,4 +1,4 @@
-"""docs/frameworks.md does what it says: its apps run as they stand."""
+"""docs/how-to/frameworks.md does what it says: its apps run as they stand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from tests.support.asgi import client
 from tests.support.cli import Commands
 
-PAGE = (Path(__file__).parents[2] / "docs" / "frameworks.md").read_text("utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "frameworks.md").read_text("utf-8")
 APPS = dict(re.findall(r"^```python\n# (\w+)\.py\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL))
 
 

@@ -13,7 +13,7 @@ from smarter_auth_mw.routing.references import FORMS
 from smarter_auth_mw.routing.routes import Routes
 from tests.support.documents import ROOT
 
-PAGE = (ROOT / "docs" / "routes.md").read_text("utf-8")
+PAGE = (ROOT / "docs" / "reference" / "routes.md").read_text("utf-8")
 README = (ROOT / "README.md").read_text("utf-8")
 LINES = re.findall(r"`([^`]+)`", PAGE.split("With the lines ")[1].split("`smarter-auth check` says")[0])
 EXAMPLES = re.findall(r"^\| `([^`]+)` \| (\S+) \| ([^|]+) \|$", PAGE.split("## Ten examples")[1], re.MULTILINE)
@@ -24,7 +24,7 @@ def placeholders() -> list[str]:
     return [*(f"{{{form.placeholder}}}" for form in FORMS.values()), "{account}"]
 
 
-@pytest.mark.parametrize("page", [PAGE, README], ids=["docs/routes.md", "README.md"])
+@pytest.mark.parametrize("page", [PAGE, README], ids=["docs/reference/routes.md", "README.md"])
 def test_every_placeholder_is_on_the_page(page: str) -> None:
     assert [placeholder for placeholder in placeholders() if f"`{placeholder}`" not in page] == []
 

@@ -33,7 +33,7 @@ from tests.support.database import Database
 
 ROOT = Path(__file__).parents[2]
 MONITORING = ROOT / "examples" / "monitoring"
-PAGE = ROOT / "docs" / "observability.md"
+PAGE = ROOT / "docs" / "how-to" / "observability.md"
 TEXT = PAGE.read_text("utf-8")
 DASHBOARD = json.loads((MONITORING / "grafana.json").read_text("utf-8"))
 HEAD = ("| metric | type | labels | what it tells |", "|---|---|---|---|")
