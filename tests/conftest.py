@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hypothesis import HealthCheck, settings
+
 pytest_plugins = [
     "smarter_auth_mw.pytest_plugin",
     "tests.support.database",
@@ -11,3 +13,7 @@ pytest_plugins = [
     "tests.support.faults",
     "tests.support.platform",
 ]
+
+# The same examples everywhere, however slow the machine is; `make fuzz` searches for others.
+settings.register_profile("suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
