@@ -18,9 +18,10 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PLACE = ROOT / ".matrix"
 TESTS = (
-    *("test_asgi", "test_wsgi", "test_websocket", "test_mounts", "test_router_check"),
-    *("test_fastapi", "test_frameworks", "test_settings", "test_sources", "test_cli_config"),
-    *("test_cli_serve", "test_shared", "test_migrations", "test_store", "test_models", "test_throttle"),
+    *("test_asgi", "test_wsgi", "test_fastapi", "http/test_websocket", "routing/test_mounts"),
+    *("routing/test_router_check", "whole/test_frameworks", "whole/test_request_url", "config/test_settings"),
+    *("config/test_origins", "cli/test_config", "cli/test_serve", "cache/test_shared", "postgres/test_migrations"),
+    *("postgres/test_store", "models/test_models", "authentication/test_throttle"),
 )
 """Those that touch what others make: frameworks, servers, pydantic, asyncpg, aiocache, Alembic, limits."""
 SHOWN = ("starlette", "fastapi", "litestar", "quart", "django", "flask", "uvicorn", "hypercorn", "granian", "gunicorn")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import matrix
 from tests.support.documents import ROOT
 
 PACKAGE, TESTS = ROOT / "smarter_auth_mw", ROOT / "tests"
@@ -165,3 +166,8 @@ def _long_functions(path: Path) -> Iterator[str]:
 def test_each_room_says_what_it_is_for(room: Path) -> None:
     text = ast.get_docstring(ast.parse((room / "__init__.py").read_text("utf-8")))
     assert text, f"{room.name} has no docstring"
+
+
+@pytest.mark.parametrize("name", matrix.TESTS)
+def test_every_test_of_the_matrix_is_there(name: str) -> None:
+    assert (TESTS / f"{name}.py").is_file()

@@ -14,6 +14,7 @@ from starlette.routing import Host, Route, Router
 
 from smarter_auth_mw.routing.hosts import without_forwarded
 from smarter_auth_mw.routing.routes import Routes
+from tests.support import hostile_oracles as paths
 from tests.support.hostile_oracles import SERVED, Oracle, Scope
 
 LINES = [
@@ -33,6 +34,8 @@ HOSTS = [
         "hr.acme.api.example.com:443",
     ),
 ]
+FORGED = [f"{host}{target}{end}" for host in ("x", "x:80", "[::1]") for target in paths.TARGETS for end in "?#"]
+"""Hosts that bring a path along."""
 FORWARDING = [b"x-forwarded-host", b"x_forwarded_host", b"forwarded", b"x-original-host", b"x-host"]
 
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -170,6 +173,11 @@ def starlette_app() -> Router:
     return Router(routes=[Host(host, anything) for host in (*hosts, "foo.net", "{sub}.foo.net", "{sub}.eu.foo.net")])
 
 
+def request_url_path(scope: Scope) -> str:
+    """The path as Starlette's ``request.url`` has it, which is made of the host, too."""
+    return Request(scope).url.path
+
+
 def not_trusted(scope: Scope) -> Scope:
     return dict(without_forwarded(scope))
 
@@ -181,6 +189,10 @@ def host_oracles() -> Iterable[Oracle]:
     yield Oracle("hosts, starlette", starlette_app(), routes, targets, hosts=HOSTS)
     yield Oracle("hosts, the first", dispatcher(by_host, 1), routes, targets, weight=2, hosts=HOSTS)
     yield Oracle("hosts, the last", dispatcher(by_last_host, 2), routes, targets, hosts=HOSTS)
+    by_path = Routes.parse(paths.LINES)
+    yield Oracle("request.url.path", paths.dispatcher(source=request_url_path), by_path, paths.TARGETS, weight=2)
+    forged = paths.dispatcher(source=request_url_path)
+    yield Oracle("request.url.path of a forged host", forged, by_path, ["/", "/x"], weight=2, hosts=FORGED)
     trusting = dispatcher(by_forwarded_host, 3)
     yield Oracle("hosts, of a trusted proxy", trusting, routes, targets, weight=2, hosts=HOSTS)
     yield Oracle("hosts, of a stranger", trusting, routes, targets, weight=2, hosts=HOSTS, front=not_trusted)
