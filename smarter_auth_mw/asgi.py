@@ -16,6 +16,7 @@ from smarter_auth_mw.config.settings import Settings
 from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant
 from smarter_auth_mw.domain import Target
 from smarter_auth_mw.http.app_interface import interface_of
+from smarter_auth_mw.http.preflights import bare_scope, without_body
 from smarter_auth_mw.http.websocket import POLICY_VIOLATION, converse
 
 
@@ -107,10 +108,12 @@ class SmarterAuthMiddleware:
             return
         scope = self._guard.trusted(scope)
         target = await self._guard.find(scope)
-        if target is None:
-            await self.app(scope, receive, send)
-        else:
+        if target is not None:
             await self._wait_for(target, self._guard.warm(target, scope), scope, receive, send)
+        elif self._guard.passes_preflight(scope):
+            await self.app(bare_scope(scope), without_body(receive), send)
+        else:
+            await self.app(scope, receive, send)
 
     async def _wait_for(
         self, target: Target | Denial, decision: Decision | None, scope: Scope, receive: Receive, send: Send

@@ -24,8 +24,9 @@ from smarter_auth_mw.engine.requirements import mistakes_of
 from smarter_auth_mw.engine.stand_in import own_settings
 from smarter_auth_mw.errors import ConfigurationError, SmarterAuthError, UnavailableError
 from smarter_auth_mw.http import status_pages as pages
-from smarter_auth_mw.http.credentials import Credentials, Extractor, Headers, is_preflight
+from smarter_auth_mw.http.credentials import Credentials, Extractor, Headers
 from smarter_auth_mw.http.peers import Peers
+from smarter_auth_mw.http.preflights import is_preflight
 from smarter_auth_mw.http.rejections import Rejections
 from smarter_auth_mw.http.status_pages import Page, Pages
 from smarter_auth_mw.log import log
@@ -131,6 +132,12 @@ class Guard:
             return Denial(Reason.UNAVAILABLE, detail="the routes have mistakes")
         target = self.routes.resolve(scope)
         return None if isinstance(target, Target) and is_preflight(scope) else target
+
+    def passes_preflight(self, scope: Mapping[str, Any]) -> bool:
+        """Whether the request names a resource and passes all the same, as a preflight may."""
+        if self._is_plain or self.routes is None or not is_preflight(scope):
+            return False
+        return isinstance(self.routes.resolve(scope), Target)
 
     async def decide(self, scope: Mapping[str, Any]) -> Decision | None:
         """Return the decision for a request, observed and throttled; None where it names no resource."""

@@ -13,6 +13,7 @@ from smarter_auth_mw.engine.loop_thread import LoopThread
 from smarter_auth_mw.guard import Guard
 from smarter_auth_mw.http.app_interface import interface_of
 from smarter_auth_mw.http.credentials import API_KEY_HEADER, AUTHORIZATION_HEADER, Headers
+from smarter_auth_mw.http.preflights import bare_environ
 from smarter_auth_mw.http.rejections import Rejection
 from smarter_auth_mw.http.status_pages import Page
 from smarter_auth_mw.routing import hosts
@@ -103,7 +104,8 @@ class SmarterAuthWSGIMiddleware:
         if target is None and not self._guard.is_sure:
             target = self._loop.run(lambda: self._guard.find(scope), _NOT_KNOWN_YET)
         if target is None:
-            return self.app(environ, start_response)
+            passing = bare_environ(environ) if self._guard.passes_preflight(scope) else environ
+            return self.app(passing, start_response)
         decision = self._decide(target, scope)
         if isinstance(decision, Denial):
             return _reject(self._guard.rejections[decision], environ, start_response)

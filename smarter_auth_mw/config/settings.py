@@ -178,7 +178,8 @@ class Settings(RouteSettings):
     require: Literal["bound", "active"] = Field(default="bound", description="active: deactivating the last key opens")
     open_bad_token: Literal["ignore", "reject"] = Field(default="ignore", description="a bad token on an open resource")
     preflight: Literal["protect", "pass"] = Field(
-        default="protect", description="pass: real CORS preflights reach the app"
+        default="protect",
+        description="pass: CORS preflights reach the app without a token, less their body and method overrides",
     )
     cache_ttl_s: Positive = Field(default=300, description="how long an entry is kept")
     negative_ttl_s: Positive = Field(default=30, description="how long it is kept that there is nothing")

@@ -50,10 +50,14 @@ class Dialect:
             "client": scope.get("client"),
         }
 
+    @property
+    def own_headers(self) -> frozenset[bytes]:
+        """The names of the headers in which the proxy gives the target and the method."""
+        return frozenset({self.uri.lower().encode("ascii"), self.method.lower().encode("ascii")})
+
     def is_told(self, scope: Mapping[str, Any]) -> bool:
         """Whether anything in a request tells of another one."""
-        own = {self.uri.lower().encode("ascii"), self.method.lower().encode("ascii")}
-        return any(name in own for name, _ in scope["headers"])
+        return any(name in self.own_headers for name, _ in scope["headers"])
 
     def _target(self, scope: Mapping[str, Any], headers: Headers) -> bytes:
         if self.uri != OWN_TARGET:

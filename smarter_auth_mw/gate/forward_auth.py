@@ -13,6 +13,7 @@ from smarter_auth_mw.decision import Decision, Denial, Grant, Reason
 from smarter_auth_mw.gate.dialects import OWN_TARGET, Dialect, MisreadError
 from smarter_auth_mw.guard import Guard
 from smarter_auth_mw.http.credentials import Header
+from smarter_auth_mw.http.preflights import is_bare
 from smarter_auth_mw.log import log
 from smarter_auth_mw.routing import hosts
 
@@ -77,6 +78,8 @@ class ForwardAuth:
         # Our pages are the gate's, and not the service's: what is marked so is none of them.
         told = {**hosts.without_forwarded(asked), "smarter_auth": None}
         target = await self._guard.find(told)
+        if self._guard.passes_preflight(told) and not is_bare(asked, self._dialect.own_headers) and self._guard.routes:
+            target = self._guard.routes.resolve(told)  # No browser asks so, and the proxy hands it on as it is.
         if target is None:
             return None
         asked = {**asked, "type": _kind(asked)}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from smarter_auth_mw.tokens import MAX_TOKEN_BYTES, Token
 
@@ -126,14 +126,6 @@ def others_offered(offered: Iterable[Offered], marker: Offered) -> list[Offered]
 
 def _offered(value: bytes) -> list[bytes]:
     return [one.strip(b" \t") for one in value.split(b",")]
-
-
-def is_preflight(scope: Mapping[str, Any]) -> bool:
-    """Whether a browser asks so what it may ask: ``OPTIONS``, with one origin and one method asked for (Fetch §4.8)."""
-    if scope.get("method") != "OPTIONS":
-        return False
-    names = [name for name, _ in scope["headers"]]
-    return names.count(b"origin") == names.count(b"access-control-request-method") == 1
 
 
 def _token(value: bytes) -> Token | Malformed:
