@@ -18,7 +18,7 @@ from smarter_auth_mw.config.origins import PREFIX
 from tests.support.cli import Commands
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGE = DOCS / "configuration.md"
+PAGE = DOCS / "reference" / "configuration.md"
 SCHEMA = DOCS / "smarter_auth.schema.json"
 TABLE = re.compile(r"(?<=test_config.py -->\n\n).*", re.DOTALL)
 BLOCKS = dict(re.findall(r"^```(toml|ini)\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL))
