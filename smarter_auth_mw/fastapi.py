@@ -110,8 +110,8 @@ def _shown(dependency: Callable[..., Any], ways: tuple[Way, ...]) -> Callable[..
         )
         for way in ways
     ]
-    told: Any = dependency
-    told.__signature__ = inspect.Signature([connection, *schemes])
+    annotated: Any = dependency
+    annotated.__signature__ = inspect.Signature([connection, *schemes])
     return dependency
 
 

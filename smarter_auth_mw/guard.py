@@ -257,8 +257,8 @@ class Guard:
 
     def figures(self) -> Figures:
         """Return what has been counted in this process."""
-        own = figures.of_middleware(self._usage, self._audit, self._observers, self._near_misses)
-        engines = map(figures.of_engine, self.engines.in_this_process())
+        own = figures.samples_of_middleware(self._usage, self._audit, self._observers, self._near_misses)
+        engines = map(figures.samples_of_engine, self.engines.in_this_process())
         return figures.merged([own, self._closed.get(os.getpid(), {}), *engines])
 
     async def readiness(self) -> Readiness:
@@ -294,7 +294,7 @@ class Guard:
                 try:
                     yield engine
                 finally:  # Without waiting in between, or a scrape would count it twice or not at all.
-                    counted = figures.only_counted(figures.of_engine(engine))
+                    counted = figures.only_counted(figures.samples_of_engine(engine))
                     self._closed[os.getpid()] = figures.merged([self._closed.get(os.getpid(), {}), counted])
 
     def _know_kinds(self, protected: frozenset[str]) -> None:

@@ -68,7 +68,7 @@ def log(event: Event, text: str = "", *arguments: object, exc_info: bool = False
     """Write a line; whatever looks like a token in it is hidden, since a stranger may have put one anywhere."""
     level = level_of(event)
     if logger.isEnabledFor(level):
-        told = hidden(text % arguments if arguments else text)
+        message = hidden(text % arguments if arguments else text)
         logger.log(
-            level, f"{event}: {told}" if told else event, exc_info=exc_info, extra={"event": event}, stacklevel=2
+            level, f"{event}: {message}" if message else event, exc_info=exc_info, extra={"event": event}, stacklevel=2
         )

@@ -64,21 +64,21 @@ class Announcer:
         if not any(signal.receivers for signal in SIGNALS):
             return
         credentials = self._credentials_of(scope)
-        told: dict[str, Any] = {
+        arguments: dict[str, Any] = {
             "token": credentials.masked if isinstance(credentials, Token) else "",
             "resource": decision.resource,
             "url": hidden(scope["path"]),
         }
-        self._send(authentication_request, told)
+        self._send(authentication_request, arguments)
         if isinstance(decision, Denial):
-            self._send(authentication_failure, {**told, "user": UnauthenticatedUser(), "reason": decision.reason})
+            self._send(authentication_failure, {**arguments, "user": UnauthenticatedUser(), "reason": decision.reason})
         elif not isinstance(decision, Anonymous):
-            self._send(authentication_success, {**told, "user": decision.principal, "key_id": decision.key_id})
+            self._send(authentication_success, {**arguments, "user": decision.principal, "key_id": decision.key_id})
 
-    def _send(self, signal: Signal, told: Mapping[str, Any]) -> None:
+    def _send(self, signal: Signal, arguments: Mapping[str, Any]) -> None:
         for receiver in list(signal.receivers_for(self._sender)):
             try:
-                answer = receiver(self._sender, **told)
+                answer = receiver(self._sender, **arguments)
                 if inspect.iscoroutine(answer):
                     answer.close()
                     raise TypeError("A receiver is a plain function: nobody waits for it.")

@@ -66,12 +66,12 @@ def command(group: typer.Typer, name: str | None, *, takes_actor: bool = True) -
                 raise InterruptedCommandError() from None
             return Answer(document, session.exit_code, as_json=session.as_json)
 
-        told: Any = run  # Typer reads the signature that it is told.
-        told.__signature__ = _signature(function, takes_actor=takes_actor)
+        command: Any = run  # Typer reads the signature that is set on it.
+        command.__signature__ = _signature(function, takes_actor=takes_actor)
         if name is None:
-            group.callback(invoke_without_command=True, help=inspect.getdoc(function))(told)
+            group.callback(invoke_without_command=True, help=inspect.getdoc(function))(command)
         else:
-            group.command(name, help=inspect.getdoc(function))(told)
+            group.command(name, help=inspect.getdoc(function))(command)
         return function
 
     return register

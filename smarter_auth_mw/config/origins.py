@@ -51,8 +51,10 @@ class Origin:
         known = list(known)
         for name in sorted(self.values.keys() - known):
             nearest = difflib.get_close_matches(name.lower().removeprefix(PREFIX.lower()), known, n=1)
-            told = f"; the nearest is {self._spelled(nearest[0])}" if nearest else ""
-            yield Mistake(self._spelled(name), "", f"there is no such setting{told}", self.name if self.is_file else "")
+            suggestion = f"; the nearest is {self._spelled(nearest[0])}" if nearest else ""
+            yield Mistake(
+                self._spelled(name), "", f"there is no such setting{suggestion}", self.name if self.is_file else ""
+            )
 
     def _spelled(self, setting: str) -> str:
         is_variable = not self.is_toml and self.name != ARGUMENTS and not setting.startswith(PREFIX)

@@ -126,8 +126,8 @@ class RouteSettings(BaseModel):
         try:
             super().__init__(**{name: source.values[name] for name, source in origin.items()})
         except ValidationError as error:
-            told = error.errors(include_url=False, include_context=False)
-            mistakes += [_located(self._mistake(details), origin) for details in told]
+            errors_found = error.errors(include_url=False, include_context=False)
+            mistakes += [_located(self._mistake(details), origin) for details in errors_found]
         if mistakes:
             raise ConfigurationError(mistakes)
         self._sources = origin

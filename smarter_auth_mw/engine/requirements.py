@@ -15,19 +15,19 @@ from smarter_auth_mw.postgres.embedded import cluster as embedded
 
 def mistakes_of(settings: Settings) -> Iterator[Mistake]:
     """A mistake for each URL whose client is not installed, or that its client does not take; connects to nothing."""
-    yield from _of_cache(settings.cache_url.get_secret_value())
-    yield from _of_database("DATABASE_URL", settings.database_url.get_secret_value())
-    yield from _of_database("LISTEN_URL", settings.listen_url.get_secret_value())
+    yield from _check_cache(settings.cache_url.get_secret_value())
+    yield from _check_database("DATABASE_URL", settings.database_url.get_secret_value())
+    yield from _check_database("LISTEN_URL", settings.listen_url.get_secret_value())
 
 
-def _of_cache(url: str) -> Iterator[Mistake]:
+def _check_cache(url: str) -> Iterator[Mistake]:
     try:
         backend_of(url)
     except ConfigurationError as error:
         yield from error.mistakes
 
 
-def _of_database(setting: str, url: str) -> Iterator[Mistake]:
+def _check_database(setting: str, url: str) -> Iterator[Mistake]:
     try:
         if embedded.is_embedded(url):
             embedded.check(url)

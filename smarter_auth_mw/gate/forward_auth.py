@@ -76,10 +76,14 @@ class ForwardAuth:
         """The decision for the request asked about; None where it names no resource."""
         # What the dialect tells has been read; another header that tells of a host or a path may be the client's own.
         # Our pages are the gate's, and not the service's: what is marked so is none of them.
-        told = {**hosts.without_forwarded(asked), "smarter_auth": None}
-        target = await self._guard.find(told)
-        if self._guard.passes_preflight(told) and not is_bare(asked, self._dialect.own_headers) and self._guard.routes:
-            target = self._guard.routes.resolve(told)  # No browser asks so, and the proxy hands it on as it is.
+        request = {**hosts.without_forwarded(asked), "smarter_auth": None}
+        target = await self._guard.find(request)
+        if (
+            self._guard.passes_preflight(request)
+            and not is_bare(asked, self._dialect.own_headers)
+            and self._guard.routes
+        ):
+            target = self._guard.routes.resolve(request)  # No browser asks so, and the proxy hands it on as it is.
         if target is None:
             return None
         asked = {**asked, "type": _kind(asked)}

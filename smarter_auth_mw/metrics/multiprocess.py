@@ -71,10 +71,10 @@ async def publishing() -> None:
         return
     try:
         while True:
-            publish(figures.of_all())
+            publish(figures.samples_of_all())
             await asyncio.sleep(EVERY_S)
     finally:
-        publish(figures.only_counted(figures.of_all()))
+        publish(figures.only_counted(figures.samples_of_all()))
 
 
 def publish(own: Figures) -> None:
@@ -102,10 +102,10 @@ def _others(place: Path) -> Iterator[Figures]:
         if path.name == _name():
             continue
         try:
-            told, is_gone = _read(path.read_text("utf-8")), time.time() - path.stat().st_mtime > GONE_AFTER_S
+            read_figures, is_gone = _read(path.read_text("utf-8")), time.time() - path.stat().st_mtime > GONE_AFTER_S
         except (OSError, ValueError):
             continue
-        yield figures.only_counted(told) if is_gone else told
+        yield figures.only_counted(read_figures) if is_gone else read_figures
 
 
 def _read(text: str) -> Figures:

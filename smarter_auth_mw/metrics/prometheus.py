@@ -33,7 +33,7 @@ class SmarterAuthCollector(Collector):
 
     def collect(self) -> Iterator[Family]:
         """What has been counted until now."""
-        counted = exchange.with_others(figures.of_all())
+        counted = exchange.with_others(figures.samples_of_all())
         for metric in METRICS.values():
             yield _family(metric, counted.get(metric.name, {}))
 

@@ -144,12 +144,12 @@ METRICS: Mapping[str, Metric] = {
 """Every metric there is."""
 
 
-def of_engine(engine: Engine) -> Figures:
+def samples_of_engine(engine: Engine) -> Figures:
     """Return what one event loop has counted."""
     return {metric.name: _values(read(engine)) for metric, read in OF_AN_ENGINE}
 
 
-def of_middleware(usage: Usage, audit: Audit, observers: Observers, near_misses: NearMisses) -> Figures:
+def samples_of_middleware(usage: Usage, audit: Audit, observers: Observers, near_misses: NearMisses) -> Figures:
     """What one middleware has counted, on whatever event loop."""
     decided: dict[Labels, float] = {
         (kind, *_decision(outcome)): times for (kind, outcome), times in usage.totals().items()
@@ -192,7 +192,7 @@ def watch(source: Source) -> None:
     _sources.add(source)
 
 
-def of_all() -> Figures:
+def samples_of_all() -> Figures:
     """What this process has counted."""
     return merged([source.figures() for source in list(_sources)])
 

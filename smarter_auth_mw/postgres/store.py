@@ -300,7 +300,18 @@ def _bindings(rows: Sequence[Any]) -> tuple[tuple[Binding, ...], list[str]]:
     bindings: list[Binding] = []
     sources: list[str] = []
     for row in rows:
-        key_id, name, account, is_active, is_revoked, owner_is_active, digest, token_key, expires_at_s, told = row[_KEY]
+        (
+            key_id,
+            name,
+            account,
+            is_active,
+            is_revoked,
+            owner_is_active,
+            digest,
+            token_key,
+            expires_at_s,
+            account_sources,
+        ) = row[_KEY]
         if key_id is not None:
             expires_at_s = math.inf if expires_at_s == math.inf else expires_at_s  # One object for all.
             bindings.append(
@@ -316,5 +327,5 @@ def _bindings(rows: Sequence[Any]) -> tuple[tuple[Binding, ...], list[str]]:
                     expires_at_s,
                 )
             )
-            sources += told or (f"key:{key_id}", intern(f"account:{account}"))
+            sources += account_sources or (f"key:{key_id}", intern(f"account:{account}"))
     return tuple(bindings), sources

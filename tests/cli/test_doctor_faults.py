@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from smarter_auth_mw.cli.doctor import services as examination
-from smarter_auth_mw.cli.doctor.services import of_cache
+from smarter_auth_mw.cli.doctor.services import check_cache
 from smarter_auth_mw.config.settings import Settings
 from smarter_auth_mw.metrics import multiprocess
 from smarter_auth_mw.postgres.privileges import Privilege, parse
@@ -271,9 +271,9 @@ def test_a_shared_cache_that_is_too_slow_or_runs_no_scripts(run: Commands, monke
 async def test_memcached_is_looked_at_too() -> None:
     async with memcached() as server:
         settings = Settings(database_url="postgresql://x/y", routes=["bot /bots/{ref}"], cache_url=server.url)
-        assert [finding async for finding in of_cache(settings)] == []
+        assert [finding async for finding in check_cache(settings)] == []
         server.hangs_up = True
-        assert [finding.check async for finding in of_cache(settings)] == ["cache"]
+        assert [finding.check async for finding in check_cache(settings)] == ["cache"]
 
 
 # Proxies and pages
@@ -345,4 +345,4 @@ def test_metrics_of_one_worker_are_warned_of(place: str, warned: bool, monkeypat
     monkeypatch.setenv(multiprocess.VARIABLE, place)
     monkeypatch.setenv("WEB_CONCURRENCY", "4")
     settings = Settings(database_url="postgresql://x/y", routes=["bot /bots/{ref}"], metrics_path="/metrics")
-    assert [finding.check for finding in examination.of_metrics(settings)] == ["metrics"] * warned
+    assert [finding.check for finding in examination.check_metrics(settings)] == ["metrics"] * warned

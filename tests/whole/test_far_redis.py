@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from smarter_auth_mw.authentication.throttle import Throttle
-from smarter_auth_mw.cli.doctor.services import of_cache
+from smarter_auth_mw.cli.doctor.services import check_cache
 from smarter_auth_mw.config.settings import Settings
 from smarter_auth_mw.management.keys import Keys
 from smarter_auth_mw.tokens import Token, mint
@@ -50,7 +50,7 @@ async def test_workers_share_what_they_read_and_what_they_count(
             assert await other.ask(KEYED, minted.token) == 200
             assert (await one.app._guard.readiness()).reasons == ()
             settings = Settings(database_url="postgresql://x/y", routes=["bot /bots/{ref}"], cache_url=url)
-            assert [finding async for finding in of_cache(settings)] == []
+            assert [finding async for finding in check_cache(settings)] == []
 
 
 async def shares(one: Worker, other: Worker, token: Token) -> None:

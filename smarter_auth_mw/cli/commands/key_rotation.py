@@ -81,13 +81,13 @@ async def _wait_or_tell(session: Session, keys: Keys, key_id: UUID, span: timede
 
 
 async def _wait_until_unused(keys: Keys, key_id: UUID, span: timedelta) -> Key:
-    told = ""
+    shown = ""
     while True:
         key, now = await keys.key(key_id), datetime.now(UTC)
         pause_s = (_unused_at(key, span, now) - now).total_seconds()
-        if (progress := _progress(key, span, now)) != told:
+        if (progress := _progress(key, span, now)) != shown:
             note(progress)
-            told = progress
+            shown = progress
         if pause_s <= 0:
             return key
         await asyncio.sleep(min(pause_s, POLL_S))

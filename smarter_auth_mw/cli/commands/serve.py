@@ -115,18 +115,20 @@ class Served(NamedTuple):
             raise UsageError(f"The factory {self.name!r} made no app: {type(error).__name__}: {error}") from error
 
     def _interface_of(self, app: Any) -> str:
-        told = interface_of(app)
-        if told is None:
+        interface = interface_of(app)
+        if interface is None:
             hint = EXAMPLE if self.is_factory else f"{EXAMPLE} What makes an app is called with --factory."
             raise UsageError(f"{self.name!r} is a {type(app).__name__}, and neither an ASGI nor a WSGI app.", hint=hint)
         if self.interface != InterfaceName.auto:
-            if told not in ("either", self.interface):
-                raise UsageError(f"{self.name!r} is {told.upper()} by its signature, and not {self.interface.upper()}.")
+            if interface not in ("either", self.interface):
+                raise UsageError(
+                    f"{self.name!r} is {interface.upper()} by its signature, and not {self.interface.upper()}."
+                )
             return self.interface
-        if told == "either":
+        if interface == "either":
             hint = "Say --interface asgi or --interface wsgi."
             raise UsageError(f"{self.name!r} does not tell whether it is ASGI or WSGI: it takes anything.", hint=hint)
-        return told
+        return interface
 
 
 def _reasons(app: Any, inner: Iterable[tuple[str, guards.Found]]) -> Iterator[str]:

@@ -38,12 +38,12 @@ async def doctor(session: Session, *, strict: Strict = False) -> dict[str, Any]:
     covered, is_configured = [], not any(finding.level == "problem" for finding in found)
     if is_configured:
         covered = findings.cover(routes_of(app), session.routes, session.settings)
-        found += [*_of_app(session, app, covered), *examination.of_proxies(session.settings)]
-        found += examination.of_metrics(session.settings)
+        found += [*_check_app(session, app, covered), *examination.check_proxies(session.settings)]
+        found += examination.check_metrics(session.settings)
         note("Looking at the database.")
-        found += [finding async for finding in _of_database(session)]
+        found += [finding async for finding in _check_database(session)]
         note("Looking at the shared cache.")
-        found += [finding async for finding in examination.of_cache(session.settings)]
+        found += [finding async for finding in examination.check_cache(session.settings)]
     session.exit_code = exit_code(found, is_strict=strict)
     note(_summary(found))
     return {
@@ -104,7 +104,7 @@ def _of_settings(session: Session, inner: Sequence[guards.Found]) -> Iterator[Fi
         )
 
 
-def _of_app(session: Session, app: Any, covered: Sequence[Covered]) -> Iterator[Finding]:
+def _check_app(session: Session, app: Any, covered: Sequence[Covered]) -> Iterator[Finding]:
     if covered:
         yield from findings.of_routes(covered, session.routes)
         yield from findings.of_pages(covered, session.settings)
@@ -112,8 +112,8 @@ def _of_app(session: Session, app: Any, covered: Sequence[Covered]) -> Iterator[
     yield from findings.of_forwarding(app)
 
 
-async def _of_database(session: Session) -> AsyncIterator[Finding]:
-    found = [finding async for finding in examination.of_database(session.settings)]
+async def _check_database(session: Session) -> AsyncIterator[Finding]:
+    found = [finding async for finding in examination.check_database(session.settings)]
     for finding in found:
         yield finding
     if any(

@@ -47,7 +47,7 @@ class Database:
     listen_url: str
 
 
-async def of_database(settings: Settings) -> AsyncIterator[Finding]:
+async def check_database(settings: Settings) -> AsyncIterator[Finding]:
     """Everything that the database, and the way to it, can have wrong with it."""
     roomy = settings.model_copy(update={"pool_max": max(2, settings.pool_max)})
     try:
@@ -243,7 +243,7 @@ DATABASE_CHECKS: Sequence[Callable[[Database], AsyncIterator[Finding]]] = (
 )
 
 
-async def of_cache(settings: Settings) -> AsyncIterator[Finding]:
+async def check_cache(settings: Settings) -> AsyncIterator[Finding]:
     """Whether the shared cache keeps what it is given, soon enough, and counts failed attempts."""
     url = settings.cache_url.get_secret_value()
     try:
@@ -304,7 +304,7 @@ async def _counting(url: str) -> AsyncIterator[Finding]:
         )
 
 
-def of_metrics(settings: Settings) -> Iterator[Finding]:
+def check_metrics(settings: Settings) -> Iterator[Finding]:
     """Whether a scrape may show the figures of one worker of several."""
     is_one_of_several = os.environ.get("WEB_CONCURRENCY", "1") not in ("", "1")
     if settings.metrics_path and is_one_of_several and multiprocess.directory() is None:
@@ -317,7 +317,7 @@ def of_metrics(settings: Settings) -> Iterator[Finding]:
         )
 
 
-def of_proxies(settings: Settings) -> Iterator[Finding]:
+def check_proxies(settings: Settings) -> Iterator[Finding]:
     """Whether anyone may say where they come from."""
     for network in settings.trusted_proxies:
         if network != UNIX and ipaddress.ip_network(network, strict=False).prefixlen == 0:

@@ -54,8 +54,8 @@ async def elect(hosts: Sequence[Host], open_host: Open, where: str) -> Any:
         await _dismiss(asked.values(), chosen)
     if last != chosen.host:
         _primaries[hosts] = chosen.host
-        told = f"{chosen.host} is the primary of {where}, on timeline {chosen.timeline}"
-        log("server.found", "%s", told) if last is None else log("server.changed", "%s", told)
+        found = f"{chosen.host} is the primary of {where}, on timeline {chosen.timeline}"
+        log("server.found", "%s", found) if last is None else log("server.changed", "%s", found)
     return chosen.connection
 
 
@@ -101,9 +101,9 @@ def _nobody(asked: Mapping[Host, Asked], where: str) -> SmarterAuthError:
     for task in asked.values():
         if task.done() and isinstance(error := task.exception(), SchemaError):
             return error
-    told = "; ".join(_said(host, task) for host, task in asked.items())
-    hint = READ_ONLY_HINT if READ_ONLY_BY_DEFAULT in told else "Wait for the failover, or name the primary too."
-    return UnavailableError(f"None of the hosts of {where} is the primary: {told}.", hint=hint)
+    found = "; ".join(_said(host, task) for host, task in asked.items())
+    hint = READ_ONLY_HINT if READ_ONLY_BY_DEFAULT in found else "Wait for the failover, or name the primary too."
+    return UnavailableError(f"None of the hosts of {where} is the primary: {found}.", hint=hint)
 
 
 async def _dismiss(asked: Iterable[Asked], chosen: Candidate | None) -> None:
