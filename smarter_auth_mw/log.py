@@ -14,6 +14,7 @@ Event = Literal[
     "audit.recovered",
     "domain.ignored",
     "gate.misread",
+    "keys.not_counted",
     "listener.lost",
     "listener.recovered",
     "lookups.refused",
@@ -52,6 +53,7 @@ _LEVELS: Mapping[str, int] = {
     "usage.lost": logging.ERROR,
     "audit.lost": logging.ERROR,
     "store.not_purged": logging.INFO,
+    "keys.not_counted": logging.INFO,
     "observer.failed": logging.DEBUG,
     "shared.not_closed": logging.DEBUG,
 }

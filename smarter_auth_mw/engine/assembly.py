@@ -26,6 +26,7 @@ from smarter_auth_mw.cache.timelines import newest_timeline
 from smarter_auth_mw.config.settings import Settings
 from smarter_auth_mw.engine.engine import Connect, Engine, KnowDomains
 from smarter_auth_mw.engine.health import Health
+from smarter_auth_mw.engine.key_counts import KeyCounter
 from smarter_auth_mw.engine.stand_in import PLACE
 from smarter_auth_mw.errors import SmarterAuthError
 from smarter_auth_mw.log import log
@@ -84,6 +85,7 @@ async def _running(
         running(engine.listener.run()),
         running(_keeping_domains(engine, know_domains)),
         running(_purging(engine.store)),
+        running(engine.key_counter.run()),
         observers.flushing(engine.store, settings.usage_flush_s) if observers else nullcontext(),
     ):
         yield
@@ -129,7 +131,7 @@ def _assembled(
         shared=backend,
     )
     counts = backend.counts if backend else SharedCounts()
-    return Engine(store, cache, changes, listener, authenticator, counts, health, throttle)
+    return Engine(store, cache, changes, listener, authenticator, counts, health, throttle, KeyCounter(store))
 
 
 async def _tier(backend: SharedBackend, store: Store, ttl_s: float, server: str) -> SharedTier:

@@ -13,6 +13,7 @@ from smarter_auth_mw.cache.entries import Cache
 from smarter_auth_mw.cache.listener import Listener, Wire
 from smarter_auth_mw.cache.shared import SharedCounts
 from smarter_auth_mw.engine.health import Health
+from smarter_auth_mw.engine.key_counts import KeyCounter
 from smarter_auth_mw.postgres.store import Store
 
 KnowDomains = Callable[[Iterable[tuple[str, str]]], object]
@@ -31,3 +32,4 @@ class Engine:
     shared: SharedCounts
     health: Health
     throttle: Throttle | None
+    key_counter: KeyCounter

@@ -13,6 +13,7 @@ from smarter_auth_mw.observers.audit import Audit
 from smarter_auth_mw.observers.hub import Observers
 from smarter_auth_mw.observers.refused_spellings import NearMisses
 from smarter_auth_mw.observers.usage import ANONYMOUS, GRANTED, Usage
+from smarter_auth_mw.postgres.reports import KeyCounts
 
 Kind = Literal["counter", "gauge", "histogram"]
 Labels = tuple[str, ...]
@@ -133,6 +134,37 @@ OF_AN_ENGINE: tuple[tuple[Metric, Reader], ...] = (
         },
     ),
     (
+        Metric(
+            "keys_expiring",
+            "Keys that expire within this time; 1000 stands for more. Counted every 5 minutes.",
+            "gauge",
+            ("within",),
+            worst=True,
+        ),
+        lambda p: _of_keys(
+            p, lambda keys: {("1d",): keys.expiring_1d, ("7d",): keys.expiring_7d, ("30d",): keys.expiring_30d}
+        ),
+    ),
+    (
+        Metric(
+            "keys_unused",
+            "Keys that nobody has used for this time; 1000 stands for more. Counted every 5 minutes.",
+            "gauge",
+            ("for",),
+            worst=True,
+        ),
+        lambda p: _of_keys(p, lambda keys: {("30d",): keys.unused_30d, ("90d",): keys.unused_90d}),
+    ),
+    (
+        Metric(
+            "rotations_overlapping",
+            "Keys whose previous token is still valid after a rotation; 1000 stands for more. Counted every 5 minutes.",
+            "gauge",
+            worst=True,
+        ),
+        lambda p: _of_keys(p, lambda keys: {(): keys.rotating}),
+    ),
+    (
         Metric("throttle_failures", "Failed attempts that only the worker counted, as the shared cache did not."),
         lambda p: 0 if p.throttle is None else p.throttle.failures,
     ),
@@ -210,3 +242,9 @@ def _decision(outcome: str) -> tuple[str, str]:
 
 def _histogram(lag: Lag) -> Values:
     return {**{(bound,): times for bound, times in lag.buckets()}, (SUM,): lag.sum_s}
+
+
+def _of_keys(engine: Engine, read: Callable[[KeyCounts], Values]) -> Values:
+    """Return no values while the keys could not be counted."""
+    counts = engine.key_counter.latest
+    return {} if counts is None else read(counts)

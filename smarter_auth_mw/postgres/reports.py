@@ -27,6 +27,18 @@ class AuditEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyCounts:
+    """How many keys need somebody's attention; no number is larger than what the statement was asked for at most."""
+
+    expiring_1d: int
+    expiring_7d: int
+    expiring_30d: int
+    unused_30d: int
+    unused_90d: int
+    rotating: int
+
+
+@dataclass(frozen=True, slots=True)
 class Used:
     """How often something was asked; ``points`` counts it in equal steps of time, the first one where it ``begins``."""
 

@@ -22,6 +22,7 @@ from smarter_auth_mw.postgres.faults import WrongServerError, read_only
 from smarter_auth_mw.postgres.lists import Lists
 from smarter_auth_mw.postgres.pool import Pool, PoolSizes
 from smarter_auth_mw.postgres.queries import QUERIES
+from smarter_auth_mw.postgres.reports import KeyCounts
 from smarter_auth_mw.postgres.storable import is_storable
 from smarter_auth_mw.postgres.transaction import Records
 
@@ -211,6 +212,11 @@ class Store:
         async with self._pool.acquire() as connection:
             dropped: int = await QUERIES.drop_old_usage(connection)
         return dropped
+
+    async def count_keys(self, most: int) -> KeyCounts:
+        """Count the keys that expire soon, are being rotated or have not been used for long, up to ``most`` of each."""
+        async with self._pool.acquire() as connection:
+            return KeyCounts(**await QUERIES.count_keys(connection, most=most))
 
     async def prune_audit(self, before: datetime, actor: str) -> int:
         """Forget audit events that are older, write that down, and tell how many; for the owner of the schema."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.cli import Commands
+from tests.support.cli import Commands, rows
 from tests.support.database import Database
 
 STARLETTE = """
@@ -194,3 +194,35 @@ app = Starlette(routes=[Route("/bots/{id}", lambda request: None)])
     assert [finding["check"] for finding in document["findings"]] == ["wrapping"]
     assert document["routes"][0]["line"] == "bot /bots/{ref:int}"
     assert "GET /bots/{id}" in run("doctor", "--app", app).out
+
+
+def test_keys_that_need_attention_are_named_and_fail_nothing(run: Commands, database: Database) -> None:
+    for name, expiry in (("ci", "3d"), ("laptop", "60d")):
+        run("key", "create", "--name", name, "--expires-in", expiry)
+    run("key", "create", "--name", "old")
+    rows(
+        database.owner,
+        "SELECT 1",
+        """UPDATE smarter_auth.key_use SET idle_since = now() - interval '91 days'
+            FROM smarter_auth.key WHERE key.key_id = key_use.key_id AND name = 'old'""",
+    )
+    run("key", "rotate", "laptop")
+    ran = run("doctor", "--json")
+    found = {finding["check"]: (finding["level"], finding["message"]) for finding in ran.json["findings"]}
+    assert found == {
+        "expiring": ("warning", "Keys that expire within 7 days: ci."),
+        "rotating": ("note", "Keys whose previous token is still valid after a rotation: laptop."),
+        "unused": ("note", "Keys that have not been used for 90 days: old."),
+    }
+    assert (ran.exit_code, ran.err.splitlines()[-1]) == (0, "Found: problems 0, warnings 1, notes 2.")
+
+
+def test_a_note_does_not_count_even_with_strict_and_a_warning_does(run: Commands) -> None:
+    run("key", "create", "--name", "laptop")
+    run("key", "rotate", "laptop")
+    assert run("doctor", "--strict").exit_code == 0
+    for number in range(7):
+        run("key", "create", "--name", f"ci {number}", "--expires-in", "1d")
+    ran = run("doctor", "--strict", "--json")
+    (finding,) = (one for one in ran.json["findings"] if one["check"] == "expiring")
+    assert (ran.exit_code, finding["message"].endswith("ci 4 and others.")) == (1, True)

@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from tests.support.database import Database
 from tests.support.lists import used
 from tests.support.worker import PATIENCE_S
 
-FEW = {"kind", "decision", "reason", "of", "state", "result", "le"}
+FEW = {"kind", "decision", "reason", "of", "state", "result", "le", "within", "for"}
 """All labels that there are."""
 HEARTBEAT_S = 0.05
 
@@ -131,6 +132,23 @@ async def test_no_secret_and_no_reference_is_in_them(database: Database, keys: K
         ours = [line for line in text.splitlines() if line.startswith("smarter_auth_")]
         assert set(re.findall(r'(\w+)="', "".join(ours))) <= FEW
         assert len(ours) < 100
+
+
+async def test_keys_that_need_attention_are_counted_in_the_background(database: Database, keys: Keys) -> None:
+    minted = await keys.create("laptop", expires_at=datetime.now(UTC) + timedelta(days=3))
+    await keys.rotate(minted.key.key_id)
+    async with running(database.runtime) as http:
+        await comes_to(
+            http,
+            {
+                ("keys_expiring", "1d"): 0,
+                ("keys_expiring", "7d"): 1,
+                ("keys_expiring", "30d"): 1,
+                ("keys_unused", "30d"): 0,
+                ("keys_unused", "90d"): 0,
+                ("rotations_overlapping",): 1,
+            },
+        )
 
 
 async def test_what_was_counted_never_falls(database: Database, keys: Keys) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -17,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from smarter_auth_mw import wsgi
 from smarter_auth_mw.cli.doctor import command as doctor
+from smarter_auth_mw.cli.doctor import keys as attention
 from smarter_auth_mw.cli.doctor import routes as findings
 from smarter_auth_mw.cli.doctor import services as examination
 from smarter_auth_mw.decision import Reason
@@ -30,6 +32,7 @@ from smarter_auth_mw.observers import tracing
 from tests.programs import find
 from tests.support.asgi import client, guarded, lifespan
 from tests.support.database import Database
+from tests.support.worker import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 MONITORING = ROOT / "examples" / "monitoring"
@@ -51,6 +54,7 @@ def written() -> dict[str, str]:
         "the dashboard": "\n".join(target["expr"] for target in targets()) + json.dumps(DASHBOARD["templating"]),
         "the alerts": (MONITORING / "alerts.yml").read_text("utf-8"),
         "their tests": (MONITORING / "alerts_test.yml").read_text("utf-8"),
+        "the tests about keys": (MONITORING / "key_alerts_test.yml").read_text("utf-8"),
         "the page": TEXT,
     }
 
@@ -62,14 +66,17 @@ async def exported(database: Database) -> dict[str, set[str]]:
     registry.register(SmarterAuthCollector())
     async with lifespan(guarded(database.runtime)) as app, client(app) as http:
         await http.get("/bots/2")
-        families = text_string_to_metric_families(generate_latest(registry).decode())
+        async with asyncio.timeout(PATIENCE_S):
+            while "smarter_auth_keys_unused{" not in (text := generate_latest(registry).decode()):
+                await asyncio.sleep(0.01)  # Until the keys were counted, in the background.
+        families = text_string_to_metric_families(text)
         return {sample.name: set(sample.labels) for family in families for sample in family.samples}
 
 
 async def test_every_metric_that_is_named_anywhere_is_exported(exported: dict[str, set[str]]) -> None:
     for where, text in written().items():
         named = set(re.findall(rf"\b{PREFIX}(?!mw\b)[a-z_]+", text))
-        assert len(named) > 3, where
+        assert len(named) > 2, where
         assert named <= exported.keys() | {PREFIX + metric.name for metric in METRICS.values()}, where
 
 
@@ -134,8 +141,13 @@ def test_the_page_names_every_attribute_and_every_reason() -> None:
 
 
 def test_the_page_names_every_check_of_doctor() -> None:
-    texts = "".join(Path(str(module.__file__)).read_text("utf-8") for module in (doctor, examination, findings))
-    checks = set(re.findall(r'Finding\(\s*"(?:problem|warning)",\s*"(\w+)"', texts)) | {"database", "schema"}
+    texts = "".join(
+        Path(str(module.__file__)).read_text("utf-8") for module in (doctor, examination, findings, attention)
+    )
+    checks = set(re.findall(r'(?:Finding|Attention)\(\s*"(?:problem|warning|note)",\s*"(\w+)"', texts)) | {
+        "database",
+        "schema",
+    }
     assert rows("`smarter-auth doctor`").keys() == checks
 
 
@@ -169,12 +181,22 @@ def promtool() -> Path:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("check", "rules", "alerts.yml"), ("test", "rules", "alerts_test.yml"), ("check", "config", "prometheus.yml")],
+    [
+        ("check", "rules", "alerts.yml"),
+        ("test", "rules", "alerts_test.yml", "key_alerts_test.yml"),
+        ("check", "config", "prometheus.yml"),
+    ],
     ids=" ".join,
 )
 def test_prometheus_takes_the_files_and_the_alerts_fire_as_they_should(promtool: Path, arguments: tuple[str]) -> None:
     ran = subprocess.run([promtool, *arguments], cwd=MONITORING, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_every_alert_about_keys_is_seen_to_fire_and_not_to_fire() -> None:
+    alerts = set(re.findall(r"- alert: (SmarterAuth(?:Key|Rotation)\w+)", written()["the alerts"]))
+    tests = written()["the tests about keys"]
+    assert alerts == set(re.findall(r"alertname: (\w+)\n +exp_alerts:", tests))
 
 
 def test_prometheus_takes_what_the_dashboard_asks(promtool: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from smarter_auth_mw.postgres.connections.sessions import SESSION
 from smarter_auth_mw.postgres.queries import QUERIES
+from tests.support.many_keys import FILL
 
 # Every hundredth resource has ten keys, the others one or two; a key in ten has a token more than one.
 _FILL = """
@@ -110,6 +111,20 @@ async def test_heartbeat_finds_what_is_new_by_index(filled: asyncpg.Connection) 
     changes = [node for node in _nodes(json.loads(explained)[0]["Plan"]) if node.get("Relation Name") == "change"]
     assert [node["Index Name"] for node in changes] == ["change_tx"]
     assert [node["Actual Rows"] for node in changes] == [1]
+
+
+async def test_counting_keys_reads_the_ends_of_indexes_however_many_keys_there_are(
+    session: asyncpg.Connection,
+) -> None:
+    await session.execute(FILL.format(keys=40_000))
+    await session.execute("ANALYZE")
+    await session.execute(f"PREPARE count (bigint) AS {QUERIES.count_keys.sql}")
+    explained = await session.fetchval("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE count (100)")
+    plan = json.loads(explained)[0]["Plan"]
+    scans = [node for node in _nodes(plan) if "Relation Name" in node]
+    assert {node.get("Index Name") for node in scans} == {"key_by_expiry", "key_use_idle", "token_by_end", "key_pkey"}
+    assert max(node["Actual Rows"] for node in scans) <= 100
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 1000
 
 
 def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -12,7 +12,8 @@ from smarter_auth_mw.cli import user_app as apps
 from smarter_auth_mw.cli.doctor import routes as findings
 from smarter_auth_mw.cli.doctor import services as examination
 from smarter_auth_mw.cli.doctor.app_routes import middlewares_of, routes_of
-from smarter_auth_mw.cli.doctor.routes import Covered, Finding
+from smarter_auth_mw.cli.doctor.keys import of_keys
+from smarter_auth_mw.cli.doctor.routes import Covered, Finding, Level
 from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.cli.session import Session
 from smarter_auth_mw.domain import Resource
@@ -54,16 +55,21 @@ async def doctor(session: Session, *, strict: Strict = False) -> dict[str, Any]:
 
 
 def exit_code(found: Sequence[Finding], *, is_strict: bool = False) -> int:
-    """That of the worst problem; warnings make none, unless they are taken for problems."""
+    """Return that of the worst problem; 1 for a warning if ``is_strict``."""
     codes = [finding.exit_code for finding in found if finding.level == "problem"]
-    return max(codes, default=int(is_strict and bool(found)))
+    return max(codes, default=int(is_strict and _count(found, "warning") > 0))
 
 
 def _summary(found: Sequence[Finding]) -> str:
     if not found:
         return "Nothing is wrong."
-    problems = sum(finding.level == "problem" for finding in found)
-    return f"Found: problems {problems}, warnings {len(found) - problems}."
+    notes = _count(found, "note")
+    counted = f"problems {_count(found, 'problem')}, warnings {_count(found, 'warning')}"
+    return f"Found: {counted}{f', notes {notes}' if notes else ''}."
+
+
+def _count(found: Sequence[Finding], level: Level) -> int:
+    return sum(finding.level == level for finding in found)
 
 
 def _of_wrapping(session: Session, app: Any) -> Iterator[Finding]:
@@ -124,6 +130,7 @@ async def _check_database(session: Session) -> AsyncIterator[Finding]:
     try:
         async with open_store(session.settings) as store:
             resources = [one.resource for one in await session.keys_of(store).resources() if one.is_protected]
+            attention = [finding async for finding in of_keys(store)]
     except SmarterAuthError as error:
         yield Finding("problem", "database", error.message, error.hint, error.exit_code)
         return
@@ -136,7 +143,9 @@ async def _check_database(session: Session) -> AsyncIterator[Finding]:
             "Add a line for its URL to SMARTER_AUTH_ROUTES.",
         )
     if len(lost) > SHOWN_RESOURCES:
-        yield Finding("problem", "unrouted", f"So it is with {len(lost) - SHOWN_RESOURCES} more.", "")
+        yield Finding("problem", "unrouted", f"… and {len(lost) - SHOWN_RESOURCES} more.", "")
+    for finding in attention:
+        yield finding
 
 
 def _is_reached(routes: Routes, resource: Resource) -> bool:

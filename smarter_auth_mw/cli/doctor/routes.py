@@ -27,11 +27,18 @@ SAMPLES = ("1", "00000000-0000-4000-8000-000000000000", "a")
 _SUFFIX = re.compile(r"_?(id|ref|name|slug|uuid|pk|key)$")
 
 
+Level = Literal["problem", "warning", "note"]
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something to look at; a ``problem`` is surely wrong, and makes the command end with its exit code."""
+    """Something to look at.
 
-    level: Literal["problem", "warning"]
+    A ``problem`` is surely wrong, and makes the command end with its exit code. A ``note`` never does, not even with
+    ``--strict``.
+    """
+
+    level: Level
     check: str
     message: str
     hint: str

@@ -443,6 +443,27 @@ UPDATE smarter_auth.binding SET updated_at = now() WHERE id = :id;
 SELECT smarter_auth.write_usage(
     :batch, :age, :kinds, :refs, :key_ids, :token_keys, :outcomes, :counts, :digests);
 
+-- name: count_keys(most)^
+-- Keys to look after, as lists find them: those that expire soon, are being rotated, and have not been used for long. At
+-- most so many of each are read, from one end of an index: a larger number may stand for more.
+SELECT expiring.*, unused.*, rotating.*
+  FROM (SELECT count(*) FILTER (WHERE expires_at < now() + interval '1 day') AS expiring_1d,
+               count(*) FILTER (WHERE expires_at < now() + interval '7 days') AS expiring_7d,
+               count(*) AS expiring_30d
+          FROM (SELECT expires_at FROM smarter_auth.key
+                 WHERE revoked_at IS NULL AND expires_at >= now() AND expires_at < now() + interval '30 days'
+                 ORDER BY expires_at LIMIT :most) AS key) AS expiring
+ CROSS JOIN (SELECT count(*) AS unused_30d,
+               count(*) FILTER (WHERE idle_since < now() - interval '90 days') AS unused_90d
+          FROM (SELECT idle_since FROM smarter_auth.key_use
+                 WHERE idle_since < now() - interval '30 days'
+                 ORDER BY idle_since LIMIT :most) AS key_use) AS unused
+ CROSS JOIN (SELECT count(DISTINCT key_id) AS rotating
+          FROM (SELECT token.key_id FROM smarter_auth.token
+                  JOIN smarter_auth.key ON key.key_id = token.key_id AND key.revoked_at IS NULL
+                 WHERE token.valid_until >= now()
+                 ORDER BY token.valid_until LIMIT :most) AS token) AS rotating;
+
 -- name: drop_old_usage()$
 SELECT smarter_auth.drop_old_usage();
 

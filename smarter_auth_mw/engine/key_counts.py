@@ -1,0 +1,42 @@
+"""How many keys expire soon, are being rotated or are unused: counted every few minutes, for the metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Protocol
+
+from smarter_auth_mw.errors import SmarterAuthError
+from smarter_auth_mw.log import log
+from smarter_auth_mw.postgres.reports import KeyCounts
+
+COUNT_EVERY_S = 300.0
+MOST_COUNTED = 1000
+"""One statement reads at most so many keys of each sort, however many there are: a larger number is worth no more."""
+
+
+class CountableKeys(Protocol):
+    """The store, as far as its keys are counted."""
+
+    async def count_keys(self, most: int) -> KeyCounts: ...
+
+
+class KeyCounter:
+    """What was counted last; None until then, and while the store cannot be asked."""
+
+    def __init__(self, store: CountableKeys) -> None:
+        self.latest: KeyCounts | None = None
+        self._store = store
+
+    async def run(self) -> None:
+        """Count now, and every five minutes from then on."""
+        while True:
+            self.latest = await self._count()
+            await asyncio.sleep(COUNT_EVERY_S * random.uniform(0.9, 1.1))  # noqa: S311  # spreads the fleet
+
+    async def _count(self) -> KeyCounts | None:
+        try:
+            return await self._store.count_keys(MOST_COUNTED)
+        except SmarterAuthError as error:
+            log("keys.not_counted", "%s", error)
+            return None
