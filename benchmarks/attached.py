@@ -76,7 +76,7 @@ async def platform(bindings: int, bots: int) -> AsyncIterator[tuple[asyncpg.Conn
             await connection.execute("RESET session_replication_role")
             await connection.execute("VACUUM ANALYZE")
             filled = time.perf_counter()
-            await migrations.migrate(url, urlsplit(runtime).username, attach=True)
+            await migrations.migrate(url, manager_role=urlsplit(runtime).username, attach=True)
             print(f"filled in {filled - began:.0f} s, attached in {time.perf_counter() - filled:.1f} s: {sizes}")
             yield connection, runtime
         finally:

@@ -52,8 +52,8 @@ async def make(cluster: Cluster, name: str = "smarter_auth") -> Database:
         await connection.execute(f'CREATE DATABASE "{name}"')
         await connection.close()
         owner, runtime = (urlsplit(url)._replace(path=f"/{name}").geturl() for url in (owner, runtime))
-    await migrate(owner, urlsplit(runtime).username)
-    return Database(owner, runtime)
+    await migrate(owner, manager_role=urlsplit(runtime).username)
+    return Database(owner, runtime, runtime)
 
 
 _RESOURCES = """

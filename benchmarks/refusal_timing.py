@@ -99,7 +99,7 @@ async def _app(*_: Any) -> None:
 
 async def main() -> int:
     with tempfile.TemporaryDirectory() as directory, Cluster.start(Path(directory)) as cluster:
-        await migrate(cluster.url("owner"), "smarter_auth_runtime")
+        await migrate(cluster.url("owner"), manager_role="smarter_auth_runtime")
         values = await tokens(cluster.url("runtime"), cluster.url("owner"))
         settings = Settings(database_url=cluster.url("runtime"), routes=["bot /bots/{ref:int}"])
         app = SmarterAuthMiddleware(_app, settings)

@@ -174,7 +174,7 @@ class Bulk:
         """Write down what was imported: one event for all of it."""
         about = dict.fromkeys(("kind", "ref", "account", "key_id", "before"))
         told = json.dumps({"file": file, **counts._asdict()})
-        await QUERIES.insert_audit_event(self._connection, actor=actor, action="import", reason="", after=told, **about)
+        await QUERIES.write_event(self._connection, actor=actor, action="import", reason="", after=told, **about)
 
     async def export(self) -> AsyncGenerator[Sequence[Any]]:
         """Everything, as lines in the order of the resources, some at a time: one statement, one snapshot."""

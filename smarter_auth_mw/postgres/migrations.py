@@ -9,8 +9,8 @@ import asyncio
 import io
 import re
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,13 @@ NATIVE, SMARTER = "native", "smarter"
 ATTACHES_FROM = "0005"
 """The schema that a platform can first be attached to."""
 
+_STRANGER = """
+SELECT current_user::text AS role,
+       to_regrole('smarter_auth') IS NOT NULL AND pg_has_role('smarter_auth', 'MEMBER') AS is_member
+ WHERE NOT has_schema_privilege(to_regnamespace('smarter_auth')::oid, 'USAGE')
+"""
+"""Who may not look into the schema that is there."""
+
 Progress = Callable[[str], None]
 
 # Alembic keeps its run in globals of a module, and a run that waits for the database lets others begin.
@@ -54,24 +61,38 @@ async def status(url: str) -> MigrationStatus:
     with reported(mask_url(url)):
         connection = await _connect(url)
         try:
-            version = await _version(connection)
-            return _status(version, await _layout(connection, version))
+            async with connection.transaction():
+                await _look_in(connection)
+                version = await _version(connection)
+                return _status(version, await _layout(connection, version))
         finally:
             await close(connection)
 
 
 async def migrate(
-    url: str, runtime_role: str | None = None, progress: Progress | None = None, *, attach: bool = False
+    url: str,
+    runtime_role: str | None = None,
+    progress: Progress | None = None,
+    *,
+    manager_role: str | None = None,
+    attach: bool = False,
 ) -> MigrationStatus:
-    """Run what is pending, in one transaction, and grant ``runtime_role`` what a running application needs.
+    """Run what is pending, in one transaction, and grant the roles what their grade needs, and no more.
 
-    An attached platform is brought up to date too; ``attach`` attaches the one that is in the database. ``progress`` is
-    told each migration as it is done. Two runs at once are harmless. Raises ``UnavailableError`` with what an
-    administrator has to do, ``SchemaError``, and ``NotFoundError`` for a role that does not exist.
+    ``runtime_role`` serves; ``manager_role`` also writes keys, bindings and resources. An attached platform is brought
+    up to date too; ``attach`` attaches the one that is in the database. ``progress`` is called with each migration, and
+    with what the database has to say about the roles, once all of it is done. Two runs at once are harmless. Raises
+    ``UnavailableError`` with what an administrator has to do, ``SchemaError``, and ``NotFoundError`` for a role that
+    does not exist.
     """
-    attach = attach or (await status(url)).layout == SMARTER
-    asked = {"is_upgrade": True, "is_attached": attach, "runtime_role": runtime_role, "progress": progress}
-    await _run(url, lambda config: command.upgrade(config, "head"), **asked)
+    is_attached = (await status(url)).layout == SMARTER
+    grades = _grades(runtime_role, manager_role)
+    done: list[str] = []
+    asked = {"is_upgrade": True, "is_attached": attach or is_attached, "grades": grades}
+    await _run(url, lambda config: command.upgrade(config, "head"), progress=done.append, **asked)
+    if progress is not None:
+        for line in done:
+            progress(line)
     return await status(url)
 
 
@@ -79,13 +100,8 @@ async def detach(url: str) -> MigrationStatus:
     """Let the attached platform go, with all that we hold in its database, and leave no trace there."""
     if (await status(url)).layout != SMARTER:
         raise RefusedError("No platform is attached here.", hint="To see what is there: smarter-auth db status")
-    connection = await _connect(url)
-    try:
-        with reported(mask_url(url)):
-            async with connection.transaction():
-                await connection.execute((SQL / "migrations" / "detach.sql").read_text("utf-8"))
-    finally:
-        await close(connection)
+    async with _as_owner(url) as connection:
+        await connection.execute((SQL / "migrations" / "detach.sql").read_text("utf-8"))
     return await status(url)
 
 
@@ -98,21 +114,18 @@ async def downgrade(url: str, schema: str = "base", progress: Progress | None = 
 
 async def restored(url: str) -> None:
     """Tell every cache that the database is another one, after a dump was restored into it."""
-    await status(url)
-    connection = await _connect(url)
-    try:
-        with reported(mask_url(url)):
-            await connection.execute("SELECT smarter_auth.renew_epoch()")
-    finally:
-        await close(connection)
+    if (await status(url)).schema is None:
+        raise SchemaError()
+    async with _as_owner(url) as connection:
+        await connection.execute("SET LOCAL ROLE smarter_auth; SELECT smarter_auth.renew_epoch()")
 
 
-async def sql(url: str | None = None, runtime_role: str | None = None) -> str:
+async def sql(url: str | None = None, runtime_role: str | None = None, *, manager_role: str | None = None) -> str:
     """What ``migrate`` would run on that database, or without one on an empty one, as a script for ``psql``."""
     found = await status(url) if url else MigrationStatus(None, [])
     output = io.StringIO()
-    is_attached = found.layout == SMARTER
-    config = _config(output_buffer=output, is_upgrade=True, is_attached=is_attached, runtime_role=runtime_role)
+    asked = {"is_attached": found.layout == SMARTER, "grades": _grades(runtime_role, manager_role)}
+    config = _config(output_buffer=output, is_upgrade=True, **asked)
     async with _alone():
         command.upgrade(config, f"{found.schema or 'base'}:head", sql=True)
     return output.getvalue()
@@ -143,14 +156,22 @@ def run(path: str) -> None:
 
 
 def settle() -> None:
-    """Afterwards: another epoch where the database has moved, the attachment, the rights of the running role."""
+    """Afterwards: another epoch where the database has moved, the attachment, and the grades of roles."""
     attributes = context.config.attributes
-    if attributes.get("is_upgrade"):
-        run("settle.sql")
+    if not attributes.get("is_upgrade"):
+        return
+    run("settle.sql")
     if attributes.get("is_attached"):
         run("attach.sql")
-    if attributes.get("runtime_role") is not None:
-        context.execute(select(func.smarter_auth.grant_runtime(literal(attributes["runtime_role"], String))))
+    for role, grade in attributes.get("grades", {}).items():
+        context.execute(select(func.smarter_auth.assign_grade(literal(role, String), literal(grade, String))))
+    run("roles.sql")
+
+
+def _grades(runtime_role: str | None, manager_role: str | None) -> dict[str, str]:
+    """The grade of each role; one that is to be both is a manager, which may do all that serving needs."""
+    named = {runtime_role: "runtime", manager_role: "manager"}
+    return {role: grade for role, grade in named.items() if role is not None}
 
 
 def _statements(script: str) -> list[str]:
@@ -158,11 +179,13 @@ def _statements(script: str) -> list[str]:
     return [paragraph for paragraph in paragraphs if not all(line.startswith("--") for line in paragraph.splitlines())]
 
 
-async def _run(url: str, work: Callable[[Config], None], **attributes: Any) -> None:
+async def _run(
+    url: str, work: Callable[[Config], None], *, progress: Progress | None = None, **attributes: Any
+) -> None:
     def work_on(connection: Connection) -> None:
-        work(_config(connection=connection, **attributes))
+        work(_config(connection=connection, progress=progress, **attributes))
 
-    async with _alone(), _engine(url) as engine, engine.begin() as connection:
+    async with _alone(), _engine(url, progress) as engine, engine.begin() as connection:
         await connection.run_sync(work_on)
 
 
@@ -177,32 +200,66 @@ async def _alone() -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _engine(url: str) -> AsyncIterator[Any]:
+async def _engine(url: str, progress: Progress | None) -> AsyncIterator[Any]:
+    async def connect() -> Any:
+        made = await _connect(url)
+        made.add_log_listener(lambda _, message: progress(message.message) if progress else None)
+        return made
+
     def connection() -> Any:
         # No statement has a name, so that migrations run through a transaction pooler too.
         unnamed: dict[str, Any] = {"prepared_statement_cache_size": 0, "prepared_statement_name_func": lambda: ""}
         driver: Any = engine.dialect.dbapi
-        return driver.connect(async_creator_fn=lambda: _connect(url), **unnamed)
+        return driver.connect(async_creator_fn=connect, **unnamed)
 
     engine = create_async_engine("postgresql+asyncpg://", creator=connection, poolclass=NullPool)
     try:
-        with reported(mask_url(url)):
+        with _reported(url):
             yield engine
-    except DBAPIError as error:
-        raise _explained(error, mask_url(url)) from None
     finally:
         await engine.dispose()
+
+
+@asynccontextmanager
+async def _as_owner(url: str) -> AsyncIterator[Any]:
+    """A connection, in a transaction, of a role that may act as the owner of the schema; raises who may otherwise."""
+    connection = await _connect(url)
+    try:
+        with _reported(url):
+            async with connection.transaction():
+                await connection.execute((SQL / "migrations" / "own.sql").read_text("utf-8"))
+                yield connection
+    finally:
+        await close(connection)
+
+
+@contextmanager
+def _reported(url: str) -> Iterator[None]:
+    """Turn what goes wrong in the database into an error that an administrator can act on."""
+    with reported(mask_url(url)):
+        try:
+            yield
+        except DBAPIError as error:
+            cause = error.orig.__cause__ if error.orig is not None else None
+            raise _explained(cause or error, mask_url(url)) from None
+        except asyncpg.PostgresError as error:
+            raise _explained(error, mask_url(url)) from None
 
 
 async def _connect(url: str) -> Any:
     return await Connector(url).connect()
 
 
-def _explained(error: DBAPIError, where: str) -> Exception:
-    cause = error.orig.__cause__ if error.orig is not None else None
-    if isinstance(cause, asyncpg.UndefinedObjectError):
-        return NotFoundError(f"{where}: {cause}.", hint="Create the role first: CREATE ROLE … LOGIN")
-    return explained(cause or error, where)
+def _explained(error: BaseException, where: str) -> Exception:
+    if isinstance(error, asyncpg.UndefinedObjectError):
+        return NotFoundError(f"{where}: {error}.", hint="Create the role first: CREATE ROLE … LOGIN")
+    if isinstance(error, asyncpg.NoDataFoundError):
+        return NotFoundError(str(error.args[0]), hint=error.hint)
+    if isinstance(error, asyncpg.InsufficientPrivilegeError) and error.hint is None:
+        return RefusedError(
+            f"{where}: {error}.", hint="Use the URL of a superuser, or of the role that owns what is named."
+        )
+    return explained(error, where)
 
 
 def _config(**attributes: Any) -> Config:
@@ -210,6 +267,19 @@ def _config(**attributes: Any) -> Config:
     config.set_main_option("script_location", "smarter_auth_mw.postgres:sql/migrations")
     config.set_main_option("path_separator", "os")
     return config
+
+
+async def _look_in(connection: Any) -> None:
+    """See that the schema can be read, as its owner where this role is a member of it that inherits nothing."""
+    stranger = await connection.fetchrow(_STRANGER)
+    if stranger is None:
+        return
+    if not stranger["is_member"]:
+        raise RefusedError(
+            f"The role {stranger['role']} has no rights in the schema smarter_auth.",
+            hint="Use the URL of the role that migrated it, or of a superuser.",
+        )
+    await connection.execute("SET LOCAL ROLE smarter_auth")
 
 
 async def _version(connection: Any) -> str | None:

@@ -30,7 +30,7 @@ STATEMENTS: Mapping[str, Sequence[Any]] = {
     "write_usage": (UUID(int=0), timedelta(0), *7 * [_EMPTY]),
     "drop_old_usage": (),
     "count_keys": (1,),
-    "write_requests": 9 * [_EMPTY],
+    "write_requests": (UUID(int=0), *9 * [_EMPTY]),
 }
 """Each statement by its name, with arguments that name nothing that exists."""
 

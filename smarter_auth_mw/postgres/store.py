@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from sys import intern
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
 
@@ -30,6 +30,9 @@ _OTHER_SERVER = "{where} is not the server whose changes are heard."
 _TWO_SERVERS = "Let SMARTER_AUTH_DATABASE_URL and SMARTER_AUTH_LISTEN_URL lead to the same primary."
 
 _AS_OWNER = "Run it as the owner of the schema: SMARTER_AUTH_DATABASE_URL=postgresql://OWNER@HOST/DATABASE"
+
+_MAX_AGE_S = 7 * 86_400.0
+"""The database takes nothing older: what had to wait for longer counts as so old."""
 
 # Bound methods of aiosql look for a pool in every connection they are given, which costs as much as the query.
 _READ_BINDINGS = QUERIES.read_bindings.sql
@@ -120,10 +123,10 @@ class Store:
         async with self._pool.acquire() as connection:
             return bool(await QUERIES.may_change_audit(connection))
 
-    async def lacking_privileges(self) -> list[str]:
-        """What the running role has to be allowed by the schema, and is not."""
+    async def standing(self) -> privileges.Standing:
+        """The grade of the role that this works as, and what it lacks for that."""
         async with self._pool.acquire() as connection:
-            return await privileges.lacking(connection)
+            return await privileges.standing(connection)
 
     async def vitals(self) -> Vitals:
         """What the database says of itself."""
@@ -181,7 +184,7 @@ class Store:
             await QUERIES.write_usage(
                 connection,
                 batch=batch.batch_id,
-                age=timedelta(seconds=batch.age_s),
+                age=timedelta(seconds=min(batch.age_s, _MAX_AGE_S)),
                 kinds=[one.kind for one in series],
                 refs=[one.ref for one in series],
                 key_ids=[one.key_id for one in series],
@@ -191,12 +194,13 @@ class Store:
                 digests=[one.digest or None for one in series],
             )
 
-    async def write_requests(self, events: Sequence[RequestEvent], batch_id: UUID | None = None) -> None:  # noqa: ARG002
-        """Append requests to the audit."""
+    async def write_requests(self, events: Sequence[RequestEvent], batch_id: UUID | None = None) -> None:
+        """Append requests to the audit; a batch that was written already changes nothing."""
         async with self._pool.acquire() as connection:
             await QUERIES.write_requests(
                 connection,
-                ages_s=[event.age_s for event in events],
+                batch=batch_id or uuid4(),
+                ages_s=[min(event.age_s, _MAX_AGE_S) for event in events],
                 peers=[event.peer for event in events],
                 actions=[event.action for event in events],
                 kinds=[event.kind for event in events],
@@ -246,9 +250,13 @@ class Store:
     @asynccontextmanager
     async def bare_transaction(self) -> AsyncIterator[Any]:
         """The same with the connection itself, for statements that are not those of single records."""
-        # Not at the server's default isolation: release() must see what was committed a moment ago.
-        async with self._pool.acquire() as connection, connection.transaction(isolation="read_committed"):
-            yield connection
+        async with self._pool.acquire() as connection:
+            try:
+                # Not at the server's default isolation: release() must see what was committed a moment ago.
+                async with connection.transaction(isolation="read_committed"):
+                    yield connection
+            except asyncpg.InsufficientPrivilegeError:
+                raise await privileges.refusal(connection) from None
 
 
 def statements() -> tuple[str, str, str]:

@@ -256,7 +256,7 @@ class Records:
         """Write down what was done, in the transaction that does it; ``resource`` is what a key was bound to."""
         if isinstance(about, RegisteredResource):
             resource = about.resource
-        await QUERIES.insert_audit_event(
+        await QUERIES.write_event(
             self._connection,
             actor=actor,
             action=action,
@@ -276,9 +276,7 @@ class Records:
             pruned += gone
         told = json.dumps({"older_than": before.isoformat(), "events": pruned})
         about = dict.fromkeys(("kind", "ref", "account", "key_id", "after"))
-        await QUERIES.insert_audit_event(
-            self._connection, actor=actor, action="audit.prune", reason="", before=told, **about
-        )
+        await QUERIES.write_event(self._connection, actor=actor, action="audit.prune", reason="", before=told, **about)
         return pruned
 
     async def _resources(self, ids: list[int]) -> list[RegisteredResource]:

@@ -52,7 +52,7 @@ def _on(database: Database, act: Callable[[Platform], Awaitable[Any]]) -> None:
 
 def _set_up(bare: Commands, database: Database) -> Commands:
     bare.set(
-        database_url=database.runtime,
+        database_url=database.manager,
         routes="preset:smarter",
         api_domains="api.example.com",
         default_account=ACCOUNT,

@@ -116,7 +116,7 @@ def test_tokens_file_of_an_import_that_failed_is_gone(run: Commands, directory: 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 def test_nothing_is_imported_where_the_tokens_cannot_be_printed(database: Database, directory: Path) -> None:
     path = _write(directory / "in.csv", "resource,key", "bot:1,first")
-    env = environment(database_url=database.runtime, routes="bot /bots/{ref:int}")
+    env = environment(database_url=database.manager, routes="bot /bots/{ref:int}")
     with open("/dev/full", "w") as full:
         ran = subprocess.run([*PROGRAM, "import", path], env=env, stdout=full, stderr=subprocess.PIPE, text=True)
     assert ran.returncode == 1
@@ -316,7 +316,7 @@ def test_what_the_database_has_already_is_told(run: Commands, directory: Path) -
 
 
 def test_kinds_of_an_attached_platform_are_left_to_it(bare: Commands, attached: Database, directory: Path) -> None:
-    bare.set(database_url=attached.runtime, routes="llm_client /bots/{ref:int}")
+    bare.set(database_url=attached.manager, routes="llm_client /bots/{ref:int}")
     (told,) = _mistakes(bare, directory / "in.csv", "resource,key", "llm_client:1,first")
     assert "that the attached platform makes" in told
 
@@ -342,7 +342,7 @@ def test_kind_that_no_route_names_needs_a_word(run: Commands, bare: Commands, di
 
 
 def test_import_without_any_routes_needs_the_same_word(bare: Commands, database: Database, directory: Path) -> None:
-    bare.set(database_url=database.runtime)
+    bare.set(database_url=database.manager)
     path = _write(directory / "in.csv", "resource", "cat:1")
     assert bare("import", path).exit_code == 2
     assert bare.json("import", path, "--no-route")["resources"] == 1
@@ -381,8 +381,8 @@ async def test_what_was_exported_is_imported_as_it_was(
         "DELETE FROM smarter_auth.binding WHERE resource_id IN (SELECT id FROM smarter_auth.resource WHERE ref = '5')",
     )
     await _execute(database.owner, f"INSERT INTO smarter_auth.key (key_id, name) VALUES ('{KEY_ID}', 'tokenless')")
-    env = environment(database_url=database.runtime, routes="bot /bots/{ref:int}")
-    other = environment(database_url=other_database.runtime, routes="bot /bots/{ref:int}")
+    env = environment(database_url=database.manager, routes="bot /bots/{ref:int}")
+    other = environment(database_url=other_database.manager, routes="bot /bots/{ref:int}")
     first = subprocess.run([*PROGRAM, "export"], env=env, capture_output=True, check=True).stdout
     (directory / "out.csv").write_bytes(first)
     done = subprocess.run([*PROGRAM, "import", "out.csv", "--json"], env=other, capture_output=True, check=True)
@@ -426,7 +426,7 @@ def test_export_into_a_closed_pipe_says_nothing(run: Commands, database: Databas
     os.close(reader)
     with open(writer, "wb") as closed:
         ran = subprocess.run(
-            [*PROGRAM, "export"], env=environment(database_url=database.runtime), stdout=closed, stderr=subprocess.PIPE
+            [*PROGRAM, "export"], env=environment(database_url=database.manager), stdout=closed, stderr=subprocess.PIPE
         )
     assert (ran.returncode, ran.stderr) == (1, b"")
 

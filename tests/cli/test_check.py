@@ -161,7 +161,7 @@ def test_settings_and_routes_of_an_app_count_instead_of_the_environment(
         "from starlette.middleware.cors import CORSMiddleware\n"
         "from smarter_auth_mw import Settings, SmarterAuthMiddleware\n"
         "print('noise at import')\n"
-        f"settings = Settings(database_url={database.runtime!r}, routes=['tool /tools/{{ref}}'])\n" + APPS[way]
+        f"settings = Settings(database_url={database.manager!r}, routes=['tool /tools/{{ref}}'])\n" + APPS[way]
     )
     name = f"{app}.inner" if way == "attribute" else app
     bare.json("--app", name, "resource", "add", "tool:hammer", "--protect")

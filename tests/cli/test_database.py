@@ -33,10 +33,19 @@ def test_migrate_a_second_time_has_nothing_to_do(empty: Commands) -> None:
     assert empty.json("db", "migrate") == first
 
 
-def test_migrate_grants_the_runtime_role_what_it_needs(empty: Commands, empty_database: Database) -> None:
-    assert empty("db", "migrate", "--runtime-role", empty_database.runtime_role).exit_code == 0
+def test_migrate_grants_each_role_what_it_needs_and_no_more(empty: Commands, empty_database: Database) -> None:
+    roles = ("--runtime-role", empty_database.runtime_role, "--manager-role", empty_database.manager_role)
+    assert empty("db", "migrate", *roles).exit_code == 0
     empty.set(database_url=empty_database.runtime, routes="bot /bots/{ref:int}")
+    refused = empty("key", "create", "--name", "first", "--bind", "bot:1")
+    assert refused.exit_code == 1
+    assert f"--manager-role {empty_database.runtime_role}" in refused.error
+    assert empty.json("check", "/bots/1")["decision"] == "anonymous"
+    empty.set(database_url=empty_database.manager)
     assert empty("key", "create", "--name", "first", "--bind", "bot:1").exit_code == 0
+    empty.set(database_url=empty_database.runtime)
+    assert empty("check", "/bots/1", "--json").json["decision"] == "deny"
+    assert [key["name"] for key in empty.json("key", "list")] == ["first"]
 
 
 def test_a_runtime_role_that_is_not_there_is_refused_and_nothing_is_done(empty: Commands) -> None:

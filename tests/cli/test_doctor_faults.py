@@ -79,23 +79,40 @@ def test_a_database_without_our_schema(run: Commands, empty_database: Database) 
 
 
 @pytest.mark.parametrize(
-    ("revoked", "said"),
+    ("grade", "revoked", "said"),
     [
-        ("UPDATE (is_active) ON smarter_auth.key", "UPDATE (is_active) on smarter_auth.key"),
-        ("INSERT ON smarter_auth.audit_event", "INSERT on smarter_auth.audit_event"),
-        ("SELECT ON smarter_auth.token", "SELECT on all tables of smarter_auth"),
-        ("USAGE ON SEQUENCE smarter_auth.resource_id_seq", "USAGE on smarter_auth.resource_id_seq"),
-        ("EXECUTE ON FUNCTION smarter_auth.purge_changes(interval)", "EXECUTE on smarter_auth.purge_changes(interval)"),
+        ("manager", "UPDATE (is_active) ON smarter_auth.key", "UPDATE (is_active) on smarter_auth.key"),
+        ("manager", "USAGE ON SEQUENCE smarter_auth.resource_id_seq", "USAGE on smarter_auth.resource_id_seq"),
+        ("manager", "SELECT ON smarter_auth.token", "SELECT on smarter_auth.token"),
+        ("runtime", "SELECT ON smarter_auth.token", "SELECT on smarter_auth.token"),
+        (
+            "runtime",
+            "EXECUTE ON FUNCTION smarter_auth.purge_changes(interval)",
+            "EXECUTE on smarter_auth.purge_changes(interval)",
+        ),
     ],
 )
-def test_a_role_that_may_do_too_little(run: Commands, database: Database, revoked: str, said: str) -> None:
-    execute(database, f"REVOKE {revoked} FROM RUNTIME")
+def test_a_role_that_may_do_too_little(run: Commands, database: Database, grade: str, revoked: str, said: str) -> None:
+    role, url = getattr(database, f"{grade}_role"), getattr(database, grade)
+    run.set(database_url=url)
+    execute(database, f"REVOKE {revoked} FROM {role}")
     found = told(run, PROBLEM)["grants"]
-    assert f"may not do what a worker has to: {said}." in found["message"]
-    assert found["hint"].endswith(f"smarter-auth db migrate --runtime-role {database.runtime_role}")
+    assert f"lacks what a {grade} role needs: {said}." in found["message"]
+    advice = found["hint"].partition("smarter-auth ")[2]
+    assert advice == f"db migrate --{grade}-role {role}"
     run.set(database_url=database.owner)
-    run.json("db", "migrate", "--runtime-role", database.runtime_role)
-    run.set(database_url=database.runtime)
+    run.json(*advice.split())
+    run.set(database_url=url)
+    assert told(run, 0) == {}
+
+
+def test_a_role_of_the_time_before_grades(run: Commands, database: Database) -> None:
+    execute(database, "UPDATE smarter_auth.database_role SET is_inherited = true")
+    found = told(run, 0)["grade"]
+    assert "can write keys" in found["message"]
+    run.set(database_url=database.owner)
+    run.json(*found["hint"].partition("smarter-auth ")[2].partition(".")[0].split())
+    run.set(database_url=database.manager)
     assert told(run, 0) == {}
 
 
@@ -318,7 +335,6 @@ def test_an_app_that_believes_everybody_or_has_a_route_that_nobody_reaches(
     ("grant", "privileges"),
     [
         ("USAGE ON SCHEMA s", [Privilege("USAGE", "schema", "s")]),
-        ("SELECT ON ALL TABLES IN SCHEMA s", [Privilege("SELECT", "tables", "s")]),
         ("INSERT ON s.a, s.b", [Privilege("INSERT", "table", "s.a"), Privilege("INSERT", "table", "s.b")]),
         (
             "UPDATE (x, y) ON s.a",
@@ -335,7 +351,7 @@ def test_a_grant_is_read_as_its_single_privileges(grant: str, privileges: list[P
 
 
 def test_every_grant_of_the_schema_can_be_read(database: Database) -> None:
-    granted = [row["privilege"] for row in rows(database.owner, "SELECT privilege FROM smarter_auth.runtime_privilege")]
+    granted = [row["privilege"] for row in rows(database.owner, "SELECT privilege FROM smarter_auth.privilege")]
     assert len(granted) > 10
     assert all(list(parse(one)) for one in granted)
 

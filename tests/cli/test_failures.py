@@ -51,7 +51,7 @@ def test_an_unreachable_database(bare: Commands, nowhere: int) -> None:
 
 
 def test_a_role_that_may_not_log_in(bare: Commands, database: Database) -> None:
-    bare.set(database_url=database.runtime.replace("smarter_auth_runtime", "nobody_knows"), routes=ROUTES)
+    bare.set(database_url=database.manager.replace("smarter_auth_manager", "nobody_knows"), routes=ROUTES)
     assert "refused the log-in" in unexplained(bare, 3, "key", "list")
 
 
@@ -94,7 +94,7 @@ def test_a_broken_pattern(run: Commands) -> None:
 
 
 def test_no_routes(bare: Commands, database: Database) -> None:
-    bare.set(database_url=database.runtime)
+    bare.set(database_url=database.manager)
     line = unexplained(bare, 2, "resource", "add", "bot:1")
     assert "bot /bots/{ref:int}" in line
     assert "preset:smarter" in line
@@ -203,14 +203,14 @@ def test_the_program_says_its_version() -> None:
 
 
 def test_the_program_ends_with_the_exit_code_and_one_line(database: Database) -> None:
-    ran = program("key", "show", KEY, env=environment(database_url=database.runtime))
+    ran = program("key", "show", KEY, env=environment(database_url=database.manager))
     assert (ran.exit_code, ran.out) == (1, "")
     assert ran.error.startswith(f"error: There is no key {KEY}.")
 
 
 def test_a_reader_that_has_seen_enough_is_no_failure(database: Database) -> None:
     command = [*PROGRAM, "key", "list"]
-    env = environment(database_url=database.runtime)
+    env = environment(database_url=database.manager)
     program("key", "create", "--name", "x", env=env)
     reading, writing = os.pipe()
     os.close(reading)
@@ -257,7 +257,7 @@ def test_a_traceback_of_the_event_loop_itself_is_shown_to_nobody() -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
 def test_a_full_disk_is_one_clear_line(database: Database) -> None:
     command = [*PROGRAM, "key", "create", "--name", "x"]
-    env = environment(database_url=database.runtime)
+    env = environment(database_url=database.manager)
     with Path("/dev/full").open("w") as full:
         ran = subprocess.run(command, env=env, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert ran.returncode == 1

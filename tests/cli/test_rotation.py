@@ -222,7 +222,7 @@ def waiting(database: Database, key_id: str) -> Iterator[subprocess.Popen[str]]:
     """The real program, until it says that it waits."""
     process = subprocess.Popen(
         [*PROGRAM, "key", "rotate", key_id, "--wait-until-unused", "--json"],
-        env=environment(database_url=database.runtime, routes=ROUTES),
+        env=environment(database_url=database.manager, routes=ROUTES),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -28,7 +28,7 @@ def test_a_page_does_what_it_says(page: Path, tmp_path: Path, request: pytest.Fi
         url = database.owner
     else:
         database = request.getfixturevalue("database")
-        url = database.runtime
+        url = database.manager
     settings = {} if DATABASE in code else {"database_url": url, "routes": "bot /bots/{ref:int}"}
     with Terminal(tmp_path, url, environment(tmp_path, **settings)) as terminal:
         faults = Reader(terminal).follow(page)

@@ -68,7 +68,7 @@ APP = Starlette(
 
 @pytest.mark.parametrize("is_started", [True, False], ids=["with lifespan", "without lifespan"])
 async def test_models_work_behind_the_middleware_as_they_are(database: Database, is_started: bool) -> None:
-    app = guarded(database.runtime, APP, routes=ROUTES)
+    app = guarded(database.manager, APP, routes=ROUTES)
     async with lifespan(app) if is_started else client(app), client(app) as http:
         made = (await http.get("/protect", params={"name": "mine"})).json()
         url, credentials = f"/bots/{made['id']}", {"Authorization": f"Token {made['token']}"}
@@ -78,7 +78,7 @@ async def test_models_work_behind_the_middleware_as_they_are(database: Database,
 
 
 async def test_what_models_change_counts_from_the_next_request_on(database: Database) -> None:
-    app = guarded(database.runtime, APP, routes=ROUTES)
+    app = guarded(database.manager, APP, routes=ROUTES)
     async with lifespan(app), client(app) as http:
         made = (await http.get("/protect", params={"name": "mine"})).json()
         url, chosen = f"/bots/{made['id']}", {"id": made["id"]}
@@ -94,7 +94,7 @@ async def test_what_models_change_counts_from_the_next_request_on(database: Data
 
 
 async def test_new_name_counts_from_the_next_request_on(database: Database) -> None:
-    app = guarded(database.runtime, APP, routes=["chatbot /bots/{name}"])
+    app = guarded(database.manager, APP, routes=["chatbot /bots/{name}"])
     async with lifespan(app), client(app) as http:
         await http.get("/protect", params={"name": "one"})
         mine = await ChatBot.objects.get(name="one")
@@ -108,7 +108,7 @@ async def test_new_name_counts_from_the_next_request_on(database: Database) -> N
 
 
 async def test_rotation_without_overlap_counts_from_the_next_request_on(database: Database) -> None:
-    app = guarded(database.runtime, APP, routes=ROUTES)
+    app = guarded(database.manager, APP, routes=ROUTES)
     async with lifespan(app), client(app) as http:
         made = (await http.get("/protect", params={"name": "mine"})).json()
         key = await SmarterAuthToken.objects.get(name="mine")
@@ -120,7 +120,7 @@ async def test_rotation_without_overlap_counts_from_the_next_request_on(database
 
 
 async def test_script_connects_by_its_environment(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SMARTER_AUTH_DATABASE_URL", database.runtime)
+    monkeypatch.setenv("SMARTER_AUTH_DATABASE_URL", database.manager)
     async with smarter_auth_mw.connect():
         assert await ChatBot.objects.count() == 0
     with pytest.raises(NotConnectedError, match="no database"):
@@ -139,7 +139,7 @@ async def test_script_is_told_what_is_missing(empty_database: Database, monkeypa
 
 
 async def test_two_databases_are_not_mixed_up(database: Database, other_database: Database) -> None:
-    one, other = guarded(database.runtime, APP), guarded(other_database.runtime, APP)
+    one, other = guarded(database.manager, APP), guarded(other_database.manager, APP)
     async with lifespan(one):
         with pytest.raises(AmbiguousConnectionError) as error:
             await ChatBot.objects.create(name="mine")
@@ -155,21 +155,21 @@ async def test_two_databases_are_not_mixed_up(database: Database, other_database
 
 
 async def test_two_middlewares_on_one_database_are_one_to_models(database: Database) -> None:
-    apps = [guarded(database.runtime, APP), guarded(database.runtime, APP)]
+    apps = [guarded(database.manager, APP), guarded(database.manager, APP)]
     async with lifespan(apps[0]), lifespan(apps[1]):
         await ChatBot.objects.create(name="mine")
         assert await ChatBot.objects.count() == 1
 
 
 async def test_default_account_is_a_part_of_what_is_meant(database: Database) -> None:
-    apps = [guarded(database.runtime, APP), guarded(database.runtime, APP, default_account="acme")]
+    apps = [guarded(database.manager, APP), guarded(database.manager, APP, default_account="acme")]
     with pytest.raises(AmbiguousConnectionError):
         await ChatBot.objects.count()
     assert len(apps) == 2
 
 
 async def test_connection_of_one_task_is_not_that_of_the_others(database: Database, other_database: Database) -> None:
-    app = guarded(database.runtime, APP)
+    app = guarded(database.manager, APP)
     has_connected, done = asyncio.Event(), asyncio.Event()
 
     async def elsewhere() -> int:
@@ -239,7 +239,7 @@ async def test_refused_write_leaves_no_trace(database: Database, owner: asyncpg.
 
 
 def settings(database: Database) -> DatabaseSettings:
-    return DatabaseSettings(database_url=database.runtime)
+    return DatabaseSettings(database_url=database.manager)
 
 
 @pytest.fixture

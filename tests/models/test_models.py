@@ -29,7 +29,7 @@ HOUR = timedelta(hours=1)
 
 @pytest.fixture(autouse=True)
 async def connected(database: Database) -> AsyncIterator[None]:
-    async with smarter_auth_mw.connect(DatabaseSettings(database_url=database.runtime)):
+    async with smarter_auth_mw.connect(DatabaseSettings(database_url=database.manager)):
         yield
 
 
@@ -538,7 +538,7 @@ async def test_expired_key_is_no_active_one_though_nothing_was_written() -> None
 
 async def test_what_others_have_written_is_read_where_that_is_asked_for(database: Database) -> None:
     binding = await make_binding()
-    async with open_pool(database.runtime) as pool:
+    async with open_pool(database.manager) as pool:
         others = Keys(Store(pool), "another process")
         for _ in range(3):
             await others.deactivate(binding.api_key.key_id)

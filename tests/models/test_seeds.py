@@ -23,7 +23,7 @@ from tests.support.database import Database
 
 @pytest.fixture(autouse=True)
 async def connected(database: Database) -> AsyncIterator[None]:
-    async with smarter_auth_mw.connect(DatabaseSettings(database_url=database.runtime)):
+    async with smarter_auth_mw.connect(DatabaseSettings(database_url=database.manager)):
         yield
 
 

@@ -295,8 +295,14 @@ async def partitions(owner: asyncpg.Connection) -> list[str]:
 async def old(store: Store, owner: asyncpg.Connection) -> asyncpg.Connection:
     """A database with usage of a hundred days ago, of three days ago, and of now."""
     series = {Series("bot", "1", ANONYMOUS): 1}
-    for days in (0, 3, 100):
+    for days in (0, 3):
         await store.write_usage(batch(series, age_s=days * 86_400))
+    await owner.execute("SET ROLE smarter_auth")
+    for grain in ("minute", "hour", "day"):
+        at = f"date_trunc('{grain}', now() - interval '100 days', 'UTC')"
+        await owner.execute(f"SELECT smarter_auth.make_usage_partition('{grain}', {at})")
+        await owner.execute(f"INSERT INTO smarter_auth.usage_{grain} SELECT id, {at}, 1 FROM smarter_auth.usage_series")
+    await owner.execute("RESET ROLE")
     return owner
 
 

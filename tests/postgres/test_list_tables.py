@@ -106,8 +106,8 @@ async def test_use_waits_for_nobody_and_is_left_to_the_next_time(
     owner: asyncpg.Connection, runtime: asyncpg.Connection, key_id: UUID
 ) -> None:
     use = (
-        "INSERT INTO smarter_auth.token_use (digest, last_used_at) VALUES (sha512('one'), now())"
-        " ON CONFLICT (digest) DO UPDATE SET last_used_at = excluded.last_used_at"
+        "SELECT smarter_auth.write_usage(gen_random_uuid(), interval '0', '{bot}', '{1}', '{NULL}', '{x}', '{grant}',"
+        " '{1}', ARRAY[sha512('one')])"
     )
     await runtime.execute("SET lock_timeout = '30s'")
     async with owner.transaction():

@@ -16,11 +16,12 @@ from smarter_auth_mw.postgres import migrations
 from smarter_auth_mw.postgres.embedded.cluster import Cluster
 from smarter_auth_mw.postgres.notifications import open_wire
 from smarter_auth_mw.postgres.pool import open_pool
+from smarter_auth_mw.postgres.queries import SCHEMA
 from tests.support.catalog import catalog
 from tests.support.database import Database, named
 from tests.support.embedded import removed_afterwards
 
-NEWEST = "0007"
+NEWEST = f"{SCHEMA:04}"
 
 
 @pytest.fixture
@@ -63,7 +64,9 @@ async def test_there_and_back_and_there_again_is_the_same_schema(
 async def test_printed_script_does_what_migrate_does(
     empty_database: Database, empty: asyncpg.Connection, database: Database, owner: asyncpg.Connection
 ) -> None:
-    await empty.execute(await migrations.sql(empty_database.owner, database.runtime_role))
+    await empty.execute(
+        await migrations.sql(empty_database.owner, database.runtime_role, manager_role=database.manager_role)
+    )
     assert await catalog(empty) == await catalog(owner)
     assert (await migrations.status(empty_database.owner)).pending == []
 

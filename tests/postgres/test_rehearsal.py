@@ -35,4 +35,4 @@ async def test_each_statement_that_fails_is_named(store: Store, owner: asyncpg.C
     await owner.execute("ALTER TABLE smarter_auth.usage_batch RENAME TO gone")
     async with store._pool.acquire():  # It was checked before.
         failing = [name async for name, _ in rehearsal.failing(store)]
-    assert failing == ["read_secret", "write_usage", "drop_old_usage"]
+    assert failing == ["read_secret", "write_usage", "drop_old_usage", "write_requests"]

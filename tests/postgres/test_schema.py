@@ -118,12 +118,12 @@ async def test_release_refuses_a_transaction_that_may_not_see_the_newest_binding
             await bound.execute("SELECT smarter_auth.release(1, 'somebody', '')")
 
 
-async def test_release_waits_for_a_binding_that_is_not_committed_yet(bound: Connection, runtime: Connection) -> None:
+async def test_release_waits_for_a_binding_that_is_not_committed_yet(bound: Connection, manager: Connection) -> None:
     await bound.execute("DELETE FROM smarter_auth.binding")
     async with bound.transaction():
         await _bind(bound)
-        release = asyncio.create_task(runtime.execute("SELECT smarter_auth.release(1, 'somebody', '')"))
-        await _is_waiting(release, bound, runtime)
+        release = asyncio.create_task(manager.execute("SELECT smarter_auth.release(1, 'somebody', '')"))
+        await _is_waiting(release, bound, manager)
     with pytest.raises(KEPT):
         await release
     assert await _protection(bound) == "bound"
@@ -131,16 +131,16 @@ async def test_release_waits_for_a_binding_that_is_not_committed_yet(bound: Conn
 
 @pytest.mark.parametrize("isolation", ["read_committed", "repeatable_read", "serializable"])
 async def test_binding_that_waits_for_a_release_closes_the_latch_again_or_fails(
-    bound: Connection, runtime: Connection, isolation: str
+    bound: Connection, manager: Connection, isolation: str
 ) -> None:
     await bound.execute("DELETE FROM smarter_auth.binding")
-    other = runtime.transaction(isolation=isolation)  # type: ignore[arg-type]
+    other = manager.transaction(isolation=isolation)  # type: ignore[arg-type]
     await other.start()
-    await runtime.fetchval("SELECT count(*) FROM smarter_auth.resource")  # The snapshot is taken here.
+    await manager.fetchval("SELECT count(*) FROM smarter_auth.resource")  # The snapshot is taken here.
     async with bound.transaction():
         await bound.execute("SELECT smarter_auth.release(1, 'somebody', '')")
-        binding = asyncio.create_task(_bind(runtime))
-        await _is_waiting(binding, bound, runtime)
+        binding = asyncio.create_task(_bind(manager))
+        await _is_waiting(binding, bound, manager)
     try:
         await binding
         await other.commit()
@@ -159,7 +159,7 @@ async def _is_waiting(task: asyncio.Task[Any], observer: Connection, other: Conn
 
 
 async def test_two_bulk_bindings_in_opposite_order_do_not_wait_for_each_other_forever(
-    owner: Connection, runtime: Connection
+    owner: Connection, manager: Connection
 ) -> None:
     await owner.execute(
         "INSERT INTO smarter_auth.resource (id, kind, ref) SELECT i, 'bot', i FROM generate_series(1, 300) i"
@@ -170,7 +170,7 @@ async def test_two_bulk_bindings_in_opposite_order_do_not_wait_for_each_other_fo
         " SELECT id, key_id, 'default' FROM smarter_auth.resource, smarter_auth.key WHERE key.name = $1"
         " ORDER BY CASE $1 WHEN 'up' THEN id ELSE -id END"
     )
-    await asyncio.gather(owner.execute(insert, "up"), runtime.execute(insert, "down"))
+    await asyncio.gather(owner.execute(insert, "up"), manager.execute(insert, "down"))
     assert await owner.fetchval("SELECT count(*) FROM smarter_auth.resource WHERE protection = 'bound'") == 300
 
 
@@ -221,42 +221,6 @@ async def test_digest_has_64_octets(bound: Connection, octets: int) -> None:
             " SELECT $1, 'abc', key_id, account FROM smarter_auth.key",
             b"x" * octets,
         )
-
-
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "UPDATE smarter_auth.audit_event SET actor = 'nobody'",
-        "DELETE FROM smarter_auth.audit_event",
-        "TRUNCATE smarter_auth.audit_event",
-        "TRUNCATE smarter_auth.binding",
-        "UPDATE smarter_auth.resource SET ref = '43'",
-        "UPDATE smarter_auth.token SET key_id = gen_random_uuid()",
-        "UPDATE smarter_auth.meta SET epoch = gen_random_uuid()",
-        "UPDATE smarter_auth.schema_version SET version_num = '9999'",
-        "ALTER TABLE smarter_auth.resource DISABLE TRIGGER ALL",
-        "SET session_replication_role = replica",
-        "CREATE TABLE smarter_auth.mine ()",
-        "SELECT smarter_auth.grant_runtime('public')",
-        "SET ROLE smarter_auth",
-    ],
-)
-async def test_running_role_may_not(bound: Connection, runtime: Connection, statement: str) -> None:
-    with pytest.raises(asyncpg.InsufficientPrivilegeError):
-        await runtime.execute(statement)
-
-
-async def test_running_role_may_protect_but_not_open(bound: Connection, runtime: Connection) -> None:
-    await runtime.execute("UPDATE smarter_auth.resource SET protection = 'declared'")
-    await runtime.execute("DELETE FROM smarter_auth.binding")
-    for opening in ("UPDATE smarter_auth.resource SET protection = 'open'", "DELETE FROM smarter_auth.resource"):
-        with pytest.raises(KEPT):
-            await runtime.execute(opening)
-
-
-async def test_running_role_may_add_to_the_audit_and_read_it(runtime: Connection) -> None:
-    await runtime.execute("INSERT INTO smarter_auth.audit_event (actor, action) VALUES ('somebody', 'something')")
-    assert await runtime.fetchval("SELECT actor FROM smarter_auth.audit_event") == "somebody"
 
 
 async def test_functions_of_ours_are_nobodys_but_their_owners(owner: Connection) -> None:

@@ -87,8 +87,8 @@ def bare(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.fixture
 def run(bare: Commands, database: Database) -> Commands:
-    """The command line on a migrated database, with routes for bots."""
-    bare.set(database_url=database.runtime, routes=ROUTES)
+    """The command line on a migrated database, as whoever writes keys, with routes for bots."""
+    bare.set(database_url=database.manager, routes=ROUTES)
     return bare
 
 

@@ -20,20 +20,26 @@ from smarter_auth_mw.postgres.store import Store
 
 TEMPLATE = "template_migrated"
 EMPTY = "template1"
+MANAGER = "smarter_auth_manager"
 
 _numbers = count(1)
 
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """One database of the test's own, as the role that migrates it and as the one that a web process has."""
+    """One database of the test's own: as the role that migrates it, one that serves, and one that writes keys too."""
 
     owner: str
     runtime: str
+    manager: str
 
     @property
     def runtime_role(self) -> str:
         return urlsplit(self.runtime).username or ""
+
+    @property
+    def manager_role(self) -> str:
+        return urlsplit(self.manager).username or ""
 
 
 def named(url: str, database: str) -> str:
@@ -44,7 +50,8 @@ def named(url: str, database: str) -> str:
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with Cluster.start(tmp_path_factory.mktemp("cluster")) as started:
-        asyncio.run(_execute(started.url("owner"), "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()"))
+        settings = ("ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()", f"CREATE ROLE {MANAGER} LOGIN")
+        asyncio.run(_execute(started.url("owner"), *settings))
         yield started
     shutil.rmtree(started.home)  # for root that is no directory of pytest's
 
@@ -54,7 +61,7 @@ def template(cluster: Cluster) -> str:
     """The name of a migrated database that nobody connects to."""
     server, role = cluster.url("owner"), urlsplit(cluster.url("runtime")).username
     asyncio.run(_execute(server, f"CREATE DATABASE {TEMPLATE}"))
-    asyncio.run(migrate(named(server, TEMPLATE), role))
+    asyncio.run(migrate(named(server, TEMPLATE), role, manager_role=MANAGER))
     return TEMPLATE
 
 
@@ -78,8 +85,8 @@ def empty_database(cluster: Cluster) -> Iterator[Database]:
 
 @pytest.fixture
 async def store(database: Database) -> AsyncIterator[Store]:
-    """The store as a web process has it."""
-    async with open_pool(database.runtime) as pool:
+    """The store of whoever writes keys."""
+    async with open_pool(database.manager) as pool:
         yield Store(pool)
 
 
@@ -97,8 +104,15 @@ async def owner(database: Database) -> AsyncIterator[asyncpg.Connection]:
 
 @pytest.fixture
 async def runtime(database: Database) -> AsyncIterator[asyncpg.Connection]:
-    """A plain connection of the role that a web process has."""
+    """A plain connection of the role that serves."""
     async for connection in _connection(database.runtime):
+        yield connection
+
+
+@pytest.fixture
+async def manager(database: Database) -> AsyncIterator[asyncpg.Connection]:
+    """A plain connection of the role that writes keys."""
+    async for connection in _connection(database.manager):
         yield connection
 
 
@@ -107,8 +121,15 @@ def copied(cluster: Cluster, template: str) -> Iterator[Database]:
     name = f"test_{next(_numbers)}"
     server = cluster.url("owner")
     asyncio.run(_execute(server, f"CREATE DATABASE {name} TEMPLATE {template}"))
-    yield Database(named(server, name), named(cluster.url("runtime"), name))
+    yield on(cluster, name)
     asyncio.run(_execute(server, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+def on(cluster: Cluster, name: str) -> Database:
+    """The database of this name."""
+    runtime = named(cluster.url("runtime"), name)
+    role = urlsplit(runtime).username or ""
+    return Database(named(cluster.url("owner"), name), runtime, runtime.replace(f"{role}@", f"{MANAGER}@"))
 
 
 async def _execute(url: str, *statements: str) -> None:

@@ -108,7 +108,7 @@ Opening = Callable[..., AbstractAsyncContextManager[Site]]
 @pytest.fixture
 async def opening(own_database: Database) -> AsyncIterator[Opening]:
     """Opens sites on the database, with settings; what administers them goes around every fault but the server's."""
-    async with open_pool(own_database.runtime, pool_min=0) as pool:
+    async with open_pool(own_database.manager, pool_min=0) as pool:
         keys = Keys(Store(pool), actor="tester")
         valid, revoked = [await keys.create(name, bind=[KEYED]) for name in ("valid", "revoked")]
         await keys.revoke(revoked.key.key_id)

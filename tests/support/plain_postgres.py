@@ -161,7 +161,7 @@ class PlainPostgres:
             await connection.execute(f"CREATE DATABASE {name}")
         finally:
             await connection.close()
-        await migrate(self.url(name, OWNER), RUNTIME)
+        await migrate(self.url(name, OWNER), manager_role=RUNTIME)
         return self.url(name)
 
     def __enter__(self) -> Self:

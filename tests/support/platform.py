@@ -17,7 +17,7 @@ from starlette.responses import PlainTextResponse
 from smarter_auth_mw.postgres import migrations
 from smarter_auth_mw.postgres.embedded.cluster import Cluster
 from tests.support.asgi import client, guarded, lifespan
-from tests.support.database import Database, copied, named
+from tests.support.database import Database, copied, named, on
 from tests.support.worker import FOREVER_S, PATIENCE_S, until
 
 Generation = Literal["llm_client", "chatbot"]
@@ -130,7 +130,8 @@ class Platform:
         return _BOTS[self.kind]
 
     async def attach(self) -> None:
-        await migrations.migrate(self.database.owner, self.database.runtime_role, attach=True)
+        roles = (self.database.runtime_role, self.database.manager_role)
+        await migrations.migrate(self.database.owner, roles[0], manager_role=roles[1], attach=True)
 
     async def user(self, name: str, account: str = ACCOUNT, *, is_staff: bool = True) -> int:
         """A user with a profile in the account; gives the profile's number."""
@@ -233,7 +234,8 @@ def _template(cluster: Cluster, name: str, era: Era) -> str:
         connection = await asyncpg.connect(url)
         await connection.execute(platform_ddl(("llm_client", "chatbot"), era))
         await connection.close()
-        await migrations.migrate(url, Database(url, cluster.url("runtime")).runtime_role, attach=True)
+        made = on(cluster, name)
+        await migrations.migrate(url, made.runtime_role, manager_role=made.manager_role, attach=True)
 
     asyncio.run(make())
     return name

@@ -19,7 +19,7 @@ from smarter_auth_mw.postgres.embedded import setup as embedded_setup
 from smarter_auth_mw.postgres.embedded.keeper import PORT, try_lock
 from smarter_auth_mw.postgres.embedded.place import make_socket_directory, place
 from smarter_auth_mw.postgres.migrations import migrate
-from tests.support.database import Database
+from tests.support.database import MANAGER, Database
 from tests.support.embedded import wait_for
 
 TEMPLATE = "template_migrated"
@@ -96,11 +96,12 @@ class Postgres:
         """A migrated database that nobody else uses."""
         if not self._made:
             await self.execute(f"CREATE DATABASE {TEMPLATE}")
-            await migrate(self.url("owner", TEMPLATE), "smarter_auth_runtime")
+            await self.execute(f"CREATE ROLE {MANAGER} LOGIN")
+            await migrate(self.url("owner", TEMPLATE), "smarter_auth_runtime", manager_role=MANAGER)
         self._made += 1
         name = f"test_{self._made}"
         await self.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
-        return Database(self.url("owner", name), self.url("runtime", name))
+        return Database(*(self.url(role, name) for role in ("owner", "runtime", "manager")))
 
     def run(self, program: str, *arguments: str, text: str = "") -> str:
         """What one of PostgreSQL's own programs says."""

@@ -14,7 +14,7 @@ from tests.support.database import Database
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "store_kind" in metafunc.fixturenames:
-        speaks_sql = {"owner", "runtime", "database"} & set(metafunc.fixturenames)
+        speaks_sql = {"owner", "runtime", "manager", "database"} & set(metafunc.fixturenames)
         metafunc.parametrize("store_kind", ["postgresql"] if speaks_sql else ["postgresql", "memory"])
 
 
@@ -24,7 +24,7 @@ def store_url(store_kind: str, request: pytest.FixtureRequest) -> str | None:
     if store_kind == "memory":
         return None
     database: Database = request.getfixturevalue("database")
-    return database.runtime
+    return database.manager
 
 
 @pytest.fixture

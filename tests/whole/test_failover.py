@@ -44,7 +44,7 @@ def primary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
 @pytest.fixture
 async def two(primary: Postgres, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Two]:
     database = await primary.database()
-    async with keys_on(database.runtime) as keys:
+    async with keys_on(database.manager) as keys:
         minted = await keys.create("laptop", bind=[KEYED])
     primary.stop()
     standby = Postgres.standby_of(primary, tmp_path_factory.mktemp("standby"))
@@ -110,7 +110,7 @@ async def run_ahead(two: Two) -> None:
 async def test_dump_that_was_restored_brings_nothing_back(primary: Postgres) -> None:
     """A key that was deactivated when the dump was made, and activated since, is inactive again."""
     database = await primary.database()
-    async with keys_on(database.runtime) as keys, worker(database.runtime, **SETTINGS) as started:
+    async with keys_on(database.manager) as keys, worker(database.runtime, **SETTINGS) as started:
         minted = await keys.create("laptop", bind=[KEYED])
         await keys.deactivate(minted.key.key_id)
         dump = primary.run("pg_dump", database.owner)

@@ -150,7 +150,7 @@ class TestStaleIfError:
 
 @pytest.mark.parametrize("name", SCENARIOS)
 async def test_process_hears_of_revocations_wherever_it_serves_now(name: str, own_database: Database) -> None:
-    async with open_pool(own_database.runtime) as pool:
+    async with open_pool(own_database.manager) as pool:
         minted = await Keys(Store(pool), actor="tester").create("laptop", bind=[KEYED])
     settings = {"database_url": own_database.runtime, "routes": "bot /bots/{ref}", "failed_attempts": ""}
     done = await asyncio.to_thread(

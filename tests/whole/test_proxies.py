@@ -62,7 +62,7 @@ def tokens(database: Database) -> Tokens:
 
 
 async def _minted(database: Database) -> Tokens:
-    async with open_pool(database.runtime) as pool:
+    async with open_pool(database.manager) as pool:
         keys = Keys(Store(pool), actor="tester")
         both = [KEYED, Resource("bot", "b1")]
         valid, revoked = [await keys.create(name, bind=both) for name in ("valid", "revoked")]

@@ -74,7 +74,7 @@ def server(running: Serving) -> Serving:
 
 
 async def _minted(database: Database) -> Tokens:
-    async with open_pool(database.runtime) as pool:
+    async with open_pool(database.manager) as pool:
         keys = Keys(Store(pool), actor="tester")
         both = [KEYED, Resource("bot", "b1")]
         minted = {name: await keys.create(name, bind=both) for name in ("valid", "inactive", "revoked", "expired")}

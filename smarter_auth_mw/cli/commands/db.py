@@ -18,19 +18,28 @@ from smarter_auth_mw.config.settings import Settings
 from smarter_auth_mw.postgres.embedded import cluster as embedded
 
 RuntimeRole = Annotated[
-    str | None, typer.Option("--runtime-role", metavar="ROLE", help="Grant this role what a running app needs.")
+    str | None,
+    typer.Option("--runtime-role", metavar="ROLE", help="Grant this role what serving needs, and no more."),
+]
+ManagerRole = Annotated[
+    str | None,
+    typer.Option(
+        "--manager-role", metavar="ROLE", help="Grant this role what serving and writing keys and resources need."
+    ),
 ]
 
 group = typer.Typer(help="The database's schema.", rich_markup_mode=None)
 
 
 @command(group, "migrate", takes_actor=False)
-async def migrate(session: Session, runtime_role: RuntimeRole = None) -> dict[str, Any]:
+async def migrate(
+    session: Session, runtime_role: RuntimeRole = None, manager_role: ManagerRole = None
+) -> dict[str, Any]:
     """Bring the database to this release's schema, in one transaction."""
     from smarter_auth_mw.postgres import migrations
 
     async with owner_url(session.database_settings) as (url, default_role):
-        return asdict(await migrations.migrate(url, runtime_role or default_role, note))
+        return asdict(await migrations.migrate(url, runtime_role, note, manager_role=manager_role or default_role))
 
 
 @command(group, "status", takes_actor=False)
@@ -47,12 +56,17 @@ async def attach(
     session: Session,
     platform: Annotated[Literal["smarter"], typer.Argument(help="What is in the database.")],
     runtime_role: RuntimeRole = None,
+    manager_role: ManagerRole = None,
 ) -> dict[str, Any]:
     """Guard the Smarter platform whose tables are in this database, without changing any of them."""
     from smarter_auth_mw.postgres import migrations
 
     async with owner_url(session.database_settings) as (url, default_role):
-        return asdict(await migrations.migrate(url, runtime_role or default_role, note, attach=platform == "smarter"))
+        manager_role = manager_role or default_role
+        done = await migrations.migrate(
+            url, runtime_role, note, manager_role=manager_role, attach=platform == "smarter"
+        )
+        return asdict(done)
 
 
 @command(group, "detach", takes_actor=False)
@@ -75,18 +89,18 @@ async def restored(session: Session) -> dict[str, Any]:
 
 
 @command(group, "sql", takes_actor=False)
-async def sql(session: Session, runtime_role: RuntimeRole = None) -> Script:
+async def sql(session: Session, runtime_role: RuntimeRole = None, manager_role: ManagerRole = None) -> Script:
     """Print the SQL that `db migrate` would run, and run nothing."""
     from smarter_auth_mw.postgres import migrations
 
     async with owner_url(session.database_settings) as (url, default_role):
-        text = await migrations.sql(url, runtime_role or default_role)
+        text = await migrations.sql(url, runtime_role, manager_role=manager_role or default_role)
         return Script(text, asdict(await migrations.status(url)) | {"sql": text})
 
 
 @asynccontextmanager
 async def owner_url(settings: Settings) -> AsyncIterator[tuple[str, str | None]]:
-    """The database's URL for whoever may migrate it, and the role that is to run there; starts the embedded one."""
+    """The URL that migrates the database, and the manager role of an embedded one, which this starts."""
     from smarter_auth_mw.postgres.embedded.setup import RUNTIME
 
     url = settings.database_url.get_secret_value()

@@ -92,7 +92,7 @@ async def _run(cluster: Cluster, place: Path, port: int) -> None:
     from smarter_auth_mw.postgres import migrations
     from smarter_auth_mw.postgres.embedded.setup import RUNTIME
 
-    await migrations.migrate(cluster.url("owner"), RUNTIME, note)
+    await migrations.migrate(cluster.url("owner"), progress=note, manager_role=RUNTIME)
     settings = Settings(database_url=cluster.url("runtime"), routes=ROUTES)
     async with demo_key(settings, Path(cluster.home), os_user()) as minted:
         listener = bound_nearby(HOST, port)

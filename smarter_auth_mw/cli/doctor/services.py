@@ -65,14 +65,21 @@ async def check_database(settings: Settings) -> AsyncIterator[Finding]:
 
 
 async def _grants(database: Database) -> AsyncIterator[Finding]:
-    lacking = await database.store.lacking_privileges()
-    if lacking:
-        role = database.vitals.role
+    found = await database.store.standing()
+    if found.lacking:
         yield Finding(
             "problem",
             "grants",
-            f"The role {role} may not do what a worker has to: {'; '.join(lacking)}.",
-            f"Run, as the owner of the schema: smarter-auth db migrate --runtime-role {role}",
+            f"The role {found.role} lacks what a {found.grade} role needs: {'; '.join(found.lacking)}.",
+            f"Run, as the owner of the schema: smarter-auth db migrate --{found.grade}-role {found.role}",
+        )
+    if found.is_inherited:
+        yield Finding(
+            "warning",
+            "grade",
+            f"The role {found.role} can write keys, bindings and resources, as every role could in earlier releases.",
+            f"If it only serves, run as the owner of the schema: smarter-auth db migrate --runtime-role {found.role}."
+            f" If it also writes keys: --manager-role {found.role}",
         )
     if await database.store.may_change_audit():
         yield Finding(
@@ -85,7 +92,7 @@ async def _grants(database: Database) -> AsyncIterator[Finding]:
 
 async def _statements(database: Database) -> AsyncIterator[Finding]:
     """Whether each statement that serving needs succeeds; what a missing privilege stops is reported by itself."""
-    if await database.store.lacking_privileges():
+    if (await database.store.standing()).lacking:
         return
     async for name, error in rehearsal.failing(database.store):
         yield Finding(

@@ -104,13 +104,17 @@ SELECT extract(epoch FROM clock_timestamp())::float8;
 -- name: notify(channel, payload)$
 SELECT pg_notify(:channel, :payload);
 
--- name: list_privileges()
--- What the running role is to be granted, in the words of GRANT.
-SELECT privilege FROM smarter_auth.runtime_privilege ORDER BY privilege;
+-- name: read_role()^
+-- As whom we work, and of which grade that role is, if it has one by its own name.
+SELECT current_user::text AS name, grade, coalesce(is_inherited, false) AS is_inherited
+  FROM (SELECT) AS alone LEFT JOIN smarter_auth.database_role ON database_role.name = current_user;
+
+-- name: list_privileges(grade)
+-- What a role of the grade is granted, in the words of GRANT.
+SELECT privilege FROM smarter_auth.privilege WHERE grade IN ('runtime', :grade) ORDER BY grade DESC, privilege;
 
 -- name: find_lacking(verbs, kinds, objects, columns)
--- Those that this role does not have; of tables all that are in a schema. A table or column that is gone is no matter of
--- privileges.
+-- Those that this role does not have. A table or column that is gone is no matter of privileges.
 SELECT asked.verb, asked.kind, asked.object, asked.attribute
   FROM unnest(:verbs::text[], :kinds::text[], :objects::text[], :columns::text[])
        AS asked (verb, kind, object, attribute)
@@ -120,9 +124,6 @@ SELECT asked.verb, asked.kind, asked.object, asked.attribute
        WHEN 'function' THEN has_function_privilege(asked.object, asked.verb)
        WHEN 'column' THEN (SELECT has_column_privilege(attrelid, attnum, asked.verb) FROM pg_attribute
                             WHERE attrelid = to_regclass(asked.object) AND attname = asked.attribute)
-       WHEN 'tables' THEN (SELECT bool_and(has_table_privilege(oid, asked.verb)) FROM pg_class
-                            WHERE relnamespace = asked.object::regnamespace AND relkind IN ('r', 'p')
-                              AND NOT relispartition)
        ELSE has_table_privilege(to_regclass(asked.object), asked.verb)
        END;
 
@@ -342,9 +343,9 @@ UPDATE smarter_auth.key SET is_active = :is_active, updated_at = now() WHERE key
 -- name: revoke_key(key_id)!
 UPDATE smarter_auth.key SET revoked_at = now(), updated_at = now() WHERE key_id = :key_id;
 
--- name: insert_audit_event(actor, action, kind, ref, account, key_id, reason, before, after)!
-INSERT INTO smarter_auth.audit_event (actor, action, kind, ref, account, key_id, reason, before, after)
-VALUES (:actor, :action, :kind, :ref, :account, :key_id, :reason, :before, :after);
+-- name: write_event(actor, action, kind, ref, account, key_id, reason, before, after)$
+-- What somebody did, in the audit; time and database role are the database's own.
+SELECT smarter_auth.write_event(:actor, :action, :kind, :ref, :account, :key_id, :reason, :before, :after);
 
 -- name: find_tokens(key_ids)
 -- The tokens of the keys, the newest one of each last.
@@ -467,13 +468,11 @@ SELECT expiring.*, unused.*, rotating.*
 -- name: drop_old_usage()$
 SELECT smarter_auth.drop_old_usage();
 
--- name: write_requests(ages_s, peers, actions, kinds, refs, accounts, key_ids, reasons, facts)!
--- Requests in the audit: who asked is the peer's network. When they were asked is told as an age, since clocks differ.
-INSERT INTO smarter_auth.audit_event (at, actor, action, kind, ref, account, key_id, reason, after)
-SELECT clock_timestamp() - make_interval(secs => age_s), peer, action, kind, ref, account, key_id, reason, fact::jsonb
-  FROM unnest(:ages_s::float8[], :peers::text[], :actions::text[], :kinds::text[], :refs::text[], :accounts::text[],
-              :key_ids::uuid[], :reasons::text[], :facts::text[])
-       AS asked (age_s, peer, action, kind, ref, account, key_id, reason, fact);
+-- name: write_requests(batch, ages_s, peers, actions, kinds, refs, accounts, key_ids, reasons, facts)$
+-- Requests in the audit, one batch, once: who asked is the peer's network. When they were asked is told as an age, since
+-- clocks differ.
+SELECT smarter_auth.write_requests(
+    :batch, :ages_s, :peers, :actions, :kinds, :refs, :accounts, :key_ids, :reasons, :facts);
 
 -- name: prune_audit(before, most)$
 -- Forget events that are older, as many as that; how many they were.

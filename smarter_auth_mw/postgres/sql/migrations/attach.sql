@@ -21,7 +21,7 @@ BEGIN
     SELECT coalesce(platform, platform_schema) INTO platform FROM smarter_auth.meta;
     IF platform IS NULL THEN
         RAISE EXCEPTION 'There is no Smarter platform in this database: no table knox_authtoken.' USING
-            ERRCODE = 'undefined_table', HINT = 'Name its database in SMARTER_AUTH_DATABASE_URL;'
+            ERRCODE = 'no_data_found', HINT = 'Name its database in SMARTER_AUTH_DATABASE_URL;'
             ' where its tables are not in the schema public: ?search_path=SCHEMA at the end of the URL.';
     END IF;
     UPDATE smarter_auth.meta SET layout = 'smarter', platform_schema = platform;
@@ -57,7 +57,7 @@ BEGIN
     IF gone IS NOT NULL OR NOT EXISTS (SELECT FROM smarter_auth.platform_table WHERE kind IS NOT NULL) THEN
         RAISE EXCEPTION 'The tables in % are not those of a Smarter platform that this release knows. Missing: %.',
             platform, coalesce(gone, 'llm_client_llmclientapikey, chatbot_chatbotapikey')
-            USING ERRCODE = 'undefined_column', HINT = 'Upgrade smarter_auth_mw, or take it off: smarter-auth db detach';
+            USING ERRCODE = 'no_data_found', HINT = 'Upgrade smarter_auth_mw, or take it off: smarter-auth db detach';
     END IF;
     PERFORM set_config('smarter_auth.schema', platform, true), set_config('smarter_auth.grants', (
         SELECT string_agg(format(E'GRANT %s ON %I.%I TO smarter_auth WITH GRANT OPTION', privileges, platform, relation), E';\n'
@@ -438,17 +438,15 @@ DO $$
 DECLARE
     platform CONSTANT name := current_setting('smarter_auth.schema');
 BEGIN
-    DELETE FROM smarter_auth.runtime_privilege WHERE privilege LIKE format('%% ON %I.%%', platform)
+    DELETE FROM smarter_auth.privilege WHERE privilege LIKE format('%% ON %I.%%', platform)
         OR privilege LIKE 'USAGE ON SCHEMA %' AND privilege <> 'USAGE ON SCHEMA smarter_auth';
-    INSERT INTO smarter_auth.runtime_privilege (privilege)
-    SELECT format('SELECT (%s) ON %I.%I', array_to_string(columns, ', '), platform, relation) FROM smarter_auth.platform_table;
-    PERFORM smarter_auth.grant_runtime(rolname)
-       FROM pg_catalog.pg_namespace CROSS JOIN LATERAL pg_catalog.aclexplode(nspacl) AS acl
-       JOIN pg_catalog.pg_roles ON pg_roles.oid = acl.grantee
-      WHERE nspname = 'smarter_auth' AND acl.grantee <> nspowner;
+    INSERT INTO smarter_auth.privilege (grade, privilege)
+    SELECT 'runtime', format('SELECT (%s) ON %I.%I', array_to_string(columns, ', '), platform, relation)
+      FROM smarter_auth.platform_table;
     IF has_schema_privilege('smarter_auth', platform, 'USAGE WITH GRANT OPTION') THEN
-        INSERT INTO smarter_auth.runtime_privilege (privilege) VALUES (format('USAGE ON SCHEMA %I', platform));
+        INSERT INTO smarter_auth.privilege (grade, privilege) VALUES ('runtime', format('USAGE ON SCHEMA %I', platform));
     END IF;
+    PERFORM smarter_auth.grant_grades();
     INSERT INTO smarter_auth.change (source) VALUES ('*');
     PERFORM pg_notify('smarter_auth', '*:' || pg_current_xact_id());
 END

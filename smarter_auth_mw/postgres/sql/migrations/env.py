@@ -8,6 +8,7 @@ from smarter_auth_mw.postgres.migrations import configure, run, settle
 
 configure()
 with context.begin_transaction():
+    run("own.sql")
     run("prepare.sql")
     context.run_migrations()
     settle()

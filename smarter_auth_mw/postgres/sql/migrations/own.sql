@@ -1,0 +1,63 @@
+-- What everything that the owner of the schema does begins with. In these files a blank line ends a statement, and nothing
+-- else does.
+
+-- Two runs at once: the second waits here, and then finds nothing left to do.
+SELECT pg_catalog.pg_advisory_xact_lock(7236834501);
+
+-- May whoever runs this act as the owner of the schema? If not, all that an administrator has to do is said at once.
+DO $$
+DECLARE
+    me CONSTANT text := quote_ident(current_user);
+    may_act CONSTANT text := CASE WHEN current_setting('server_version_num')::integer >= 160000 THEN 'SET' ELSE 'MEMBER' END;
+    schema_owner CONSTANT name := (
+        SELECT pg_catalog.pg_get_userbyid(nspowner) FROM pg_catalog.pg_namespace WHERE nspname = 'smarter_auth');
+    works_here CONSTANT boolean := EXISTS (
+        SELECT FROM pg_catalog.pg_namespace CROSS JOIN LATERAL pg_catalog.aclexplode(nspacl) AS acl
+         WHERE nspname = 'smarter_auth' AND acl.grantee = to_regrole(me) AND acl.grantee <> nspowner);
+    lacking text[] := '{}';
+    owners text;
+BEGIN
+    IF schema_owner <> 'smarter_auth' THEN
+        RAISE EXCEPTION 'The schema smarter_auth exists, and belongs to the role %.', quote_ident(schema_owner)
+            USING ERRCODE = 'insufficient_privilege',
+                  HINT = 'If it is meant for us, an administrator runs, once: ALTER SCHEMA smarter_auth OWNER TO smarter_auth;';
+    END IF;
+    IF to_regrole('smarter_auth') IS NULL THEN
+        BEGIN
+            CREATE ROLE smarter_auth NOLOGIN;
+        EXCEPTION
+            WHEN duplicate_object OR unique_violation THEN
+                NULL;  -- A migration of another database of this cluster was faster.
+            WHEN insufficient_privilege THEN
+                lacking := lacking || text 'CREATE ROLE smarter_auth NOLOGIN;' || format('GRANT smarter_auth TO %s;', me);
+        END;
+    END IF;
+    IF to_regrole('smarter_auth') IS NOT NULL AND NOT pg_catalog.pg_has_role(current_user, 'smarter_auth', may_act) THEN
+        BEGIN
+            IF works_here THEN
+                RAISE insufficient_privilege;
+            END IF;
+            -- Since PostgreSQL 16 whoever creates a role may grant it to themselves, but does not act as it yet.
+            GRANT smarter_auth TO CURRENT_USER;
+        EXCEPTION WHEN insufficient_privilege THEN
+            lacking := lacking || format('GRANT smarter_auth TO %s;', me);
+        END;
+    END IF;
+    IF schema_owner IS NULL AND NOT has_database_privilege(current_database(), 'CREATE') THEN
+        lacking := lacking || format('GRANT CREATE ON DATABASE %I TO %s;', current_database(), me);
+    END IF;
+    IF lacking = '{}' THEN
+        RETURN;
+    ELSIF schema_owner IS NULL THEN
+        RAISE EXCEPTION 'The role % may not make the schema smarter_auth in this database.', me
+            USING ERRCODE = 'insufficient_privilege', HINT = 'Use a role that migrates and does not serve.'
+                ' For it to be this one, a superuser runs, once: ' || array_to_string(lacking, ' ');
+    END IF;
+    SELECT string_agg(quote_ident(rolname), ', ' ORDER BY rolsuper, rolname) INTO owners FROM pg_catalog.pg_roles
+     WHERE rolcanlogin AND pg_catalog.pg_has_role(oid, 'smarter_auth', may_act);
+    RAISE EXCEPTION 'The role % does not own the schema smarter_auth.', me
+        USING ERRCODE = 'insufficient_privilege', HINT = concat('Use the URL of a role that may act as its owner: ', owners, '.',
+            CASE WHEN NOT works_here THEN ' For this one to migrate from now on, an administrator runs, once: '
+                || array_to_string(lacking, ' ') END);
+END
+$$;
