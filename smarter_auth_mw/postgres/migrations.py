@@ -254,7 +254,7 @@ def _explained(error: BaseException, where: str) -> Exception:
     if isinstance(error, asyncpg.UndefinedObjectError):
         return NotFoundError(f"{where}: {error}.", hint="Create the role first: CREATE ROLE … LOGIN")
     if isinstance(error, asyncpg.NoDataFoundError):
-        return NotFoundError(str(error.args[0]), hint=error.hint)
+        return SchemaError(str(error.args[0]), hint=error.hint)
     if isinstance(error, asyncpg.InsufficientPrivilegeError) and error.hint is None:
         return RefusedError(
             f"{where}: {error}.", hint="Use the URL of a superuser, or of the role that owns what is named."

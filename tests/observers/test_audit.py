@@ -190,6 +190,29 @@ async def test_when_it_was_asked_is_told_however_late_it_is_written(store: Store
     assert timedelta(minutes=59) < datetime.now(UTC) - event.at < timedelta(minutes=61)
 
 
+class LostAnswer:
+    """A store whose answer gets lost after the COMMIT."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def write_requests(self, events: Sequence[RequestEvent], batch_id: UUID) -> None:
+        await self._store.write_requests(events, batch_id)
+        raise ConnectionResetError
+
+
+async def test_requests_whose_confirmation_was_lost_are_written_once(store: Store) -> None:
+    noted = audit()
+    for _ in range(50):
+        noted.observe(DENIAL, {})
+    for _ in range(2):
+        with pytest.raises(ConnectionResetError):
+            await noted.flush(LostAnswer(store))
+    await noted.flush(store)
+    assert len(await audited(store)) == 50
+    assert noted.waiting == 0
+
+
 # Pruning
 
 

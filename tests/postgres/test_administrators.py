@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any
 
 import asyncpg
@@ -46,10 +46,7 @@ class Site:
 
     async def database(self, *, has_platform: bool = False) -> str:
         """A new database of the database owner's, which nobody has migrated; our own role is gone too."""
-        if self._made:
-            await self.administrator.execute(f"DROP DATABASE d{self._made} WITH (FORCE)")
-        for name in ("smarter_auth", *ROLES):
-            await self.administrator.execute(f"DROP ROLE IF EXISTS {name}")
+        await self.clear()
         for name, options in ROLES.items():
             await self.administrator.execute(f"CREATE ROLE {name} LOGIN {options} PASSWORD '{PASSWORD}'")
         self._made += 1
@@ -58,6 +55,12 @@ class Site:
         if has_platform:
             await self.execute(name, platform_ddl(("llm_client",), "owned"))
         return name
+
+    async def clear(self) -> None:
+        """Drop the database that was made last, and every role."""
+        await self.administrator.execute(f"DROP DATABASE IF EXISTS d{self._made} WITH (FORCE)")
+        for name in ("smarter_auth", *ROLES):
+            await self.administrator.execute(f"DROP ROLE IF EXISTS {name}")
 
     async def migrated(self, *, has_platform: bool = False) -> str:
         """A database that the administrator has migrated."""
@@ -77,12 +80,19 @@ class Site:
         return self.server.url(database, role)
 
 
-@pytest.fixture(params=[next(iter(SERVERS)), list(SERVERS)[-1]])
-async def site(request: pytest.FixtureRequest) -> AsyncIterator[Site]:
+@pytest.fixture(scope="module", params=[next(iter(SERVERS)), list(SERVERS)[-1]])
+def server(request: pytest.FixtureRequest) -> Iterator[tuple[PlainPostgres, float]]:
     with PlainPostgres(SERVERS[request.param]).made() as server:
-        administrator = await asyncpg.connect(server.url("postgres", OWNER))
-        yield Site(server, float(request.param), administrator)
-        await administrator.close()
+        yield server, float(request.param)
+
+
+@pytest.fixture
+async def site(server: tuple[PlainPostgres, float]) -> AsyncIterator[Site]:
+    administrator = await asyncpg.connect(server[0].url("postgres", OWNER))
+    site = Site(*server, administrator)
+    yield site
+    await site.clear()
+    await administrator.close()
 
 
 def _advice(error: SmarterAuthError) -> str:
@@ -162,7 +172,7 @@ async def test_what_is_not_there_yet_is_said_before_who_may(site: Site) -> None:
     assert "db migrate" in unmigrated.value.hint
     with pytest.raises(RefusedError, match="No platform is attached"):
         await migrations.detach(url)
-    with pytest.raises(NotFoundError, match="There is no Smarter platform in this database") as refused:
+    with pytest.raises(SchemaError, match="There is no Smarter platform in this database") as refused:
         await migrations.migrate(site.url(database, OWNER), attach=True)
     assert "search_path" in refused.value.hint
 

@@ -73,7 +73,8 @@ async def test_look_ups_are_index_probes_only(large: Platform) -> None:
         explained = await large.sql.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE {call}")
         plan = json.loads(explained)[0]["Plan"]
         read = [node for node in _nodes(plan) if "Relation Name" in node and node["Actual Loops"]]
-        assert {node["Node Type"] for node in read} <= {"Index Scan", "Index Only Scan"}, call
+        indexed = [node for node in read if node["Relation Name"] != "incarnation"]  # That has one row.
+        assert {node["Node Type"] for node in indexed} <= {"Index Scan", "Index Only Scan"}, call
         assert sum(node["Actual Loops"] for node in read if node["Relation Name"] == "platform_alias") <= 2, call
         assert max(node["Actual Rows"] * node["Actual Loops"] for node in read) <= 10, call
         assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 150, call

@@ -239,7 +239,8 @@ class Race:
 async def test_no_entry_that_is_wrong_is_left_unmarked(witnesses: list[Witness], database: Database) -> None:
     async with AsyncExitStack() as stack:
         writers = [
-            await stack.enter_async_context(_session(database.owner, deadlock_timeout="10ms")) for _ in range(WRITERS)
+            await stack.enter_async_context(_session(database.owner, role="smarter_auth", deadlock_timeout="10ms"))
+            for _ in range(WRITERS)
         ]
         race = Race(witnesses, writers, await stack.enter_async_context(_session(database.runtime)))
         while sum(witness.fills for witness in witnesses) < FILLS:

@@ -78,13 +78,13 @@ async def test_first_heartbeat_tells_no_changes(wire: PostgresWire, sql: Connect
 
 
 async def test_heartbeat_tells_each_change_that_the_previous_one_did_not_see_once(
-    wire: PostgresWire, sql: Connection, runtime: Connection
+    wire: PostgresWire, sql: Connection, manager: Connection
 ) -> None:
     """Also those of a transaction that began long before, and of one whose number is lower than others seen."""
-    late = runtime.transaction()
+    late = manager.transaction()
     await late.start()
-    await runtime.execute("UPDATE smarter_auth.key SET is_active = false")
-    late_tx = await runtime.fetchval("SELECT pg_current_xact_id()")
+    await manager.execute("UPDATE smarter_auth.key SET is_active = false")
+    late_tx = await manager.fetchval("SELECT pg_current_xact_id()")
     first = await wire.beat(None)
     await sql.execute("UPDATE smarter_auth.resource SET on_error = 'deny'")
     second = await wire.beat(first.snapshot)
@@ -109,16 +109,16 @@ async def test_change_in_a_savepoint_bears_the_number_of_the_whole_transaction(
 
 @pytest.mark.parametrize("isolation", ["repeatable_read", "serializable"])
 async def test_binding_of_a_resource_that_the_writer_cannot_see_yet_is_told(
-    wire: PostgresWire, sql: Connection, runtime: Connection, isolation: str
+    wire: PostgresWire, sql: Connection, manager: Connection, isolation: str
 ) -> None:
     """The trigger asks no other table: that one's rows may be newer than the writer's snapshot."""
-    writer = runtime.transaction(isolation=isolation)  # type: ignore[arg-type]
+    writer = manager.transaction(isolation=isolation)  # type: ignore[arg-type]
     await writer.start()
-    await runtime.fetchval("SELECT count(*) FROM smarter_auth.resource")
+    await manager.fetchval("SELECT count(*) FROM smarter_auth.resource")
     await sql.execute("INSERT INTO smarter_auth.resource (id, kind, ref, protection) VALUES (2, 'bot', '43', 'bound')")
     first = await wire.beat(None)
     try:
-        await runtime.execute(
+        await manager.execute(
             "INSERT INTO smarter_auth.binding (resource_id, key_id, account) VALUES (2, $1, 'default')", KEY_ID
         )
         await writer.commit()
@@ -156,12 +156,12 @@ async def test_purged_change_that_was_not_told_makes_the_heartbeat_incomplete(
 
 
 async def test_purging_leaves_what_a_snapshot_of_now_may_not_see(
-    wire: PostgresWire, sql: Connection, runtime: Connection, store: Store
+    wire: PostgresWire, sql: Connection, manager: Connection, store: Store
 ) -> None:
     first = await wire.beat(None)
-    running = runtime.transaction()
+    running = manager.transaction()
     await running.start()
-    await runtime.execute("INSERT INTO smarter_auth.key (name) VALUES ('two')")
+    await manager.execute("INSERT INTO smarter_auth.key (name) VALUES ('two')")
     await sql.execute("UPDATE smarter_auth.key SET is_active = false WHERE name = 'one'")
     await store.purge_changes(timedelta(0))
     beat = await wire.beat(first.snapshot)
@@ -300,9 +300,11 @@ async def test_triggers_that_are_missing_are_named_in_the_log_with_what_to_run(
     for _ in range(3):
         assert not (await wire.beat(None)).is_coherent
     (line,) = caplog.messages
-    assert line.startswith("triggers.missing: key.note_update, key.note_delete, key.note_truncate: missing or disabled")
+    assert line.startswith(
+        "triggers.missing: key.note_update, key.note_delete, key.note_truncate, key.hold_revocation_on_update: "
+    )
     assert "Run: smarter-auth db migrate." in line
-    for name in ("note_update", "note_delete", "note_truncate"):
+    for name in ("note_update", "note_delete", "note_truncate", "hold_revocation_on_update"):
         await sql.execute(f"ALTER TABLE smarter_auth.key ENABLE ALWAYS TRIGGER {name}")
     assert (await wire.beat(None)).is_coherent
     assert caplog.messages[1:] == ["triggers.restored: every trigger is there"]
