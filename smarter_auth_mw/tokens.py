@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 TokenFormat = Literal["knox", "checked"]
-"""``knox``: 64 lower-case hexadecimal characters. ``checked``: ``sm_``, 43 of base62, and 6 that are their checksum."""
+"""``knox``: 64 lower-case hexadecimal characters. ``checked``: ``sm_`` or ``sm_PREFIX_``, then 43 characters of base62
+and 6 of checksum."""
 TOKEN_FORMATS: tuple[TokenFormat, ...] = get_args(TokenFormat)
 
 CHECKED_PREFIX = b"sm_"
@@ -23,11 +24,13 @@ MAX_TOKEN_BYTES = 512
 
 _BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _SECRET_CHARS, _CHECKSUM_CHARS = 43, 6  # 62**43 > 2**256, and 62**6 > 2**32
-_CHECKED = re.compile(rb"sm_[0-9A-Za-z]{49}")
+_PREFIX = "[a-z][a-z0-9]{0,7}"  # So short that three random characters are left in the public head.
+_CHECKED_HEAD = re.compile(f"sm_(?:({_PREFIX})_)?")
+_CHECKED = re.compile(rb"sm_(?:%b_)?[0-9A-Za-z]{49}" % _PREFIX.encode())
 _TOKEN_CHARS = 64
-_LOOKS_SECRET = re.compile(rf"sma?_[0-9A-Za-z]{{40,}}|(?<![0-9A-Za-z])[0-9A-Za-z]{{{_TOKEN_CHARS},}}")
+_LOOKS_SECRET = re.compile(rf"sma?_(?:{_PREFIX}_)?[0-9A-Za-z]{{40,}}|(?<![0-9A-Za-z])[0-9A-Za-z]{{{_TOKEN_CHARS},}}")
 """A run of letters and digits is looked at once, from its beginning: the cost is that of the text's length."""
-_PREFIXED_KNOX = re.compile(rb"sm_[0-9a-f]+")
+_PREFIXED_KNOX = re.compile(rb"sm_(?:%b_)?[0-9a-f]+" % _PREFIX.encode())
 
 
 class Token:
@@ -93,12 +96,24 @@ class MintedToken(str):
         return repr(Token(self.encode("ascii")))
 
 
-def mint(form: TokenFormat = "knox") -> Token:
-    """A new token, of 256 random bits in either format (knox: ``create_token_string``)."""
+def mint(form: TokenFormat = "knox", prefix: str = "") -> Token:
+    """Return a new token, of 256 random bits in either format (knox: ``create_token_string``).
+
+    A checked token begins with ``sm_PREFIX_`` if there is a prefix, for example that of an environment.
+    """
     if form == "knox":
         return Token(secrets.token_hex(32).encode("ascii"))
-    body = CHECKED_PREFIX + "".join(secrets.choice(_BASE62) for _ in range(_SECRET_CHARS)).encode("ascii")
+    return _mint_checked(CHECKED_PREFIX + f"{prefix}_".encode("ascii") if prefix else CHECKED_PREFIX)
+
+
+def _mint_checked(head: bytes) -> Token:
+    body = head + "".join(secrets.choice(_BASE62) for _ in range(_SECRET_CHARS)).encode("ascii")
     return Token(body + _checksum(body))
+
+
+def is_prefix(text: str) -> bool:
+    """Whether a checked token may have this prefix."""
+    return re.fullmatch(_PREFIX, text) is not None
 
 
 def digest_of(token: bytes) -> bytes:
@@ -125,6 +140,12 @@ def fingerprint_of(token: bytes) -> bytes:
 def form_of(token_key: str) -> TokenFormat:
     """The format of the token with this public head."""
     return "checked" if token_key.startswith(CHECKED_PREFIX.decode("ascii")) else "knox"
+
+
+def prefix_of(token_key: str) -> str:
+    """Return the prefix of the checked token with this public head; empty if it has none."""
+    head = _CHECKED_HEAD.match(token_key)
+    return (head and head[1]) or ""
 
 
 def hidden(text: str) -> str:

@@ -22,8 +22,11 @@ from smarter_auth_mw.tokens import (
     Token,
     TokenFormat,
     fingerprint_of,
+    form_of,
     hidden,
+    is_prefix,
     mint,
+    prefix_of,
     same_digest,
     shortened,
 )
@@ -68,6 +71,29 @@ def test_a_checked_token_tells_its_origin_and_carries_a_checksum() -> None:
     assert not any(Token(token.encode()).is_mistyped for token in minted)
 
 
+@pytest.mark.parametrize("prefix", ["test", "t", "staging1"])
+def test_a_checked_token_begins_with_its_prefix_and_keeps_its_rules(prefix: str) -> None:
+    token = mint("checked", prefix)
+    value = token.reveal()
+    assert re.fullmatch(f"sm_{prefix}_[0-9A-Za-z]{{49}}", value)
+    assert (form_of(token.token_key), prefix_of(token.token_key)) == ("checked", prefix)
+    assert not token.is_mistyped
+    for place in range(3, len(value)):
+        wrong = "0" if value[place] != "0" else "1"
+        assert Token(f"{value[:place]}{wrong}{value[place + 1 :]}".encode()).is_mistyped
+    assert hidden(f"/bots/{value}/x") == "/bots/sm_" + f"{prefix}_"[0] + "…/x"
+
+
+def test_a_token_without_a_prefix_has_none() -> None:
+    for token in (mint(), mint("checked")):
+        assert prefix_of(token.token_key) == ""
+
+
+def test_only_few_small_letters_and_digits_are_a_prefix() -> None:
+    assert all(map(is_prefix, ("a", "test", "eu1", "a2345678")))
+    assert not any(map(is_prefix, ("", "1a", "Test", "a_b", "a-b", "a23456789", "é", "a\n")))
+
+
 def test_the_checksum_is_the_crc_32_of_all_before_it_in_base62() -> None:
     body = b"sm_" + b"a" * 43
     digits = string.digits + string.ascii_uppercase + string.ascii_lowercase
@@ -97,7 +123,9 @@ def test_a_checked_token_that_is_cut_or_changed_is_mistyped(change: Callable[[by
     assert Token(change(mint("checked").reveal().encode())).is_mistyped
 
 
-@pytest.mark.parametrize("token", [KNOX_TOKEN, b"", b"sm", b"Sm_" + b"x" * 49, b"sm_" + KNOX_TOKEN])
+@pytest.mark.parametrize(
+    "token", [KNOX_TOKEN, b"", b"sm", b"Sm_" + b"x" * 49, b"sm_" + KNOX_TOKEN, b"sm_test_" + KNOX_TOKEN]
+)
 def test_what_does_not_begin_as_a_checked_token_or_may_be_one_of_knox_is_not_mistyped(token: bytes) -> None:
     assert not Token(token).is_mistyped
 
@@ -138,17 +166,20 @@ PIECE = 6
 FILLINGS = st.text("/.-_%&=? abcXYZ0189", max_size=90)
 
 
-@pytest.mark.parametrize("form", TOKEN_FORMATS)
+@pytest.mark.parametrize(("form", "prefix"), [*((form, "") for form in TOKEN_FORMATS), ("checked", "a2345678")])
 @given(before=FILLINGS, between=FILLINGS, after=FILLINGS, chars=st.integers(min_value=0, max_value=300))
 @settings(max_examples=300, deadline=None)
 def test_no_piece_of_a_token_is_shown_wherever_the_text_is_cut(
-    form: TokenFormat, before: str, between: str, after: str, chars: int
+    form: TokenFormat, prefix: str, before: str, between: str, after: str, chars: int
 ) -> None:
-    one, other = mint(form).reveal(), mint(form).reveal()
+    one, other = mint(form, prefix).reveal(), mint(form, prefix).reveal()
     text = f"{before}/{one}/{between}/{other}/{after}"
     said = shortened(text, chars)
     assert not [
-        token for token in (one, other) for at in range(4, len(token) - PIECE) if token[at : at + PIECE] in said
+        token
+        for token in (one, other)
+        for at in range(len(prefix) + 4, len(token) - PIECE)
+        if token[at : at + PIECE] in said
     ]
     assert len(said) <= chars + 1
     assert hidden(said) == said
@@ -160,5 +191,5 @@ def test_a_text_without_tokens_is_only_cut() -> None:
 
 
 def test_hiding_tokens_costs_no_more_than_the_length_of_the_text() -> None:
-    hostile = ("a" * 63 + "-") * 1_000 + "sm_" * 20_000
+    hostile = ("a" * 63 + "-") * 1_000 + "sm_" * 20_000 + "sm_a2345678_" * 5_000
     assert hidden(hostile) == hostile

@@ -24,7 +24,19 @@ KeyName = Annotated[str, typer.Argument(metavar="KEY", help="The key: its id, or
 NoRoute = Annotated[bool, typer.Option("--no-route", help="Also a resource that no route names, or that one hides.")]
 Form = Annotated[
     TokenFormat | None,
-    typer.Option("--format", help="knox's 64 hexadecimal characters, or sm_… with a checksum.", show_default="knox"),
+    typer.Option(
+        "--format",
+        help="knox: 64 hexadecimal characters; checked: sm_ and 49 more, with a checksum.",
+        show_default="knox",
+    ),
+]
+Prefix = Annotated[
+    str | None,
+    typer.Option(
+        "--prefix",
+        metavar="WORD",
+        help="Begin the token with sm_WORD_, for example sm_test_; implies --format checked. At most 8 characters.",
+    ),
 ]
 Account = Annotated[str | None, typer.Option("--account", help="The account it belongs to.")]
 Host = Annotated[str, typer.Option("--host", help="The address to listen on.")]

@@ -12,9 +12,10 @@ from uuid import UUID
 from smarter_auth_mw.domain import Key, KeyState, Protection, RegisteredBinding, RegisteredResource, Resource
 from smarter_auth_mw.errors import ConflictError, NotFoundError, RefusedError, UsageError
 from smarter_auth_mw.management.resources import UNCHANGED, Resources, Unchanged, changed, registered
+from smarter_auth_mw.management.token_formats import minter
 from smarter_auth_mw.postgres.storable import checked, checked_labels, checked_resource
 from smarter_auth_mw.postgres.transaction import Records
-from smarter_auth_mw.tokens import Token, TokenFormat, form_of, mint
+from smarter_auth_mw.tokens import Token, TokenFormat
 
 MAX_DESCRIPTION = 10_000
 OVERLAP = timedelta(hours=24)
@@ -67,7 +68,8 @@ class Keys(Resources):
         expires_at: datetime | None = None,
         labels: Mapping[str, str] = MappingProxyType({}),
         bind: Iterable[Resource] = (),
-        form: TokenFormat = "knox",
+        form: TokenFormat | None = None,
+        prefix: str | None = None,
         max_lifetime: timedelta | None = None,
     ) -> Minted:
         """Mint a key, and bind it; a resource that is not there yet is registered in the key's account.
@@ -79,7 +81,7 @@ class Keys(Resources):
         _check_description(description)
         self._check_expiry(expires_at, max_lifetime)
         checked_labels(labels)
-        token = mint(form)
+        token = minter(form, prefix)()
         async with self._store.transaction() as records:
             key_id = await records.add_key(account, name, description, expires_at)
             if key_id is None:
@@ -214,17 +216,18 @@ class Keys(Resources):
         *,
         force: bool = False,
         form: TokenFormat | None = None,
+        prefix: str | None = None,
     ) -> Rotated:
         """Give the key a new token; the one it has stays valid for ``overlap``, none at all if that is 0.
 
         Bindings and usage stay. While an earlier rotation overlaps another is refused, unless ``force``. The new token
-        has the format of the previous one, unless ``form`` says another.
+        has the format and the prefix of the previous one, unless ``form`` or ``prefix`` says another.
         """
         async with self._store.transaction() as records:
             before = await _living_key(records, key_id)
             self._check_rotation(before, force=force)
             until = self._end_of(overlap, before)
-            token = mint(form or form_of(before.token_keys[-1] if before.tokens else ""))
+            token = minter(form, prefix, before.token_keys[-1] if before.tokens else "")()
             await records.expire_tokens(key_id, until)
             await records.add_token(token, before)
             told = f"the previous token is valid until {until.isoformat()}, the new one begins with {token.token_key}"

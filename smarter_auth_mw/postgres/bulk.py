@@ -16,7 +16,7 @@ from smarter_auth_mw.errors import RefusedError
 from smarter_auth_mw.postgres.queries import QUERIES, SQL
 from smarter_auth_mw.postgres.store import Store
 from smarter_auth_mw.postgres.streams import copy_in, rows_of
-from smarter_auth_mw.tokens import Token, mint
+from smarter_auth_mw.tokens import Token
 
 STATEMENTS: Any = aiosql.from_str((SQL / "bulk.sql").read_text("utf-8"), "asyncpg")
 """The statements of ``bulk.sql``, by name."""
@@ -150,7 +150,7 @@ class Bulk:
         row = await STATEMENTS.count_staged(self._connection)
         return Counts(**row)
 
-    async def mint(self) -> AsyncGenerator[list[MintedKey]]:
+    async def mint(self, mint: Callable[[], Token]) -> AsyncGenerator[list[MintedKey]]:
         """Mint a token for each key of the file that has none, some at a time."""
         async for rows in rows_of(self._connection, STATEMENTS.keys_to_be_minted.sql):
             minted = [MintedKey(row["key_id"], row["account"], row["name"], mint()) for row in rows]

@@ -90,6 +90,13 @@ def test_key_without_a_digest_gets_a_token_that_is_printed_once(run: Commands, d
     assert minted["token"] not in run("export").out + json.dumps(run.json("audit"))
 
 
+def test_import_mints_tokens_of_the_prefix_that_is_asked_for(run: Commands, directory: Path) -> None:
+    done = run.json("import", _write(directory / "in.csv", "key", "first", "second"), "--prefix", "test")
+    assert [row["token"][:8] for row in done["tokens"]] == 2 * ["sm_test_"]
+    refused = run("import", _write(directory / "in.csv", "key", "third"), "--prefix", "test", "--format", "knox")
+    assert (refused.exit_code, "have no prefix" in refused.error) == (2, True)
+
+
 def test_tokens_are_written_to_a_file_for_nobody_elses_eyes(run: Commands, directory: Path) -> None:
     done = run.json("import", _write(directory / "in.csv", "key", "first", "second"), "--tokens", "tokens.csv")
     assert (done["tokens"], done["tokens_file"]) == ([], "tokens.csv")

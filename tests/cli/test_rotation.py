@@ -99,6 +99,16 @@ def test_checked_tokens_are_minted_and_rotated_into_their_like(run: Commands) ->
     assert re.fullmatch("[0-9a-f]{64}", other["token"])
 
 
+def test_prefix_is_asked_for_once_and_kept_by_rotations(run: Commands) -> None:
+    key = create(run, "first", "--prefix", "test")
+    kept = run.json("key", "rotate", key["key_id"], "--overlap", "0s")
+    changed = run.json("key", "rotate", key["key_id"], "--overlap", "0s", "--prefix", "live")
+    for token, prefix in ((key["token"], "test"), (kept["token"], "test"), (changed["token"], "live")):
+        assert re.fullmatch(f"sm_{prefix}_[0-9A-Za-z]{{49}}", token)
+    refused = run("key", "create", "--name", "other", "--prefix", "Production")
+    assert (refused.exit_code, "a to z" in refused.error) == (2, True)
+
+
 def test_mistyped_token_is_told_to_operators_only(run: Commands) -> None:
     token = create(run, "first", "--format", "checked", "--bind", "bot:1")["token"]
     wrong = token[:-1] + ("0" if token[-1] != "0" else "1")

@@ -7,7 +7,7 @@ import json
 import os
 import stat
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from io import TextIOWrapper
@@ -17,7 +17,7 @@ from typing import Annotated, Any, BinaryIO, TextIO
 import typer
 
 from smarter_auth_mw.cli import arguments
-from smarter_auth_mw.cli.arguments import NoRoute
+from smarter_auth_mw.cli.arguments import Form, NoRoute, Prefix
 from smarter_auth_mw.cli.bulk.lines import COLUMNS, Lines, Named
 from smarter_auth_mw.cli.bulk.new_files import NewFile, new_file
 from smarter_auth_mw.cli.bulk.progress import Bar, bar
@@ -26,11 +26,13 @@ from smarter_auth_mw.cli.session import Session, os_user
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.errors import SmarterAuthError, UsageError
 from smarter_auth_mw.management import naming
+from smarter_auth_mw.management.token_formats import minter
 from smarter_auth_mw.postgres.bulk import MOST_MISTAKES, TABLES, Bulk, MintedKey, StagedLine, open_bulk
 from smarter_auth_mw.postgres.opening import open_store
 from smarter_auth_mw.postgres.storable import checked_resource
 from smarter_auth_mw.postgres.store import Store
 from smarter_auth_mw.routing.memo import UNKNOWN, Memo
+from smarter_auth_mw.tokens import Token
 
 BULK_TIMEOUT_S = 3600.0
 """How long one statement may take: nobody's request waits for it."""
@@ -63,11 +65,14 @@ async def import_(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Try everything, and take it back.")] = False,
     no_route: NoRoute = False,
+    form: Form = None,
+    prefix: Prefix = None,
 ) -> dict[str, Any] | None:
     """Bring in the resources, keys and bindings of a file: all of them, or nothing.
 
     A key without a digest gets a new token, which is told this once.
     """
+    mint = minter(form, prefix)
     wants_file = tokens is not None and not dry_run
     with (
         _opened(file) as source,
@@ -75,7 +80,7 @@ async def import_(
         bar() as shown,
     ):
         async with _store(session) as store:
-            run = _Import(session, shown, token_file, is_dry=dry_run)
+            run = _Import(session, shown, token_file, mint, is_dry=dry_run)
             with suppress(_UndoneError):
                 async with open_bulk(store) as bulk:
                     await run.check(bulk, source, _named(session, store, no_route=no_route))
@@ -86,11 +91,14 @@ async def import_(
 class _Import:
     """One run; ``document`` is what is left to be printed when it is done."""
 
-    def __init__(self, session: Session, shown: Bar, token_file: NewFile | None, *, is_dry: bool) -> None:
+    def __init__(
+        self, session: Session, shown: Bar, token_file: NewFile | None, mint: Callable[[], Token], *, is_dry: bool
+    ) -> None:
         self.document: dict[str, Any] | None = None
         self._session = session
         self._shown = shown
         self._token_file = token_file
+        self._mint_token = mint
         self._is_dry = is_dry
 
     async def check(self, bulk: Bulk, source: BinaryIO, named: Named) -> None:
@@ -143,7 +151,7 @@ class _Import:
         writer = csv.writer(self._token_file.text, lineterminator="\n") if self._token_file else None
         if writer:
             writer.writerow(_TOKEN_COLUMNS)
-        async with aclosing(bulk.mint()) as batches:
+        async with aclosing(bulk.mint(self._mint_token)) as batches:
             async for minted in batches:
                 if writer:
                     writer.writerows(_token(key).values() for key in minted)

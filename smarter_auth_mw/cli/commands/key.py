@@ -9,7 +9,7 @@ from uuid import UUID
 import typer
 
 from smarter_auth_mw.cli import arguments
-from smarter_auth_mw.cli.arguments import Account, Form, KeyName, NoRoute, ResourceName
+from smarter_auth_mw.cli.arguments import Account, Form, KeyName, NoRoute, Prefix, ResourceName
 from smarter_auth_mw.cli.commands.key_leaks import revoke_leaked
 from smarter_auth_mw.cli.commands.key_list import Labels, list_
 from smarter_auth_mw.cli.decorator import command
@@ -40,6 +40,7 @@ async def create(
     ] = None,
     no_route: NoRoute = False,
     form: Form = None,
+    prefix: Prefix = None,
     max_lifetime: Annotated[
         str | None, typer.Option("--max-lifetime", metavar="DURATION", help="Refuse a key that would live longer.")
     ] = None,
@@ -56,7 +57,8 @@ async def create(
             expires_at=expires_at,
             labels=arguments.labels(label or ()),
             bind=resources,
-            form=form or "knox",
+            form=form,
+            prefix=prefix,
             max_lifetime=longest,
         )
     for resource in minted.key.bindings:

@@ -10,7 +10,7 @@ from uuid import UUID
 import typer
 
 from smarter_auth_mw.cli import arguments
-from smarter_auth_mw.cli.arguments import Form, KeyName
+from smarter_auth_mw.cli.arguments import Form, KeyName, Prefix
 from smarter_auth_mw.cli.output import Answer, note, show
 from smarter_auth_mw.cli.session import Session
 from smarter_auth_mw.domain import Key, KeyState
@@ -35,6 +35,7 @@ async def rotate(
     ] = "24h",
     force: Annotated[bool, typer.Option("--force", help="Also while an earlier rotation still overlaps.")] = False,
     form: Form = None,
+    prefix: Prefix = None,
     wait_until_unused: Annotated[
         bool, typer.Option("--wait-until-unused", help="Print the token, then wait until nobody uses the previous one.")
     ] = False,
@@ -45,7 +46,7 @@ async def rotate(
     span = arguments.duration(unused_for)
     key_id = await arguments.key_id(session, key)
     async with session.keys() as keys:
-        rotated = await keys.rotate(key_id, for_, force=force, form=form)
+        rotated = await keys.rotate(key_id, for_, force=force, form=form, prefix=prefix)
         note("The token is shown this once, and stored nowhere.")
         document = {
             "key_id": str(key_id),
