@@ -88,6 +88,12 @@ class RefusedError(SmarterAuthError):
     code = "refused"
 
 
+class OutOfScopeError(RefusedError):
+    """This is reserved to those who look after all accounts."""
+
+    code = "out_of_scope"
+
+
 class ConflictError(RefusedError):
     """It exists already."""
 

@@ -82,7 +82,7 @@ class Keys(Resources):
         self._check_expiry(expires_at, max_lifetime)
         checked_labels(labels)
         token = minter(form, prefix)()
-        async with self._store.transaction() as records:
+        async with self._store.transaction(self._scope) as records:
             key_id = await records.add_key(account, name, description, expires_at)
             if key_id is None:
                 raise _taken(account, name)
@@ -99,9 +99,9 @@ class Keys(Resources):
     async def bind(self, key_id: UUID, resource: Resource, *, register: bool = True) -> BoundKey:
         """Let the key open the resource, which is protected from now on, and registered if it was not.
 
-        Without ``register`` a resource that is not there is not found.
+        Without ``register``, and with a scope, a resource that is not there is not found.
         """
-        async with self._store.transaction() as records:
+        async with self._store.transaction(self._scope) as records:
             created = await self._bind(records, await _living_key(records, key_id), resource, register=register)
             return BoundKey(await _key(records, key_id), created)
 
@@ -110,7 +110,9 @@ class Keys(Resources):
         known = await records.resource(resource)
         if known is not None:
             await self._note(records, known)
-        created = known is None and register and await records.add_resource(resource, key.account)
+        created = (
+            known is None and register and self._scope is None and await records.add_resource(resource, key.account)
+        )
         held = await registered(records, resource)
         if created:
             await records.audit(self._actor, "resource.add", held, after=held)
@@ -129,7 +131,7 @@ class Keys(Resources):
 
         A resource that was declared protected stays so.
         """
-        async with self._store.transaction() as records:
+        async with self._store.transaction(self._scope) as records:
             key = await _key(records, key_id, lock=True)
             held = await registered(records, resource)
             if key_id not in {bound.key_id for bound in held.keys}:
@@ -151,12 +153,12 @@ class Keys(Resources):
 
     async def binding(self, key_id: UUID, resource: Resource) -> RegisteredBinding:
         """What binds the key to the resource."""
-        async with self._store.transaction() as records:
+        async with self._store.transaction(self._scope) as records:
             return await _binding(records, key_id, resource)
 
     async def touch_binding(self, key_id: UUID, resource: Resource) -> RegisteredBinding:
         """Note that a binding was saved, though nothing of it can change."""
-        async with self._store.transaction() as records:
+        async with self._store.transaction(self._scope) as records:
             held = await _binding(records, key_id, resource)
             await records.touch_binding(held.id)
             await records.audit(self._actor, "binding.touch", held.key, resource=resource)
@@ -179,7 +181,7 @@ class Keys(Resources):
         checked(changes.get("name", "unchanged"), "name")
         _check_description(changes.get("description", ""))
         _check_time_zone(changes.get("expires_at"))
-        async with self._store.transaction() as records:
+        async with self._store.transaction(self._scope) as records:
             before = await _living_key(records, key_id)
             if labels:
                 merged = {**before.labels, **labels}
@@ -202,7 +204,7 @@ class Keys(Resources):
         return await self._set_active(key_id, is_active=None)
 
     async def _set_active(self, key_id: UUID, *, is_active: bool | None) -> Key:
-        async with self._store.transaction() as records:
+        async with self._store.transaction(self._scope) as records:
             before = await _living_key(records, key_id)
             if before.is_active == is_active:
                 return before
@@ -223,7 +225,7 @@ class Keys(Resources):
         Bindings and usage stay. While an earlier rotation overlaps another is refused, unless ``force``. The new token
         has the format and the prefix of the previous one, unless ``form`` or ``prefix`` says another.
         """
-        async with self._store.transaction() as records:
+        async with self._store.transaction(self._scope) as records:
             before = await _living_key(records, key_id)
             self._check_rotation(before, force=force)
             until = self._end_of(overlap, before)
@@ -264,7 +266,7 @@ class Keys(Resources):
         With ``unbind`` it is taken off everything too. What loses its last binding so stays protected all the same,
         unless ``allow_anonymous``.
         """
-        async with self._store.transaction() as records:
+        async with self._store.transaction(self._scope) as records:
             before = await _key(records, key_id, lock=True)
             for resource in before.bindings if unbind else ():
                 held = await registered(records, resource)
@@ -277,7 +279,7 @@ class Keys(Resources):
     async def revoke_tokens(self, tokens: Iterable[Token]) -> Leaked:
         """Revoke the keys that these tokens belong to or belonged to, each in a transaction of its own."""
         digests = [token.digest for token in tokens]
-        async with self._store.transaction() as records:
+        async with self._store.transaction(self._scope) as records:
             owners = await records.owners(digests)
             found = await records.keys_by_id(sorted(set(owners.values())))
         # Ours first: that the platform's are refused must not keep them.
@@ -287,7 +289,7 @@ class Keys(Resources):
 
     async def owner(self, digest: bytes) -> Key:
         """The key that the token of this digest belongs to."""
-        async with self._store.transaction() as records:
+        async with self._store.transaction(self._scope) as records:
             owners = await records.owners([digest])
             if digest not in owners:
                 raise NotFoundError("No key has a token of this digest.")
@@ -295,7 +297,7 @@ class Keys(Resources):
 
     async def key(self, key_id: UUID) -> Key:
         """The key with its bindings."""
-        async with self._store.transaction() as records:
+        async with self._store.transaction(self._scope) as records:
             return await _key(records, key_id)
 
     async def keys(
@@ -310,7 +312,7 @@ class Keys(Resources):
         ``expiring_within``: those that will expire in this time, the next one first. ``max_lifetime``: those with a
         valid token that is older than this.
         """
-        async with self._store.transaction() as records:
+        async with self._store.transaction(self._scope) as records:
             if resource is None:
                 found = await records.keys()
             else:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from copy import copy
 from dataclasses import replace
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, Literal, Protocol, Self
 
 from smarter_auth_mw.domain import OnError, Protection, RegisteredResource, Resource
-from smarter_auth_mw.errors import ConflictError, NotFoundError, RefusedError
+from smarter_auth_mw.errors import ConflictError, NotFoundError, OutOfScopeError, RefusedError
 from smarter_auth_mw.postgres.storable import checked, checked_resource
 from smarter_auth_mw.postgres.transaction import Records
 
@@ -29,15 +30,19 @@ Maybe = str | None | Literal[Unchanged.UNCHANGED]
 class Ledger(Protocol):
     """Where the records are kept."""
 
-    def transaction(self) -> AbstractAsyncContextManager[Records]: ...
+    def transaction(self, scope: str | None = None) -> AbstractAsyncContextManager[Records]: ...
 
 
 class Resources:
     """Everything that is done to resources, in the name of ``actor``.
 
-    Raises ``NotFoundError``, ``ConflictError`` for what exists already, ``RefusedError`` for what may not be,
-    ``UsageError`` for text that cannot be stored, and ``UnavailableError`` or ``SchemaError`` from the database.
-    Whatever is raised, nothing was changed.
+    ``scope`` limits all of it to one account, whose name it is: what belongs to another account is not found, like what
+    does not exist, and no message names it. Only without a scope are resources registered, moved and removed, and their
+    domain and ``on_error`` set.
+
+    Raises ``NotFoundError``, ``ConflictError`` for what exists already, ``OutOfScopeError`` for what the scope excludes
+    whether it exists or not, ``RefusedError`` for what may not be, ``UsageError`` for text that cannot be stored, and
+    ``UnavailableError`` or ``SchemaError`` from the database. Whatever is raised, nothing was changed.
     """
 
     def __init__(
@@ -45,20 +50,23 @@ class Resources:
         store: Ledger,
         actor: str,
         *,
+        scope: str | None = None,
         default_account: str = "default",
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._store = store
+        self._store: Ledger = store
         self._actor = checked(actor, "actor")
-        self._default_account = default_account
+        self._scope = scope
+        self._default_account = scope or default_account
         self._clock = clock
 
     @asynccontextmanager
     async def together(self) -> AsyncIterator[Self]:
         """What is done in the block with what it is given is one transaction: all of it, or nothing."""
-        async with self._store.transaction() as records:
-            joined = _Joined(records)
-            yield type(self)(joined, self._actor, default_account=self._default_account, clock=self._clock)
+        async with self._store.transaction(self._scope) as records:
+            joined = copy(self)
+            joined._store = _Joined(records)
+            yield joined
 
     async def add_resource(
         self,
@@ -71,11 +79,12 @@ class Resources:
         on_error: OnError = "stale",
     ) -> RegisteredResource:
         """Register a resource, open unless ``protect``."""
+        self._check_unscoped()
         account = self._account(account)
         checked_resource(resource)
         _check_texts(name=name, domain=domain)
         protection = Protection.DECLARED if protect else Protection.OPEN
-        async with self._store.transaction() as records:
+        async with self._store.transaction(self._scope) as records:
             await _check_claim(records, resource, domain)
             known = await records.resource(resource)
             if known is not None and known.is_platforms:
@@ -98,9 +107,10 @@ class Resources:
         self, kind: str, *, name: str | None = None, account: str | None = None
     ) -> RegisteredResource:
         """Register a resource of the kind under the next number that is nobody's reference, open."""
+        self._check_unscoped()
         account = self._account(account)
         _check_texts(kind=kind, name=name)
-        async with self._store.transaction() as records:
+        async with self._store.transaction(self._scope) as records:
             if await records.is_platforms(kind):
                 raise RefusedError(f"Resources of the kind {kind} are made in the platform.", hint=_IN_THE_PLATFORM)
             while (ref := await records.number_resource(kind, account, name)) is None:
@@ -120,8 +130,10 @@ class Resources:
     ) -> RegisteredResource:
         """Change what is known of a resource. Its account stays while keys are bound to it."""
         changes = changed(name=name, account=account, domain=domain, on_error=on_error)
+        if changes.keys() - {"name"}:
+            self._check_unscoped()
         _check_texts(**{name: value for name, value in changes.items() if isinstance(value, str)})
-        async with self._store.transaction() as records:
+        async with self._store.transaction(self._scope) as records:
             before = await registered(records, resource)
             if before.is_platforms and changes.keys() - {"on_error"}:
                 raise RefusedError(f"{resource} is the platform's.", hint=_IN_THE_PLATFORM)
@@ -136,7 +148,7 @@ class Resources:
 
     async def protect(self, resource: Resource) -> RegisteredResource:
         """Declare a resource protected, with or without bindings."""
-        async with self._store.transaction() as records:
+        async with self._store.transaction(self._scope) as records:
             before = await registered(records, resource)
             if before.protection is Protection.DECLARED:
                 return before
@@ -148,7 +160,7 @@ class Resources:
 
     async def unprotect(self, resource: Resource) -> RegisteredResource:
         """Open a resource to anonymous traffic; refused while keys are bound to it."""
-        async with self._store.transaction() as records:
+        async with self._store.transaction(self._scope) as records:
             held = await registered(records, resource)
             if held.keys:
                 raise RefusedError(
@@ -160,7 +172,8 @@ class Resources:
 
     async def remove_resource(self, resource: Resource, *, allow_anonymous: bool = False) -> None:
         """Forget a resource. Unknown it is open: a protected one needs ``allow_anonymous``, and loses its bindings."""
-        async with self._store.transaction() as records:
+        self._check_unscoped()
+        async with self._store.transaction(self._scope) as records:
             held = await registered(records, resource)
             if held.is_platforms:
                 raise RefusedError(f"{resource} is the platform's.", hint=_IN_THE_PLATFORM)
@@ -178,17 +191,17 @@ class Resources:
 
     async def resource(self, resource: Resource) -> RegisteredResource:
         """The resource with its keys."""
-        async with self._store.transaction() as records:
+        async with self._store.transaction(self._scope) as records:
             return await registered(records, resource, lock=False)
 
     async def resources(self, kind: str | None = None) -> list[RegisteredResource]:
         """All resources, or those of a kind, with their keys."""
-        async with self._store.transaction() as records:
+        async with self._store.transaction(self._scope) as records:
             return await records.resources(kind)
 
     async def transaction_id(self) -> int:
         """The number of the transaction that acts ``together`` are."""
-        async with self._store.transaction() as records:
+        async with self._store.transaction(self._scope) as records:
             return await records.transaction_id()
 
     async def _note(self, records: Records, held: RegisteredResource) -> None:
@@ -196,7 +209,13 @@ class Resources:
         if held.is_platforms:
             await records.add_resource(held.resource, held.account)
 
+    def _check_unscoped(self) -> None:
+        if self._scope is not None:
+            raise OutOfScopeError()
+
     def _account(self, account: str | None) -> str:
+        if self._scope is not None and account not in (None, self._scope):
+            raise OutOfScopeError(f"What is made here belongs to account {self._scope!r}.")
         return checked(account or self._default_account, "account")
 
 
@@ -206,7 +225,7 @@ class _Joined:
     def __init__(self, records: Records) -> None:
         self._records = records
 
-    def transaction(self) -> AbstractAsyncContextManager[Records]:
+    def transaction(self, scope: str | None = None) -> AbstractAsyncContextManager[Records]:  # noqa: ARG002
         return self._records.savepoint()
 
 

@@ -72,7 +72,7 @@ class Lists:
         async for row in rows:
             values = dict(row) | {"bindings": (), "labels": ()}
             keys.setdefault(values.pop("resource_id"), []).append(key_of(values, ()))
-        rows = [row async for row in QUERIES.find_resources(self._connection, ids=list(ids))]
+        rows = [row async for row in QUERIES.find_resources(self._connection, ids=list(ids), scope=None)]
         kinds = {kind for kind in {row["kind"] for row in rows} if await self._records.is_platforms(kind)}
         found = {row["id"]: _resource(row, keys.get(row["id"], ())) for row in rows}
         for resource_id, own in found.items():
@@ -82,11 +82,11 @@ class Lists:
 
     async def load_platform_resource(self, resource: Resource) -> RegisteredResource | None:
         """A resource of an attached platform that has no row of ours."""
-        row = await QUERIES.find_platform_resource(self._connection, **by_lookup(resource))
+        row = await QUERIES.find_platform_resource(self._connection, **by_lookup(resource), scope=None)
         return row and platforms_resource(None, resource.kind, row, await self._platforms_keys(row))
 
     async def _with_platforms(self, own: RegisteredResource) -> RegisteredResource:
-        row = await QUERIES.find_platform_resource(self._connection, **by_lookup(own.resource))
+        row = await QUERIES.find_platform_resource(self._connection, **by_lookup(own.resource), scope=None)
         return own if row is None else platforms_resource(own, own.resource.kind, row, await self._platforms_keys(row))
 
     async def _platforms_keys(self, row: Any) -> Sequence[Key]:

@@ -242,10 +242,10 @@ class Store:
             yield lists
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Records]:
-        """One transaction of the write side: all of what is done in the block, or nothing."""
+    async def transaction(self, scope: str | None = None) -> AsyncIterator[Records]:
+        """One transaction of the write side, of one account or of all: all of what is done in the block, or nothing."""
         async with self.bare_transaction() as connection:
-            yield Records(connection)
+            yield Records(connection, scope)
 
     @asynccontextmanager
     async def bare_transaction(self) -> AsyncIterator[Any]:

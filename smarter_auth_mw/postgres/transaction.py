@@ -18,10 +18,15 @@ _PRUNED_AT_ONCE = 20_000
 
 
 class Records:
-    """Resources, keys, bindings and the audit, on one connection in one transaction."""
+    """Resources, keys, bindings and the audit, on one connection in one transaction.
 
-    def __init__(self, connection: Any) -> None:
+    ``scope`` is an account, and stands in the WHERE of every statement that reads or changes something, locks included:
+    what belongs to another account is not there, and neither is what an attached platform has. None is all accounts.
+    """
+
+    def __init__(self, connection: Any, scope: str | None = None) -> None:
         self._connection = connection
+        self._scope = scope
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[Records]:
@@ -32,17 +37,19 @@ class Records:
     async def resource(self, resource: Resource, *, lock: bool = False) -> RegisteredResource | None:
         """The resource of that look-up, whatever its spelling; locked, nobody binds or changes it meanwhile."""
         look_up = QUERIES.lock_resource if lock else QUERIES.find_resource_id
-        resource_id = await look_up(self._connection, **by_lookup(resource))
+        resource_id = await look_up(self._connection, **self._at(resource))
         found = [] if resource_id is None else await self._resources([resource_id])
         own = found[0] if found else None
-        row = await QUERIES.find_platform_resource(self._connection, **by_lookup(resource))
+        row = await QUERIES.find_platform_resource(self._connection, **self._at(resource))
         return own if row is None else platforms_resource(own, resource.kind, row, await self._keys(row["key_ids"]))
 
     async def resources(self, kind: str | None = None) -> list[RegisteredResource]:
         """All resources, or those of one kind; of an attached platform's those that are protected."""
-        found = await self._resources(await _column(QUERIES.list_resource_ids(self._connection, kind=kind)))
+        found = await self._resources(
+            await _column(QUERIES.list_resource_ids(self._connection, scope=self._scope, kind=kind))
+        )
         known = {one.resource: one for one in found}
-        rows = [row async for row in QUERIES.list_platform_resources(self._connection, kind=kind)]
+        rows = [row async for row in QUERIES.list_platform_resources(self._connection, scope=self._scope, kind=kind)]
         keys = await self.keys_by_id(list({key_id for row in rows for key_id in row["key_ids"]}))
         for row in rows:
             bound = [keys[key_id] for key_id in row["key_ids"] if key_id in keys]
@@ -56,7 +63,7 @@ class Records:
 
     async def claimant(self, domain: str) -> str | None:
         """Which resource has the custom domain, as ``kind:ref``."""
-        claimant: str | None = await QUERIES.find_claimant(self._connection, domain=domain)
+        claimant: str | None = await QUERIES.find_claimant(self._connection, scope=self._scope, domain=domain)
         return claimant
 
     async def add_resource(
@@ -93,7 +100,7 @@ class Records:
         """Write what may change: name, account, domain, on_error."""
         await QUERIES.update_resource(
             self._connection,
-            **by_lookup(changed.resource),
+            **self._at(changed.resource),
             name=changed.name,
             account=changed.account,
             domain=changed.domain,
@@ -102,27 +109,27 @@ class Records:
 
     async def declare(self, resource: Resource) -> None:
         """Protect it, bound or not."""
-        await QUERIES.declare_protected(self._connection, **by_lookup(resource))
+        await QUERIES.declare_protected(self._connection, **self._at(resource))
 
     async def release(self, resource: Resource, actor: str, reason: str) -> None:
         """Open the latch, together with its audit row; the database refuses while there are bindings."""
-        await QUERIES.release(self._connection, **by_lookup(resource), actor=actor, reason=reason)
-        await QUERIES.release_platform(self._connection, **by_lookup(resource), actor=actor, reason=reason)
+        await QUERIES.release(self._connection, **self._at(resource), actor=actor, reason=reason)
+        await QUERIES.release_platform(self._connection, **self._at(resource), actor=actor, reason=reason)
 
     async def delete_resource(self, resource: Resource) -> None:
         """Forget it; the database refuses while it is protected."""
-        await QUERIES.delete_resource(self._connection, **by_lookup(resource))
+        await QUERIES.delete_resource(self._connection, **self._at(resource))
 
     async def key(self, key_id: UUID, *, lock: bool = False) -> Key | None:
         """The key; locked, nobody changes it meanwhile."""
         if lock:
-            await QUERIES.lock_key(self._connection, key_id=key_id)
+            await QUERIES.lock_key(self._connection, scope=self._scope, key_id=key_id)
         found = await self._keys([key_id])
         return found[0] if found else None
 
     async def keys(self) -> list[Key]:
         """All keys."""
-        return await self._keys(await _column(QUERIES.list_key_ids(self._connection)))
+        return await self._keys(await _column(QUERIES.list_key_ids(self._connection, scope=self._scope)))
 
     async def add_key(self, account: str, name: str, description: str, expires_at: datetime | None) -> UUID | None:
         """A new key's id; None where the account has a key of that name which is not revoked."""
@@ -132,10 +139,10 @@ class Records:
         return key_id
 
     async def set_active(self, key_id: UUID, *, is_active: bool) -> None:
-        await QUERIES.set_active(self._connection, key_id=key_id, is_active=is_active)
+        await QUERIES.set_active(self._connection, scope=self._scope, key_id=key_id, is_active=is_active)
 
     async def revoke(self, key_id: UUID) -> None:
-        await QUERIES.revoke_key(self._connection, key_id=key_id)
+        await QUERIES.revoke_key(self._connection, scope=self._scope, key_id=key_id)
 
     async def set_key(self, key: Key, changes: Mapping[str, Any]) -> bool:
         """Write what may change: name, description, expires_at, labels; False where another key has the name."""
@@ -144,6 +151,7 @@ class Records:
             await self._set_labels(key.key_id, after.labels)
         written = await QUERIES.update_key(
             self._connection,
+            scope=self._scope,
             key_id=key.key_id,
             account=key.account,
             name=after.name,
@@ -153,17 +161,19 @@ class Records:
         return written is not None
 
     async def _set_labels(self, key_id: UUID, labels: Mapping[str, str]) -> None:
-        await QUERIES.delete_labels(self._connection, key_id=key_id)
-        await QUERIES.insert_labels(self._connection, key_id=key_id, names=list(labels), values=list(labels.values()))
+        await QUERIES.delete_labels(self._connection, scope=self._scope, key_id=key_id)
+        await QUERIES.insert_labels(
+            self._connection, scope=self._scope, key_id=key_id, names=list(labels), values=list(labels.values())
+        )
 
     async def expire_tokens(self, key_id: UUID, valid_until: datetime) -> None:
         """Let the tokens that a key has be valid no longer than that."""
-        await QUERIES.expire_tokens(self._connection, key_id=key_id, valid_until=valid_until)
-        await QUERIES.touch_key(self._connection, key_id=key_id)
+        await QUERIES.expire_tokens(self._connection, scope=self._scope, key_id=key_id, valid_until=valid_until)
+        await QUERIES.touch_key(self._connection, scope=self._scope, key_id=key_id)
 
     async def owners(self, digests: Sequence[bytes]) -> dict[bytes, UUID]:
         """The keys that tokens of these digests belong to."""
-        found = QUERIES.find_owners(self._connection, digests=list(digests))
+        found = QUERIES.find_owners(self._connection, scope=self._scope, digests=list(digests))
         return {row["digest"]: row["key_id"] async for row in found}
 
     async def add_token(self, token: Token, key: Key) -> None:
@@ -174,13 +184,13 @@ class Records:
     async def add_binding(self, resource: Resource, key: Key) -> bool:
         """Bind; False where it is bound already."""
         added = await QUERIES.insert_binding(
-            self._connection, **by_lookup(resource), key_id=key.key_id, account=key.account
+            self._connection, **self._at(resource), key_id=key.key_id, account=key.account
         )
         return added is not None
 
     async def delete_binding(self, resource: Resource, key_id: UUID) -> None:
         """Unbind; the latch stays as it is."""
-        await QUERIES.delete_binding(self._connection, **by_lookup(resource), key_id=key_id)
+        await QUERIES.delete_binding(self._connection, **self._at(resource), key_id=key_id)
 
     async def transaction_id(self) -> int:
         """By which this transaction is known to those who hear of its changes."""
@@ -189,21 +199,23 @@ class Records:
 
     async def resource_ids(self, kind: str, name: str | None = None) -> list[int]:
         """Resources of the kind, in the order in which they were made."""
-        return list(await QUERIES.find_resource_ids(self._connection, kind=kind, name=name))
+        return list(await QUERIES.find_resource_ids(self._connection, scope=self._scope, kind=kind, name=name))
 
     async def resource_id(self, resource: Resource) -> list[int]:
         """The resource, or nothing."""
-        found = await QUERIES.find_resource_id(self._connection, **by_lookup(resource))
+        found = await QUERIES.find_resource_id(self._connection, **self._at(resource))
         return [] if found is None else [found]
 
     async def resources_by_id(self, ids: Sequence[int]) -> dict[int, RegisteredResource]:
         """Resources without their keys."""
-        found = QUERIES.find_resources(self._connection, ids=list(ids))
+        found = QUERIES.find_resources(self._connection, scope=self._scope, ids=list(ids))
         return {row["id"]: resource_of(row, {}) async for row in found}
 
     async def key_ids(self, *, name: str | None = None, token_key: str | None = None) -> list[UUID]:
         """Keys that are not revoked, in the order in which they were made."""
-        return list(await QUERIES.find_living_key_ids(self._connection, name=name, token_key=token_key))
+        return list(
+            await QUERIES.find_living_key_ids(self._connection, scope=self._scope, name=name, token_key=token_key)
+        )
 
     async def keys_by_id(self, key_ids: Sequence[UUID], most: int | None = None) -> dict[UUID, Key]:
         """Keys, each with at most so many of its bindings."""
@@ -214,22 +226,24 @@ class Records:
     ) -> list[int]:
         """Bindings of resources of the kind, of one of them, or of one key, in the order in which they were made."""
         if resource is not None:
-            found = await QUERIES.find_binding_ids_of_resource(self._connection, **by_lookup(resource))
+            found = await QUERIES.find_binding_ids_of_resource(self._connection, **self._at(resource))
         elif key_id is not None:
-            found = await QUERIES.find_binding_ids_of_key(self._connection, kind=kind, key_id=key_id)
+            found = await QUERIES.find_binding_ids_of_key(self._connection, scope=self._scope, kind=kind, key_id=key_id)
         else:
-            found = await QUERIES.find_binding_ids(self._connection, kind=kind)
+            found = await QUERIES.find_binding_ids(self._connection, scope=self._scope, kind=kind)
         return list(found)
 
     async def binding(self, resource: Resource, key_id: UUID) -> RegisteredBinding | None:
         """The binding of the key to the resource."""
-        binding_id = await QUERIES.find_binding_id(self._connection, **by_lookup(resource), key_id=key_id)
+        binding_id = await QUERIES.find_binding_id(self._connection, **self._at(resource), key_id=key_id)
         found = [] if binding_id is None else await self.bindings(resource.kind, [binding_id])
         return found[0] if found else None
 
     async def bindings(self, kind: str, ids: Sequence[int]) -> list[RegisteredBinding]:
         """Those of these bindings whose resource is of the kind."""
-        rows = [row async for row in QUERIES.find_bindings(self._connection, kind=kind, ids=list(ids))]
+        rows = [
+            row async for row in QUERIES.find_bindings(self._connection, scope=self._scope, kind=kind, ids=list(ids))
+        ]
         resources = await self.resources_by_id(list({row["resource_id"] for row in rows}))
         keys = await self.keys_by_id(list({row["key_id"] for row in rows}))
         return [
@@ -240,7 +254,7 @@ class Records:
         ]
 
     async def touch_binding(self, binding_id: int) -> None:
-        await QUERIES.touch_binding(self._connection, id=binding_id)
+        await QUERIES.touch_binding(self._connection, scope=self._scope, id=binding_id)
 
     async def audit(
         self,
@@ -279,9 +293,12 @@ class Records:
         await QUERIES.write_event(self._connection, actor=actor, action="audit.prune", reason="", before=told, **about)
         return pruned
 
+    def _at(self, resource: Resource) -> dict[str, str | None]:
+        return {**by_lookup(resource), "scope": self._scope}
+
     async def _resources(self, ids: list[int]) -> list[RegisteredResource]:
         keys = await self._keys(await _column(QUERIES.list_bound_key_ids(self._connection, resource_ids=ids)))
-        found = QUERIES.find_resources(self._connection, ids=ids)
+        found = QUERIES.find_resources(self._connection, scope=self._scope, ids=ids)
         by_resource: dict[Resource, list[Key]] = {}
         for key in keys:
             for resource in key.bindings:
@@ -290,10 +307,10 @@ class Records:
 
     async def _keys(self, key_ids: list[UUID], most: int | None = None) -> list[Key]:
         tokens: dict[UUID, list[KeyToken]] = {}
-        async for row in QUERIES.find_tokens(self._connection, key_ids=key_ids):
+        async for row in QUERIES.find_tokens(self._connection, scope=self._scope, key_ids=key_ids):
             values = dict(row)
             tokens.setdefault(values.pop("key_id"), []).append(KeyToken(**values))
-        found = QUERIES.find_keys(self._connection, key_ids=key_ids, most=most)
+        found = QUERIES.find_keys(self._connection, scope=self._scope, key_ids=key_ids, most=most)
         return [key_of(row, tokens.get(row["key_id"], ())) async for row in found]
 
 

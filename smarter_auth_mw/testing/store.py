@@ -63,8 +63,9 @@ class Tables:
 class MemoryRecords(Records):
     """One transaction on a copy of the tables; no method ever waits."""
 
-    def __init__(self, tables: Tables, clock: Callable[[], datetime], tx: int) -> None:
+    def __init__(self, tables: Tables, clock: Callable[[], datetime], tx: int, scope: str | None = None) -> None:
         self.tables = tables
+        self._scope = scope
         self._clock = clock
         self._tx = tx
 
@@ -78,10 +79,11 @@ class MemoryRecords(Records):
             raise
 
     async def resource(self, resource: Resource, *, lock: bool = False) -> RegisteredResource | None:  # noqa: ARG002
-        return self.tables.resource(resource.lookup) if resource.lookup in self.tables.resources else None
+        found = self.tables.resource(resource.lookup) if resource.lookup in self.tables.resources else None
+        return found if found is not None and self._sees(found) else None
 
     async def resources(self, kind: str | None = None) -> list[RegisteredResource]:
-        found = [self.tables.resource(lookup) for lookup in self.tables.resources]
+        found = filter(self._sees, map(self.tables.resource, self.tables.resources))
         return sorted((one for one in found if kind in (None, one.resource.kind)), key=lambda one: one.resource)
 
     async def is_platforms(self, kind: str) -> bool:  # noqa: ARG002
@@ -138,10 +140,11 @@ class MemoryRecords(Records):
         del self.tables.resources[resource.lookup]
 
     async def key(self, key_id: UUID, *, lock: bool = False) -> Key | None:  # noqa: ARG002
-        return self.tables.key(key_id) if key_id in self.tables.keys else None
+        found = self.tables.key(key_id) if key_id in self.tables.keys else None
+        return found if found is not None and self._sees(found) else None
 
     async def keys(self) -> list[Key]:
-        return sorted(map(self.tables.key, self.tables.keys), key=_order)
+        return sorted(filter(self._sees, map(self.tables.key, self.tables.keys)), key=_order)
 
     async def add_key(self, account: str, name: str, description: str, expires_at: datetime | None) -> UUID | None:
         if self._is_taken(account, name):
@@ -172,7 +175,7 @@ class MemoryRecords(Records):
     async def owners(self, digests: Sequence[bytes]) -> dict[bytes, UUID]:
         return {
             token.digest: key.key_id
-            for key in self.tables.keys.values()
+            for key in filter(self._sees, self.tables.keys.values())
             for token in key.tokens
             if token.digest in digests
         }
@@ -200,9 +203,9 @@ class MemoryRecords(Records):
 
     async def binding(self, resource: Resource, key_id: UUID) -> RegisteredBinding | None:
         bound = self.tables.bindings.get((resource.lookup, key_id))
-        if bound is None:
+        held = None if bound is None else self.tables.resources[bound.lookup]
+        if bound is None or held is None or not self._sees(held):
             return None
-        held = self.tables.resources[bound.lookup]
         return RegisteredBinding(bound.id, bound.created_at, bound.updated_at, held, self.tables.key(key_id))
 
     async def touch_binding(self, binding_id: int) -> None:
@@ -213,6 +216,9 @@ class MemoryRecords(Records):
 
     async def audit(self, actor: str, action: str, about: Key | RegisteredResource, **_: Any) -> None:  # noqa: ARG002
         self.tables.events.append((actor, action))
+
+    def _sees(self, found: Key | RegisteredResource) -> bool:
+        return self._scope in (None, found.account)
 
     def _is_taken(self, account: str, name: str, *, but: UUID | None = None) -> bool:
         return any(
@@ -246,10 +252,10 @@ class MemoryStore(Store):
         self._rows = dict(zip(statements(), answers, strict=True))
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[MemoryRecords]:
+    async def transaction(self, scope: str | None = None) -> AsyncIterator[MemoryRecords]:
         self._check_up()
         before = self.tables
-        records = MemoryRecords(before.copy(), self._clock, self._tx + 1)
+        records = MemoryRecords(before.copy(), self._clock, self._tx + 1, scope)
         yield records
         if self.tables is not before:
             raise UnavailableError("It was changed by somebody else at the same moment, and nothing was done.")

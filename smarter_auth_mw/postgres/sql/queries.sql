@@ -215,45 +215,46 @@ SELECT secret FROM smarter_auth.meta;
 -- name: purge_changes(keep)$
 SELECT smarter_auth.purge_changes(:keep);
 
--- name: find_resource_id(kind, lookup)$
-SELECT id FROM smarter_auth.resource WHERE kind = :kind AND replace(ref, '_', '-') = :lookup;
+-- name: find_resource_id(kind, lookup, scope)$
+SELECT id FROM smarter_auth.resource WHERE kind = :kind AND replace(ref, '_', '-') = :lookup AND (:scope::text IS NULL OR account = :scope);
 
--- name: lock_resource(kind, lookup)$
+-- name: lock_resource(kind, lookup, scope)$
 -- Held against every other change of itself and of its bindings until the transaction ends.
-SELECT id FROM smarter_auth.resource WHERE kind = :kind AND replace(ref, '_', '-') = :lookup FOR UPDATE;
+SELECT id FROM smarter_auth.resource WHERE kind = :kind AND replace(ref, '_', '-') = :lookup AND (:scope::text IS NULL OR account = :scope) FOR UPDATE;
 
--- name: find_claimant(domain)$
+-- name: find_claimant(domain, scope)$
 -- Which resource has the custom domain.
-SELECT kind || ':' || ref FROM smarter_auth.resource WHERE domain = :domain;
+SELECT kind || ':' || ref FROM smarter_auth.resource WHERE domain = :domain AND (:scope::text IS NULL OR account = :scope);
 
--- name: list_resource_ids(kind)
+-- name: list_resource_ids(kind, scope)
 -- Those of the kind, or all.
-SELECT id FROM smarter_auth.resource WHERE kind = coalesce(:kind, kind);
+SELECT id FROM smarter_auth.resource WHERE kind = coalesce(:kind, kind) AND (:scope::text IS NULL OR account = :scope);
 
--- name: find_platform_resource(kind, lookup)^
+-- name: find_platform_resource(kind, lookup, scope)^
 -- What an attached platform knows of it, and the keys that it binds to it.
 SELECT ref, account, is_latched,
        ARRAY(SELECT DISTINCT key_id::uuid FROM smarter_auth.platform_bindings(:kind, :lookup)) AS key_ids
-  FROM smarter_auth.platform_resource(:kind, :lookup);
+  FROM smarter_auth.platform_resource(:kind, :lookup)
+ WHERE :scope::text IS NULL;
 
--- name: list_platform_resources(kind)
+-- name: list_platform_resources(kind, scope)
 -- The same for all of the kind, or of any kind, that are protected.
 SELECT bound.kind, known.ref, known.account, known.is_latched,
        ARRAY(SELECT DISTINCT key_id::uuid FROM smarter_auth.platform_bindings(bound.kind, bound.ref)) AS key_ids
   FROM smarter_auth.platform_protected() AS bound
  CROSS JOIN LATERAL smarter_auth.platform_resource(bound.kind, bound.ref) AS known
- WHERE bound.kind = coalesce(:kind, bound.kind)
+ WHERE bound.kind = coalesce(:kind, bound.kind) AND :scope::text IS NULL
  ORDER BY bound.kind, known.ref;
 
 -- name: is_platforms(kind)$
 -- Whether resources of the kind are made by an attached platform.
 SELECT EXISTS (SELECT FROM smarter_auth.platform_table WHERE kind = :kind);
 
--- name: find_resources(ids)
+-- name: find_resources(ids, scope)
 -- Resources as people administer them.
 SELECT id, kind, ref, account, name, domain, protection, on_error, created_at, updated_at
   FROM smarter_auth.resource
- WHERE id = ANY (:ids)
+ WHERE id = ANY (:ids) AND (:scope::text IS NULL OR account = :scope)
  ORDER BY kind, ref;
 
 -- name: insert_resource(kind, ref, account, name, domain, protection, on_error)$
@@ -263,29 +264,29 @@ VALUES (:kind, :ref, :account, :name, :domain, :protection, :on_error)
     ON CONFLICT (kind, replace(ref, '_', '-')) DO NOTHING
 RETURNING id;
 
--- name: update_resource(kind, lookup, name, account, domain, on_error)!
+-- name: update_resource(kind, lookup, name, account, domain, on_error, scope)!
 UPDATE smarter_auth.resource
    SET name = :name, account = :account, domain = :domain, on_error = :on_error, updated_at = now()
- WHERE kind = :kind AND replace(ref, '_', '-') = :lookup;
+ WHERE kind = :kind AND replace(ref, '_', '-') = :lookup AND (:scope::text IS NULL OR account = :scope);
 
--- name: declare_protected(kind, lookup)!
+-- name: declare_protected(kind, lookup, scope)!
 UPDATE smarter_auth.resource SET protection = 'declared', updated_at = now()
- WHERE kind = :kind AND replace(ref, '_', '-') = :lookup;
+ WHERE kind = :kind AND replace(ref, '_', '-') = :lookup AND (:scope::text IS NULL OR account = :scope);
 
--- name: release_platform(kind, lookup, actor, reason)$
+-- name: release_platform(kind, lookup, actor, reason, scope)$
 -- The same for the latch of a platform's resource, which stands in no row of its own.
-SELECT smarter_auth.release_platform(:kind, :lookup, :actor, :reason);
+SELECT smarter_auth.release_platform(:kind, :lookup, :actor, :reason) WHERE :scope::text IS NULL;
 
 -- name: settle_platform()$
 SELECT smarter_auth.settle_platform();
 
--- name: release(kind, lookup, actor, reason)$
+-- name: release(kind, lookup, actor, reason, scope)$
 SELECT smarter_auth.release(id, :actor, :reason)
   FROM smarter_auth.resource
- WHERE kind = :kind AND replace(ref, '_', '-') = :lookup;
+ WHERE kind = :kind AND replace(ref, '_', '-') = :lookup AND (:scope::text IS NULL OR account = :scope);
 
--- name: delete_resource(kind, lookup)!
-DELETE FROM smarter_auth.resource WHERE kind = :kind AND replace(ref, '_', '-') = :lookup;
+-- name: delete_resource(kind, lookup, scope)!
+DELETE FROM smarter_auth.resource WHERE kind = :kind AND replace(ref, '_', '-') = :lookup AND (:scope::text IS NULL OR account = :scope);
 
 -- name: insert_key(account, name, description, expires_at)$
 -- Nothing where the account has a key of that name.
@@ -297,30 +298,31 @@ RETURNING key_id;
 -- name: insert_token(digest, token_key, key_id, account)!
 INSERT INTO smarter_auth.token (digest, token_key, key_id, account) VALUES (:digest, :token_key, :key_id, :account);
 
--- name: insert_binding(kind, lookup, key_id, account)$
+-- name: insert_binding(kind, lookup, key_id, account, scope)$
 -- Nothing where the key is bound already.
 INSERT INTO smarter_auth.binding (resource_id, key_id, account)
-SELECT id, :key_id, :account FROM smarter_auth.resource WHERE kind = :kind AND replace(ref, '_', '-') = :lookup
+SELECT id, :key_id, :account FROM smarter_auth.resource WHERE kind = :kind AND replace(ref, '_', '-') = :lookup AND (:scope::text IS NULL OR resource.account = :scope)
     ON CONFLICT (resource_id, key_id) DO NOTHING
 RETURNING id;
 
--- name: delete_binding(kind, lookup, key_id)!
+-- name: delete_binding(kind, lookup, key_id, scope)!
 DELETE FROM smarter_auth.binding USING smarter_auth.resource
- WHERE resource.id = resource_id AND kind = :kind AND replace(ref, '_', '-') = :lookup AND key_id = :key_id;
+ WHERE resource.id = resource_id AND kind = :kind AND replace(ref, '_', '-') = :lookup AND key_id = :key_id
+   AND (:scope::text IS NULL OR resource.account = :scope);
 
--- name: lock_key(key_id)$
+-- name: lock_key(key_id, scope)$
 -- Whether there is such a key; it is held until the transaction ends.
-SELECT key_id FROM smarter_auth.key WHERE key_id = :key_id FOR UPDATE;
+SELECT key_id FROM smarter_auth.key WHERE key_id = :key_id AND (:scope::text IS NULL OR account = :scope) FOR UPDATE;
 
--- name: list_key_ids()
-SELECT key_id FROM smarter_auth.key
+-- name: list_key_ids(scope)
+SELECT key_id FROM smarter_auth.key WHERE :scope::text IS NULL OR account = :scope
  UNION ALL
-SELECT key_id FROM smarter_auth.platform_keys(NULL);
+SELECT key_id FROM smarter_auth.platform_keys(NULL) WHERE :scope IS NULL;
 
 -- name: list_bound_key_ids(resource_ids)
 SELECT DISTINCT key_id FROM smarter_auth.binding WHERE resource_id = ANY (:resource_ids);
 
--- name: find_keys(key_ids, most)
+-- name: find_keys(key_ids, most, scope)
 -- Keys as people administer them, with their labels, and with what they are bound to: at most so many resources.
 SELECT key_id, account, name, description, is_active, expires_at, revoked_at, created_at, updated_at,
        ARRAY(SELECT kind || ':' || ref
@@ -331,63 +333,69 @@ SELECT key_id, account, name, description, is_active, expires_at, revoked_at, cr
               WHERE label.key_id = key.key_id ORDER BY label.name) AS labels,
        false AS is_platforms
   FROM smarter_auth.key
- WHERE key_id = ANY (:key_ids)
+ WHERE key_id = ANY (:key_ids) AND (:scope::text IS NULL OR account = :scope)
  UNION ALL
 SELECT key_id, account, name, description, is_active, expires_at, NULL, created_at, updated_at, bindings, '{}', true
   FROM smarter_auth.platform_keys(:key_ids)
+ WHERE :scope IS NULL
  ORDER BY account, name, created_at;
 
--- name: set_active(key_id, is_active)!
-UPDATE smarter_auth.key SET is_active = :is_active, updated_at = now() WHERE key_id = :key_id;
+-- name: set_active(key_id, is_active, scope)!
+UPDATE smarter_auth.key SET is_active = :is_active, updated_at = now() WHERE key_id = :key_id AND (:scope::text IS NULL OR account = :scope);
 
--- name: revoke_key(key_id)!
-UPDATE smarter_auth.key SET revoked_at = now(), updated_at = now() WHERE key_id = :key_id;
+-- name: revoke_key(key_id, scope)!
+UPDATE smarter_auth.key SET revoked_at = now(), updated_at = now() WHERE key_id = :key_id AND (:scope::text IS NULL OR account = :scope);
 
 -- name: write_event(actor, action, kind, ref, account, key_id, reason, before, after)$
 -- What somebody did, in the audit; time and database role are the database's own.
 SELECT smarter_auth.write_event(:actor, :action, :kind, :ref, :account, :key_id, :reason, :before, :after);
 
--- name: find_tokens(key_ids)
+-- name: find_tokens(key_ids, scope)
 -- The tokens of the keys, the newest one of each last.
 SELECT key_id, token_key, created_at, valid_until, last_used_at, token.digest AS digest
   FROM smarter_auth.token
   LEFT JOIN smarter_auth.token_use ON token_use.digest = token.digest
- WHERE key_id = ANY (:key_ids)
+ WHERE key_id = ANY (:key_ids) AND (:scope::text IS NULL OR account = :scope)
  UNION ALL
 SELECT key_id, token_key, token_created_at, NULL, greatest(own.last_used_at, token_use.last_used_at), own.digest
   FROM smarter_auth.platform_keys(:key_ids) AS own
   LEFT JOIN smarter_auth.token_use ON token_use.digest = own.digest
+ WHERE :scope IS NULL
  ORDER BY created_at, valid_until NULLS LAST;
 
--- name: find_owners(digests)
+-- name: find_owners(digests, scope)
 -- Whose the tokens are.
-SELECT digest, key_id FROM smarter_auth.token WHERE digest = ANY (:digests)
+SELECT digest, key_id FROM smarter_auth.token WHERE digest = ANY (:digests) AND (:scope::text IS NULL OR account = :scope)
  UNION ALL
 SELECT known.digest, known.key_id::uuid
-  FROM unnest(:digests::bytea[]) AS asked (digest) CROSS JOIN LATERAL smarter_auth.platform_token(asked.digest) AS known;
+  FROM unnest(:digests::bytea[]) AS asked (digest) CROSS JOIN LATERAL smarter_auth.platform_token(asked.digest) AS known
+ WHERE :scope IS NULL;
 
--- name: expire_tokens(key_id, valid_until)!
+-- name: expire_tokens(key_id, valid_until, scope)!
 -- Those that would be valid for longer are not.
 UPDATE smarter_auth.token SET valid_until = :valid_until
- WHERE key_id = :key_id AND (valid_until IS NULL OR valid_until > :valid_until);
+ WHERE key_id = :key_id AND (valid_until IS NULL OR valid_until > :valid_until)
+   AND (:scope::text IS NULL OR account = :scope);
 
--- name: update_key(key_id, account, name, description, expires_at)$
+-- name: update_key(key_id, account, name, description, expires_at, scope)$
 -- Nothing where another key of the account has that name.
 UPDATE smarter_auth.key SET name = :name, description = :description, expires_at = :expires_at, updated_at = now()
- WHERE key_id = :key_id AND NOT EXISTS (
+ WHERE key_id = :key_id AND (:scope::text IS NULL OR account = :scope) AND NOT EXISTS (
        SELECT FROM smarter_auth.key AS other
         WHERE other.account = :account AND other.name = :name AND other.revoked_at IS NULL AND other.key_id <> :key_id)
 RETURNING key_id;
 
--- name: delete_labels(key_id)!
-DELETE FROM smarter_auth.key_label WHERE key_id = :key_id;
+-- name: delete_labels(key_id, scope)!
+DELETE FROM smarter_auth.key_label WHERE key_id = :key_id AND (:scope::text IS NULL OR account = :scope);
 
--- name: insert_labels(key_id, names, values)!
+-- name: insert_labels(key_id, names, values, scope)!
 INSERT INTO smarter_auth.key_label (key_id, name, value)
-SELECT :key_id, name, value FROM unnest(:names::text[], :values::text[]) AS label (name, value);
+SELECT key_id, label.name, value
+  FROM smarter_auth.key CROSS JOIN unnest(:names::text[], :values::text[]) AS label (name, value)
+ WHERE key_id = :key_id AND (:scope::text IS NULL OR account = :scope);
 
--- name: touch_key(key_id)!
-UPDATE smarter_auth.key SET updated_at = now() WHERE key_id = :key_id;
+-- name: touch_key(key_id, scope)!
+UPDATE smarter_auth.key SET updated_at = now() WHERE key_id = :key_id AND (:scope::text IS NULL OR account = :scope);
 
 -- name: insert_numbered_resource(kind, account, name)$
 -- Under the next number as its reference; nothing where somebody wrote that reference already.
@@ -400,44 +408,47 @@ RETURNING ref;
 -- name: read_transaction_id()$
 SELECT pg_current_xact_id();
 
--- name: find_resource_ids(kind, name)$
+-- name: find_resource_ids(kind, name, scope)$
 -- In the order in which they were made; of one name, or all.
 SELECT ARRAY(SELECT id FROM smarter_auth.resource
-              WHERE kind = :kind AND (:name::text IS NULL OR name = :name) ORDER BY id);
+              WHERE kind = :kind AND (:name::text IS NULL OR name = :name)
+                AND (:scope::text IS NULL OR account = :scope) ORDER BY id);
 
--- name: find_living_key_ids(name, token_key)$
+-- name: find_living_key_ids(name, token_key, scope)$
 -- Keys that are not revoked, in the order in which they were made; of one name, or the one of a token, or all.
 SELECT ARRAY(SELECT key_id FROM smarter_auth.key
-              WHERE revoked_at IS NULL AND (:name::text IS NULL OR name = :name)
+              WHERE revoked_at IS NULL AND (:name::text IS NULL OR name = :name) AND (:scope::text IS NULL OR account = :scope)
                 AND (:token_key::text IS NULL
                      OR key_id IN (SELECT key_id FROM smarter_auth.token WHERE token_key = :token_key))
               ORDER BY created_at, key_id);
 
--- name: find_binding_ids(kind)$
+-- name: find_binding_ids(kind, scope)$
 SELECT ARRAY(SELECT binding.id FROM smarter_auth.binding JOIN smarter_auth.resource ON resource.id = resource_id
-              WHERE kind = :kind ORDER BY binding.id);
+              WHERE kind = :kind AND (:scope::text IS NULL OR binding.account = :scope) ORDER BY binding.id);
 
--- name: find_binding_ids_of_resource(kind, lookup)$
+-- name: find_binding_ids_of_resource(kind, lookup, scope)$
 SELECT ARRAY(SELECT binding.id FROM smarter_auth.binding JOIN smarter_auth.resource ON resource.id = resource_id
-              WHERE kind = :kind AND replace(ref, '_', '-') = :lookup ORDER BY binding.id);
+              WHERE kind = :kind AND replace(ref, '_', '-') = :lookup
+                AND (:scope::text IS NULL OR binding.account = :scope) ORDER BY binding.id);
 
--- name: find_binding_ids_of_key(kind, key_id)$
+-- name: find_binding_ids_of_key(kind, key_id, scope)$
 SELECT ARRAY(SELECT binding.id FROM smarter_auth.binding JOIN smarter_auth.resource ON resource.id = resource_id
-              WHERE kind = :kind AND key_id = :key_id ORDER BY binding.id);
+              WHERE kind = :kind AND key_id = :key_id AND (:scope::text IS NULL OR binding.account = :scope) ORDER BY binding.id);
 
--- name: find_binding_id(kind, lookup, key_id)$
+-- name: find_binding_id(kind, lookup, key_id, scope)$
 SELECT binding.id FROM smarter_auth.binding JOIN smarter_auth.resource ON resource.id = resource_id
- WHERE kind = :kind AND replace(ref, '_', '-') = :lookup AND key_id = :key_id;
+ WHERE kind = :kind AND replace(ref, '_', '-') = :lookup AND key_id = :key_id
+   AND (:scope::text IS NULL OR binding.account = :scope);
 
--- name: find_bindings(kind, ids)
+-- name: find_bindings(kind, ids, scope)
 SELECT binding.id, binding.created_at, binding.updated_at, resource_id, key_id
   FROM smarter_auth.binding
   JOIN smarter_auth.resource ON resource.id = resource_id
- WHERE kind = :kind AND binding.id = ANY (:ids)
+ WHERE kind = :kind AND binding.id = ANY (:ids) AND (:scope::text IS NULL OR binding.account = :scope)
  ORDER BY binding.id;
 
--- name: touch_binding(id)!
-UPDATE smarter_auth.binding SET updated_at = now() WHERE id = :id;
+-- name: touch_binding(id, scope)!
+UPDATE smarter_auth.binding SET updated_at = now() WHERE id = :id AND (:scope::text IS NULL OR account = :scope);
 
 -- name: write_usage(batch, age, kinds, refs, key_ids, token_keys, outcomes, counts, digests)$
 -- Counts of requests, and when tokens were used last: one batch, once.
