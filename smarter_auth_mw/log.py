@@ -15,6 +15,7 @@ Event = Literal[
     "domain.ignored",
     "gate.misread",
     "keys.not_counted",
+    "listener.flooded",
     "listener.lost",
     "listener.recovered",
     "lookups.refused",

@@ -74,7 +74,7 @@ class ModelSession:
             yield acts, touched
             tx = await acts.transaction_id()
         for source in touched:
-            self._engine.changes.hear(source, tx)
+            self._engine.changes.hear(source, tx, is_proven=True)
 
     async def bindings(self, resource: Resource, *, invalidate: bool = False) -> Bindings:
         """The bindings of the resource as a request would find them, or, with ``invalidate``, read now."""

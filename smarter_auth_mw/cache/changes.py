@@ -98,25 +98,29 @@ class Changes:
         One heard again counts from now on: the first time may have been a forgery ahead of the real commit, and a
         reading that began in between was excused from it.
         """
-        number = self.heard + 1
-        self._log[source, tx] = number
-        self._log.move_to_end((source, tx))
+        number, change = self.heard + 1, (source, tx)
+        if is_proven:
+            self._unproven.pop(change, None)
+        elif change not in self._log or change in self._unproven:
+            self._unproven[change] = number
+        self._log[change] = number
+        self._log.move_to_end(change)
         self._by_source.setdefault(source, {})[tx] = number
-        if not is_proven:
-            self._unproven[source, tx] = number
         if source == EVERYTHING or source.startswith(DIRECTORY):
             self.directory_changed.set()
         self.heard = number  # Last: whoever sees the number, on whatever thread, finds the change.
 
-    def prove(self, snapshot: Snapshot, begun: int) -> None:
-        """Drop what a heartbeat sent at ``begun`` shows to be forged: a transaction that has not even begun."""
-        for (source, tx), number in list(self._unproven.items()):
-            if number > begun:
-                continue
-            del self._unproven[source, tx]
-            if tx >= snapshot.xmax:
-                self.forged += 1
-                self._forget(source, tx)
+    def prove(self, begun: int) -> int:
+        """Drop the changes that a heartbeat shows to be forged, and return how many there were.
+
+        The heartbeat was sent at ``begun``, and what it reported was heard already. PostgreSQL delivers a notification
+        after its transaction has committed, so a heartbeat sent later reports the change, unless an earlier one did.
+        """
+        forged = [change for change, number in self._unproven.items() if number <= begun]
+        for change in forged:
+            self._forget(*change)
+        self.forged += len(forged)
+        return len(forged)
 
     def raise_floor(self, floor: Snapshot) -> None:
         """Ask every reading to have seen all that ``floor`` saw, and forget the changes that it saw.
@@ -163,6 +167,7 @@ class Changes:
 
     def _forget(self, source: str, tx: int) -> None:
         self._log.pop((source, tx), None)
+        self._unproven.pop((source, tx), None)
         transactions = self._by_source.get(source, {})
         transactions.pop(tx, None)
         if not transactions:

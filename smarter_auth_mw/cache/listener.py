@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
+from smarter_auth_mw.cache.attention import DOUBTFUL, Attention
 from smarter_auth_mw.cache.changes import Changes, Snapshot
 from smarter_auth_mw.cache.lag import Lag
 from smarter_auth_mw.errors import SmarterAuthError
@@ -47,6 +48,12 @@ class Beat:
     """What time it is by that clock."""
 
 
+Notified = Callable[[str], bool | None]
+"""Takes the payload of a notification; returns False to stop listening."""
+Connect = Callable[[Notified | None], AbstractAsyncContextManager["Wire"]]
+"""Opens a wire, which is closed when the callable returns False; with None it does not listen."""
+
+
 class Wire(Protocol):
     """A connection to the primary that notifies and answers heartbeats."""
 
@@ -58,13 +65,12 @@ class Listener:
 
     ``met`` is told of each server that answers for the first time, or again after another one did.
 
-    ``connect`` opens a wire that hands its notifications to the callable it is given. ``kept_s`` is how long an entry
-    may live, in this worker or another: changes older than that are forgotten.
+    ``kept_s`` is how long an entry may live, in this worker or another: changes older than that are forgotten.
     """
 
     def __init__(
         self,
-        connect: Callable[[Callable[[str], None]], AbstractAsyncContextManager[Wire]],
+        connect: Connect,
         changes: Changes,
         held: Callable[[float, bool], None],
         met: Callable[[str], Awaitable[None]],
@@ -89,9 +95,10 @@ class Listener:
         self._is_awaited = asyncio.Event()
         self._floors: deque[tuple[float, Snapshot]] = deque()
         self._notified_at_s: dict[tuple[str, int], float] = {}
+        self._attention = Attention(clock)
         self.lag = Lag()
         self.beats = 0
-        self.malformed = 0
+        self.malformed = self._malformed_before = 0
         self.flushes = 0
         self.reconnects = 0
 
@@ -99,6 +106,11 @@ class Listener:
     def silent_s(self) -> float:
         """For how long no heartbeat was answered: since the last one was sent that was, or since it began."""
         return self._clock() - self._answered_at_s
+
+    @property
+    def is_flooded(self) -> bool:
+        """Whether notifications are ignored for now, because there were too many or too many forged ones."""
+        return not self._attention.is_given
 
     @property
     def is_coherent(self) -> bool:
@@ -109,9 +121,10 @@ class Listener:
         """Listen and beat for ever; a wire that fails is replaced, after a pause that grows."""
         pause_s = FIRST_PAUSE_S
         while True:
+            listens = self._attention.is_given
             try:
-                async with self._connect(self.notified) as wire:
-                    while True:
+                async with self._connect(self.notified if listens else None) as wire:
+                    while listens is self._attention.is_given:
                         next_s = time.monotonic() + self._heartbeat_s
                         await self.beat(wire)
                         if pause_s > FIRST_PAUSE_S:
@@ -119,7 +132,10 @@ class Listener:
                         pause_s = FIRST_PAUSE_S
                         # However far away the database is, one beat in HEARTBEAT_S is under way.
                         await self._rest(max(0.0, next_s - time.monotonic()))
+                continue
             except Exception as error:  # Whatever it is: who ends here never hears anything again.
+                if listens and not self._attention.is_given:
+                    continue  # A flood made us close the wire.
                 if pause_s == FIRST_PAUSE_S:
                     is_known = isinstance(error, SmarterAuthError | OSError)
                     log("listener.lost", "%s", error, exc_info=not is_known)
@@ -142,19 +158,28 @@ class Listener:
                 await self._is_awaited.wait()
         self._is_awaited.clear()
 
-    def notified(self, payload: str) -> None:
-        """A notification, ``source:tx``: only a hint, since anyone may send one."""
+    def notified(self, payload: str) -> bool:
+        """Take a notification, ``source:tx``, and say whether to go on listening.
+
+        It is only a hint, since anyone may send one.
+        """
+        if not self._attention.takes():
+            self.hurry()
+            return False
         source, _, tx = payload.rpartition(":")
         if not (source and tx.isascii() and tx.isdigit() and len(tx) <= MAX_TX_DIGITS):
             self.malformed += 1
-            return
+            return True
         self._changes.hear(source, int(tx))
         if len(self._notified_at_s) < MAX_TIMED:
             self._notified_at_s.setdefault((source, int(tx)), self._clock())
+        if self._attention.since_beat == DOUBTFUL:
+            self.hurry()
+        return True
 
     async def beat(self, wire: Wire) -> None:
         """One heartbeat: hear whatever the notifications left out, then vouch for what is known."""
-        begun, sent_s = self._changes.heard, self._clock()
+        begun, sent_s, malformed = self._changes.heard, self._clock(), self.malformed
         beat = await wire.beat(self._previous)
         snapshot = Snapshot.parse(beat.snapshot)
         is_new_server = beat.server != self._server
@@ -164,7 +189,8 @@ class Listener:
             self._flush(snapshot)
         for source, tx in beat.changes:
             self._changes.hear(source, tx, is_proven=True)
-        self._changes.prove(snapshot, begun)
+        self._attention.beaten(self._changes.prove(begun) + malformed - self._malformed_before)
+        self._malformed_before = malformed
         if is_new_server:
             await self._meet(beat.server)
         self._previous, self._answered_at_s = beat.snapshot, sent_s

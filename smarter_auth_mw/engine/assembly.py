@@ -20,11 +20,11 @@ from smarter_auth_mw.cache.backends import backend_of
 from smarter_auth_mw.cache.changes import Changes
 from smarter_auth_mw.cache.entries import Cache, Limits
 from smarter_auth_mw.cache.failover import Failover
-from smarter_auth_mw.cache.listener import Listener
+from smarter_auth_mw.cache.listener import Connect, Listener
 from smarter_auth_mw.cache.shared import SharedBackend, SharedCounts, SharedTier
 from smarter_auth_mw.cache.timelines import newest_timeline
 from smarter_auth_mw.config.settings import Settings
-from smarter_auth_mw.engine.engine import Connect, Engine, KnowDomains
+from smarter_auth_mw.engine.engine import Engine, KnowDomains
 from smarter_auth_mw.engine.health import Health
 from smarter_auth_mw.engine.key_counts import KeyCounter
 from smarter_auth_mw.engine.stand_in import PLACE

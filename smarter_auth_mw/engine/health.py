@@ -104,7 +104,7 @@ class Health:
                 yield STALE
         elif is_late:
             yield LATE
-        if not self._listens:
+        if not self._listens or self._listener.is_flooded:
             yield HEARTBEAT_ONLY
         if self._skew_s():
             yield CLOCK

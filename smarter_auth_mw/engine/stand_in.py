@@ -6,8 +6,9 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from smarter_auth_mw.authentication.throttle import Throttle
+from smarter_auth_mw.cache.listener import Connect
 from smarter_auth_mw.config.settings import Settings
-from smarter_auth_mw.engine.engine import Connect, Engine, KnowDomains
+from smarter_auth_mw.engine.engine import Engine, KnowDomains
 from smarter_auth_mw.observers.hub import Observers
 from smarter_auth_mw.postgres.store import Store
 

@@ -113,7 +113,16 @@ OF_AN_ENGINE: tuple[tuple[Metric, Reader], ...] = (
     (Metric("flushes", "How often the whole cache was set aside at once."), lambda p: p.listener.flushes),
     (Metric("listener_reconnects", "Losses of the listening connection."), lambda p: p.listener.reconnects),
     (Metric("notifications_malformed", "Notifications that say nothing."), lambda p: p.listener.malformed),
-    (Metric("notifications_forged", "Notifications of transactions that never were."), lambda p: p.changes.forged),
+    (Metric("notifications_forged", "Notifications of changes that no heartbeat reports."), lambda p: p.changes.forged),
+    (
+        Metric(
+            "notifications_ignored",
+            "1 while notifications are ignored after a flood of them, and heartbeats report changes.",
+            "gauge",
+            worst=True,
+        ),
+        lambda p: int(p.listener.is_flooded),
+    ),
     (
         Metric("changes_remembered", "Changes that entries are held against.", "gauge", worst=True),
         lambda p: len(p.changes),

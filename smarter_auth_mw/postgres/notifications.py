@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
-from smarter_auth_mw.cache.listener import Beat
+from smarter_auth_mw.cache.listener import Beat, Notified
 from smarter_auth_mw.errors import SchemaError
 from smarter_auth_mw.log import log
 from smarter_auth_mw.postgres.connections.connector import Connector
@@ -108,7 +108,7 @@ async def _prepare(connection: Any) -> None:
 @asynccontextmanager
 async def open_wire(
     url: str,
-    notified: Callable[[str], None],
+    notified: Notified | None,
     *,
     listens: bool = True,
     timeout_s: float = 2,
@@ -116,8 +116,15 @@ async def open_wire(
 ) -> AsyncIterator[PostgresWire]:
     """A wire to the primary that hands each notification's payload to ``notified``, a plain function.
 
-    ``listens`` is False behind a transaction pooler, where LISTEN would reach somebody else: the heartbeat is left.
+    When it returns False, the connection is closed at once and what the server has still to send is discarded: reading
+    it would take the event loop's time, and a heartbeat's answer would wait behind it. ``listens`` is False behind a
+    transaction pooler, where LISTEN would reach another client's session. Nothing is listened to without ``notified``.
     """
+
+    def hear(connection: Any, _pid: int, _channel: str, payload: str) -> None:
+        if notified is not None and notified(payload) is False:
+            connection.terminate()
+
     connector = Connector(
         url,
         application="smarter_auth listener",
@@ -129,10 +136,10 @@ async def open_wire(
     )
     connection = await connector.connect()
     try:
-        if listens:
+        if listens and notified is not None:
             # Before the first heartbeat: what is committed between the two is heard twice rather than not at all.
             with reported(connector.where):
-                await connection.add_listener(CHANNEL, lambda *heard: notified(heard[-1]))
+                await connection.add_listener(CHANNEL, hear)
         yield PostgresWire(connection, connector.where)
     finally:
         await close(connection)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,11 +18,11 @@ from weakref import WeakSet
 from limits import parse
 
 from smarter_auth_mw.authentication.throttle import BoundedCounters, Throttle
-from smarter_auth_mw.cache.listener import Beat
+from smarter_auth_mw.cache.listener import Beat, Connect, Notified
 from smarter_auth_mw.config.settings import Settings
 from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant
 from smarter_auth_mw.domain import Resource
-from smarter_auth_mw.engine.engine import Connect, Engine, KnowDomains
+from smarter_auth_mw.engine.engine import Engine, KnowDomains
 from smarter_auth_mw.engine.stand_in import PLACE
 from smarter_auth_mw.errors import UnknownKindError, UsageError
 from smarter_auth_mw.guard import compile_routes
@@ -110,7 +110,7 @@ class AuthKit:
         return self._connect
 
     @asynccontextmanager
-    async def _connect(self, _: Callable[[str], None]) -> AsyncIterator[Self]:
+    async def _connect(self, _: Notified | None) -> AsyncIterator[Self]:
         yield self
 
     async def beat(self, _: str | None) -> Beat:

@@ -109,7 +109,7 @@ def test_a_forgery_ahead_of_a_real_commit_does_not_hide_its_heartbeat(is_proven:
     changes = Changes()
     changes.hear(KEY, 15)
     read = reading("10:20:15", begun=changes.heard)
-    changes.prove(Snapshot.parse("12:30:"), changes.heard)
+    changes.prove(changes.heard)
     changes.hear(KEY, 15, is_proven=is_proven)
     assert not changes.is_current(read)
 
@@ -119,16 +119,37 @@ def test_a_transaction_that_has_not_begun_is_forged_and_dropped() -> None:
     changes.hear(KEY, 99)
     read = reading("10:20:")
     assert not changes.is_current(read)
-    changes.prove(Snapshot.parse("10:30:"), changes.heard)
+    changes.prove(changes.heard)
     assert changes.forged == 1
     assert changes.is_current(read)
+
+
+def test_changes_that_no_heartbeat_reports_are_forged_and_dropped() -> None:
+    changes = Changes()
+    changes.hear(KEY, 15)
+    changes.hear(BOT, 16)
+    changes.hear(BOT, 16, is_proven=True)
+    changes.hear("key:2", 17)  # Its transaction is still in progress: PostgreSQL would not have notified yet.
+    read = reading("10:20:15")
+    assert not changes.is_current(read)
+    assert changes.prove(changes.heard) == 2
+    assert len(changes) == 1
+    assert changes.is_current(read)
+
+
+def test_a_change_that_a_heartbeat_reported_stays_when_it_is_notified_again() -> None:
+    changes, read = Changes(), reading("10:15:")
+    changes.hear(KEY, 15, is_proven=True)
+    changes.hear(KEY, 15)
+    assert changes.prove(changes.heard) == 0
+    assert not changes.is_current(read)
 
 
 def test_what_was_heard_after_the_heartbeat_was_sent_is_not_judged_by_it() -> None:
     changes = Changes()
     sent = changes.heard
     changes.hear(KEY, 99)
-    changes.prove(Snapshot.parse("10:30:"), sent)
+    changes.prove(sent)
     assert changes.forged == 0
     assert not changes.is_current(reading("10:20:"))
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 
+from smarter_auth_mw.cache.attention import FIRST_PAUSE_S, MOST_A_SECOND, MOST_UNFOUNDED
 from smarter_auth_mw.cache.changes import Changes, Reading, Snapshot
-from smarter_auth_mw.cache.listener import MAX_HEARD, Beat, Listener
+from smarter_auth_mw.cache.listener import MAX_HEARD, Beat, Listener, Notified
 from smarter_auth_mw.errors import UnavailableError
 
 
@@ -20,6 +21,7 @@ class Wire:
         self.answers: list[Beat] = []
         self.asked: list[str | None] = []
         self.connected = 0
+        self.listened: list[bool] = []
         self.is_cut = False
         self.beaten = asyncio.Event()
 
@@ -31,8 +33,9 @@ class Wire:
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
     @asynccontextmanager
-    async def connect(self, notified: Callable[[str], None]) -> AsyncIterator[Wire]:
+    async def connect(self, notified: Notified | None) -> AsyncIterator[Wire]:
         self.notified = notified
+        self.listened.append(notified is not None)
         self.connected += 1
         yield self
 
@@ -164,9 +167,7 @@ async def test_what_was_heard_long_ago_is_forgotten_and_what_was_read_then_is_a_
 async def test_more_than_can_be_remembered_flushes(world: World) -> None:
     await world.beat(Beat("10:10:", "a"))
     entry = world.reading("10:10:", "key:other")
-    for number in range(MAX_HEARD + 1):
-        world.listener.notified(f"key:{number}:11")
-    await world.beat(Beat("12:12:", "a"))
+    await world.beat(Beat("12:12:", "a", [(f"key:{number}", 11) for number in range(MAX_HEARD + 1)]))
     assert len(world.changes) == 0
     assert not world.changes.is_current(entry)
 
@@ -245,3 +246,49 @@ async def test_heartbeat_is_sent_early_where_a_server_answers_that_none_has_met(
     running.cancel()
     await asyncio.wait([running])
     assert len(world.wire.asked) >= 2
+
+
+async def test_flood_ends_the_listening_for_a_while_and_heartbeats_go_on(world: World) -> None:
+    world.wire.answers = [Beat("10:10:", "a")]
+    running = asyncio.create_task(world.listener.run())
+    async with asyncio.timeout(30):
+        await world.wire.beaten.wait()
+        assert all(world.listener.notified("key:1:12") for _ in range(MOST_A_SECOND))
+        assert world.listener.notified("key:1:12") is False
+        while len(world.wire.listened) < 2:
+            await asyncio.sleep(0.01)
+        vouched = len(world.vouched)
+        while len(world.vouched) == vouched:
+            await asyncio.sleep(0.01)
+        assert world.wire.listened == [True, False]
+        world.now_s += FIRST_PAUSE_S
+        while len(world.wire.listened) < 3:
+            await asyncio.sleep(0.01)
+        assert world.wire.listened[2]
+    assert not world.listener.is_flooded
+    assert world.listener.reconnects == 0
+    running.cancel()
+    await asyncio.wait([running])
+
+
+async def test_notifications_that_say_nothing_are_not_listened_to_for_long(world: World) -> None:
+    await world.beat(Beat("10:10:", "a"))
+    for _ in range(MOST_UNFOUNDED + 1):
+        world.listener.notified("nonsense")
+    assert not world.listener.is_flooded
+    await world.beat(Beat("10:10:", "a"))
+    assert world.listener.is_flooded
+
+
+async def test_real_changes_however_many_are_not_taken_for_forged_ones(world: World) -> None:
+    await world.beat(Beat("10:10:", "a"))
+    changes = [(f"key:{number}", 10 + number) for number in range(900)]
+    for source, tx in changes:
+        world.listener.notified(f"{source}:{tx}")
+    await world.beat(Beat("1000:1000:", "a", changes))
+    for source, tx in changes[:50]:
+        world.listener.notified(f"{source}:{tx}")  # Late, or again.
+    await world.beat(Beat("1000:1000:", "a"))
+    assert not world.listener.is_flooded
+    assert world.changes.forged == 0
+    assert not world.changes.is_current(world.reading("500:500:", "key:899"))

@@ -317,6 +317,31 @@ async def test_a_read_only_default_is_called_that_and_says_what_to_run(wire: Pos
     assert "SET default_transaction_read_only = off" in caught.value.hint
 
 
+async def test_wire_that_is_to_stop_listening_is_closed_at_once_and_the_rest_is_discarded(
+    database: Database, sql: Connection
+) -> None:
+    taken: list[str] = []
+
+    def take_three(payload: str) -> bool:
+        taken.append(payload)
+        return len(taken) < 3
+
+    async with open_wire(database.runtime, take_three) as wire:
+        await sql.execute("SELECT pg_notify('smarter_auth', n::text) FROM generate_series(1, 100000) AS n")
+        async with asyncio.timeout(30):
+            while not wire._connection.is_closed():
+                await asyncio.sleep(0.01)
+        with pytest.raises(UnavailableError):
+            await wire.beat(None)
+    assert taken[:3] == ["1", "2", "3"]
+
+
+async def test_wire_without_a_callable_does_not_listen(database: Database, sql: Connection) -> None:
+    async with open_wire(database.runtime, None) as wire:
+        assert await wire._connection.fetch("SELECT pg_listening_channels()") == []
+        assert (await wire.beat(None)).is_coherent
+
+
 @pytest.fixture
 async def named(wire: PostgresWire) -> str:
     return (await wire.beat(None)).server
