@@ -8,8 +8,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
+from threading import Thread
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import typer
@@ -22,10 +25,11 @@ from tests.programs import find
 from tests.support.cli import EXAMPLES
 from tests.support.plain_postgres import PASSWORD
 
-COMPOSE = EXAMPLES / "compose.yml"
-KUBERNETES = EXAMPLES / "kubernetes" / "smarter_auth.yaml"
+COMPOSE = sorted(EXAMPLES.glob("compose*.yml"))
+KUBERNETES = sorted(EXAMPLES.glob("kubernetes/*.yaml"))
 UNIT = EXAMPLES / "systemd" / "smarter_auth_gate.service"
-DOCKERFILE = EXAMPLES / "Dockerfile"
+DOCKERFILE = EXAMPLES.parent / "Dockerfile"
+IMAGES = ("smarter_auth", "smarter_auth_example")
 MOST_EXPOSED = 20
 """Tenths, of a scale to a hundred: what systemd calls well protected ends at 20."""
 
@@ -43,13 +47,21 @@ def check_schema(*arguments: str | Path) -> None:
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-def test_compose_file_is_one_by_its_schema() -> None:
-    check_schema("--builtin-schema", "vendor.compose-spec", COMPOSE)
+MANIFESTS = [document for path in KUBERNETES for document in documents(path)]
+SERVICES = [service for path in COMPOSE for service in documents(path)[0]["services"].items()]
 
 
-@pytest.mark.parametrize("number", range(len(documents(KUBERNETES))))
-def test_kubernetes_takes_each_of_the_manifests(tmp_path: Path, number: int) -> None:
-    document = documents(KUBERNETES)[number]
+@pytest.mark.parametrize("path", COMPOSE, ids=lambda path: path.name)
+def test_compose_file_is_one_by_its_schema(path: Path) -> None:
+    check_schema("--builtin-schema", "vendor.compose-spec", path)
+
+
+def _name(document: Mapping[str, Any]) -> str:
+    return f"{document['kind']} {document['metadata']['name']}"
+
+
+@pytest.mark.parametrize("document", MANIFESTS, ids=_name)
+def test_kubernetes_takes_each_of_the_manifests(tmp_path: Path, document: dict[str, Any]) -> None:
     group, _, version = document["apiVersion"].rpartition("/")
     name = f"io.k8s.api.{group or 'core'}.{version}.{document['kind']}"
     definitions = find("kubernetes") / "_definitions.json"
@@ -91,19 +103,14 @@ def test_systemd_takes_the_unit_and_finds_it_well_protected(unit: Path) -> None:
 
 def commands() -> Iterator[tuple[str, list[str]]]:
     """The arguments that ``smarter-auth`` is started with, and where."""
-    services = documents(COMPOSE)[0]["services"]
-    yield from (
-        (name, one["command"])
-        for name, one in services.items()
-        if one.get("image") == "smarter_auth_example" and "command" in one
-    )
-    for document in documents(KUBERNETES):
+    yield from ((name, one["command"]) for name, one in SERVICES if one.get("image") in IMAGES and "command" in one)
+    for document in MANIFESTS:
         for container in _containers(document):
             yield document["metadata"]["name"], container["args"]
     (started,) = re.findall(r"^ExecStart=\S+/smarter-auth (.*)$", UNIT.read_text(), re.MULTILINE)
     yield UNIT.name, started.split()
-    (default,) = re.findall(r"^CMD (\[.*\])$", DOCKERFILE.read_text(), re.MULTILINE)
-    yield DOCKERFILE.name, json.loads(default)
+    for default in re.findall(r"^CMD (\[.*\])$", DOCKERFILE.read_text(), re.MULTILINE):
+        yield DOCKERFILE.name, json.loads(default)
 
 
 def _containers(document: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -120,16 +127,21 @@ def test_command_line_understands_what_it_is_started_with(where: str, arguments:
     command.make_context("smarter-auth", rest)
 
 
+_SOURCES = {"configMapRef": "ConfigMap", "secretRef": "Secret"}
+
+
 def environments() -> Iterator[tuple[str, dict[str, str]]]:
     """The settings of each container of ours, with something in the place of what is not written down."""
-    for name, service in documents(COMPOSE)[0]["services"].items():
+    for name, service in SERVICES:
         yield name, {key: _VARIABLE.sub(PASSWORD, value) for key, value in service.get("environment", {}).items()}
-    found: dict[str, dict[str, str]] = {
-        one["metadata"]["name"]: one.get("data") or one.get("stringData") or {} for one in documents(KUBERNETES)
+    found: dict[tuple[str, str], dict[str, str]] = {
+        (one["kind"], one["metadata"]["name"]): one.get("data") or one.get("stringData") or {} for one in MANIFESTS
     }
-    for document in documents(KUBERNETES):
+    for document in MANIFESTS:
         for container in _containers(document):
-            sources = [next(iter(source.values()))["name"] for source in container["envFrom"]]
+            sources = [
+                (_SOURCES[kind], source["name"]) for each in container["envFrom"] for kind, source in each.items()
+            ]
             yield document["metadata"]["name"], {key: value for name in sources for key, value in found[name].items()}
 
 
@@ -148,11 +160,50 @@ def test_settings_have_no_mistakes(where: str, environment: dict[str, str], monk
         DatabaseSettings()
 
 
-def test_probes_ask_for_the_pages_that_are_served() -> None:
-    (settings,) = (one["data"] for one in documents(KUBERNETES) if one["kind"] == "ConfigMap")
-    ((container,),) = (_containers(one) for one in documents(KUBERNETES) if one["kind"] == "Deployment")
-    asked = {name: container[name]["httpGet"]["path"] for name in ("startupProbe", "livenessProbe", "readinessProbe")}
+@pytest.mark.parametrize("name", ["smarter-auth", "smarter-auth-gate"])
+def test_probes_ask_for_the_pages_that_are_served(name: str) -> None:
+    (settings,) = (one["data"] for one in MANIFESTS if (one["kind"], one["metadata"]["name"]) == ("ConfigMap", name))
+    containers = [container for one in MANIFESTS if one["kind"] == "Deployment" for container in _containers(one)]
+    (container,) = (one for one in containers if {"configMapRef": {"name": name}} in one["envFrom"])
+    asked = {
+        probe: container[probe]["httpGet"]["path"] for probe in ("startupProbe", "livenessProbe", "readinessProbe")
+    }
     live, ready = settings["SMARTER_AUTH_LIVE_PATH"], settings["SMARTER_AUTH_READY_PATH"]
     assert asked == {"startupProbe": live, "livenessProbe": live, "readinessProbe": ready}
-    served = documents(COMPOSE)[0]["services"]["app"]
-    assert served["environment"]["SMARTER_AUTH_READY_PATH"] in served["healthcheck"]["test"][-1]
+
+
+def test_health_is_asked_where_the_image_serves_it() -> None:
+    variables = dict(re.findall(r"(?:^ENV|^ +)(?: )?(\w+)=(\S+)", DOCKERFILE.read_text(), re.MULTILINE))
+    assert urlsplit(variables["HEALTH_URL"]).path == variables["SMARTER_AUTH_LIVE_PATH"]
+    asked = [one["environment"] for _, one in SERVICES if "HEALTH_URL" in one.get("environment", {})]
+    assert len(asked) == 2
+    for environment in asked:
+        assert urlsplit(environment["HEALTH_URL"]).path == environment["SMARTER_AUTH_READY_PATH"]
+
+
+def test_health_check_needs_no_shell_and_fails_with_the_server(tmp_path: Path) -> None:
+    (found,) = re.findall(r"^    CMD (\[.*\])$", DOCKERFILE.read_text(), re.MULTILINE)
+    command = [sys.executable, *json.loads(found)[1:]]
+    with HTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
+        for path, exit_code in (("/", 0), ("/nothing", 1)):
+            thread = Thread(target=server.handle_request)
+            thread.start()
+            environment = {"HEALTH_URL": f"http://127.0.0.1:{server.server_port}{path}"}
+            assert (
+                subprocess.run(command, env=environment, cwd=tmp_path, stderr=subprocess.PIPE).returncode == exit_code
+            )
+            thread.join()
+
+
+def test_nginx_of_the_compose_file_asks_the_gate_and_the_service() -> None:
+    """What its build writes into nginx's example are the names and ports of the services."""
+    services = dict(documents(EXAMPLES / "compose.gate.yml")[0]["services"])
+    text = (EXAMPLES / "nginx" / "smarter_auth.conf").read_text()
+    for old, new in re.findall(r"-e 's/([^/]+)/([^/]+)/'", services["nginx"]["build"]["dockerfile_inline"]):
+        assert old in text
+        text = text.replace(old, new)
+    assert re.findall(r"^ +(?:server|listen) (\S+);", text, re.MULTILINE) == ["gate:8000", "service:8000", "8080"]
+    assert "127.0.0.1:" not in text
+    assert {"gate", "service"} <= services.keys()
+    address = services["nginx"]["networks"]["inner"]["ipv4_address"]
+    assert services["gate"]["environment"]["SMARTER_AUTH_TRUSTED_PROXIES"] == address
