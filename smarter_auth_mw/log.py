@@ -9,6 +9,7 @@ from typing import Literal, get_args
 from smarter_auth_mw.tokens import hidden
 
 Event = Literal[
+    "admin.failed",
     "audit.lost",
     "audit.not_written",
     "audit.recovered",
@@ -50,6 +51,7 @@ _LEVELS: Mapping[str, int] = {
     "settings.mistaken": logging.ERROR,
     "store.unavailable": logging.ERROR,
     "gate.misread": logging.ERROR,
+    "admin.failed": logging.ERROR,
     "server.found": logging.INFO,
     "usage.lost": logging.ERROR,
     "audit.lost": logging.ERROR,

@@ -17,6 +17,8 @@ and 6 of checksum."""
 TOKEN_FORMATS: tuple[TokenFormat, ...] = get_args(TokenFormat)
 
 CHECKED_PREFIX = b"sm_"
+OPERATOR_PREFIX = b"sma_"
+"""Begins the tokens of operators, which are written as checked tokens otherwise."""
 TOKEN_KEY_LENGTH = 15
 """How much of a token is its public head, stored in the clear (knox ``TOKEN_KEY_LENGTH``)."""
 MAX_TOKEN_BYTES = 512
@@ -27,6 +29,7 @@ _SECRET_CHARS, _CHECKSUM_CHARS = 43, 6  # 62**43 > 2**256, and 62**6 > 2**32
 _PREFIX = "[a-z][a-z0-9]{0,7}"  # So short that three random characters are left in the public head.
 _CHECKED_HEAD = re.compile(f"sm_(?:({_PREFIX})_)?")
 _CHECKED = re.compile(rb"sm_(?:%b_)?[0-9A-Za-z]{49}" % _PREFIX.encode())
+_OPERATORS = re.compile(rb"sma_[0-9A-Za-z]{49}")
 _TOKEN_CHARS = 64
 _LOOKS_SECRET = re.compile(rf"sma?_(?:{_PREFIX}_)?[0-9A-Za-z]{{40,}}|(?<![0-9A-Za-z])[0-9A-Za-z]{{{_TOKEN_CHARS},}}")
 """A run of letters and digits is looked at once, from its beginning: the cost is that of the text's length."""
@@ -63,7 +66,12 @@ class Token:
         value = self._value
         if not value.startswith(CHECKED_PREFIX) or _PREFIXED_KNOX.fullmatch(value):
             return False
-        return not (_CHECKED.fullmatch(value) and _checksum(value[:-_CHECKSUM_CHARS]) == value[-_CHECKSUM_CHARS:])
+        return not (_CHECKED.fullmatch(value) and _has_checksum(value))
+
+    @property
+    def is_operators(self) -> bool:
+        """Whether it is written as the token of an operator, with the right checksum."""
+        return bool(_OPERATORS.fullmatch(self._value)) and _has_checksum(self._value)
 
     def reveal(self) -> str:
         """Give the secret itself away: for the one place that prints a freshly minted token."""
@@ -104,6 +112,11 @@ def mint(form: TokenFormat = "knox", prefix: str = "") -> Token:
     if form == "knox":
         return Token(secrets.token_hex(32).encode("ascii"))
     return _mint_checked(CHECKED_PREFIX + f"{prefix}_".encode("ascii") if prefix else CHECKED_PREFIX)
+
+
+def mint_operator_token() -> Token:
+    """Return a new token for an operator: ``sma_``, then as a checked token."""
+    return _mint_checked(OPERATOR_PREFIX)
 
 
 def _mint_checked(head: bytes) -> Token:
@@ -172,6 +185,10 @@ def _checksum(body: bytes) -> bytes:
         number, digit = divmod(number, len(_BASE62))
         digits = _BASE62[digit] + digits
     return digits.encode("ascii")
+
+
+def _has_checksum(token: bytes) -> bool:
+    return _checksum(token[:-_CHECKSUM_CHARS]) == token[-_CHECKSUM_CHARS:]
 
 
 def same_digest(one: bytes, other: bytes) -> bool:

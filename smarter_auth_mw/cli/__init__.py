@@ -12,10 +12,11 @@ from smarter_auth_mw import __version__
 from smarter_auth_mw.cli import failures, output
 from smarter_auth_mw.cli.attack import command as attack
 from smarter_auth_mw.cli.bulk import command as bulk
-from smarter_auth_mw.cli.commands import audit, check, config, gate, serve, usage
+from smarter_auth_mw.cli.commands import admin, audit, check, config, gate, serve, usage
 from smarter_auth_mw.cli.commands import db as database
 from smarter_auth_mw.cli.commands import key as keys
 from smarter_auth_mw.cli.commands import key_rotation as rotation
+from smarter_auth_mw.cli.commands import operator as operators
 from smarter_auth_mw.cli.commands import resource as resources
 from smarter_auth_mw.cli.decorator import AsJson, FromApp, Globals, command
 from smarter_auth_mw.cli.demo import command as demo
@@ -34,6 +35,7 @@ app.add_typer(resources.group, name="resource")
 app.add_typer(keys.group, name="key")
 command(keys.group, "rotate")(rotation.rotate)
 command(keys.group, "wait", takes_actor=False)(rotation.wait)
+app.add_typer(operators.group, name="operator")
 command(app, "check", takes_actor=False)(check.check)
 command(app, "config", takes_actor=False)(config.config)
 command(app, "attack", takes_actor=False)(attack.run)
@@ -44,6 +46,7 @@ command(app, "import")(bulk.import_)
 command(app, "export", takes_actor=False)(bulk.export)
 app.command("serve")(serve.serve)
 app.command("gate")(gate.gate)
+app.command("admin")(admin.admin)
 app.command("demo")(demo.demo)
 
 

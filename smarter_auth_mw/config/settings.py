@@ -34,6 +34,10 @@ EXAMPLES = {
     "routes": "must be set: which paths are resources, for example  bot /bots/{ref:int}  or  preset:smarter",
 }
 WAYS = ("token", "bearer", "x-api-key")
+_ORIGIN = re.compile(
+    r"https://(?:[a-z0-9-]+(?:\.[a-z0-9-]+)*|\[[0-9a-f:]+\])(?::[0-9]{1,5})?"
+    r"|http://(?:localhost|127\.0\.0\.1|\[::1\])(?::[0-9]{1,5})?"
+)
 TABLE = "a table"
 """Shown in place of a TOML table: nobody knows what is in it."""
 
@@ -207,6 +211,11 @@ class Settings(RouteSettings):
     audit: Literal["none", "denials", "all"] = Field(default="denials", description="which requests are audited")
     usage_flush_s: Positive = Field(default=5, description="how often usage is written")
 
+    admin_origin: str = Field(
+        default="",
+        description="the one origin of the management API, as https://admin.example.com; empty: loopback only",
+    )
+
     def __init__(self, **values: Any) -> None:  # Type checkers would ask for SecretStr and tuples otherwise.
         super().__init__(**values)
 
@@ -248,6 +257,15 @@ class Settings(RouteSettings):
         if rate and not re.fullmatch(r"[1-9]\d{0,6}/(second|minute|hour|day)", rate):
             raise ValueError("NUMBER/second, /minute, /hour or /day; empty: off")
         return rate
+
+    @field_validator("admin_origin")
+    @classmethod
+    def _admin_origin(cls, origin: str) -> str:
+        if origin and not _ORIGIN.fullmatch(origin):
+            raise ValueError(
+                "https://HOST[:PORT] without a path, or http:// with localhost, 127.0.0.1 or [::1]; or empty"
+            )
+        return origin
 
     @model_validator(mode="after")
     def _together(self) -> Settings:

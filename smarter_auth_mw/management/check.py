@@ -12,7 +12,7 @@ from smarter_auth_mw.domain import Alias, Key, Target
 from smarter_auth_mw.errors import NotFoundError, UsageError
 from smarter_auth_mw.http.credentials import Credentials, Extractor
 from smarter_auth_mw.management.documents import Document
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.listings import KeyFilters, Listings
 from smarter_auth_mw.postgres.store import Store
 from smarter_auth_mw.routing.resolution import NOTHING
 from smarter_auth_mw.routing.routes import Routes
@@ -93,9 +93,9 @@ class Checker:
         """Name the key of a token that does not open this resource."""
         if not isinstance(decision, Denial) or not isinstance(credentials, Token):
             return ""
-        for key in await Keys(store, "check").keys():
-            if credentials.token_key in key.token_keys and self._account in (None, key.account):
-                return f"The token begins as one of key {key.name!r} ({key.key_id}), which is bound to {_bound(key)}."
+        filters = KeyFilters(token_key=credentials.token_key, state="any")
+        for key in (await Listings(store, scope=self._account).keys(filters, limit=1)).items:
+            return f"The token begins as one of key {key.name!r} ({key.key_id}), which is bound to {_bound(key)}."
         return "No key has a token that begins so."
 
     def _found(self, scope: Mapping[str, Any]) -> Document:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from smarter_auth_mw.domain import Key, KeyToken, RegisteredResource
+from smarter_auth_mw.management.operators import RegisteredOperator
 from smarter_auth_mw.management.usage import Total
 from smarter_auth_mw.observers.usage import ANONYMOUS, GRANTED
 from smarter_auth_mw.postgres.reports import AuditEvent
@@ -53,6 +54,29 @@ def key_document(key: Key, most: int | None = None) -> Document:
         "tokens": [_token(token) for token in key.tokens[-most if most else None :]],
         "bindings": [str(resource) for resource in key.bindings[:most]],
         **_more(most, key.bindings, key.tokens),
+    }
+
+
+def operator_document(operator: RegisteredOperator) -> Document:
+    """Describe an operator without secrets; ``account`` None stands for all accounts."""
+    return {
+        "operator_id": str(operator.operator_id),
+        "name": operator.name,
+        "role": operator.role.value,
+        "account": operator.account,
+        "state": operator.state(datetime.now(UTC)),
+        "created_at": time_text(operator.created_at),
+        "expires_at": time_text(operator.expires_at),
+        "revoked_at": time_text(operator.revoked_at),
+        "tokens": [
+            {
+                "token_key": token.token_key,
+                "created_at": time_text(token.created_at),
+                "valid_until": time_text(token.valid_until),
+                "last_used_at": time_text(token.last_used_at),
+            }
+            for token in operator.tokens
+        ],
     }
 
 

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Literal
 from uuid import UUID
 
-from smarter_auth_mw.domain import Key, KeyState, Protection, RegisteredBinding, RegisteredResource, Resource
+from smarter_auth_mw.domain import Key, Protection, RegisteredBinding, RegisteredResource, Resource
 from smarter_auth_mw.errors import ConflictError, NotFoundError, RefusedError, UsageError
 from smarter_auth_mw.management.resources import UNCHANGED, Resources, Unchanged, changed, registered
+from smarter_auth_mw.management.rotations import OVERLAP, check_rotation, end_of_overlap, until_text
 from smarter_auth_mw.management.token_formats import minter
 from smarter_auth_mw.postgres.storable import checked, checked_labels, checked_resource
 from smarter_auth_mw.postgres.transaction import Records
 from smarter_auth_mw.tokens import Token, TokenFormat
 
 MAX_DESCRIPTION = 10_000
-OVERLAP = timedelta(hours=24)
-"""How long the previous token stays valid after a rotation, unless somebody says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,46 +218,25 @@ class Keys(Resources):
         force: bool = False,
         form: TokenFormat | None = None,
         prefix: str | None = None,
+        replaces: str | None = None,
     ) -> Rotated:
         """Give the key a new token; the one it has stays valid for ``overlap``, none at all if that is 0.
 
         Bindings and usage stay. While an earlier rotation overlaps another is refused, unless ``force``. The new token
-        has the format and the prefix of the previous one, unless ``form`` or ``prefix`` says another.
+        has the format and the prefix of the previous one, unless ``form`` or ``prefix`` says another. ``replaces`` is
+        the public head of the token to be replaced: if the newest one is another, somebody has rotated it already.
         """
         async with self._store.transaction(self._scope) as records:
             before = await _living_key(records, key_id)
-            self._check_rotation(before, force=force)
-            until = self._end_of(overlap, before)
+            now = self._clock()
+            check_rotation(before, now, force=force, replaces=replaces)
+            until = end_of_overlap(overlap, before, now)
             token = minter(form, prefix, before.token_keys[-1] if before.tokens else "")()
             await records.expire_tokens(key_id, until)
             await records.add_token(token, before)
             told = f"the previous token is valid until {until.isoformat()}, the new one begins with {token.token_key}"
             after = await self._changed(records, "key.rotate", before, told)
         return Rotated(after, token, until)
-
-    def _check_rotation(self, key: Key, *, force: bool) -> None:
-        now = self._clock()
-        if key.state(now) is KeyState.EXPIRED:
-            raise RefusedError(
-                f"The key {key.key_id} has expired: a new token would open nothing.",
-                hint="Create another: smarter-auth key create",
-            )
-        previous = key.previous_tokens(now)
-        if previous and not force:
-            raise RefusedError(
-                f"The key {key.key_id} is being rotated: its previous token, {previous[-1].token_key}…,"
-                f" is valid {_until(previous[-1].valid_until)}.",
-                hint="Wait for that, or rotate once more all the same: --force, with --overlap 0s if it leaked.",
-            )
-
-    def _end_of(self, overlap: timedelta, key: Key) -> datetime:
-        if overlap < timedelta(0):
-            raise UsageError("An overlap is 0 or more.")
-        try:
-            until = self._clock() + overlap
-        except OverflowError:
-            raise UsageError(f"An overlap of {overlap} is longer than the calendar.") from None
-        return until if key.expires_at is None else min(until, key.expires_at)
 
     async def revoke(self, key_id: UUID, *, unbind: bool = False, allow_anonymous: bool = False) -> Key:
         """End the key for good; what it is bound to stays protected. Done once, it stays done.
@@ -286,6 +264,18 @@ class Keys(Resources):
         found_ids = sorted(found, key=lambda key_id: (found[key_id].is_platforms, key_id))
         keys = [await self.revoke(key_id) for key_id in found_ids]
         return Leaked(tuple(keys), sum(digest not in owners for digest in digests))
+
+    async def owners(self, digests: Sequence[bytes]) -> dict[bytes, Key]:
+        """Return the keys that tokens of these digests belong to, by digest."""
+        async with self._store.transaction() as records:
+            owners = await records.owners(digests)
+            found = await records.keys_by_id(sorted(set(owners.values())), 0)
+            return {digest: found[key_id] for digest, key_id in owners.items() if key_id in found}
+
+    async def held_key(self, key_id: UUID) -> Key:
+        """Return the key, which nobody else changes until the transaction ends (``together``)."""
+        async with self._store.transaction() as records:
+            return await _key(records, key_id, lock=True)
 
     async def owner(self, digest: bytes) -> Key:
         """The key that the token of this digest belongs to."""
@@ -335,7 +325,7 @@ class Keys(Resources):
             raise RefusedError(f"The expiry {expires_at.isoformat()} is past.")
         if max_lifetime is not None and (expires_at is None or expires_at - self._clock() > max_lifetime):
             raise RefusedError(
-                f"This key would be valid {_until(expires_at)}: longer than {_days(max_lifetime)}.",
+                f"This key would be valid {until_text(expires_at)}: longer than {_days(max_lifetime)}.",
                 hint="Let it expire sooner: --expires-in",
             )
 
@@ -387,10 +377,6 @@ def _check_time_zone(time: datetime | None) -> None:
 
 def _expiry(key: Key) -> float:
     return key.expires_at.timestamp() if key.expires_at else float("inf")
-
-
-def _until(time: datetime | None) -> str:
-    return "for ever" if time is None else f"until {time.isoformat()}"
 
 
 def _days(span: timedelta) -> str:

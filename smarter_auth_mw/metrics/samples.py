@@ -52,6 +52,13 @@ OBSERVER_FAILURES = Metric("observer_failures", "Decisions that an observer (usa
 WRITE_FAILURES = Metric("write_failures", "Batches of usage or audit that could not be written at once; they are kept.")
 AUDIT_DROPPED = Metric("audit_dropped", "Requests beyond the audit's rate or memory, which it only counts.")
 REFUSED_SPELLINGS = Metric("refused_spellings", "Requests refused with 400 since they can be read in two ways.")
+ADMIN_REQUESTS = Metric(
+    "admin_requests",
+    "Requests that the management API answered, by operation and status.",
+    labels=("operation", "status"),
+)
+ADMIN_REFUSED = Metric("admin_refused_tokens", "Requests to the management API with a token that is not valid.")
+OF_AN_ADMIN = (ADMIN_REQUESTS, ADMIN_REFUSED)
 OF_A_MIDDLEWARE = (DECISIONS, OBSERVER_FAILURES, WRITE_FAILURES, AUDIT_DROPPED, REFUSED_SPELLINGS)
 
 OF_AN_ENGINE: tuple[tuple[Metric, Reader], ...] = (
@@ -180,7 +187,7 @@ OF_AN_ENGINE: tuple[tuple[Metric, Reader], ...] = (
 )
 
 METRICS: Mapping[str, Metric] = {
-    metric.name: metric for metric in (*OF_A_MIDDLEWARE, *(metric for metric, _ in OF_AN_ENGINE))
+    metric.name: metric for metric in (*OF_A_MIDDLEWARE, *OF_AN_ADMIN, *(metric for metric, _ in OF_AN_ENGINE))
 }
 """Every metric there is."""
 

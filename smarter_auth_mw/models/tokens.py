@@ -10,7 +10,8 @@ from uuid import UUID
 
 from smarter_auth_mw.domain import Key
 from smarter_auth_mw.errors import NotFoundError, UsageError
-from smarter_auth_mw.management.keys import OVERLAP, Keys
+from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.rotations import OVERLAP
 from smarter_auth_mw.model_sessions import current
 from smarter_auth_mw.models.base import TIMES, TimestampedModel
 from smarter_auth_mw.models.querysets import BaseManager, Created

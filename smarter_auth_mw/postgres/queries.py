@@ -11,5 +11,5 @@ SQL = resources.files("smarter_auth_mw.postgres") / "sql"
 QUERIES: Any = aiosql.from_str((SQL / "queries.sql").read_text("utf-8"), "asyncpg")
 """The statements of ``queries.sql``, by name."""
 
-SCHEMA = 8
+SCHEMA = 9
 """The newest schema that this release knows: the number of its last migration."""

@@ -20,6 +20,7 @@ from smarter_auth_mw.observers.usage import Batch
 from smarter_auth_mw.postgres import privileges
 from smarter_auth_mw.postgres.faults import WrongServerError, read_only
 from smarter_auth_mw.postgres.lists import Lists
+from smarter_auth_mw.postgres.operators import OperatorSessions
 from smarter_auth_mw.postgres.pool import Pool, PoolSizes
 from smarter_auth_mw.postgres.queries import QUERIES
 from smarter_auth_mw.postgres.reports import KeyCounts
@@ -240,6 +241,12 @@ class Store:
             lists = Lists(connection)
             await lists.plan_by_index()
             yield lists
+
+    @asynccontextmanager
+    async def operator_sessions(self) -> AsyncIterator[OperatorSessions]:
+        """What a manager role may do with operators, each call a transaction of its own."""
+        async with self._pool.acquire() as connection:
+            yield OperatorSessions(connection)
 
     @asynccontextmanager
     async def transaction(self, scope: str | None = None) -> AsyncIterator[Records]:

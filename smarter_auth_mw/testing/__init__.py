@@ -26,7 +26,8 @@ from smarter_auth_mw.engine.engine import Engine, KnowDomains
 from smarter_auth_mw.engine.stand_in import PLACE
 from smarter_auth_mw.errors import UnknownKindError, UsageError
 from smarter_auth_mw.guard import compile_routes
-from smarter_auth_mw.management.keys import OVERLAP, Keys
+from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.rotations import OVERLAP
 from smarter_auth_mw.observers.hub import Observers
 from smarter_auth_mw.testing.store import MemoryStore, Tables
 from smarter_auth_mw.tokens import MintedToken

@@ -16,7 +16,8 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from smarter_auth_mw import wsgi
+from smarter_auth_mw import Settings, wsgi
+from smarter_auth_mw.admin import AdminApp
 from smarter_auth_mw.cli.doctor import command as doctor
 from smarter_auth_mw.cli.doctor import keys as attention
 from smarter_auth_mw.cli.doctor import routes as findings
@@ -30,6 +31,7 @@ from smarter_auth_mw.metrics.prometheus import PREFIX
 from smarter_auth_mw.metrics.samples import METRICS, Metric
 from smarter_auth_mw.observers import tracing
 from tests.programs import find
+from tests.support.admin import ROUTES
 from tests.support.asgi import client, guarded, lifespan
 from tests.support.database import Database
 from tests.support.worker import PATIENCE_S
@@ -64,8 +66,11 @@ async def exported(database: Database) -> dict[str, set[str]]:
     """Every series that a serving worker exposes, with its labels."""
     registry = CollectorRegistry()
     registry.register(SmarterAuthCollector())
-    async with lifespan(guarded(database.runtime)) as app, client(app) as http:
+    management = AdminApp(Settings(database_url=database.manager, routes=ROUTES))
+    async with lifespan(guarded(database.runtime)) as app, client(app) as http, lifespan(management):
         await http.get("/bots/2")
+        async with client(management) as admin:
+            await admin.get("/api/v1/me", headers={"Host": "localhost"})
         async with asyncio.timeout(PATIENCE_S):
             while "smarter_auth_keys_unused{" not in (text := generate_latest(registry).decode()):
                 await asyncio.sleep(0.01)  # Until the keys were counted, in the background.
@@ -211,4 +216,4 @@ def test_prometheus_takes_what_the_dashboard_asks(promtool: Path, tmp_path: Path
 
 
 def test_figures_name_no_metric_twice() -> None:
-    assert len(METRICS) == len(figures.OF_A_MIDDLEWARE) + len(figures.OF_AN_ENGINE)
+    assert len(METRICS) == len(figures.OF_A_MIDDLEWARE) + len(figures.OF_AN_ADMIN) + len(figures.OF_AN_ENGINE)

@@ -1,0 +1,224 @@
+"""What answers hold, as models: the OpenAPI document describes them, and tests hold every answer to them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+
+from smarter_auth_mw.admin.values import UUID_SCHEMA
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+AnsweredTime = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
+AnsweredId = Annotated[str, WithJsonSchema(UUID_SCHEMA)]
+
+
+class Token(_Answer):
+    """A token of a key, without its secret."""
+
+    token_key: str
+    created_at: AnsweredTime
+    valid_until: AnsweredTime | None
+    last_used_at: AnsweredTime | None
+
+
+class Key(_Answer):
+    """A key, without its secrets; of tokens and bindings at most ten, and whether there are more."""
+
+    key_id: AnsweredId
+    name: str
+    account: str
+    description: str
+    token_key: str | None = Field(description="the public head of the newest token")
+    state: Literal["active", "inactive", "expired", "revoked"]
+    expires_at: AnsweredTime | None
+    last_used_at: AnsweredTime | None
+    revoked_at: AnsweredTime | None
+    labels: dict[str, str]
+    token_valid: bool
+    tokens: list[Token]
+    bindings: list[str]
+    more: bool
+
+
+class MintedKey(Key):
+    """A new key with its token, which is shown this once."""
+
+    token: str
+    created: bool = Field(description="whether a resource was registered with it")
+
+
+class RevokedKey(Key):
+    """A revoked key, and how long at most until every worker refuses it, as this process is configured."""
+
+    within_s: float
+
+
+class RotatedKey(_Answer):
+    """A new token, which is shown this once."""
+
+    key_id: AnsweredId
+    token: str
+    token_key: str
+    previous_valid_until: AnsweredTime
+
+
+class RevokedKeys(_Answer):
+    """What was revoked, or would be; ids that are unknown to the operator are told together."""
+
+    count: int
+    key_ids: list[AnsweredId]
+    unknown: list[AnsweredId]
+    dry_run: bool
+    within_s: float
+
+
+class EndedLeaks(_Answer):
+    """How many of the tokens belonged to whom; keys of an attached platform have to be changed there."""
+
+    tokens: int
+    keys_revoked: int
+    operator_tokens_ended: int
+    platform: int
+    unknown: int
+    within_s: float
+
+
+class Bound(_Answer):
+    """A key that is bound to a resource."""
+
+    key_id: AnsweredId
+    name: str
+    state: Literal["active", "inactive", "expired", "revoked"]
+    expires_at: AnsweredTime | None
+
+
+class ResourceAnswer(_Answer):
+    """A resource with at most ten of its keys, and whether there are more."""
+
+    kind: str
+    ref: str
+    name: str | None
+    account: str
+    domain: str | None
+    on_error: Literal["deny", "stale"]
+    protected: bool
+    bindings: list[Bound]
+    more: bool
+
+
+class TokenUse(_Answer):
+    """Requests that one token opened."""
+
+    token_key: str
+    granted: int
+
+
+class Usage(_Answer):
+    """Requests for one resource with one key, or without one, in equal steps of time."""
+
+    resource: str
+    key_id: AnsweredId | None
+    key_name: str | None
+    granted: int
+    anonymous: int
+    denied: int
+    reasons: dict[str, int]
+    tokens: list[TokenUse]
+    from_: AnsweredTime = Field(alias="from")
+    step_s: int
+    points: list[int]
+
+
+class Event(_Answer):
+    """What somebody did, or a request."""
+
+    id: int
+    at: AnsweredTime
+    actor: str
+    action: str
+    resource: str | None
+    account: str | None
+    key_id: AnsweredId | None
+    reason: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+
+
+class Explanation(_Answer):
+    """What the middleware does with a request, and why."""
+
+    resource: str | None
+    decision: Literal["pass", "anonymous", "grant", "deny"]
+    reason: str
+    status: int
+    routes_from: str
+    route: str | None
+    reading: str | None
+    alias: str | None
+    detail: str | None
+
+
+class Me(_Answer):
+    """The operator whose token this is."""
+
+    operator_id: AnsweredId
+    name: str
+    role: Literal["viewer", "manager", "admin"]
+    account: str | None = Field(description="the one account that is seen; null: all")
+    expires_at: AnsweredTime | None
+    token_key: str
+
+
+class Health(_Answer):
+    """Whether the database answers, and its schema."""
+
+    status: Literal["ready"]
+    schema_: str = Field(alias="schema")
+
+
+class Keys(_Answer):
+    """A page of keys."""
+
+    items: list[Key]
+    next: str | None
+
+
+class Resources(_Answer):
+    """A page of resources."""
+
+    items: list[ResourceAnswer]
+    next: str | None
+
+
+class Usages(_Answer):
+    """A page of usage."""
+
+    items: list[Usage]
+    next: str | None
+
+
+class Events(_Answer):
+    """A page of the audit."""
+
+    items: list[Event]
+    next: str | None
+
+
+class Nothing(_Answer):
+    """An empty object: it is done."""
+
+
+class Problem(BaseModel):
+    """What went wrong (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    code: str = Field(description="stable, for programs")
+    detail: str
+    hint: str | None = None

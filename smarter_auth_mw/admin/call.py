@@ -1,0 +1,123 @@
+"""One request of an operator, and its answer: what a handler is given, and what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+from uuid import UUID
+
+from smarter_auth_mw.admin.problems import ForbiddenError, PreconditionError
+from smarter_auth_mw.admin.services import Services
+from smarter_auth_mw.admin.values import UUID_TEXT
+from smarter_auth_mw.domain import Key, RegisteredResource, Resource
+from smarter_auth_mw.errors import NotFoundError
+from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.listings import Listings, ResourceFilters
+from smarter_auth_mw.management.operators import Operator, Role, is_allowed, is_in_scope
+from smarter_auth_mw.postgres.storable import is_storable
+
+INNER = 10
+"""How many entries of the lists inside a document are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is sent back; ``lines`` are sent one document a line, in place of ``document``."""
+
+    document: Mapping[str, Any] = field(default_factory=dict)
+    status: int = 200
+    headers: tuple[tuple[str, str], ...] = ()
+    lines: list[Mapping[str, Any]] | None = None
+
+
+@dataclass(frozen=True)
+class Call:
+    """Who asks for what: the operator, and the checked path, query and body."""
+
+    operator: Operator
+    services: Services
+    path: Mapping[str, str]
+    query: Any
+    body: Any
+    if_match: str | None = None
+
+    @cached_property
+    def keys(self) -> Keys:
+        """The write side, in the operator's name and within the operator's account."""
+        settings = self.services.settings
+        return Keys(
+            self.services.store,
+            self.operator.actor,
+            default_account=self.operator.account or settings.default_account,
+        )
+
+    @cached_property
+    def listings(self) -> Listings:
+        """The lists, within the operator's account."""
+        return Listings(self.services.store, scope=self.operator.account)
+
+    @property
+    def resource(self) -> Resource:
+        """The resource that the path names, as it is registered."""
+        resource = Resource(self.path["kind"], self.path["ref"])
+        if not is_storable(f"{resource}") or len(resource.ref) > 255 or len(resource.kind) > 255:
+            raise NotFoundError("There is no such resource.")
+        return resource
+
+    @property
+    def key_id(self) -> UUID:
+        """The key that the path names."""
+        text = self.path["key_id"]
+        if not UUID_TEXT.fullmatch(text):
+            raise NotFoundError("There is no such key.", hint="A key_id is a UUID in lower case, with hyphens.")
+        return UUID(text)
+
+    def require(self, role: Role, *, everywhere: bool = False) -> None:
+        """Raise ForbiddenError unless the operator may do this."""
+        if not is_allowed(self.operator, role, everywhere=everywhere):
+            raise ForbiddenError(role, everywhere=everywhere)
+
+    def check_account(self, account: str | None) -> None:
+        """Raise ForbiddenError if a query or body names another account, whether that exists or not."""
+        if account is not None and not is_in_scope(self.operator, account):
+            raise ForbiddenError(self.operator.role, message="This operator works in one account, and not in this one.")
+
+    async def find_key(self, key_id: UUID) -> Key:
+        """Return a key of the operator's account; raises NotFoundError."""
+        return await self.listings.key(str(key_id), inner=INNER)
+
+    async def find_key_id(self, text: str) -> UUID:
+        """Return the id of a key that a query names, if the operator may know of it; raises NotFoundError."""
+        return (await self.find_key(UUID(text))).key_id
+
+    async def find_resource(self, resource: Resource) -> RegisteredResource:
+        """Return a resource of the operator's account; raises NotFoundError."""
+        filters = ResourceFilters(kind=resource.kind, find=resource.ref)
+        page = await self.listings.resources(filters, limit=1, inner=INNER)
+        if page.items and page.items[0].resource == resource:
+            return page.items[0]
+        found = await self._find_platforms(resource)
+        if found is None or found.resource != resource or not is_in_scope(self.operator, found.account):
+            raise NotFoundError(f"There is no resource {resource}.")
+        return found
+
+    async def _find_platforms(self, resource: Resource) -> RegisteredResource | None:
+        """Look for a resource that only an attached platform has."""
+        async with self.services.store.transaction() as records:
+            return await records.resource(resource)
+
+    def check_etag(self, updated_at: datetime) -> None:
+        """Raise PreconditionError if If-Match names another state."""
+        if self.if_match is None or self.if_match.strip() == "*":
+            return
+        if etag(updated_at) not in {one.strip() for one in self.if_match.split(",")}:
+            raise PreconditionError()
+
+
+def etag(updated_at: datetime) -> str:
+    """Return the entity tag of a record that was changed at that time."""
+    since = updated_at.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
+    return f'"{since.days * 86_400_000_000 + since.seconds * 1_000_000 + since.microseconds}"'

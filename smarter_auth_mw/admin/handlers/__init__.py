@@ -1,0 +1,1 @@
+"""What each operation does: it calls the write side or the lists, and answers with their documents."""

@@ -1,0 +1,142 @@
+"""The operations of the API, one table: router, OpenAPI document, role matrix and generated tests are made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from pydantic import BaseModel
+
+from smarter_auth_mw import __version__
+from smarter_auth_mw.admin import answers, requests
+from smarter_auth_mw.admin.call import Answer, Call
+from smarter_auth_mw.admin.handlers import keys, reports, resources
+from smarter_auth_mw.admin.requests import NoQuery, OpeningQuery
+from smarter_auth_mw.management.operators import Role
+
+BASE = "/api/v1"
+MAX_BODY = 65_536
+MAX_LEAKS_BODY = 1_048_576
+
+VIEWER, MANAGER, ADMIN = Role
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation: who may do it, what it takes, and what it answers.
+
+    ``everywhere``: only for operators of all accounts. ``is_versioned``: it takes If-Match. ``also``: another status
+    of success.
+    """
+
+    method: str
+    path: str
+    name: str
+    summary: str
+    role: Role
+    handler: Callable[[Call], Awaitable[Answer]]
+    answer: type[BaseModel]
+    query: type[BaseModel] = NoQuery
+    body: type[BaseModel] | None = None
+    status: int = 200
+    also: int | None = None
+    everywhere: bool = False
+    is_versioned: bool = False
+    max_body: int = MAX_BODY
+
+
+_RESOURCE, _BINDING, _KEY = "/resources/{kind}/{ref}", "/resources/{kind}/{ref}/keys/{key_id}", "/keys/{key_id}"
+
+
+async def _show_document(_: Call) -> Answer:
+    from smarter_auth_mw.admin import openapi
+
+    return Answer(openapi.document(OPERATIONS, __version__))
+
+
+OPERATIONS: tuple[Operation, ...] = (
+    Operation("GET", "/me", "show_me", "Who am I", VIEWER, reports.show_me, answers.Me),
+    Operation(
+        "GET", "/health", "show_health", "Whether the database answers", VIEWER, reports.show_health, answers.Health
+    ),
+    Operation("GET", "/openapi.json", "show_openapi", "This document", VIEWER, _show_document, BaseModel),
+    Operation(
+        "GET", "/resources", "list_resources", "List resources", VIEWER, resources.list_resources,
+        answers.Resources, requests.ResourceQuery,
+    ),
+    Operation(
+        "POST", "/resources", "create_resource", "Register a resource", MANAGER, resources.create_resource,
+        answers.ResourceAnswer, body=requests.NewResource, status=201, everywhere=True,
+    ),
+    Operation(
+        "GET", _RESOURCE, "show_resource", "Show a resource", VIEWER, resources.show_resource, answers.ResourceAnswer
+    ),
+    Operation(
+        "PATCH", _RESOURCE, "change_resource", "Change a resource", MANAGER, resources.change_resource,
+        answers.ResourceAnswer, body=requests.ResourceChange, is_versioned=True,
+    ),
+    Operation(
+        "DELETE", _RESOURCE, "remove_resource", "Forget a resource", MANAGER, resources.remove_resource,
+        answers.Nothing, OpeningQuery, everywhere=True, is_versioned=True,
+    ),
+    Operation(
+        "POST", f"{_RESOURCE}/protect", "protect_resource", "Let a resource ask for a token", MANAGER,
+        resources.protect_resource, answers.ResourceAnswer,
+    ),
+    Operation(
+        "POST", f"{_RESOURCE}/unprotect", "unprotect_resource", "Open a resource to anyone", ADMIN,
+        resources.unprotect_resource, answers.ResourceAnswer, body=requests.Confirmation,
+    ),
+    Operation(
+        "PUT", _BINDING, "bind_key", "Let a key open a resource", MANAGER, resources.bind_key, answers.Key,
+        status=201, also=200,
+    ),
+    Operation(
+        "DELETE", _BINDING, "unbind_key", "Take a key off a resource", MANAGER, resources.unbind_key, answers.Key,
+        OpeningQuery,
+    ),
+    Operation("GET", "/keys", "list_keys", "List keys", VIEWER, keys.list_keys, answers.Keys, requests.KeyQuery),
+    Operation(
+        "POST", "/keys", "create_key", "Mint a key, and bind it", MANAGER, keys.create_key, answers.MintedKey,
+        body=requests.NewKey, status=201,
+    ),
+    Operation(
+        "POST", "/keys/revoke", "revoke_keys", "Revoke many keys in one transaction", MANAGER, keys.revoke_keys,
+        answers.RevokedKeys, body=requests.KeyIds,
+    ),
+    Operation("GET", _KEY, "show_key", "Show a key", VIEWER, keys.show_key, answers.Key),
+    Operation(
+        "PATCH", _KEY, "change_key", "Change name, description, labels or expiry of a key", MANAGER, keys.change_key,
+        answers.Key, body=requests.KeyChange, is_versioned=True,
+    ),
+    Operation(
+        "POST", f"{_KEY}/rotate", "rotate_key", "Give a key a new token", MANAGER, keys.rotate_key, answers.RotatedKey,
+        body=requests.Rotation, is_versioned=True,
+    ),
+    Operation(
+        "POST", f"{_KEY}/activate", "activate_key", "Let a key open again what it is bound to", MANAGER,
+        keys.activate_key, answers.Key, is_versioned=True,
+    ),
+    Operation(
+        "POST", f"{_KEY}/deactivate", "deactivate_key", "Let a key open nothing for now", MANAGER,
+        keys.deactivate_key, answers.Key, OpeningQuery, is_versioned=True,
+    ),
+    Operation(
+        "POST", f"{_KEY}/revoke", "revoke_key", "End a key for good", MANAGER, keys.revoke_key, answers.RevokedKey,
+        is_versioned=True,
+    ),
+    Operation(
+        "POST", "/leaks", "report_leaks", "End the keys that leaked tokens belong to", MANAGER, keys.report_leaks,
+        answers.EndedLeaks, body=requests.Leaks, max_body=MAX_LEAKS_BODY,
+    ),
+    Operation(
+        "GET", "/usage", "list_usage", "Show usage", VIEWER, reports.list_usage, answers.Usages, requests.UsageQuery
+    ),
+    Operation(
+        "GET", "/audit", "list_audit", "Show the audit", VIEWER, reports.list_audit, answers.Events, requests.AuditQuery
+    ),
+    Operation(
+        "POST", "/check", "explain", "Explain what happens to a request", VIEWER, reports.explain, answers.Explanation,
+        body=requests.Question,
+    ),
+)  # fmt: skip

@@ -1,0 +1,156 @@
+"""What goes wrong, as problem documents (RFC 9457): one code for each class of our errors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any, ClassVar
+
+from smarter_auth_mw.errors import (
+    ConfigurationError,
+    NotFoundError,
+    RefusedError,
+    SmarterAuthError,
+    UnavailableError,
+    UsageError,
+)
+from smarter_auth_mw.management.operators import Role
+from smarter_auth_mw.tokens import hidden
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_S = 2
+
+
+class RequestError(SmarterAuthError):
+    """The request cannot be answered."""
+
+    status: ClassVar[int] = 400
+    headers: Sequence[tuple[str, str]] = ()
+
+
+class UnauthorizedError(RequestError):
+    """This needs the token of an operator."""
+
+    code = "unauthorized"
+    status = 401
+    default_hint = "Send it as Authorization: Bearer sma_…. To make an operator: smarter-auth operator create"
+    headers = (("WWW-Authenticate", 'Bearer realm="smarter_auth admin"'),)
+
+
+class ThrottledError(RequestError):
+    """Too many requests with tokens that are not valid came from here."""
+
+    code = "throttled"
+    status = 429
+
+
+class ForbiddenError(RequestError):
+    """This operator may not do that."""
+
+    code = "forbidden"
+    status = 403
+
+    def __init__(self, role: Role, *, everywhere: bool = False, message: str = "") -> None:
+        self.role = role
+        scope = " of all accounts" if everywhere else ""
+        super().__init__(
+            message or f"This needs the role {role.value}{scope}.",
+            hint="The owner of the schema changes it: smarter-auth operator set",
+        )
+
+
+class PathError(RequestError):
+    """There is nothing at this path."""
+
+    code = "no_such_path"
+    status = 404
+    default_hint = "All paths are in /api/v1/openapi.json; none ends with a slash."
+
+
+class MethodError(RequestError):
+    """This path does not take this method."""
+
+    code = "method_not_allowed"
+    status = 405
+
+    def __init__(self, methods: Sequence[str]) -> None:
+        super().__init__()
+        self.headers = (("Allow", ", ".join(methods)),)
+
+
+class PreconditionError(RequestError):
+    """It was changed meanwhile: If-Match names an earlier state."""
+
+    code = "changed_meanwhile"
+    status = 412
+    default_hint = "Read it again, and send the new ETag."
+
+
+class TooLargeError(RequestError):
+    """The body is too large."""
+
+    code = "too_large"
+    status = 413
+
+
+class MediaTypeError(RequestError):
+    """The body has to be JSON."""
+
+    code = "not_json"
+    status = 415
+    default_hint = "Send Content-Type: application/json, in UTF-8 and without a Content-Encoding."
+
+
+class MisdirectedError(RequestError):
+    """This host is not served here."""
+
+    code = "misdirected"
+    status = 421
+    default_hint = "Behind a proxy, or to serve other machines: set SMARTER_AUTH_ADMIN_ORIGIN"
+
+
+class InvalidError(RequestError):
+    """The request is not written as this operation takes it."""
+
+    code = "invalid"
+    status = 422
+
+
+_STATUS: Sequence[tuple[type[SmarterAuthError], int]] = (
+    (NotFoundError, 404),
+    (RefusedError, 409),
+    (UnavailableError, 503),
+    (ConfigurationError, 503),
+    (UsageError, 422),
+)
+"""The first class that an error belongs to; ConflictError is a RefusedError."""
+
+_AWAY = "The database cannot be reached, or is not ready for this release. The log says why."
+DATA = ("role", "key_id", "token_key")
+"""What an error may carry for programs."""
+
+
+def status_of(error: SmarterAuthError) -> int:
+    """Return the status of the answer that this error becomes."""
+    if isinstance(error, RequestError):
+        return error.status
+    return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+
+
+def headers_of(error: SmarterAuthError) -> list[tuple[str, str]]:
+    """Return the headers that belong to the error's status."""
+    headers = list(error.headers) if isinstance(error, RequestError) else []
+    return [*headers, ("Retry-After", str(RETRY_AFTER_S))] if status_of(error) == 503 else headers
+
+
+def document_of(error: SmarterAuthError) -> dict[str, Any]:
+    """Describe the error; anything that looks like a token in its words is hidden."""
+    status = status_of(error)
+    document = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "code": error.code}
+    if status == 503:  # The database's own words name hosts and roles, which a caller has no use for.
+        return document | {"detail": _AWAY}
+    document["detail"] = hidden(error.message)
+    if error.hint:
+        document["hint"] = hidden(error.hint)
+    data = {name: getattr(error, name) for name in DATA if hasattr(error, name)}
+    return document | {name: str(value) for name, value in data.items()}

@@ -1,0 +1,182 @@
+"""What requests bring, as models: they check each request, and the OpenAPI document describes them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from smarter_auth_mw.admin.values import (
+    Duration,
+    KeyId,
+    Label,
+    Moment,
+    Name,
+    Overlap,
+    ResourceName,
+    Text,
+    Time,
+    checked_text,
+)
+
+MAX_LIMIT = 200
+MAX_IDS = 200
+MAX_LEAKS = 1_000
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class NoQuery(_Request):
+    """No parameters."""
+
+
+class Paged(_Request):
+    """A page of a list."""
+
+    limit: int = Field(default=50, ge=1, le=MAX_LIMIT, description="the most items of a page")
+    cursor: Text | None = Field(default=None, max_length=8192, description="the next of the page before")
+
+
+class KeyQuery(Paged):
+    """Which keys; all filters hold at once. Without a state, a key_id or a token_key revoked keys are left out."""
+
+    key_id: KeyId | None = None
+    token_key: Text | None = Field(default=None, max_length=15, description="the public head of a token")
+    resource: ResourceName | None = Field(default=None, description="KIND:REF: keys that are bound to it")
+    account: Name | None = None
+    state: Literal["active", "inactive", "expired", "revoked", "any"] | None = None
+    find: Text | None = Field(default=None, max_length=255, description="the beginning of the name")
+    label: list[Label] = Field(default=[], max_length=16, description="name=value; may be repeated")
+    expiring_within: Duration | None = None
+    never_expires: bool = False
+    unused_for: Duration | None = None
+    never_used: bool = False
+    rotating: bool = Field(default=False, description="a token that was replaced is still valid")
+    sort: Literal["name", "created_at", "-created_at"] | None = None
+
+
+class ResourceQuery(Paged):
+    """Which resources."""
+
+    kind: Name | None = None
+    account: Name | None = None
+    find: Text | None = Field(default=None, max_length=255, description="the beginning of the reference")
+    state: Literal["open", "protected"] | None = None
+    key_id: KeyId | None = Field(default=None, description="resources that this key is bound to")
+
+
+class UsageQuery(Paged):
+    """Whose usage: of a resource, of a key, or of both together."""
+
+    resource: ResourceName | None = None
+    key: KeyId | None = None
+    since: Moment = Field(default=timedelta(days=1), description="a time, or how long ago; 1d unless given")
+    until: Moment | None = None
+
+
+class AuditQuery(Paged):
+    """Which events."""
+
+    resource: ResourceName | None = None
+    key: KeyId | None = None
+    account: Name | None = None
+    actor: Text | None = Field(default=None, max_length=255)
+    action: Text | None = Field(default=None, max_length=255, description="may end in *, as key.*")
+    reason: Text | None = Field(default=None, max_length=255)
+    since: Moment | None = None
+    until: Moment | None = None
+    acts: bool = Field(default=False, description="what people did, without requests")
+    order: Literal["newest", "oldest"] = "newest"
+    format: Literal["json", "jsonl"] = Field(default="json", description="jsonl: one event a line; next is in Link")
+
+
+class OpeningQuery(_Request):
+    """Whether an act may open a resource."""
+
+    allow_anonymous: bool = Field(default=False, description="let the resource become open to anyone; needs an admin")
+
+
+class NewKey(_Request):
+    """A key to mint."""
+
+    name: Name
+    account: Name | None = Field(default=None, description="the operator's own, or DEFAULT_ACCOUNT, unless given")
+    description: Annotated[str, Field(max_length=10_000), AfterValidator(checked_text)] = ""
+    expires_at: Time | None = None
+    expires_in: Duration | None = Field(default=None, description="in place of expires_at")
+    labels: dict[str, str] = Field(default={}, max_length=16)
+    bind: list[ResourceName] = Field(default=[], max_length=100, description="resources that it opens: KIND:REF")
+    format: Literal["knox", "checked"] = "checked"
+
+
+class KeyChange(_Request):
+    """A merge patch (RFC 7396): what is left out stays; null takes an expiry or a label away."""
+
+    name: Name | None = None
+    description: Annotated[str, Field(max_length=10_000), AfterValidator(checked_text)] | None = None
+    expires_at: Time | None = None
+    labels: dict[str, str | None] = Field(default={}, max_length=64)
+
+
+class Rotation(_Request):
+    """A new token for a key."""
+
+    token_key: Text = Field(max_length=15, description="the public head of the token that is replaced")
+    overlap: Overlap = Field(default=timedelta(hours=24), description="how long that one stays valid; 24h unless given")
+    force: bool = Field(default=False, description="also while an earlier rotation overlaps")
+
+
+class KeyIds(_Request):
+    """Keys to revoke in one transaction."""
+
+    key_ids: list[KeyId] = Field(min_length=1, max_length=MAX_IDS)
+    dry_run: bool = False
+
+
+class Leaks(_Request):
+    """Leaked tokens, or their digests (SHA-512, hexadecimal)."""
+
+    tokens: list[Annotated[str, Field(min_length=1, max_length=512)]] = Field(default=[], max_length=MAX_LEAKS)
+    digests: list[Annotated[str, Field(pattern="^[0-9a-f]{128}$")]] = Field(default=[], max_length=MAX_LEAKS)
+
+
+class NewResource(_Request):
+    """A resource to register."""
+
+    kind: Name
+    ref: Name
+    name: Name | None = None
+    account: Name | None = None
+    domain: Name | None = None
+    protect: bool = False
+    on_error: Literal["deny", "stale"] = "stale"
+    no_route: bool = Field(default=False, description="accept a resource that no route reaches")
+
+
+class ResourceChange(_Request):
+    """A merge patch: what is left out stays; null takes a name or a domain away."""
+
+    name: Name | None = None
+    account: Name | None = None
+    domain: Name | None = None
+    on_error: Literal["deny", "stale"] | None = None
+
+
+class Confirmation(_Request):
+    """The resource once more, so that none is opened by mistake."""
+
+    confirm: ResourceName
+
+
+class Question(_Request):
+    """A request to explain; nothing of it is stored."""
+
+    url: Annotated[str, Field(min_length=1, max_length=8192)]
+    method: Annotated[str, Field(pattern="^[A-Z]{1,20}$")] = "GET"
+    headers: dict[str, str] = Field(default={}, max_length=64)
+    token: Annotated[str, Field(max_length=512)] | None = Field(
+        default=None, description="sent as Authorization: Token"
+    )

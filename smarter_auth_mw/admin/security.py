@@ -1,0 +1,65 @@
+"""Which requests are for us at all, and the headers of every response."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from ipaddress import IPv6Address, ip_address
+from typing import Any
+
+from smarter_auth_mw.admin.problems import MisdirectedError
+
+Header = tuple[bytes, bytes]
+
+HEADERS: tuple[Header, ...] = (
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; form-action 'self';"
+        b" base-uri 'none'; frame-ancestors 'none'",
+    ),
+    (b"x-content-type-options", b"nosniff"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"referrer-policy", b"same-origin"),
+    (b"x-frame-options", b"DENY"),
+    (b"cache-control", b"no-store"),
+)
+"""What every response carries. No CORS header is among them: no other origin may read an answer."""
+
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:]+)(?::[0-9]{1,5})?")
+
+
+def check_host(scope: Mapping[str, Any], origin: str) -> None:
+    """Raise MisdirectedError for a request that is not for us.
+
+    With ``origin`` (ADMIN_ORIGIN) any host is accepted, since proxies change it. Without one both ends must be this
+    machine: a web page elsewhere whose name was rebound to a loopback address sends its own name as Host.
+    """
+    if origin:
+        return
+    hosts = [value for name, value in scope["headers"] if name == b"host"]
+    if not (_is_local_peer(scope) and len(hosts) == 1 and _is_local_host(hosts[0].decode("latin-1"))):
+        raise MisdirectedError()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, without its port, is this machine."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        address = ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return (mapped or address).is_loopback
+
+
+def _is_local_peer(scope: Mapping[str, Any]) -> bool:
+    """Whether the peer is on this machine; one without an address came by a UNIX socket."""
+    client = scope.get("client")
+    return not client or not client[0] or is_loopback(str(client[0]))
+
+
+def _is_local_host(host: str) -> bool:
+    found = _HOST.fullmatch(host)
+    return found is not None and is_loopback(found[1])

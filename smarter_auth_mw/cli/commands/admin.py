@@ -1,0 +1,65 @@
+"""`smarter-auth admin`: the management API, on uvicorn."""
+
+from __future__ import annotations
+
+import os
+
+import typer
+
+from smarter_auth_mw import access_log
+from smarter_auth_mw.admin import AdminApp
+from smarter_auth_mw.admin.security import is_loopback
+from smarter_auth_mw.cli.arguments import Fd, Host, Port, Workers
+from smarter_auth_mw.cli.decorator import FromApp, Globals
+from smarter_auth_mw.cli.output import note
+from smarter_auth_mw.cli.ports import listener
+from smarter_auth_mw.cli.session import Session
+from smarter_auth_mw.errors import UsageError
+
+FROM_APP = "_SMARTER_AUTH_ADMIN_APP"
+"""Tells uvicorn's worker processes whose settings and routes count; no setting, hence the underscore."""
+
+
+def admin(
+    context: typer.Context,
+    host: Host = "127.0.0.1",
+    port: Port = 8010,
+    fd: Fd = None,
+    workers: Workers = 1,
+    from_app: FromApp = None,
+) -> None:
+    """Serve the management API, on an origin of its own."""
+    import uvicorn
+
+    from smarter_auth_mw.cli import server
+
+    given = context.obj or Globals()
+    session = Session(from_app or given.from_app)
+    settings = session.settings
+    session.routes  # noqa: B018 - Mistakes are reported before anything is served.
+    if fd is None and not settings.admin_origin and not is_loopback(host):
+        raise UsageError(
+            f"--host {host} lets other machines in, and SMARTER_AUTH_ADMIN_ORIGIN is not set.",
+            hint="Set it to the origin that people will use: SMARTER_AUTH_ADMIN_ORIGIN=https://admin.example.com",
+        )
+    listening = listener(host, port, fd)
+    os.environ[FROM_APP] = session.from_app or ""
+    note("The management API is below /api/v1. To make the first operator, as the owner of the schema:")
+    note("  smarter-auth operator create --name NAME --role admin")
+    config = uvicorn.Config(
+        f"{__name__}:application",
+        factory=True,
+        workers=workers,
+        log_config=access_log.of_uvicorn(),
+        # Switched on, it lets anyone who writes a header say where they come from.
+        proxy_headers=False,
+        server_header=False,
+        ws="none",
+    )
+    server.run(config, listening)
+
+
+def application() -> AdminApp:
+    """The API, in a process of uvicorn's."""
+    session = Session(os.environ[FROM_APP] or None)
+    return AdminApp(session.settings, app=session.found and session.found.app)

@@ -1,0 +1,137 @@
+"""`smarter-auth operator`: who may use the management API and its pages."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+import typer
+
+from smarter_auth_mw.cli import arguments
+from smarter_auth_mw.cli.decorator import command
+from smarter_auth_mw.cli.output import Listing, note
+from smarter_auth_mw.cli.session import Session, os_user
+from smarter_auth_mw.errors import UsageError
+from smarter_auth_mw.management.documents import Document, operator_document
+from smarter_auth_mw.management.operators import MintedOperator, Operators, Role
+from smarter_auth_mw.management.resources import UNCHANGED
+from smarter_auth_mw.postgres.opening import open_store
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The operator.")]
+Within = Annotated[
+    str | None,
+    typer.Option("--account", help="The only account whose keys and resources they see.", show_default="all"),
+]
+ExpiresIn = Annotated[
+    str | None, typer.Option("--expires-in", metavar="DURATION", help="30s, 15m, 24h or 30d from now.")
+]
+_ROLE_HELP = "viewer reads; manager also changes keys and protects resources; admin also opens resources."
+
+group = typer.Typer(
+    help="Who may use the management API and its pages. Needs the URL of the schema's owner.", rich_markup_mode=None
+)
+
+
+@command(group, "create")
+async def create(
+    session: Session,
+    *,
+    name: Annotated[str, typer.Option("--name", help="What the audit calls them; a name is used once.")],
+    role: Annotated[Role, typer.Option("--role", help=_ROLE_HELP)],
+    account: Within = None,
+    expires_in: ExpiresIn = None,
+) -> Document:
+    """Make an operator and print the first token, this once."""
+    expires_at = arguments.expiry(expires_in)
+    async with _operators(session) as operators:
+        return _minted(await operators.create(name, role, account=account, expires_at=expires_at))
+
+
+@command(group, "list", takes_actor=False)
+async def list_(session: Session) -> Listing:
+    """List all operators, revoked ones too."""
+    async with _operators(session) as operators:
+        documents = [operator_document(operator) for operator in await operators.all()]
+    return Listing([_row(document) for document in documents], documents)
+
+
+@command(group, "set")
+async def set_(
+    session: Session,
+    name: Name,
+    *,
+    role: Annotated[Role | None, typer.Option("--role", help=_ROLE_HELP)] = None,
+    account: Annotated[str | None, typer.Option("--account", help="The only account they see.")] = None,
+    all_accounts: Annotated[bool, typer.Option("--all-accounts", help="Let them see every account.")] = False,
+    expires_in: Annotated[
+        str | None, typer.Option("--expires-in", metavar="DURATION", help="30s, 15m, 24h, 30d from now, or never.")
+    ] = None,
+) -> Document:
+    """Change the role, the account or the expiry of an operator; it counts at their next request."""
+    if account is not None and all_accounts:
+        raise UsageError("--account and --all-accounts exclude each other: choose.")
+    expires_at = None if expires_in == "never" else arguments.expiry(expires_in)
+    async with _operators(session) as operators:
+        changed = await operators.set(
+            name,
+            role=role or UNCHANGED,
+            account=None if all_accounts else UNCHANGED if account is None else account,
+            expires_at=UNCHANGED if expires_in is None else expires_at,
+        )
+    return operator_document(changed)
+
+
+@command(group, "rotate")
+async def rotate(
+    session: Session,
+    name: Name,
+    *,
+    overlap: Annotated[
+        str, typer.Option("--overlap", metavar="DURATION", help="How long earlier tokens stay valid; 0s: not at all.")
+    ] = "0s",
+) -> Document:
+    """Give an operator a new token and print it, this once; earlier tokens and their sessions end."""
+    span = timedelta(0) if overlap in ("0", "0s") else arguments.duration(overlap)
+    async with _operators(session) as operators:
+        return _minted(await operators.rotate(name, span))
+
+
+@command(group, "revoke")
+async def revoke(session: Session, name: Name) -> Document:
+    """End an operator for good, with all tokens and sessions."""
+    async with _operators(session) as operators:
+        return operator_document(await operators.revoke(name))
+
+
+@asynccontextmanager
+async def _operators(session: Session) -> AsyncIterator[Operators]:
+    async with open_store(session.database_settings, "owner") as store:
+        yield Operators(store, session.actor or os_user())
+
+
+def _minted(minted: MintedOperator) -> Document:
+    note("The token is shown this once, and stored nowhere.")
+    document = operator_document(minted.operator)
+    secret = {"token": minted.token.reveal(), "token_key": minted.token.token_key}
+    names = ("operator_id", "name", "role", "account", "expires_at")
+    return {name: document[name] for name in names} | secret
+
+
+def _row(document: Document) -> dict[str, Any]:
+    tokens = document["tokens"]
+    used = [token["last_used_at"] for token in tokens if token["last_used_at"]]
+    return {
+        "name": document["name"],
+        "role": document["role"],
+        "account": document["account"] or "all accounts",
+        "state": document["state"],
+        "expires_at": document["expires_at"],
+        "last_used_at": max(used, default=None),
+        "tokens": sum(_is_valid(token) for token in tokens),
+    }
+
+
+def _is_valid(token: Document) -> bool:
+    return token["valid_until"] is None or datetime.fromisoformat(token["valid_until"]) > datetime.now(UTC)

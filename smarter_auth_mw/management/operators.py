@@ -1,0 +1,332 @@
+"""Operators: who administers keys through the management API and its pages, what they may do, and what they see.
+
+``is_allowed`` and ``is_in_scope`` decide, and touch nothing. ``Operators`` is the write side, for the owner of the
+schema alone; ``Doorkeeper`` recognises an operator by a token or a session, for every process that serves the API.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any, Literal, Protocol
+from uuid import UUID
+
+from smarter_auth_mw.errors import ConflictError, NotFoundError, RefusedError, UsageError
+from smarter_auth_mw.management.resources import UNCHANGED, Unchanged, changed
+from smarter_auth_mw.postgres.operators import OperatorRecords, OperatorSessions
+from smarter_auth_mw.postgres.storable import checked
+from smarter_auth_mw.tokens import Token, digest_of, mint_operator_token
+
+_LIST = "To see who there is: smarter-auth operator list"
+
+
+class Role(StrEnum):
+    """What an operator may do; each role may do what those before it may."""
+
+    VIEWER = "viewer"
+    """Read, and check requests."""
+    MANAGER = "manager"
+    """Create, change, bind, rotate, deactivate and revoke keys; protect resources; report leaked tokens."""
+    ADMIN = "admin"
+    """Also do what opens a resource."""
+
+
+_RANKS = tuple(Role)
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """Who is asking: the name, the role, and the account they are limited to (None: all accounts)."""
+
+    operator_id: UUID
+    name: str
+    role: Role
+    account: str | None = None
+    expires_at: datetime | None = None
+    token_key: str = ""
+
+    @property
+    def actor(self) -> str:
+        """How the audit names them."""
+        return f"operator {self.name}"
+
+
+def is_allowed(operator: Operator, least: Role, *, everywhere: bool = False) -> bool:
+    """Whether the operator has at least this role, and all accounts where an act needs them (``everywhere``)."""
+    return _RANKS.index(operator.role) >= _RANKS.index(least) and (operator.account is None or not everywhere)
+
+
+def is_in_scope(operator: Operator, account: str | None) -> bool:
+    """Whether the operator may see what belongs to the account; what belongs to none is for all-account operators."""
+    return operator.account is None or operator.account == account
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorToken:
+    """A token of an operator, without its secret."""
+
+    token_key: str
+    created_at: datetime
+    valid_until: datetime | None = None
+    last_used_at: datetime | None = None
+
+    def is_valid(self, now: datetime) -> bool:
+        return self.valid_until is None or now <= self.valid_until
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredOperator:
+    """An operator as the owner of the schema administers it."""
+
+    operator_id: UUID
+    name: str
+    role: Role
+    account: str | None
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    tokens: tuple[OperatorToken, ...] = ()
+
+    def state(self, now: datetime) -> str:
+        if self.revoked_at is not None:
+            return "revoked"
+        return "expired" if self.expires_at is not None and self.expires_at <= now else "active"
+
+
+@dataclass(frozen=True, slots=True)
+class MintedOperator:
+    """An operator and a new token, which is seen this once."""
+
+    operator: RegisteredOperator
+    token: Token
+
+
+class OwnersStore(Protocol):
+    """Where the owner of the schema works: a store."""
+
+    def bare_transaction(self) -> AbstractAsyncContextManager[Any]: ...
+
+
+class SessionStore(Protocol):
+    """Where operators are recognised: a store."""
+
+    def operator_sessions(self) -> AbstractAsyncContextManager[OperatorSessions]: ...
+
+
+class Operators:
+    """Everything that is done to operators, in the name of ``actor``; each act is one transaction with its audit row.
+
+    ``longest_life`` is how long an operator may be valid from now on. Raises ``RefusedError`` for any role but the
+    owner of the schema, ``NotFoundError``, ``ConflictError`` and ``UsageError``.
+    """
+
+    def __init__(
+        self,
+        store: OwnersStore,
+        actor: str,
+        *,
+        longest_life: timedelta | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._store = store
+        self._actor = checked(actor, "actor")
+        self._longest_life = longest_life
+        self._clock = clock
+
+    async def create(
+        self, name: str, role: Role, *, account: str | None = None, expires_at: datetime | None = None
+    ) -> MintedOperator:
+        """Make an operator with a first token. A name is used once, since the audit names operators."""
+        checked(name, "name")
+        _check_account(account)
+        expires_at = self._checked_expiry(expires_at)
+        token = mint_operator_token()
+        async with self._owning() as records:
+            operator_id = await records.add(name, role.value, account, expires_at)
+            if operator_id is None:
+                raise ConflictError(
+                    f"There is an operator {name!r}, or there was one.", hint="Take another name: it is used once."
+                )
+            await records.add_token(operator_id, token)
+            made = await _found(records, name)
+            await self._audit(records, "operator.create", after=made)
+        return MintedOperator(made, token)
+
+    async def set(
+        self,
+        name: str,
+        *,
+        role: Role | Literal[Unchanged.UNCHANGED] = UNCHANGED,
+        account: str | Literal[Unchanged.UNCHANGED] | None = UNCHANGED,
+        expires_at: datetime | Literal[Unchanged.UNCHANGED] | None = UNCHANGED,
+    ) -> RegisteredOperator:
+        """Change role, account or expiry: it counts at the operator's next request, in every process."""
+        changes = changed(role=role, account=account, expires_at=expires_at)
+        _check_account(changes.get("account"))
+        if "expires_at" in changes:
+            changes["expires_at"] = self._checked_expiry(changes["expires_at"])
+        async with self._owning() as records:
+            before = await _living(records, name)
+            await records.update(before.operator_id, _columns(before) | changes)
+            after = await _found(records, name)
+            await self._audit(records, "operator.set", before=before, after=after)
+        return after
+
+    async def rotate(self, name: str, overlap: timedelta = timedelta(0)) -> MintedOperator:
+        """Give an operator a new token; earlier ones, and sessions opened with them, end after ``overlap``."""
+        if overlap < timedelta(0):
+            raise UsageError("An overlap is 0 or more.")
+        token = mint_operator_token()
+        async with self._owning() as records:
+            before = await _living(records, name)
+            until = self._later(overlap)
+            await records.expire_tokens(before.operator_id, until)
+            await records.add_token(before.operator_id, token)
+            after = await _found(records, name)
+            reason = f"earlier tokens are valid until {until.isoformat()}, the new one begins with {token.token_key}"
+            await self._audit(records, "operator.rotate", before=before, after=after, reason=reason)
+        return MintedOperator(after, token)
+
+    async def revoke(self, name: str) -> RegisteredOperator:
+        """End an operator for good, with all tokens and sessions. Done once, it stays done."""
+        async with self._owning() as records:
+            before = await _found(records, name)
+            if before.revoked_at is not None:
+                return before
+            await records.update(before.operator_id, _columns(before) | {"revoked_at": self._clock()})
+            await records.end_sessions(before.operator_id)
+            after = await _found(records, name)
+            await self._audit(records, "operator.revoke", before=before, after=after)
+        return after
+
+    async def all(self) -> list[RegisteredOperator]:
+        """Return all operators, by name; revoked ones too."""
+        async with self._owning() as records:
+            rows = await records.rows()
+            tokens = await records.tokens([row["operator_id"] for row in rows])
+        return [_registered(row, tokens) for row in rows]
+
+    @asynccontextmanager
+    async def _owning(self) -> AsyncIterator[OperatorRecords]:
+        async with self._store.bare_transaction() as connection, OperatorRecords.as_owner(connection) as records:
+            yield records
+
+    async def _audit(
+        self,
+        records: OperatorRecords,
+        action: str,
+        *,
+        before: RegisteredOperator | None = None,
+        after: RegisteredOperator,
+        reason: str = "",
+    ) -> None:
+        await records.audit(
+            self._actor, action, before=None if before is None else _shown(before), after=_shown(after), reason=reason
+        )
+
+    def _checked_expiry(self, expires_at: datetime | None) -> datetime | None:
+        """Return the expiry, or the latest that the policy allows where none is given; raises RefusedError."""
+        if expires_at is not None and expires_at <= self._clock():
+            raise RefusedError(f"The expiry {expires_at.isoformat()} is past.")
+        if self._longest_life is None:
+            return expires_at
+        latest = self._later(self._longest_life)
+        if expires_at is not None and expires_at > latest:
+            raise RefusedError(
+                f"This operator would be valid until {expires_at.isoformat()}: MAX_KEY_LIFETIME allows"
+                f" {latest.isoformat()}.",
+                hint="Let it expire sooner: --expires-in",
+            )
+        return expires_at or latest
+
+    def _later(self, span: timedelta) -> datetime:
+        try:
+            return self._clock() + span
+        except OverflowError:
+            raise UsageError(f"{span} from now is behind the calendar.") from None
+
+
+class Doorkeeper:
+    """Recognises operators. Nothing is cached: one that was revoked or demoted is so at the next request."""
+
+    def __init__(self, store: SessionStore) -> None:
+        self._store = store
+
+    async def by_token(self, token: Token) -> Operator | None:
+        """Return the operator that the token belongs to; None if it is unknown, expired or revoked."""
+        if not token.is_operators:
+            return None
+        async with self._store.operator_sessions() as sessions:
+            return _operator(await sessions.by_token(token.digest))
+
+    async def sign_in(self, token: Token) -> str | None:
+        """Open a session and return its id; None for a token that is not valid."""
+        if not token.is_operators:
+            return None
+        session_id = secrets.token_urlsafe(32)
+        async with self._store.operator_sessions() as sessions:
+            return session_id if await sessions.open(token.digest, _digest(session_id)) else None
+
+    async def by_session(self, session_id: str) -> Operator | None:
+        """Return whose session it is; None if it is over."""
+        async with self._store.operator_sessions() as sessions:
+            return _operator(await sessions.by_session(_digest(session_id)))
+
+    async def sign_out(self, session_id: str, *, everywhere: bool = False) -> None:
+        """End the session, or all sessions of its operator."""
+        async with self._store.operator_sessions() as sessions:
+            end = sessions.end_all if everywhere else sessions.end
+            await end(_digest(session_id))
+
+    async def end_tokens(self, digests: list[bytes], within: str | None, actor: str) -> int:
+        """End leaked tokens of operators, of one account or of all; returns how many were valid."""
+        async with self._store.operator_sessions() as sessions:
+            return await sessions.end_tokens(digests, within, actor)
+
+
+def _digest(session_id: str) -> bytes:
+    return digest_of(session_id.encode("utf-8", "surrogatepass"))
+
+
+def _operator(row: Any | None) -> Operator | None:
+    return None if row is None else Operator(**dict(row) | {"role": Role(row["role"])})
+
+
+async def _found(records: OperatorRecords, name: str) -> RegisteredOperator:
+    row = await records.find(checked(name, "name"))
+    if row is None:
+        raise NotFoundError(f"There is no operator {name!r}.", hint=_LIST)
+    return _registered(row, await records.tokens([row["operator_id"]]))
+
+
+async def _living(records: OperatorRecords, name: str) -> RegisteredOperator:
+    found = await _found(records, name)
+    if found.revoked_at is not None:
+        raise RefusedError(
+            f"The operator {name!r} is revoked, and stays so.", hint="Make another: smarter-auth operator create"
+        )
+    return found
+
+
+def _registered(row: Any, tokens: list[Any]) -> RegisteredOperator:
+    own = (dict(token) for token in tokens if token["operator_id"] == row["operator_id"])
+    held = tuple(OperatorToken(**{name: token[name] for name in OperatorToken.__slots__}) for token in own)
+    return RegisteredOperator(**dict(row) | {"role": Role(row["role"]), "tokens": held})
+
+
+def _columns(operator: RegisteredOperator) -> dict[str, Any]:
+    return {name: getattr(operator, name) for name in ("role", "account", "expires_at", "revoked_at")}
+
+
+def _shown(operator: RegisteredOperator) -> dict[str, Any]:
+    """Return what the audit says of an operator: no token, no digest."""
+    return {"name": operator.name, **_columns(operator)}
+
+
+def _check_account(account: str | None) -> None:
+    if account is not None:
+        checked(account, "account")

@@ -1,0 +1,61 @@
+"""When a key may be rotated, and how long its previous token stays valid."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from smarter_auth_mw.domain import Key, KeyState
+from smarter_auth_mw.errors import ConflictError, RefusedError, UsageError
+
+OVERLAP = timedelta(hours=24)
+"""How long the previous token stays valid after a rotation, unless somebody says otherwise."""
+
+
+class RotationOverlapsError(ConflictError):
+    """The key is being rotated: its previous token is still valid."""
+
+    code = "rotation_overlaps"
+
+
+def check_rotation(key: Key, now: datetime, *, force: bool, replaces: str | None = None) -> None:
+    """Raise RefusedError for an expired key, RotationOverlapsError, or ConflictError.
+
+    ``replaces`` is the public head of the token that is to be replaced. ``force`` passes over an overlap, but not over
+    a token that is not the newest one: an answer that was lost may have brought that.
+    """
+    if key.state(now) is KeyState.EXPIRED:
+        raise RefusedError(
+            f"The key {key.key_id} has expired: a new token would open nothing.",
+            hint="Create another: smarter-auth key create",
+        )
+    newest = key.token_keys[-1] if key.tokens else None
+    previous = key.previous_tokens(now)
+    if previous and not (force and replaces in (None, newest)):
+        raise RotationOverlapsError(
+            f"The key {key.key_id} is being rotated: its previous token, {previous[-1].token_key}…,"
+            f" is valid {until_text(previous[-1].valid_until)}.",
+            hint="Wait for that, or rotate once more all the same: --force, with --overlap 0s if it leaked.",
+            token_key=newest,
+        )
+    if replaces not in (None, newest):
+        raise ConflictError(
+            f"The newest token of the key {key.key_id} is not {replaces}…: it was rotated already.",
+            hint="Read the key, and name the token that it has now.",
+            token_key=newest,
+        )
+
+
+def end_of_overlap(overlap: timedelta, key: Key, now: datetime) -> datetime:
+    """Return until when the previous token is valid: no longer than the key itself; raises UsageError."""
+    if overlap < timedelta(0):
+        raise UsageError("An overlap is 0 or more.")
+    try:
+        until = now + overlap
+    except OverflowError:
+        raise UsageError(f"An overlap of {overlap} is longer than the calendar.") from None
+    return until if key.expires_at is None else min(until, key.expires_at)
+
+
+def until_text(time: datetime | None) -> str:
+    """Write until when something is valid."""
+    return "without end" if time is None else f"until {time.isoformat()}"
