@@ -51,7 +51,8 @@ class Call:
         return Keys(
             self.services.store,
             self.operator.actor,
-            default_account=self.operator.account or settings.default_account,
+            scope=self.operator.account,
+            default_account=settings.default_account,
         )
 
     @cached_property
@@ -99,15 +100,7 @@ class Call:
         page = await self.listings.resources(filters, limit=1, inner=INNER)
         if page.items and page.items[0].resource == resource:
             return page.items[0]
-        found = await self._find_platforms(resource)
-        if found is None or found.resource != resource or not is_in_scope(self.operator, found.account):
-            raise NotFoundError(f"There is no resource {resource}.")
-        return found
-
-    async def _find_platforms(self, resource: Resource) -> RegisteredResource | None:
-        """Look for a resource that only an attached platform has."""
-        async with self.services.store.transaction() as records:
-            return await records.resource(resource)
+        return await self.keys.resource(resource)  # One that only an attached platform has is found here alone.
 
     def check_etag(self, updated_at: datetime) -> None:
         """Raise PreconditionError if If-Match names another state."""

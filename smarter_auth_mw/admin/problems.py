@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from smarter_auth_mw.errors import (
     ConfigurationError,
     NotFoundError,
+    OutOfScopeError,
     RefusedError,
     SmarterAuthError,
     UnavailableError,
@@ -118,6 +119,7 @@ class InvalidError(RequestError):
 
 _STATUS: Sequence[tuple[type[SmarterAuthError], int]] = (
     (NotFoundError, 404),
+    (OutOfScopeError, 403),
     (RefusedError, 409),
     (UnavailableError, 503),
     (ConfigurationError, 503),

@@ -267,14 +267,14 @@ class Keys(Resources):
 
     async def owners(self, digests: Sequence[bytes]) -> dict[bytes, Key]:
         """Return the keys that tokens of these digests belong to, by digest."""
-        async with self._store.transaction() as records:
+        async with self._store.transaction(self._scope) as records:
             owners = await records.owners(digests)
             found = await records.keys_by_id(sorted(set(owners.values())), 0)
             return {digest: found[key_id] for digest, key_id in owners.items() if key_id in found}
 
     async def held_key(self, key_id: UUID) -> Key:
         """Return the key, which nobody else changes until the transaction ends (``together``)."""
-        async with self._store.transaction() as records:
+        async with self._store.transaction(self._scope) as records:
             return await _key(records, key_id, lock=True)
 
     async def owner(self, digest: bytes) -> Key:

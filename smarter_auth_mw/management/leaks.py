@@ -21,15 +21,14 @@ class Ended:
     unknown: int
 
 
-async def end_leaked(keys: Keys, digests: Sequence[bytes], *, within: str | None = None) -> Ended:
+async def end_leaked(keys: Keys, digests: Sequence[bytes]) -> Ended:
     """Revoke the keys that tokens of these digests belong to, all or none, locked in one order.
 
-    ``within`` limits it to the keys of an account: those of others count as unknown.
+    Tokens of keys that the scope of ``keys`` excludes count as unknown.
     """
     async with keys.together() as joined:
         owners = await joined.owners(digests)
-        own = {digest: key for digest, key in owners.items() if within in (None, key.account)}
-        living = {key.key_id for key in own.values() if not key.is_platforms and key.revoked_at is None}
+        living = {key.key_id for key in owners.values() if not key.is_platforms and key.revoked_at is None}
         revoked = [await joined.revoke(key_id) for key_id in sorted(living)]
-    platform = sum(key.is_platforms for key in own.values())
-    return Ended(tuple(revoked), platform, len(digests) - len(own))
+    platform = sum(key.is_platforms for key in owners.values())
+    return Ended(tuple(revoked), platform, len(digests) - len(owners))

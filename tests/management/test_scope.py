@@ -121,6 +121,8 @@ ACTS: dict[str, list[Act]] = {
     ],
     "revoke_tokens": [lambda world, it: world.keys.revoke_tokens([it.token])],
     "owner": [lambda world, it: world.keys.owner(it.token.digest)],
+    "owners": [lambda world, it: world.keys.owners([it.token.digest])],
+    "held_key": [lambda world, it: world.keys.held_key(it.key_id)],
     "key": [lambda world, it: world.keys.key(it.key_id)],
     "keys": [lambda world, it: world.keys.keys(it.resource), lambda world, it: world.keys.keys()],
     "add_resource": [

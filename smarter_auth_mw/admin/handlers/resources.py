@@ -79,7 +79,6 @@ async def remove_resource(call: Call) -> Answer:
 
 
 async def protect_resource(call: Call) -> Answer:
-    await call.find_resource(call.resource)
     return _answer(await call.keys.protect(call.resource))
 
 
@@ -88,16 +87,14 @@ async def unprotect_resource(call: Call) -> Answer:
     confirmed: Resource = body.confirm
     if confirmed != call.resource:
         raise InvalidError(f"body.confirm: write {call.resource}, if that is to be open to anyone.")
-    await call.find_resource(call.resource)
     return _answer(await call.keys.unprotect(call.resource))
 
 
 async def bind_key(call: Call) -> Answer:
     """Bind a key; one that is bound already stays so, and an answer that was lost is asked for again."""
-    await call.find_key(call.key_id)
     resource = await resource_to_bind(call, call.resource)
     try:
-        bound = await call.keys.bind(call.key_id, resource, register=call.operator.account is None)
+        bound = await call.keys.bind(call.key_id, resource)
         key, status = bound.key, 201
     except ConflictError:
         key, status = await call.find_key(call.key_id), 200
@@ -108,8 +105,6 @@ async def unbind_key(call: Call) -> Answer:
     query: OpeningQuery = call.query
     if query.allow_anonymous:
         call.require(Role.ADMIN)
-    await call.find_key(call.key_id)
-    await call.find_resource(call.resource)
     unbound = await call.keys.unbind(call.key_id, call.resource, allow_anonymous=query.allow_anonymous)
     return Answer(key_document(unbound, most=INNER), headers=(("ETag", etag(unbound.updated_at)),))
 
