@@ -15,6 +15,8 @@ from smarter_auth_mw.admin.problems import MEDIA_TYPE
 from smarter_auth_mw.admin.requests import AuditQuery, NoQuery
 
 _REF = "#/components/schemas/{model}"
+VERSION = "1"
+"""Of the API, as in its base path; a member that is added changes nothing."""
 _JSON = "application/json"
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _MEANINGS = {
@@ -38,7 +40,7 @@ _HEADERS = {
 }
 
 
-def document(operations: Sequence[Operation], version: str) -> dict[str, Any]:
+def document(operations: Sequence[Operation]) -> dict[str, Any]:
     """Describe the operations in OpenAPI 3.1; paths are relative to the directory of the document itself."""
     schemas = _schemas(operations)
     paths: dict[str, dict[str, Any]] = {}
@@ -48,7 +50,7 @@ def document(operations: Sequence[Operation], version: str) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "Management API of smarter_auth_mw",
-            "version": version,
+            "version": VERSION,
             "description": "Keys, resources, usage and the audit, for operators.",
         },
         "servers": [{"url": "."}],

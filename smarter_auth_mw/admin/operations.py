@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
-from smarter_auth_mw import __version__
 from smarter_auth_mw.admin import answers, requests
 from smarter_auth_mw.admin.call import Answer, Call
 from smarter_auth_mw.admin.handlers import keys, reports, resources
@@ -51,7 +50,7 @@ _RESOURCE, _BINDING, _KEY = "/resources/{kind}/{ref}", "/resources/{kind}/{ref}/
 async def _show_document(_: Call) -> Answer:
     from smarter_auth_mw.admin import openapi
 
-    return Answer(openapi.document(OPERATIONS, __version__))
+    return Answer(openapi.document(OPERATIONS))
 
 
 OPERATIONS: tuple[Operation, ...] = (

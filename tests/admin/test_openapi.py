@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from smarter_auth_mw import __version__
 from smarter_auth_mw.admin import answers
 from smarter_auth_mw.admin.openapi import document
 from smarter_auth_mw.admin.operations import OPERATIONS, Operation
@@ -19,7 +18,7 @@ from tests.support.admin import Caller
 from tests.support.documents import ROOT
 
 FILE = ROOT / "docs" / "openapi.json"
-MADE = document(OPERATIONS, __version__)
+MADE = document(OPERATIONS)
 
 
 def test_file_in_the_repository_is_current() -> None:

@@ -24,7 +24,7 @@ from tests.support.database import Database
 
 ROUTES = ["bot /bots/{ref:int}", "cat /cats/{ref}"]
 OWN, FOREIGN = "acme", "other"
-DOCUMENT = document(OPERATIONS, "test")
+DOCUMENT = document(OPERATIONS)
 _VALIDATORS: dict[str, Draft202012Validator] = {}
 
 
