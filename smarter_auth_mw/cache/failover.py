@@ -13,7 +13,7 @@ from smarter_auth_mw.log import log
 OpenTier = Callable[[str], Awaitable[SharedEntries]]
 NewestTimeline = Callable[[str, int], Awaitable[int]]
 
-_LINE = re.compile(r"\b(\d+) ([0-9A-F]{8})\b")
+_LINE = re.compile(r" (\d+) ([0-9A-F]{8}) \d+$")
 
 
 class DeposedError(UnavailableError):

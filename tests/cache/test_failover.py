@@ -10,7 +10,7 @@ from aiocache import SimpleMemoryCache
 
 from smarter_auth_mw.cache.changes import Changes
 from smarter_auth_mw.cache.entries import Cache, Limits
-from smarter_auth_mw.cache.failover import DeposedError, Failover
+from smarter_auth_mw.cache.failover import DeposedError, Failover, Line
 from smarter_auth_mw.cache.shared import SharedBackend
 from smarter_auth_mw.cache.timelines import newest_timeline
 
@@ -135,3 +135,16 @@ async def test_garbage_in_the_shared_cache_deposes_nobody() -> None:
     for key in memory._cache:
         memory._cache[key] = b"garbage"
     assert await newest_timeline(backend, secret, "7000", 1) == 1
+
+
+@pytest.mark.parametrize(
+    ("server", "line"),
+    [
+        ("18d3a4f2 51b0c1d2 7567000000000000001 0000000A 16384", ("7567000000000000001", 10)),
+        ("8d6e-123456789012 12345678-aaaa 7567000000000000001 00000002 5", ("7567000000000000001", 2)),
+        ("8d6e-123456789012 12345678 7567000000000000001 16384", ("", 0)),
+        ("in memory", ("", 0)),
+    ],
+)
+def test_a_servers_name_ends_with_its_system_its_timeline_and_its_database(server: str, line: tuple[str, int]) -> None:
+    assert Line.of(server) == line
