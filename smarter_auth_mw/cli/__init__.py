@@ -75,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     output.accept_any_text()
     try:
+        output.require_stdout()
         answer = app(arguments, prog_name=PROGRAM, standalone_mode=False)
         if not isinstance(answer, output.Answer):
             return answer or 0

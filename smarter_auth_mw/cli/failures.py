@@ -21,9 +21,9 @@ class UnexpectedError(SmarterAuthError):
 
 def report(error: Exception, *, as_json: bool) -> int:
     """Tell what went wrong; returns the exit code."""
-    if isinstance(error, BrokenPipeError | output.OutputError):
+    if isinstance(error, output.ClosedPipeError | output.OutputError):
         output.forget_stdout()
-    if isinstance(error, BrokenPipeError):
+    if isinstance(error, output.ClosedPipeError):
         return 1  # Whoever read our output has seen enough: `smarter-auth key list | head`.
     explained = explain(error)
     message, hint = hidden(_message(explained)), hidden(explained.hint)  # People put tokens where none belongs.

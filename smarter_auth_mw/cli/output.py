@@ -9,15 +9,15 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from io import TextIOWrapper
 from textwrap import indent
 from types import MappingProxyType
 from typing import Any
 
-from smarter_auth_mw.errors import SmarterAuthError
+from smarter_auth_mw.errors import SmarterAuthError, UsageError
 
 Document = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
@@ -67,15 +67,26 @@ class OutputError(SmarterAuthError):
     default_hint = "What the command was to do is done."
 
 
-def show(answer: Answer) -> None:
-    """Print the answer, and see that it arrives; raises OutputError, and BrokenPipeError where nobody reads on."""
+class ClosedPipeError(Exception):
+    """Nobody reads our output any more. No OSError: what talks to the database would take it for a lost connection."""
+
+
+@contextmanager
+def arriving() -> Iterator[None]:
+    """See that what the block prints arrives; raises OutputError, and ClosedPipeError where nobody reads on."""
     try:
-        _print(answer)
+        yield
         sys.stdout.flush()
     except BrokenPipeError:
-        raise
+        raise ClosedPipeError from None
     except OSError as error:
         raise OutputError(f"The result could not be printed: {error.strerror}.") from None
+
+
+def show(answer: Answer) -> None:
+    """Print the answer, and see that it arrives; raises OutputError and ClosedPipeError."""
+    with arriving():
+        _print(answer)
 
 
 async def show_stream(stream: Stream, *, as_json: bool) -> int:
@@ -101,13 +112,8 @@ async def show_stream(stream: Stream, *, as_json: bool) -> int:
 
 
 def _write(write: Callable[..., None], *batch: Any) -> None:
-    try:
+    with arriving():
         write(*batch)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OutputError(f"The result could not be printed: {error.strerror}.") from None
 
 
 class _JsonArray:
@@ -155,6 +161,12 @@ def forget_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def require_stdout() -> None:
+    """Raise UsageError where there is none: a token that is printed nowhere is lost."""
+    if sys.stdout is None:
+        raise UsageError("stdout is closed.", hint="Let it lead somewhere: > /dev/null, if nobody is to read it.")
+
+
 def _print(answer: Answer) -> None:
     document = answer.document
     if document is None:
@@ -179,15 +191,16 @@ def to_json(document: Document) -> str:
 
 
 def line(text: str) -> None:
-    """Print a line of a result."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+    """Print a line of a result; raises OutputError and ClosedPipeError."""
+    with arriving():
+        sys.stdout.write(f"{text}\n")
 
 
 def note(text: str) -> None:
     """Tell something that is no result: progress, a consequence, a warning."""
-    sys.stderr.write(f"{printable(text)}\n")
-    sys.stderr.flush()
+    with suppress(OSError):  # Nobody could be told of that.
+        sys.stderr.write(f"{printable(text)}\n")
+        sys.stderr.flush()
 
 
 def printable(text: str) -> str:

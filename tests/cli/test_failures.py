@@ -208,15 +208,52 @@ def test_the_program_ends_with_the_exit_code_and_one_line(database: Database) ->
     assert ran.error.startswith(f"error: There is no key {KEY}.")
 
 
-def test_a_reader_that_has_seen_enough_is_no_failure(database: Database) -> None:
-    command = [*PROGRAM, "key", "list"]
-    env = environment(database_url=database.manager)
-    program("key", "create", "--name", "x", env=env)
+@pytest.mark.parametrize("json", [[], ["--json"]], ids=["text", "json"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *("key list", "resource list", "audit", "audit --jsonl", "usage", "export", "config", "doctor", "db status"),
+        *("check /bots/1", "db sql", "resource show bot:1", "config --schema", "import in.csv", "--version", "--help"),
+    ],
+)
+def test_a_reader_that_has_seen_enough_is_no_failure(
+    arguments: str, json: list[str], database: Database, run: Commands, tmp_path: Path
+) -> None:
+    if json and ("--jsonl" in arguments or arguments.startswith("--")):
+        pytest.skip("These are no documents.")
+    run.json("key", "create", "--name", "x", "--bind", "bot:1")
+    tmp_path.joinpath("in.csv").write_text("resource,key\nbot:2,y\n")
     reading, writing = os.pipe()
     os.close(reading)
-    ran = subprocess.run(command, env=env, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    env = environment(database_url=database.manager, routes=ROUTES)
+    command = [*PROGRAM, *arguments.split(), *json]
+    ran = subprocess.run(command, env=env, stdout=writing, stderr=subprocess.PIPE, text=True, cwd=tmp_path, check=False)
     os.close(writing)
-    assert (ran.returncode, ran.stderr) == (1, "")
+    assert ran.returncode == (0 if ran.stderr == "No results.\n" else 1)
+    for word in ("error", "Traceback", "Broken", "cannot"):
+        assert word not in ran.stderr
+
+
+def test_a_long_list_that_is_read_in_part_ends_quietly(database: Database, run: Commands) -> None:
+    rows(
+        database.owner,
+        "SELECT",
+        "INSERT INTO smarter_auth.audit_event (actor, action)"
+        " SELECT repeat('x', 200), 'key.set' FROM generate_series(1, 9999)",
+    )
+    env = environment(database_url=database.manager, routes=ROUTES)
+    for options in ("audit", "audit --jsonl", "audit --json"):
+        script = f'"$0" "$@" {options} | head -1'
+        ran = subprocess.run(["sh", "-c", script, *PROGRAM], env=env, capture_output=True, text=True, check=False)
+        assert (len(ran.stdout.splitlines()), ran.stderr) == (1, "")
+
+
+def test_without_a_stdout_nothing_is_done(database: Database, run: Commands) -> None:
+    env = environment(database_url=database.manager, routes=ROUTES)
+    create = ["sh", "-c", '"$0" "$@" >&-', *PROGRAM, "key", "create", "--name", "x"]
+    ran = subprocess.run(create, env=env, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr.startswith("error: stdout is closed.")) == (2, True), ran
+    assert run.json("key", "list") == []
 
 
 @pytest.mark.parametrize("json", [[], ["--json"]])

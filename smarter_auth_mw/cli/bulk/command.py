@@ -21,7 +21,7 @@ from smarter_auth_mw.cli.arguments import Form, NoRoute, Prefix
 from smarter_auth_mw.cli.bulk.lines import COLUMNS, Lines, Named
 from smarter_auth_mw.cli.bulk.new_files import NewFile, new_file
 from smarter_auth_mw.cli.bulk.progress import Bar, bar
-from smarter_auth_mw.cli.output import Answer, note, printable, show
+from smarter_auth_mw.cli.output import Answer, arriving, note, printable, show
 from smarter_auth_mw.cli.session import Session, os_user
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.errors import SmarterAuthError, UsageError
@@ -285,7 +285,9 @@ def _stdout() -> Iterator[TextIO]:
     """stdout in UTF-8, whatever the terminal's encoding is: the file that it may end in is to be read again."""
     out = TextIOWrapper(sys.stdout.buffer, "utf-8", newline="")
     try:
-        yield out
-        out.flush()
+        with arriving():
+            yield out
+            out.flush()
     finally:
-        out.detach()
+        with suppress(BrokenPipeError):
+            out.detach()
