@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -25,6 +26,14 @@ class Found(NamedTuple):
 
     rows: Sequence[Any]
     end: Any | None
+
+
+class Moment(NamedTuple):
+    """What is committed at one time, and on which server: a snapshot of another server says nothing of this one."""
+
+    snapshot: str
+    at: datetime
+    server: str
 
 
 class Lists:
@@ -94,6 +103,13 @@ class Lists:
 
     async def audit(self, arguments: Arguments) -> Found:
         return _found([row async for row in STATEMENTS.list_audit(self._connection, **arguments)])
+
+    async def moment(self) -> Moment:
+        """What is committed now."""
+        return Moment(**await STATEMENTS.read_moment(self._connection))
+
+    async def follow(self, arguments: Arguments) -> Found:
+        return _found([row async for row in STATEMENTS.follow_audit(self._connection, **arguments)])
 
     async def series(self, arguments: Arguments) -> list[Any]:
         """What is counted of requests, in the order of resource and key."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource as system
+import signal
 import subprocess
 import sys
 from typing import Any
@@ -179,3 +180,34 @@ def test_reader_that_has_seen_enough_ends_the_list(many: Commands, database: Dat
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 1
+
+
+def test_audit_after_an_event_is_what_was_written_since(run: Commands) -> None:
+    run.json("key", "create", "--name", "one")
+    *_, last = run.json("audit", "--after", "beginning")
+    assert [event["action"] for event in run.json("audit", "--after", "beginning")] == ["key.create"]
+    run.json("key", "create", "--name", "two")
+    (line,) = run("audit", "--after", last["cursor"], "--jsonl").out.splitlines()
+    event = json.loads(line)
+    assert (event["after"]["name"], list(event)) == ("two", [*run.json("audit")[0], "cursor"])
+    assert run.json("audit", "--after", event["cursor"]) == run.json("audit", "--after", "now") == []
+    refused = run("audit", "--after", last["cursor"], "--action", "key.*")
+    assert (refused.exit_code, "another list" in refused.error) == (2, True)
+
+
+@pytest.mark.parametrize("more", [["--json"], ["--limit", "1"]])
+def test_what_has_no_end_is_no_document(run: Commands, more: list[str]) -> None:
+    assert run("audit", "--follow", *more).exit_code == 2
+
+
+def test_audit_is_followed_as_it_is_written(run: Commands, database: Database) -> None:
+    run.json("key", "create", "--name", "one")
+    command = [*PROGRAM, "audit", "--since", "1h", "--follow", "--jsonl"]
+    env = environment(database_url=database.runtime)
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["after"]["name"] == "one"
+        run.json("key", "create", "--name", "two")
+        assert json.loads(process.stdout.readline())["after"]["name"] == "two"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130

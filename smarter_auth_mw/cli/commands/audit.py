@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
@@ -13,14 +14,15 @@ import typer
 from smarter_auth_mw.cli import arguments
 from smarter_auth_mw.cli.arguments import Account
 from smarter_auth_mw.cli.decorator import command
-from smarter_auth_mw.cli.output import Listing, Stream, line
+from smarter_auth_mw.cli.output import Listing, Stream, line, note, printable
 from smarter_auth_mw.cli.session import Session, os_user
 from smarter_auth_mw.domain import Resource
-from smarter_auth_mw.errors import UsageError
+from smarter_auth_mw.errors import UnavailableError, UsageError
 from smarter_auth_mw.management import naming
 from smarter_auth_mw.management.documents import Document, audit_document
 from smarter_auth_mw.management.listings import AuditFilters
 from smarter_auth_mw.management.listings.filters import MAX_PAGE
+from smarter_auth_mw.management.listings.following import BEGINNING, NOW
 from smarter_auth_mw.postgres.opening import open_store
 
 ResourceOption = Annotated[
@@ -36,6 +38,8 @@ Until = Annotated[
 
 PRUNE_TIMEOUT_S = 120.0
 """How long pruning may take: nobody's request waits for it."""
+POLL_S = 1.0
+"""How often it is looked whether there is something new to follow."""
 LONGEST = timedelta(days=36_500)
 
 group = typer.Typer(help="Who did or asked what, and when.", rich_markup_mode=None)
@@ -65,11 +69,24 @@ async def audit(
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, max=MAX_PAGE, help="Only the newest.", show_default="all")
     ] = None,
+    after: Annotated[
+        str | None,
+        typer.Option(
+            "--after",
+            metavar="CURSOR",
+            help="What was written since this event, late ones too: its `cursor`; or beginning, or now.",
+        ),
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on as events are written, and lose none.")] = False,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="Print one JSON document a line.")] = False,
 ) -> Listing | Stream | None:
     """Show what was done and which requests were refused, in order of time."""
     if jsonl and session.as_json:
         raise UsageError("--json prints one document, --jsonl one a line: choose.")
+    if session.as_json and follow:
+        raise UsageError("What is followed has no end, and a JSON document has one.", hint="Say --jsonl.")
+    if limit is not None and (follow or after):
+        raise UsageError("--limit shows the newest events, --after and --follow those that come: choose.")
     filters = AuditFilters(
         resource=await named(session, resource),
         key_id=await arguments.key_option(session, key),
@@ -80,12 +97,37 @@ async def audit(
         since=None if since is None else arguments.moment(since),
         until=None if until is None else arguments.moment(until),
     )
-    documents = _events(session, filters, limit)
-    if not jsonl:
+    if follow or after:
+        begins = after or (NOW if since is None else BEGINNING)
+        documents = _following(session, filters, begins, goes_on=follow)
+    else:
+        documents = _events(session, filters, limit)
+    if not (jsonl or follow):
         return Stream(documents, _row)
     async for document in documents:
-        line(json.dumps(document))
+        line(json.dumps(document) if jsonl else _told_in_a_line(document))
     return None
+
+
+async def _following(session: Session, filters: AuditFilters, after: str, *, goes_on: bool) -> AsyncGenerator[Document]:
+    """What was committed since then, each event with its cursor; where it goes on, an outage is waited for."""
+    is_down = False
+    async with session.listings() as listings:
+        stream = listings.stream(filters, after=after)
+        while True:
+            try:
+                async for event, cursor in stream.read():
+                    yield audit_document(event) | {"cursor": cursor}
+                is_down = False
+            except UnavailableError as error:
+                if not goes_on:
+                    raise
+                if not is_down:
+                    note(f"{error} Waiting for it.")
+                is_down = True
+            if not goes_on:
+                return
+            await asyncio.sleep(POLL_S)
 
 
 async def _events(session: Session, filters: AuditFilters, limit: int | None) -> AsyncGenerator[Document]:
@@ -130,6 +172,10 @@ async def named(session: Session, text: str | None) -> Resource | None:
 def ago(text: str) -> datetime:
     """The time that was this duration ago."""
     return datetime.now(UTC) - min(arguments.duration(text), LONGEST)
+
+
+def _told_in_a_line(document: Document) -> str:
+    return printable("  ".join(str(value) for value in _row(document).values() if value is not None))
 
 
 def _row(document: Document) -> dict[str, Any]:

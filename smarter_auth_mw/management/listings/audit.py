@@ -66,28 +66,50 @@ class AuditList:
         return AuditPlace(self._until, -1) if self._is_newest_first else AuditPlace(self._since, -1)
 
     async def read(self, lists: Lists, place: AuditPlace, limit: int) -> Slice[AuditEvent]:
-        rows, end = cut(await lists.audit(self._arguments(place, limit + 1)), limit, AuditPlace.of_row)
-        events = [event_of(row) for row in rows]
-        return Slice(await self._masked(lists, events) if self._is_scoped else events, end)
+        rows, end = await self.rows(lists, place, limit)
+        return Slice([event for event in await self.shown(lists, rows) if event is not None], end)
 
-    async def _masked(self, lists: Lists, events: list[AuditEvent]) -> list[AuditEvent]:
+    async def rows(self, lists: Lists, place: AuditPlace, limit: int) -> tuple[Sequence[Any], Any | None]:
+        """Read the rows of a page, and the place where they end."""
+        return cut(await lists.audit(self._arguments(place, limit + 1)), limit, AuditPlace.of_row)
+
+    async def committed(self, lists: Lists, place: Mapping[str, Any], limit: int) -> tuple[Sequence[Any], Any | None]:
+        """Read what was committed between two snapshots, behind a place, and the row where that ends."""
+        found = await lists.follow(
+            {**self.tests, **place, "since": self._since, "until": self._until, "most": limit + 1}
+        )
+        return cut(found, limit, lambda row: row)
+
+    async def shown(self, lists: Lists, rows: Sequence[Any]) -> Sequence[AuditEvent | None]:
+        """Make events of the rows, as this account may see them; None: not at all."""
+        events = [event_of(row) for row in rows]
+        return await self._masked(lists, events) if self._is_scoped else events
+
+    async def _masked(self, lists: Lists, events: list[AuditEvent]) -> Sequence[AuditEvent | None]:
         """Leave out of the events what they tell of another account's keys, also by being found at all."""
         accounts = await lists.accounts_of_keys(list({event.key_id for event in events if event.key_id}))
         own = {None, *(key_id for key_id, account in accounts.items() if account == self._account)}
         shown = [event if event.key_id in own else masked(event) for event in events]
         return [
-            event
+            event if self._asked.key_id in (None, event.key_id) and self._asked.reason in (None, event.reason) else None
             for event in shown
-            if self._asked.key_id in (None, event.key_id) and self._asked.reason in (None, event.reason)
         ]
 
     def _arguments(self, place: AuditPlace, most: int) -> dict[str, Any]:
-        asked = self._asked
         return {
-            "driver": f"{'-' if self._is_newest_first else ''}{_driver(asked, self._account)}",
+            "driver": f"{'-' if self._is_newest_first else ''}{_driver(self._asked, self._account)}",
             "after_time": place.at,
             "after_id": place.id,
             "end_time": self._since if self._is_newest_first else self._until,
+            **self.tests,
+            "most": most,
+        }
+
+    @property
+    def tests(self) -> dict[str, Any]:
+        """What every event is tested for."""
+        asked = self._asked
+        return {
             "account": self._account,
             **by_lookup(asked.resource),
             "key_id": asked.key_id,
@@ -95,7 +117,6 @@ class AuditList:
             "action": None if asked.action is None else _like(asked.action),
             "reason": asked.reason,
             "is_act": _is_of_people(asked),
-            "most": most,
         }
 
 

@@ -8,9 +8,9 @@ not exist.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Protocol, TypeVar
+from typing import TypeVar
 from uuid import UUID
 
 from smarter_auth_mw.domain import Key, RegisteredResource
@@ -26,12 +26,12 @@ from smarter_auth_mw.management.listings.filters import (
     ResourceFilters,
     UsageFilters,
 )
+from smarter_auth_mw.management.listings.following import BEGINNING, AuditStream, Readable
 from smarter_auth_mw.management.listings.keys import KeyList, arguments
-from smarter_auth_mw.management.listings.pages import Listing
+from smarter_auth_mw.management.listings.pages import EARLIEST, Listing
 from smarter_auth_mw.management.listings.resources import ResourceList
 from smarter_auth_mw.management.listings.usage import UsageList
 from smarter_auth_mw.management.usage import Total
-from smarter_auth_mw.postgres.lists import Lists
 from smarter_auth_mw.postgres.reports import AuditEvent
 
 Item = TypeVar("Item")
@@ -40,12 +40,6 @@ STREAMED = 500
 """How many items of a list are in memory at once while all of it is read."""
 _LIST = "To see what there is: smarter-auth key list"
 ALL_KEYS, ALL_RESOURCES, ALL_EVENTS = KeyFilters(), ResourceFilters(), AuditFilters()
-
-
-class Readable(Protocol):
-    """Where lists are read: a store."""
-
-    def lists(self) -> AbstractAsyncContextManager[Lists]: ...
 
 
 class Listings:
@@ -143,6 +137,15 @@ class Listings:
     def every_event(self, filters: AuditFilters = ALL_EVENTS, *, order: Order = "oldest") -> AsyncGenerator[AuditEvent]:
         """Go through all events, page by page."""
         return _every(lambda cursor: self.audit(filters, order=order, limit=STREAMED, cursor=cursor))
+
+    def stream(self, filters: AuditFilters = ALL_EVENTS, *, after: str = BEGINNING) -> AuditStream:
+        """Follow the audit and lose nothing: behind an event's cursor, from the ``beginning``, or from ``now`` on."""
+        account = self._account(filters.account)
+        if self._is_foreign(filters.account):
+            account = None  # Nothing matches both of them.
+            filters = replace(filters, until=EARLIEST)
+        listing = AuditList(filters, account, self._clock(), "oldest", is_scoped=self._scope is not None)
+        return AuditStream(self._store, listing, after)
 
     async def usage(self, filters: UsageFilters, *, limit: int = PAGE, cursor: str | None = None) -> Page[Total]:
         """Return a page of usage, one total for each resource and key."""

@@ -364,11 +364,51 @@ SELECT kind, ref
           AND (NOT :is_act::boolean OR (it).action NOT LIKE 'request.%')
         LIMIT :most)
 SELECT (it).id, (it).at, (it).actor, (it).action, (it).kind, (it).ref, (it).account, (it).key_id, (it).reason,
-       (it).before, (it).after, number, true AS is_found
+       (it).before, (it).after, (it).tx::text AS tx, number, true AS is_found
   FROM page
  UNION ALL
 (SELECT (it).id, (it).at, (it).actor, (it).action, (it).kind, (it).ref, (it).account, (it).key_id, (it).reason,
-        (it).before, (it).after, number, false
+        (it).before, (it).after, (it).tx::text, number, false
+   FROM candidate
+  WHERE (SELECT count(*) FROM page) < :most
+  ORDER BY number DESC LIMIT 1);
+
+-- name: read_moment()^
+-- What is committed now, by the words of a heartbeat: on which server, and when.
+SELECT pg_current_snapshot()::text AS snapshot, clock_timestamp() AS at,
+       concat_ws(' ', incarnation, meta.epoch, smarter_auth.home()) AS server
+  FROM smarter_auth.meta CROSS JOIN smarter_auth.incarnation_now() AS incarnation;
+
+-- name: follow_audit(done, reading, after_tx, after_id, account, kind, lookup, key_id, actor, action, reason, is_act, since, until, most)
+-- The events that were committed between two snapshots, in the order of their transactions: one that was written late, in
+-- a transaction that began early, is among them. The last row as in list_keys.
+  WITH candidate AS MATERIALIZED (
+       SELECT branch.*, row_number() OVER () AS number FROM (
+       SELECT event AS it
+         FROM smarter_auth.audit_event AS event
+        WHERE (tx, id) > (:after_tx::text::xid8, :after_id::bigint) AND tx IS NOT NULL
+          AND tx < pg_snapshot_xmax(:reading::text::pg_snapshot)
+          AND NOT pg_visible_in_snapshot(tx, :done::text::pg_snapshot)
+          AND pg_visible_in_snapshot(tx, :reading::text::pg_snapshot)
+        ORDER BY tx, id LIMIT 1000) AS branch),
+       page AS MATERIALIZED (
+       SELECT it, number
+         FROM candidate
+        WHERE (:account::text IS NULL OR (it).account = :account)
+          AND (:lookup::text IS NULL OR (it).kind = :kind::text AND replace((it).ref, '_', '-') = :lookup)
+          AND (:key_id::uuid IS NULL OR (it).key_id = :key_id)
+          AND (:actor::text IS NULL OR (it).actor = :actor)
+          AND (:action::text IS NULL OR (it).action LIKE :action)
+          AND (:reason::text IS NULL OR (it).reason = :reason)
+          AND (NOT :is_act::boolean OR (it).action NOT LIKE 'request.%')
+          AND (it).at >= :since::timestamptz AND (it).at < :until::timestamptz
+        LIMIT :most)
+SELECT (it).id, (it).at, (it).actor, (it).action, (it).kind, (it).ref, (it).account, (it).key_id, (it).reason,
+       (it).before, (it).after, (it).tx::text AS tx, number, true AS is_found
+  FROM page
+ UNION ALL
+(SELECT (it).id, (it).at, (it).actor, (it).action, (it).kind, (it).ref, (it).account, (it).key_id, (it).reason,
+        (it).before, (it).after, (it).tx::text, number, false
    FROM candidate
   WHERE (SELECT count(*) FROM page) < :most
   ORDER BY number DESC LIMIT 1);
