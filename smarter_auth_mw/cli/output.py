@@ -203,6 +203,11 @@ def note(text: str) -> None:
         sys.stderr.flush()
 
 
+def count_of(number: int, noun: str) -> str:
+    """The number with its noun, ``1 cell`` or ``2 cells``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def printable(text: str) -> str:
     """The text with everything escaped that is no visible character: controls, bidirectional marks, line breaks."""
     return "".join(char if char.isprintable() else _escape(char) for char in text)

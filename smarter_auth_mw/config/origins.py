@@ -70,11 +70,11 @@ def read(arguments: Mapping[str, Any]) -> tuple[list[Origin], list[Mistake]]:
     mistakes: list[Mistake] = []
     origins = [Origin(ARGUMENTS, arguments), Origin(ENVIRONMENT, _settings(os.environ))]
     dotenv = Path.cwd() / DOTENV
-    if dotenv.is_file():
+    if _is_meant(dotenv):
         origins.append(Origin(str(dotenv), _read_dotenv(dotenv, mistakes)))
     named = next((path for origin in origins[1:] if (path := origin.values.get(CONFIG_FILE))), None)
     toml = Path.cwd() / (named or TOML)
-    if named or toml.is_file():
+    if named or _is_meant(toml):
         origins.append(Origin(str(toml), _read_toml(toml, mistakes), is_toml=True))
     return [Origin(origin.name, _set(origin), origin.is_toml) for origin in origins], mistakes
 
@@ -113,9 +113,17 @@ def _read_toml(path: Path, mistakes: list[Mistake]) -> dict[str, Any]:
         return {}
 
 
+def _is_meant(path: Path) -> bool:
+    """Whether there is something to be read. People also call the directory of a virtual environment ``.env``."""
+    return path.exists() and not (path / "pyvenv.cfg").exists()
+
+
 def _text(path: Path, mistakes: list[Mistake]) -> str:
     try:
-        return path.read_text("utf-8")
+        return path.read_text("utf-8-sig")  # Some editors begin a file with a byte order mark.
+    except IsADirectoryError:
+        rule = "it is a directory, and no file; Docker makes one where the file to be mounted is not there"
+        mistakes.append(Mistake(str(path), "", rule))
     except OSError as error:
         mistakes.append(Mistake(str(path), "", f"it cannot be read: {error.strerror}"))
     except UnicodeDecodeError:

@@ -167,3 +167,26 @@ def test_the_middleware_raises_for_no_mistake_in_any_place(bare: Commands) -> No
 def test_routes_are_found_where_another_setting_is_wrong(bare: Commands) -> None:
     toml("routes = ['bot /bots/{ref}']\nunknown = 1")
     assert compile_routes(RouteSettings()).kinds == ("bot",)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SMARTER_AUTH_DATABASE_URL", raising=False)
+    tmp_path.joinpath(".env").write_text("SMARTER_AUTH_DATABASE_URL=postgresql://x/y\n", "utf-8-sig")
+    tmp_path.joinpath("smarter_auth.toml").write_text('routes = ["bot /bots/{ref}"]\n', "utf-8-sig")
+    settings = Settings()
+    assert settings.database_url.get_secret_value() == "postgresql://x/y"
+    assert settings.routes == ("bot /bots/{ref}",)
+
+
+@pytest.mark.parametrize("name", [".env", "smarter_auth.toml"])
+def test_a_directory_in_the_place_of_a_file_is_a_mistake_unless_it_is_an_environment(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tmp_path.joinpath(name).mkdir()
+    asked = {"database_url": "postgresql://x/y", "routes": ["bot /bots/{ref}"]}
+    with pytest.raises(ConfigurationError, match="it is a directory, and no file"):
+        Settings(**asked)
+    tmp_path.joinpath(name, "pyvenv.cfg").touch()
+    Settings(**asked)

@@ -21,6 +21,7 @@ from smarter_auth_mw.cli.arguments import Form, NoRoute, Prefix
 from smarter_auth_mw.cli.bulk.lines import COLUMNS, Lines, Named
 from smarter_auth_mw.cli.bulk.new_files import NewFile, new_file
 from smarter_auth_mw.cli.bulk.progress import Bar, bar
+from smarter_auth_mw.cli.bulk.spreadsheets import guarded, open_table
 from smarter_auth_mw.cli.output import Answer, arriving, note, printable, show
 from smarter_auth_mw.cli.session import Session, os_user
 from smarter_auth_mw.domain import Resource
@@ -103,13 +104,9 @@ class _Import:
 
     async def check(self, bulk: Bulk, source: BinaryIO, named: Named) -> None:
         """Stage the file; raises FileMistakesError with all that is wrong with it."""
-        text = TextIOWrapper(source, "utf-8", errors="surrogateescape", newline="")
-        lines = Lines(text, named, self._session.database_settings.default_account)
+        lines = Lines(open_table(source, COLUMNS), named, self._session.database_settings.default_account)
         self._shown.step("reading", _size(source))
-        try:
-            await bulk.stage(self._told(lines, source))
-        finally:
-            text.detach()
+        await bulk.stage(self._told(lines, source))
         self._shown.step("checking")
         mistakes = sorted([*lines.mistakes, *await bulk.mistakes(is_complete=not lines.mistakes)])
         if mistakes:
@@ -154,7 +151,7 @@ class _Import:
         async with aclosing(bulk.mint(self._mint_token)) as batches:
             async for minted in batches:
                 if writer:
-                    writer.writerows(_token(key).values() for key in minted)
+                    writer.writerows(map(guarded, _token(key).values()) for key in minted)
                 else:
                     printed += minted
                 self._shown.advance(len(minted))
@@ -217,7 +214,9 @@ async def _write_json(out: TextIO, batches: AsyncIterator[Sequence[Any]]) -> Non
 
 def _cell(value: Any) -> str | None:
     told = _value(value)
-    return told if told is None or isinstance(told, str) else str(told).lower()
+    if told is None:
+        return None
+    return guarded(told) if isinstance(told, str) else str(told).lower()
 
 
 def _value(value: Any) -> str | bool | None:
@@ -261,6 +260,10 @@ async def _store(session: Session) -> AsyncIterator[Store]:
 @contextmanager
 def _opened(file: str) -> Iterator[BinaryIO]:
     if file == "-":
+        if sys.stdin is None:
+            raise UsageError(
+                "stdin is closed.", hint="Name a file, or let one be read: smarter-auth import - < FILE.csv"
+            )
         yield sys.stdin.buffer
         return
     try:

@@ -9,9 +9,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from datetime import UTC, datetime
 from hashlib import blake2b
 from secrets import token_bytes
-from typing import Any, TextIO
+from typing import Any
 from uuid import UUID
 
+from smarter_auth_mw.cli.bulk.spreadsheets import Table, bare
+from smarter_auth_mw.cli.output import count_of
 from smarter_auth_mw.domain import Protection, Resource
 from smarter_auth_mw.errors import SmarterAuthError, UsageError
 from smarter_auth_mw.management.keys import MAX_DESCRIPTION
@@ -27,6 +29,8 @@ COLUMNS = ("resource", "account", *RESOURCE_COLUMNS, *KEY_COLUMNS)
 NO_TOKEN = "none"
 """Stands in the place of a digest for a key that has none, and is to get none."""
 
+_NO_UTF_8 = re.compile("[\udc80-\udcff]")
+"""How Python reads bytes that are no UTF-8."""
 _DIGEST = re.compile(r"[0-9a-f]{128}")
 _TOKEN_KEY = re.compile(rf"[\x21-\x7e]{{1,{TOKEN_KEY_LENGTH}}}")
 _BOOLEANS = {"true": True, "yes": True, "false": False, "no": False}
@@ -52,9 +56,10 @@ Named = Callable[[str, str | None], Awaitable[Resource]]
 class Lines:
     """The lines of a file, in order, each as it is to be staged; ``mistakes`` grows while they are read."""
 
-    def __init__(self, file: TextIO, named: Named, default_account: str) -> None:
+    def __init__(self, table: Table, named: Named, default_account: str) -> None:
         self.mistakes: list[LineMistake] = []
-        self._reader = csv.reader(file, strict=True)
+        self._reader = csv.reader(table.text, delimiter=table.separator, strict=True)
+        self._skipped = table.skipped
         self._named = named
         self._default_account = default_account
         self._secret = token_bytes(32)
@@ -71,18 +76,26 @@ class Lines:
     def _rows(self) -> Iterator[tuple[int, dict[str, str]]]:
         """The cells that hold something, by their columns, with the line where they begin."""
         try:
-            header = _header(next(self._reader, []))
-            begins = self._reader.line_num + 1
+            header = _header(next(self._reader, []), self._line)
+            begins = self._line + 1
             for row in self._reader:
-                if len(row) > len(header):
-                    self.mistakes.append(LineMistake(begins, f"there are {len(row)} cells, and {len(header)} columns"))
-                elif row:
-                    yield begins, {name: cell for name, cell in zip(header, row, strict=False) if cell}
-                begins = self._reader.line_num + 1
+                cells = [bare(cell) for cell in row]
+                if why := _refusal(cells, header):
+                    self.mistakes.append(LineMistake(begins, why))
+                elif any(cells):
+                    yield begins, {name: cell for name, cell in zip(header, cells, strict=False) if cell}
+                begins = self._line + 1
         except OSError as error:
             raise UsageError(f"The file cannot be read: {error.strerror}.") from None
+        except UnicodeError:
+            self.mistakes.append(LineMistake(self._line + 1, "this is not the UTF-16 that the file begins with"))
         except csv.Error as error:
-            self.mistakes.append(LineMistake(self._reader.line_num, f"this is not CSV: {error}"))
+            self.mistakes.append(LineMistake(self._line, f"this is not CSV: {error}"))
+
+    @property
+    def _line(self) -> int:
+        """The number of the line that was read last."""
+        return self._reader.line_num + self._skipped
 
     async def _staged(self, number: int, cells: Mapping[str, str]) -> StagedLine:
         if not cells.keys() & {"resource", "key", "key_id"}:
@@ -141,14 +154,27 @@ class Lines:
             raise UsageError(f"{cells['key_id']!r} is no key_id: that is a UUID") from None
 
 
-def _header(names: list[str]) -> list[str]:
-    names = [name.strip() for name in [names[0].removeprefix("\ufeff"), *names[1:]]] if names else []
-    wrong = [f"there is no column {name!r}{_nearest(name)}" for name in names if name not in COLUMNS]
+def _refusal(cells: list[str], header: list[str]) -> str:
+    """Why the cells cannot be read by their columns; empty where they can."""
+    if any(_NO_UTF_8.search(cell) for cell in cells):
+        return "this is not UTF-8: save the file as CSV UTF-8"
+    if any(cells[len(header) :]):
+        return f"there are {count_of(len(cells), 'cell')}, and {count_of(len(header), 'column')}"
+    return ""
+
+
+def _header(cells: list[str], line: int) -> list[str]:
+    names = [bare(cell) for cell in cells]
+    while names and not names[-1]:
+        names.pop()  # A spreadsheet writes columns that once held something.
+    wrong = [f"column {place} has no name" for place, name in enumerate(names, 1) if not name]
+    wrong += [f"there is no column {name!r}{_nearest(name)}" for name in names if name and name not in COLUMNS]
     wrong += [f"the column {name} stands there twice" for name in COLUMNS if names.count(name) > 1]
     if not {"resource", "key", "key_id"} & set(names):
         wrong.append("there is neither a column resource nor a column key")
     if wrong:
-        raise UsageError(f"line 1: {'; '.join(wrong)}.", hint=f"The columns are {', '.join(COLUMNS)}.")
+        hint = f"The columns are {', '.join(COLUMNS)}, separated by commas, semicolons or tabs, in UTF-8."
+        raise UsageError(f"line {max(line, 1)}: {'; '.join(wrong)}.", hint=hint)
     return names
 
 

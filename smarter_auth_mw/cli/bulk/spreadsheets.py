@@ -1,0 +1,125 @@
+"""CSV as spreadsheets write it: the encoding and the separator of a file, and cells that are no formulas."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Collection
+from io import BufferedReader, RawIOBase, TextIOWrapper
+from typing import Any, BinaryIO, NamedTuple, TextIO
+
+from smarter_auth_mw.errors import UsageError
+
+SEPARATORS = (",", ";", "\t")
+MAX_HEADER_BYTES = 65_536
+
+_BOMS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
+_NO_TEXT = {
+    b"PK\x03\x04": "a spreadsheet or an archive (.xlsx, .ods, .zip), whatever its name says",
+    b"\xd0\xcf\x11\xe0": "an old spreadsheet (.xls), whatever its name says",
+    b"\x1f\x8b": "compressed",
+    b"%PDF": "a PDF",
+}
+_SAVE_AS = "Save it as CSV UTF-8, with cells separated by commas, semicolons or tabs."
+_SEPARATOR_LINE = re.compile(r'\ufeff?"?sep=(.?)"?\s*', re.IGNORECASE)
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""How a cell begins that a spreadsheet may take for a formula."""
+
+
+class Table(NamedTuple):
+    """A file as text, what separates its cells, and how many lines of it are no part of the table."""
+
+    text: TextIO
+    separator: str
+    skipped: int
+
+
+def open_table(source: BinaryIO, columns: Collection[str]) -> Table:
+    """Find out how the file is written; raises UsageError for one that is no CSV.
+
+    Its byte order mark decides about the encoding, ``sep=`` or the names of the columns about the separator: what these
+    do not say is not guessed.
+    """
+    begins = _beginning(source)
+    encoding = _encoding(begins)
+    first = begins.decode(encoding, "replace").partition("\n")[0].rstrip("\r")
+    text = TextIOWrapper(BufferedReader(_Rejoined(begins, source)), encoding, errors="surrogateescape", newline="")
+    if (named := _SEPARATOR_LINE.fullmatch(first)) is None:
+        return Table(text, _separator(first, columns), 0)
+    if named[1] not in SEPARATORS:
+        raise UsageError(f"line 1: cells cannot be separated by {named[1]!r}.", hint=_SAVE_AS)
+    text.readline()
+    return Table(text, named[1], 1)
+
+
+def guarded(cell: str) -> str:
+    """The cell with an apostrophe in front where a spreadsheet might compute it, or ``bare`` would change it."""
+    return f"'{cell}" if _needs_guard(cell) else cell
+
+
+def bare(cell: str) -> str:
+    """What ``guarded`` was given; without the blanks around it where it was not guarded."""
+    return cell[1:] if cell.startswith("'") and _needs_guard(cell[1:]) else cell.strip()
+
+
+def _needs_guard(cell: str) -> bool:
+    return cell.startswith(_FORMULA) or cell != cell.strip() or (cell.startswith("'") and _needs_guard(cell[1:]))
+
+
+def _beginning(source: BinaryIO) -> bytes:
+    """The first line, or as much of it as a header can have."""
+    begins = b""
+    while b"\n" not in begins and len(begins) < MAX_HEADER_BYTES and (more := source.read(4096)):
+        begins += more
+    return begins
+
+
+def _encoding(begins: bytes) -> str:
+    for magic, what in _NO_TEXT.items():
+        if begins.startswith(magic):
+            raise UsageError(f"The file is {what}, and no CSV.", hint=_SAVE_AS)
+    for mark, encoding in _BOMS.items():
+        if begins.startswith(mark):
+            return encoding
+    if b"\0" in begins:
+        raise UsageError("The file is no text in UTF-8: UTF-16 needs its byte order mark.", hint=_SAVE_AS)
+    return "utf-8"
+
+
+def _separator(header: str, columns: Collection[str]) -> str:
+    for separator in (*SEPARATORS, "|", ":", "^", "~", " "):
+        cells = _cells(header, separator)
+        if len(cells) < 2 or not {*columns}.issuperset(cells):
+            continue
+        if separator not in SEPARATORS:
+            raise UsageError(f"line 1: cells cannot be separated by {separator!r}.", hint=_SAVE_AS)
+        return separator
+    return next((separator for separator in SEPARATORS if separator in header), ",")
+
+
+def _cells(header: str, separator: str) -> list[str]:
+    """The names in a header, without those at its end that are empty."""
+    try:
+        cells = [bare(cell) for cell in next(csv.reader([header], delimiter=separator), [])]
+    except csv.Error:
+        return []
+    while cells and not cells[-1]:
+        cells.pop()
+    return cells
+
+
+class _Rejoined(RawIOBase):
+    """What has been read of a file, and the rest of it: a pipe cannot be read twice."""
+
+    def __init__(self, begins: bytes, rest: BinaryIO) -> None:
+        self._begins = begins
+        self._rest = rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        part = self._begins[: len(buffer)] or self._rest.read(len(buffer))
+        self._begins = self._begins[len(buffer) :]
+        buffer[: len(part)] = part
+        return len(part)
