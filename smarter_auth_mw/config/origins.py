@@ -27,6 +27,7 @@ ARGUMENTS, ENVIRONMENT, DEFAULT = "arguments", "environment", "default"
 
 _KUBERNETES = re.compile(r"(_SERVICE_HOST|_SERVICE_PORT(_\w+)?|_PORT(_\w+)?)$")
 _MEANT_EMPTY = frozenset({"failed_attempts"})
+_ENVIRONMENT_MARKERS = ("pyvenv.cfg", "conda-meta")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,15 +115,15 @@ def _read_toml(path: Path, mistakes: list[Mistake]) -> dict[str, Any]:
 
 
 def _is_meant(path: Path) -> bool:
-    """Whether there is something to be read. People also call the directory of a virtual environment ``.env``."""
-    return path.exists() and not (path / "pyvenv.cfg").exists()
+    """Whether the path exists and is no virtual environment, whose directory some people call ``.env``."""
+    return path.exists() and not any((path / marker).exists() for marker in _ENVIRONMENT_MARKERS)
 
 
 def _text(path: Path, mistakes: list[Mistake]) -> str:
     try:
         return path.read_text("utf-8-sig")  # Some editors begin a file with a byte order mark.
     except IsADirectoryError:
-        rule = "it is a directory, and no file; Docker makes one where the file to be mounted is not there"
+        rule = "it is a directory, not a file: Docker creates one if the file to be mounted does not exist"
         mistakes.append(Mistake(str(path), "", rule))
     except OSError as error:
         mistakes.append(Mistake(str(path), "", f"it cannot be read: {error.strerror}"))

@@ -176,7 +176,6 @@ LINES = {
     "bot:042,,": "no reference of a bot",
     "bot,,": "names no resource",
     "cat:1,,": "No route names the kind",
-    ",,": "neither a resource nor a key",
     f",,{_digest('one')}": "neither a resource nor a key",
     f"bot:1,,{_digest('one')}": "names no key, but says digest",
     f",first,{_digest('one')[:-1]}": "has 127 characters",
@@ -187,7 +186,7 @@ LINES = {
     f",first,{'00' * 64}": "common string",
     "bot:1,first,,extra": "4 cells, and 3 columns",
     f",{'x' * 256},": "256 characters",
-    ",caf\udce9,": "cannot be stored",
+    ",caf\udce9,": "not UTF-8",
     'bot:1,fi"rst"x,"': "not CSV",
 }
 VALUES = {

@@ -65,7 +65,7 @@ def test_what_can_be_read_in_one_way_is_taken(run: Commands, tmp_path: Path, con
         (b"resource,key\nbot:1,x,surplus\n", "line 2: there are 3 cells, and 2 columns"),
         (b"resource\nbot:1,x\n", "line 2: there are 2 cells, and 1 column"),
         (b"sep=;\nresource;key\nbot:1;x\nbot:2;x;y\n", "line 4: there are 3 cells"),
-        ("\ufeffresource,key\nbot:1,x\n".encode("utf-16") + b"\0", "UTF-16 that the file begins with"),
+        ("resource,key\nbot:1,x\n".encode("utf-16") + b"\0", "UTF-16 that the file begins with"),
     ],
 )
 def test_what_cannot_is_refused_with_what_to_do(run: Commands, tmp_path: Path, content: bytes, said: str) -> None:

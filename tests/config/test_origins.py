@@ -138,8 +138,10 @@ def test_a_file_that_cannot_be_read_is_a_mistake(here: Path, content: bytes, tol
     assert any(f"{here}/smarter_auth.toml: {told}" in mistake for mistake in mistakes())
 
 
-def test_a_directory_called_dotenv_is_none_of_ours(bare: Commands, here: Path) -> None:
+@pytest.mark.parametrize("marker", ["pyvenv.cfg", "conda-meta"])
+def test_a_virtual_environment_called_dotenv_is_ignored(bare: Commands, here: Path, marker: str) -> None:
     (here / ".env").mkdir()
+    (here / ".env" / marker).touch()
     bare.set(database_url=DATABASE, routes="bot /bots/{ref}")
     assert Settings().source("routes") == "environment"
 
@@ -186,7 +188,7 @@ def test_a_directory_in_the_place_of_a_file_is_a_mistake_unless_it_is_an_environ
     monkeypatch.chdir(tmp_path)
     tmp_path.joinpath(name).mkdir()
     asked = {"database_url": "postgresql://x/y", "routes": ["bot /bots/{ref}"]}
-    with pytest.raises(ConfigurationError, match="it is a directory, and no file"):
+    with pytest.raises(ConfigurationError, match="it is a directory, not a file"):
         Settings(**asked)
     tmp_path.joinpath(name, "pyvenv.cfg").touch()
     Settings(**asked)

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from smarter_auth_mw.cli.doctor.routes import Finding, Level
 from smarter_auth_mw.management.listings import KeyFilters, Listings
-from smarter_auth_mw.management.listings.reader import Readable
+from smarter_auth_mw.management.listings.following import Readable
 
 NAMED = 5
 """How many keys of each sort are named."""
