@@ -78,7 +78,7 @@ def test_what_cannot_is_refused_with_what_to_do(run: Commands, tmp_path: Path, c
 
 
 def test_a_file_comes_in_pieces_through_a_pipe(run: Commands, database: Database) -> None:
-    env = environment(database_url=database.runtime, routes=ROUTES)
+    env = environment(database_url=database.manager, routes=ROUTES)
     script = '(printf "reso"; sleep 0.2; printf "urce;key\\nbot:1;x\\n") | "$0" "$@" import - --json'
     ran = subprocess.run(["sh", "-c", script, *PROGRAM], env=env, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
@@ -86,7 +86,7 @@ def test_a_file_comes_in_pieces_through_a_pipe(run: Commands, database: Database
 
 
 def test_a_stdin_that_is_closed_is_one_clear_line(database: Database) -> None:
-    env = environment(database_url=database.runtime, routes=ROUTES)
+    env = environment(database_url=database.manager, routes=ROUTES)
     script = ["sh", "-c", '"$0" "$@" <&-', *PROGRAM, "import", "-"]
     ran = subprocess.run(script, env=env, capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr.startswith("error: stdin is closed.")) == (2, True), ran.stderr
@@ -104,7 +104,7 @@ def test_an_export_holds_no_formula_and_is_imported_as_it_was(
     run.json("export", str(path))
     for row in csv.reader(io.StringIO(path.read_text())):
         assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r", "\uff1d")) for cell in row)
-    run.set(database_url=other_database.runtime)
+    run.set(database_url=other_database.manager)
     imported(run, path, path.read_bytes())
     keys = run.json("key", "list")
     assert sorted(key["name"] for key in keys) == sorted(NAMES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
@@ -25,6 +26,16 @@ def lists(store: Store) -> Listings:
     return Listings(store)
 
 
+@pytest.fixture
+async def other(database: Database) -> AsyncIterator[asyncpg.Connection]:
+    """A second connection: another worker that writes."""
+    connection = await asyncpg.connect(database.owner)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
 async def drained(stream: AuditStream) -> list[str]:
     """Who did what has come since the last time."""
     return [event.actor async for event, _ in stream.read()]
@@ -41,12 +52,12 @@ async def test_stream_brings_what_there_is_and_then_what_comes(lists: Listings, 
 
 
 async def test_batch_that_is_committed_late_is_not_lost(
-    lists: Listings, owner: asyncpg.Connection, runtime: asyncpg.Connection
+    lists: Listings, owner: asyncpg.Connection, other: asyncpg.Connection
 ) -> None:
     """Two workers write; one of them took its id, its time and its transaction first, and commits last."""
-    late = runtime.transaction()
+    late = other.transaction()
     await late.start()
-    await runtime.execute(WRITE, "late", 3600)
+    await other.execute(WRITE, "late", 3600)
     await owner.execute(WRITE, "early", 0)
     stream = lists.stream()
     assert await drained(stream) == ["early"]
@@ -58,26 +69,26 @@ async def test_batch_that_is_committed_late_is_not_lost(
 
 
 async def test_long_transaction_of_somebody_holds_nothing_up(
-    lists: Listings, owner: asyncpg.Connection, runtime: asyncpg.Connection
+    lists: Listings, owner: asyncpg.Connection, other: asyncpg.Connection
 ) -> None:
     stream = lists.stream(after="now")
     await drained(stream)
-    async with runtime.transaction():
-        await runtime.execute("SELECT pg_current_xact_id()")
+    async with other.transaction():
+        await other.execute("SELECT pg_current_xact_id()")
         await owner.execute(WRITE, "meanwhile", 0)
         assert await drained(stream) == ["meanwhile"]
 
 
 async def test_every_cursor_goes_on_where_its_event_was(
-    lists: Listings, owner: asyncpg.Connection, runtime: asyncpg.Connection
+    lists: Listings, owner: asyncpg.Connection, other: asyncpg.Connection
 ) -> None:
     for number in range(5):
         await owner.execute(WRITE, f"old {number}", 100 - number)
     stream = lists.stream()
     shown = [(event.actor, cursor) async for event, cursor in stream.read()]
-    late = runtime.transaction()
+    late = other.transaction()
     await late.start()
-    await runtime.execute(WRITE, "late", 0)
+    await other.execute(WRITE, "late", 0)
     for number in range(3):
         await owner.execute(WRITE, f"new {number}", 0)
     shown += [(event.actor, cursor) async for event, cursor in stream.read()]
@@ -94,7 +105,7 @@ async def test_many_writers_at_once_are_followed_without_loss(lists: Listings, d
     chance, done = random.Random(7), asyncio.Event()
 
     async def work(worker: int) -> None:
-        connection = await asyncpg.connect(database.runtime)
+        connection = await asyncpg.connect(database.owner)
         try:
             for number in range(60):
                 async with connection.transaction():
