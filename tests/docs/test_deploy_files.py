@@ -160,7 +160,7 @@ def test_settings_have_no_mistakes(where: str, environment: dict[str, str], monk
         DatabaseSettings()
 
 
-@pytest.mark.parametrize("name", ["smarter-auth", "smarter-auth-gate"])
+@pytest.mark.parametrize("name", ["smarter-auth", "smarter-auth-gate", "smarter-auth-admin"])
 def test_probes_ask_for_the_pages_that_are_served(name: str) -> None:
     (settings,) = (one["data"] for one in MANIFESTS if (one["kind"], one["metadata"]["name"]) == ("ConfigMap", name))
     containers = [container for one in MANIFESTS if one["kind"] == "Deployment" for container in _containers(one)]
