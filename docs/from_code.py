@@ -10,10 +10,13 @@ from typing import Any
 
 import typer
 from docutils import nodes
+from pydantic import BaseModel
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from smarter_auth_mw import Settings, errors, log
+from smarter_auth_mw.admin.operations import OPERATIONS
+from smarter_auth_mw.admin.problems import RequestError
 from smarter_auth_mw.cli import PROGRAM, app
 from smarter_auth_mw.cli.commands.config import shown
 from smarter_auth_mw.config.origins import PREFIX
@@ -157,8 +160,53 @@ def _help(parameter: Any, context: Any) -> tuple[str, str] | None:
     return f"`{record[0].strip()}`", record[1]
 
 
+def operations() -> Lines:
+    """Every operation of the management API, and who may do it."""
+    return table(
+        ("operation", "does", "role", "body", "answer"),
+        (
+            (
+                f"`{one.method} {one.path}`",
+                one.summary + (" (`If-Match`)" if one.is_versioned else ""),
+                one.role.value + (", of all accounts" if one.everywhere else ""),
+                f"`{one.body.__name__}`" if one.body else "",
+                f"`{one.answer.__name__}`" if one.answer is not BaseModel else "",
+            )
+            for one in OPERATIONS
+        ),
+    )
+
+
+def operation_queries() -> Lines:
+    """Every query parameter, and the operations that take it."""
+    taken: dict[tuple[str, str], list[str]] = {}
+    for one in OPERATIONS:
+        for name, field in one.query.model_fields.items():
+            taken.setdefault((name, field.description or ""), []).append(f"`{one.method} {one.path}`")
+    return table(
+        ("parameter", "operations", "meaning"),
+        ((f"`{name}`", ", ".join(paths), meaning) for (name, meaning), paths in taken.items()),
+    )
+
+
+def problems() -> Lines:
+    """Every problem that only the management API answers."""
+    return table(
+        ("code", "status", "says"),
+        (
+            (f"`{error.code}`", str(error.status), (error.__doc__ or "").partition("\n")[0])
+            for error in RequestError.__subclasses__()
+            if error.__module__ == RequestError.__module__
+        ),
+    )
+
+
 TABLES: dict[str, Callable[[], Lines]] = {
-    make.__name__: make for make in (settings, reasons, benchmarks, failures, metrics, events, command_line)
+    make.__name__: make
+    for make in (
+        *(settings, reasons, benchmarks, failures, metrics, events, command_line),
+        *(operations, operation_queries, problems),
+    )
 }
 
 

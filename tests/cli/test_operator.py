@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -74,3 +75,16 @@ def test_token_of_an_operator_in_the_wrong_place_is_hidden(as_owner: Commands) -
         assert ran.exit_code
         assert token not in ran.err + ran.out
         assert "sma_…" in ran.err
+
+
+def test_leaked_token_of_an_operator_is_ended_by_its_file(as_owner: Commands, tmp_path: Path) -> None:
+    token = as_owner.json("operator", "create", "--name", "ada", "--role", "admin")["token"]
+    leaked = tmp_path / "leaked.txt"
+    leaked.write_text(f"{token}\n{token}\n")
+    ran = as_owner("key", "revoke", "--token-file", str(leaked), "--json")
+    assert (ran.exit_code, ran.json["operator_tokens_ended"], ran.json["unknown"]) == (0, 1, 0)
+    again = as_owner("key", "revoke", "--token-file", str(leaked), "--json")
+    assert (again.exit_code, again.json["operator_tokens_ended"], again.json["unknown"]) == (1, 0, 1)
+    assert token not in ran.out + ran.err + again.out + again.err
+    (listed,) = as_owner.json("operator", "list")
+    assert listed["tokens"][0]["valid_until"] is not None

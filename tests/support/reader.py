@@ -34,7 +34,15 @@ PARSERS: Mapping[str, Callable[[str], Any]] = {
     "json": json.loads,
     "yaml": lambda text: list(yaml.safe_load_all(text)),
 }
-SERVERS = (["smarter-auth", "serve"], ["smarter-auth", "gate"], ["uvicorn"], ["hypercorn"], ["granian"], ["gunicorn"])
+SERVERS = (
+    ["smarter-auth", "serve"],
+    ["smarter-auth", "gate"],
+    ["smarter-auth", "admin"],
+    ["uvicorn"],
+    ["hypercorn"],
+    ["granian"],
+    ["gunicorn"],
+)
 
 _PORT = re.compile(r"(?<=localhost:)\d{4}\b|(?<=127\.0\.0\.1:)\d{4}\b|(?<=0\.0\.0\.0:)\d{4}\b|(?<=--port )\d{4}\b")
 _STATUS = re.compile(r"\A(\d{3})\b")
@@ -42,7 +50,7 @@ _TOKEN = re.compile(r"\b[0-9a-f]{64}\b|\bsm_\w{20,}\b")
 _KEY_ID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f-]{27}\b")
 
 
-_ANNOUNCES = re.compile(r"smarter-auth (serve|gate)\b")
+_ANNOUNCES = re.compile(r"smarter-auth (serve|gate|admin)\b")
 
 
 @dataclass

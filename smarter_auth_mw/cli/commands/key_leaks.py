@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from smarter_auth_mw.cli.output import note
-from smarter_auth_mw.cli.session import Session
+from smarter_auth_mw.cli.session import Session, os_user
 from smarter_auth_mw.errors import UsageError
+from smarter_auth_mw.management.operators import Doorkeeper
+from smarter_auth_mw.postgres.opening import open_store
 from smarter_auth_mw.tokens import Token
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -17,13 +19,18 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 async def revoke_leaked(session: Session, path: str) -> dict[str, Any]:
     """Revoke the keys that the file's tokens belong to, one token a line; exit code 1 where some belong to none."""
     tokens = _tokens_in(path)
-    async with session.keys() as keys:
-        leaked = await keys.revoke_tokens(tokens)
-    if leaked.unknown:
-        note(f"{leaked.unknown} of {len(tokens)} tokens belong to no key.")
+    operators = list(dict.fromkeys(token.digest for token in tokens if token.is_operators))
+    async with open_store(session.database_settings) as store:
+        ended = await Doorkeeper(store).end_tokens(operators, None, session.actor or os_user()) if operators else 0
+        leaked = await session.keys_of(store).revoke_tokens(token for token in tokens if not token.is_operators)
+    if ended:
+        note(f"Tokens of operators that are ended now: {ended}.")
+    unknown = leaked.unknown + len(operators) - ended
+    if unknown:
+        note(f"{unknown} of {len(tokens)} tokens belong to no key.")
         session.exit_code = 1
     revoked = [{"key_id": str(key.key_id), "name": key.name, "account": key.account} for key in leaked.keys]
-    return {"tokens": len(tokens), "unknown": leaked.unknown, "revoked": revoked}
+    return {"tokens": len(tokens), "unknown": unknown, "operator_tokens_ended": ended, "revoked": revoked}
 
 
 def _tokens_in(path: str) -> list[Token]:
