@@ -170,6 +170,9 @@ def attack(rng: random.Random, oracle: Oracle) -> Attack:
         return Attack(rng.choice(oracle.targets), headers=mutated_headers(rng, oracle.hosts))
     target = mutated(rng, rng.choice(oracle.targets), oracle)
     raw_path = mutated(rng, rng.choice(oracle.targets), oracle) if rng.random() < 0.05 else None
+    if oracle.prefix_header:
+        named = (oracle.prefix_header, unquote(rng.choice(oracle.prefixes)).encode("utf-8"))
+        return Attack(target, raw_path=raw_path, headers=((b"host", b"app.example.com"), named))
     return Attack(target, rng.choice(oracle.roots), raw_path)
 
 

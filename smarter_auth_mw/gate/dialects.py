@@ -6,7 +6,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote_to_bytes
+
+from smarter_auth_mw.routing.by_path import MAX_RAW_BYTES
+from smarter_auth_mw.routing.folding import UnreadableError, unquoted
 
 OWN_TARGET = ""
 """In the place of a header: the method and the target are those of the proxy's own request."""
@@ -42,7 +44,7 @@ class Dialect:
         return {
             "type": "http",
             "method": self._method(scope, headers),
-            "path": unquote_to_bytes(raw_path).decode("utf-8", "replace"),
+            "path": _decoded(raw_path),
             "raw_path": raw_path,
             "query_string": query,
             "root_path": "",
@@ -70,6 +72,15 @@ class Dialect:
         if not _METHOD.fullmatch(method):
             raise MisreadError(f"{self.method or 'the method'} is no method")
         return method.decode("ascii")
+
+
+def _decoded(raw_path: bytes) -> str:
+    if b"%" in raw_path and len(raw_path) > MAX_RAW_BYTES:
+        raise MisreadError(f"the target is encoded, and has more than {MAX_RAW_BYTES} bytes")
+    try:
+        return unquoted(raw_path).decode("utf-8", "replace")
+    except UnreadableError as error:
+        raise MisreadError(f"of the target, {error}") from None
 
 
 def _only(headers: Headers, name: str) -> bytes:

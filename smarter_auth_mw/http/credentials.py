@@ -18,8 +18,11 @@ API_KEY_HEADER = b"x-api-key"
 SUBPROTOCOL_HEADER = b"sec-websocket-protocol"
 SUBPROTOCOL = "smarter-auth"
 """Offered by a browser, which can set no other header, and followed by the token: ``["smarter-auth", token]``."""
+MAX_SUBPROTOCOLS = 64
+"""How many of them a client may offer, a token among them."""
+
 _TOKEN68 = re.compile(rb"[A-Za-z0-9\-._~+/]+=*")
-_JOINED = rb",[ \t]*(?:%s)[ \t]"
+_JOINED = rb",[ \t]*+(?:%s)[ \t]"
 """One of our schemes behind a comma: two headers that a proxy has made one."""
 
 
@@ -44,7 +47,7 @@ class Extractor:
         ways = frozenset(ways)
         self._schemes = frozenset(way.encode("ascii") for way in ways & {"token", "bearer"})
         self.usual_schemes = {spelling for scheme in self._schemes for spelling in (scheme, scheme.title())}
-        self._joined = re.compile(_JOINED % b"|".join(sorted(self._schemes)), re.IGNORECASE)
+        self._joined = re.compile(_JOINED % b"|".join(sorted(self._schemes)))
         self.readers: dict[bytes, Callable[[bytes], Credentials]] = {}
         if self._schemes:
             self.readers[AUTHORIZATION_HEADER] = self._read_authorization
@@ -77,7 +80,9 @@ class Extractor:
         scheme, *words = value.split(None, 2) or [b""]
         if scheme.lower() in self._schemes:
             return _token(words[0]) if len(words) == 1 else Malformed("a scheme is followed by exactly one token")
-        return Malformed("two headers with credentials have been joined") if self._joined.search(value) else None
+        return (
+            Malformed("two headers with credentials have been joined") if self._joined.search(value.lower()) else None
+        )
 
     def hide(self, headers: Headers) -> list[Header]:
         """The headers less our credentials; everything else as it came, a browser's subprotocols among it."""
@@ -92,8 +97,12 @@ def _read_api_key(value: bytes) -> Credentials:
 
 
 def _read_subprotocols(value: bytes) -> Credentials:
-    offered = _offered(value)
     marker = SUBPROTOCOL.encode("ascii")
+    if marker not in value:
+        return None
+    if value.count(b",") >= MAX_SUBPROTOCOLS:
+        return Malformed(f"smarter-auth is one of more than {MAX_SUBPROTOCOLS} subprotocols")
+    offered = _offered(value)
     if marker not in offered:
         return None
     token = offered[offered.index(marker) + 1 :][:1]
@@ -107,15 +116,18 @@ def without_subprotocol(headers: Headers) -> list[Header]:
     left = []
     for name, value in headers:
         if name == SUBPROTOCOL_HEADER and _read_subprotocols(value) is not None:
-            others = others_offered(_offered(value), SUBPROTOCOL.encode("ascii"))
+            offered = _offered(value) if value.count(b",") < MAX_SUBPROTOCOLS else []
+            others = others_offered(offered, SUBPROTOCOL.encode("ascii"))
             left += [(name, b", ".join(others))] if others else []
         else:
             left.append((name, value))
     return left
 
 
-def others_offered(offered: Iterable[Offered], marker: Offered) -> list[Offered]:
-    """What is offered less each ``marker`` and what follows it."""
+def others_offered(offered: Sequence[Offered], marker: Offered) -> list[Offered]:
+    """What is offered less each ``marker`` and what follows it; nothing where ``marker`` is one of too many."""
+    if marker not in offered or len(offered) > MAX_SUBPROTOCOLS:
+        return [] if marker in offered else list(offered)
     others, is_token = [], False
     for one in offered:
         if one != marker and not is_token:

@@ -14,6 +14,9 @@ UNKNOWN = "unknown"
 """A peer without an address (a socket in the file system), or with something in its place: one peer."""
 NETWORK_BITS = 64
 """What an IPv6 site is given at the least: whoever has one address has all of these (RFC 6177)."""
+MAX_HOPS = 32
+"""How many proxies in a row are looked at, from the nearest one on."""
+MAX_ADDRESS_CHARS = 256
 MAX_KNOWN = 4096
 """How many addresses are remembered with their network: to read one takes longer than to decide a request."""
 
@@ -89,7 +92,8 @@ def _chains(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[list[str]]:
 
 def _hops(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> list[str]:
     values = [value.decode("latin-1") for name, value in headers if name == wanted]
-    return [hop.strip() for value in values for hop in value.split(",")]
+    hops = [hop for value in values[-MAX_HOPS:] for hop in value.rsplit(",", MAX_HOPS)][-MAX_HOPS:]
+    return [hop.strip() if len(hop) <= MAX_ADDRESS_CHARS else "" for hop in hops]
 
 
 def _address(text: str) -> Address | None:

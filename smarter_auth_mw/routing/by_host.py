@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from smarter_auth_mw.decision import Denial, Reason
 from smarter_auth_mw.domain import Alias, Target
@@ -43,6 +43,7 @@ class HostRouting:
         self._heir = heir
         self._default_account = default_account
         self._kinds, self.ignored = self._claimed(claims)
+        self._depth = max((domain.count(".") + 1 for domain in (*self._suffixes, *self._kinds)), default=0)
         self._memo: Memo[tuple[tuple[bytes, bytes], ...]] = Memo()
         self.is_needed = bool(self._patterns or self._kinds)
 
@@ -90,7 +91,9 @@ class HostRouting:
 
     def _owner(self, host: str) -> str | None:
         """The longest domain that owns the host: one of a pattern, or a custom one."""
-        return next((domain for domain in _and_above(host) if domain in self._suffixes or domain in self._kinds), None)
+        labels = host.rsplit(".", self._depth)[-self._depth :]
+        domains = (".".join(labels[at:]) for at in range(len(labels)))
+        return next((domain for domain in domains if domain in self._suffixes or domain in self._kinds), None)
 
     def _by_pattern(self, host: str, owner: str) -> Judgement:
         if host == owner:
@@ -126,10 +129,3 @@ class HostRouting:
     def _objection(self, domain: str) -> str | None:
         clash = next((own for own in self._own_domains if hosts.overlap(domain, own)), None)
         return f"it overlaps {clash}" if clash else hosts.problem(domain)
-
-
-def _and_above(host: str) -> Iterator[str]:
-    """The host, and each domain that it is below, the longest first."""
-    while host:
-        yield host
-        host = host.partition(".")[2]

@@ -1,24 +1,29 @@
-"""What a path names: judged in every reading of every spelling that a router may see, and again in every folding."""
+"""What a path names: judged in every reading of every spelling that a router may see, and again in a lenient one."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import compress
 from typing import Any, NamedTuple
-from urllib.parse import unquote_to_bytes
 
-from smarter_auth_mw.routing.folding import UnreadableError, fold, is_unreserved, mentions
-from smarter_auth_mw.routing.further_back import FurtherBack
+from smarter_auth_mw.routing.folding import (
+    MAX_SEGMENTS,
+    Folding,
+    Reading,
+    UnreadableError,
+    fold,
+    is_unreserved,
+    unquoted,
+)
+from smarter_auth_mw.routing.further_back import Behind, FurtherBack
 from smarter_auth_mw.routing.grammar import Line, Pattern
-from smarter_auth_mw.routing.mounts import Mounts, literals, roots_of
+from smarter_auth_mw.routing.mentions import Mentions
+from smarter_auth_mw.routing.mounts import Mounts, less_roots, roots_of, words_of
 from smarter_auth_mw.routing.precedence import Hit, Table
 from smarter_auth_mw.routing.resolution import NOTHING, Judgement, agree, refused
 
-MIN_WORDS_FURTHER_BACK = 2
-"""One word of a pattern is too common to mean anything in the middle of a path, unless an id stands behind it."""
-
-_ENCODED_SEPARATOR = re.compile(rb"%2f|%5c", re.IGNORECASE)
+_ENCODED_SLASHES = (b"%2f", b"%2F", b"%5c", b"%5C")
+MAX_RAW_BYTES = 8192
+"""The length of an encoded path: what web servers take for a request line."""
 
 
 class Request(NamedTuple):
@@ -37,38 +42,63 @@ class Request(NamedTuple):
         """The raw path; some servers leave the query in it."""
         return (self.raw_path or b"").partition(b"?")[0]
 
-    def sources(self) -> list[str]:
-        """The spellings that routers go by: the path, and the raw path decoded once where that is another one."""
-        decoded = unquote_to_bytes(self.raw).decode("utf-8", "replace")
-        return [source for source in dict.fromkeys((self.path, decoded)) if source]
+    def sources(self) -> Iterator[tuple[str, Sequence[int]]]:
+        """The spellings that routers go by: the path, and the raw path decoded once where that is another one.
+
+        With each, how many of its segments are one for a router that splits the raw path before it decodes.
+        """
+        raw = self.raw
+        if b"%" in raw and len(raw) > MAX_RAW_BYTES:
+            raise UnreadableError(f"it is encoded, and has more than {MAX_RAW_BYTES} bytes")
+        decoded = unquoted(raw).decode("utf-8", "replace")
+        if not decoded or decoded != self.path:
+            yield self.path or "/", ()
+        if decoded:
+            yield decoded, _joined(raw.replace(b"%2F", b"%2f"))
+
+    def spellings(self, source: str) -> Iterator[str]:
+        """``source``, and where a slash is encoded what a router sees that splits before it decodes."""
+        yield source
+        if not self.has_encoded_slash():
+            return
+        raw = self.raw
+        for escape in _ENCODED_SLASHES:
+            raw = raw.replace(escape, b"|")
+        yield unquoted(raw).decode("utf-8", "replace")
+
+    def has_encoded_slash(self) -> bool:
+        raw = self.raw
+        return b"%" in raw and any(escape in raw for escape in _ENCODED_SLASHES)
 
     def confirms(self, prefix: str) -> bool:
         """Whether the raw path has its slashes where ``prefix`` has them."""
-        raw = self.raw
-        if not _ENCODED_SEPARATOR.search(raw):
+        if not self.has_encoded_slash():
             return True
         within = prefix.removeprefix(self.root_path.rstrip("/"))  # some servers leave root_path out of raw_path
-        starts = (text.encode("ascii") for text in (prefix, within))
+        raw, starts = self.raw, (text.encode("ascii", "replace") for text in (prefix, within))
         return any(raw.startswith(start) and raw[len(start) : len(start) + 1] in b"/" for start in starts)
 
 
+def _joined(raw: bytes) -> Sequence[int]:
+    if b"%2f" not in raw or raw.count(b"/") > MAX_SEGMENTS:  # so many are refused, or mention nothing
+        return ()
+    return [segment.count(b"%2f") + 1 for segment in raw.split(b"/")]
+
+
+Beginnings = tuple[tuple[list[str], int], ...]
+"""Segments, and where one reading of them begins."""
+
+
 class View(NamedTuple):
-    """One spelling of a path, and all that it can be read as: as it stands, and folded."""
+    """One spelling of a path that mentions a pattern, and all that it can be read as."""
 
     source: str
-    exact: tuple[str, ...]
-    folded: tuple[str, ...]
-    has_dots: bool
-    moves_slashes: bool
-
-    def words(self) -> set[str]:
-        readings = (*self.folded, *(reading.lower() for reading in self.exact))
-        return {word for reading in readings for word in reading.split("/")}
-
-    def mentions(self, patterns: Iterable[Sequence[str]]) -> bool:
-        """Whether all words of one of the patterns stand in a folding, in their order."""
-        segments = [reading.split("/") for reading in self.folded]
-        return any(mentions(words, one) for words in patterns for one in segments)
+    exact: Beginnings
+    """As it stands, and less each prefix that the app takes off."""
+    folding: Folding
+    lenient: tuple[Reading, ...]
+    """Folded, as it is and less ``root_path``."""
+    mentioned: frozenset[Pattern]
 
 
 class PathRouting:
@@ -80,19 +110,14 @@ class PathRouting:
         self._mounts = Mounts(mounts)
         self._folded_mounts = Mounts(mounts, is_folded=True)
         self._default_account = default_account
-        is_long = [not isinstance(line, Pattern) or len(line.literals) >= MIN_WORDS_FURTHER_BACK for line in lines]
-        self._long = Table(compress(lines, is_long), is_folded=True)
-        is_short = [not isinstance(line, Pattern) or len(line.literals) == 1 for line in lines]
-        self._short = Table(compress(lines, is_short), is_folded=True)
         patterns = [line for line in lines if isinstance(line, Pattern)]
-        self._words = {_literals(pattern) for pattern in patterns}
-        self._gapped = [(_literals(pattern), pattern) for pattern in patterns if pattern.account_at is not None]
-        self._gapped += [
-            ((*literals(mount), *_literals(pattern)), pattern)
-            for mount in mounts
-            for pattern in patterns
-            if "{" in mount
-        ]
+        self._mentions = Mentions((_literals(pattern), pattern) for pattern in patterns)
+        # What stands in the place of these placeholders may be any number of segments, where slashes can be moved.
+        prefixes = [tuple(filter(None, words_of(mount, is_folded=True))) for mount in mounts if "{" in mount]
+        gapped = [(_literals(pattern), pattern) for pattern in patterns if pattern.account_at is not None]
+        gapped += [((*prefix, *_literals(pattern)), pattern) for prefix in prefixes for pattern in patterns]
+        self._gapped = Mentions(gapped)
+        self._behind = Behind(lines)
 
     def judge(self, request: Request) -> Judgement:
         """What the path names."""
@@ -100,84 +125,129 @@ class PathRouting:
             return refused("a path begins with a slash", request.path)
         try:
             views = self._views(request)
+            return self._judge(request, views) if views else NOTHING
         except UnreadableError as error:
             return refused(str(error), request.path)
-        present = {word for view in views for word in view.words()}
-        if not any(present.issuperset(words) for words in self._words):
-            return NOTHING
-        hits = {view: self._hits(self._exact, view.exact) for view in views}
+
+    def further_back(self, path: str) -> FurtherBack | None:
+        """What a path that no line names would be behind one of its slashes, if that is why it is refused."""
+        try:
+            request = Request(path, None, "")
+            for view in self._views(request):
+                is_other = view.folding.has_dots or self._hits(view) or any(self._lenient_hits(request, view))
+                return None if is_other else self._further_back(request, view)
+        except UnreadableError:
+            return None
+        return None
+
+    def _views(self, request: Request) -> list[View]:
+        roots = roots_of(request.root_path)
+        views = (self._view(source, joined, roots) for source, joined in request.sources())
+        return [view for view in views if view is not None]
+
+    def _view(self, source: str, joined: Sequence[int], roots: Sequence[str]) -> View | None:
+        """How the source can be read; None where it mentions no pattern."""
+        folding = fold(source, joined)
+        found = (folding.reading, folding.ended, folding.unsplit)
+        lenient = [reading for reading in found if reading is not None]
+        texts = [source]
+        if roots:
+            folded_roots = ["/".join(["", *fold(f"/{root}").reading.words]) for root in roots]
+            others = [reading.less_host(at) for reading in lenient for at in reading.hosts]
+            lenient += [less for one in (*lenient, *others) for root in folded_roots if (less := one.less(root))]
+            texts += less_roots(source, roots)
+        words = [reading.words for reading in lenient] + [text.lower().split("/") for text in texts[1:]]
+        if max(map(len, words)) > MAX_SEGMENTS:
+            if any(map(self._mentions.may_find, words)):
+                raise UnreadableError(f"it has more than {MAX_SEGMENTS} segments, and the words of a pattern")
+            return None
+        mentioned = frozenset(pattern for one in words for pattern in self._mentions.find(one))
+        if not mentioned:
+            return None
+        return View(source, self._beginnings(texts), folding, tuple(lenient), mentioned)
+
+    def _beginnings(self, texts: Iterable[str]) -> Beginnings:
+        split = [text.split("/")[1:] for text in texts]
+        return tuple((segments, start) for segments in split for start in self._mounts.starts(segments))
+
+    def _judge(self, request: Request, views: Sequence[View]) -> Judgement:
+        hits = {view.source: self._hits(view) for view in views}
         named = [hit for found in hits.values() for hit in found]
-        objections = (self._objection(request, view, found, named) for view, found in hits.items())
+        objections = (self._objection(request, view, hits[view.source], named) for view in views)
         if objection := next(filter(None, objections), None):
             return refused(objection, request.path)
         return self._one(named) if named else NOTHING
 
-    @staticmethod
-    def _hits(table: Table, readings: Iterable[str]) -> list[Hit]:
-        return [hit for reading in readings for hit in table.hits(reading)]
-
-    def _views(self, request: Request) -> list[View]:
-        roots = roots_of(request.root_path)
-        folded_roots = [text for root in roots for text in fold(root).texts]
-        return [self._view(source, roots, folded_roots) for source in request.sources()]
-
-    def _view(self, source: str, roots: Sequence[str], folded_roots: Sequence[str]) -> View:
-        texts, has_dots, moves_slashes = fold(source)
-        folded = (reading for text in texts for reading in self._folded_mounts.readings(text, folded_roots))
-        return View(source, tuple(self._mounts.readings(source, roots)), tuple(folded), has_dots, moves_slashes)
+    def _hits(self, view: View) -> list[Hit]:
+        return [hit for segments, start in view.exact for hit in self._exact.hits(segments, start)]
 
     def _objection(self, request: Request, view: View, found: Sequence[Hit], named: Sequence[Hit]) -> str | None:
         """Why the path can be read in more than one way, if it can: ``found`` in this spelling, ``named`` in any."""
-        if view.has_dots and (found or view.mentions(self._words)):
+        folding, known, patterns = view.folding, {hit.lowered() for hit in named}, {hit.pattern for hit in named}
+        if folding.has_dots:
             return "it has a dot segment, and mentions a pattern"
         for hit in found:
             prefix = view.source[: len(view.source) - hit.rest_chars]
             if not is_unreserved(prefix) or not request.confirms(prefix):
                 return f"{hit.pattern} is reached by more than one spelling"
             # Flask's path converter takes no leading slash: its router turns to the handler of the other pattern.
-            if view.source.startswith("//", len(prefix)) and self._exact.is_contested(hit.reading):
+            if view.source.startswith("//", len(prefix)) and self._exact.is_contested(hit.reading.split("/")[1:], 0):
                 return f"behind an empty segment it may be that of another pattern than {hit.pattern}"
-        known = {hit.lowered() for hit in named}
-        for hit in self._hits(self._folded, view.folded):
+        for hit in self._lenient_hits(request, view):
             if hit.lowered() not in known:
                 return f"a lenient router would read it as {hit.pattern}"
-        # Where slashes can be moved, what stands in the place of a placeholder may be any number of segments.
-        patterns = {hit.pattern for hit in named}
-        if view.moves_slashes and view.mentions(words for words, pattern in self._gapped if pattern not in patterns):
+        if not patterns.issuperset(self._mentioned_otherwise(view)):
             return "its slashes can be read in more than one way, and it mentions a pattern"
-        behind = None if found else self._further_back(view)
+        behind = None if found else self._further_back(request, view)
         return behind and f"further back it is {behind.pattern}, and no line names it"
 
-    def further_back(self, path: str) -> FurtherBack | None:
-        """What a path that no line names would be behind one of its slashes, if that is why it is refused."""
-        try:
-            (view,) = self._views(Request(path, None, ""))
-        except UnreadableError:
-            return None
-        is_other = view.has_dots or self._hits(self._exact, view.exact) or self._hits(self._folded, view.folded)
-        hit = None if is_other else self._further_back(view)
-        if hit is None:
-            return None
-        reading = next(reading for reading in (*view.folded, view.source.lower()) if reading.endswith(hit.reading))
-        return FurtherBack(hit.pattern, reading.removesuffix(hit.reading))
+    def _lenient_hits(self, request: Request, view: View) -> Iterator[Hit]:
+        """What a lenient router may read it as."""
+        # What one reader takes for the word of a `none` line may be part of a reference to one of fewer steps.
+        minds_none = view.folding.is_plain or self._is_none_below(request, view)
+        for reading in view.lenient:
+            for start in self._folded_mounts.starts(reading.words, reading.hosts):
+                yield from self._folded.hits(reading.words, start, minds_none=minds_none)
+            for words, start in self._less_hosts(reading):
+                yield from self._folded.hits(words, start, minds_none=minds_none)
 
-    def _further_back(self, view: View) -> Hit | None:
-        """What the path would name behind a mount that we were not told of."""
-        if self._exact.is_none(view.source):
+    def _less_hosts(self, reading: Reading) -> Iterator[tuple[list[str], int]]:
+        """The reading without one of its hosts, where this brings other words together."""
+        for host in reading.hosts:
+            if self._folded_mounts or host < self._folded.depth:
+                words = reading.less_host(host).words
+                starts = self._folded_mounts.starts(words)
+                yield from ((words, start) for start in starts if start < host < start + self._folded.depth)
+
+    def _mentioned_otherwise(self, view: View) -> Iterator[Pattern]:
+        """The patterns of which a reader who sees other slashes may find the words next to each other."""
+        folding = view.folding
+        for reading in view.lenient:
+            if folding.hides_slashes and folding.dropped_at is not None:
+                behind = set(reading.words[folding.dropped_at :])
+                yield from (one for one in view.mentioned if behind.issuperset(_literals(one)[-1:]))
+            if folding.hides_slashes or folding.has_gaps:
+                yield from self._gapped.find(reading.words)
+
+    def _further_back(self, request: Request, view: View) -> FurtherBack | None:
+        """What the path would name if some prefix that no line has were taken off."""
+        if all(self._exact.none_line(text.split("/")[1:]) for text in request.spellings(view.source)):
             return None
-        readings = dict.fromkeys((*view.folded, *(reading.lower() for reading in view.exact)))
-        rests = list(dict.fromkeys(rest for reading in readings for rest in _rests(reading)))
-        long = next((hit for rest in rests for hit in self._long.hits(rest)), None)
-        cased = (rest for reading in view.exact for rest in _rests(reading))
-        return long or next(
-            (
-                hit
-                for rest in (*rests, *cased)
-                for hit in self._short.hits(rest)
-                if hit.pattern.form.reads_as_id(hit.reference)
-            ),
-            None,
-        )
+        readings = [*view.lenient]
+        if not view.folding.is_plain:
+            segments = view.source.split("/")[1:]
+            readings.append(Reading([segment.lower() for segment in segments], segments))
+        return next(filter(None, map(self._behind.find, readings)), None)
+
+    def _is_none_below(self, request: Request, view: View) -> bool:
+        """Whether a `none` line decides about the path, as it stands or less the prefixes in front."""
+        roots = roots_of(request.root_path)
+        return all(self._is_none(text, roots) for text in request.spellings(view.source))
+
+    def _is_none(self, text: str, roots: Sequence[str]) -> bool:
+        is_below = any(text.startswith(f"{root.rstrip('/')}/") for root in roots)
+        beginnings = self._beginnings([text, *less_roots(text, roots)] if is_below else [text])
+        return any(self._exact.none_line(segments, start) for segments, start in beginnings)
 
     def _one(self, hits: Sequence[Hit]) -> Judgement:
         """The one target that all hits agree upon."""
@@ -190,11 +260,3 @@ class PathRouting:
 
 def _literals(pattern: Pattern) -> tuple[str, ...]:
     return tuple(word.lower() for word in pattern.literals)
-
-
-def _rests(reading: str) -> Iterator[str]:
-    """What stands behind each slash of ``reading`` but the first."""
-    at = reading.find("/", 1)
-    while at > 0:
-        yield reading[at:]
-        at = reading.find("/", at + 1)

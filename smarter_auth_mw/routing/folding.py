@@ -1,80 +1,163 @@
-"""How a path can be read: as it stands, and in every folding that some router is known to apply.
+"""What a lenient reader may see in a path, after every step that some router is known to apply.
 
-A folding never repairs anything. It tells what a more lenient reader may have seen, so that a request which two readers
+A folding never repairs anything. It shows what a more lenient reader may have seen, so that a request which two readers
 would take for different things can be refused.
+
+One folding is enough, however many steps a reader takes. A segment that is a word after some of them is the same word
+after all of them, behind the same neighbour: a later step only splits or changes what is not a word yet. What a later
+step can hide from a reader that takes fewer is reported beside the words.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
+from itertools import islice
 from typing import NamedTuple
-from urllib.parse import unquote
 
 MAX_ROUNDS = 4
 """How often a path may be decoded until nothing changes any more."""
-MAX_CHARS = 4096
-"""Folding costs time; nothing that names a resource is as long as this."""
-
-MAX_GAPS = 8
+MAX_CHARS = 2048
+"""The length of a path that is not plain. Object names have 1,024 characters, file names 255."""
+MAX_OTHER_BYTES = 1024
+"""How many bytes of a path may encode characters that are not ASCII: 340 Chinese ones."""
+MAX_SEGMENTS = 64
+"""The segments of a path that is not plain, or that mentions a pattern."""
+MAX_GAPS = 4
 """How many empty segments may stand in a path."""
+MAX_LONE_PERCENTS = 16
+"""How many percent signs may stand in a path that encode nothing."""
+MAX_MARKS = 64
+"""How many characters may follow each other that are neither letters nor digits nor ASCII."""
 
-MAX_SIMPLE = 20_000
-"""How many characters are remembered."""
-
-_ORDINARY = re.compile(r"/|(?:/(?!\.\.?(?:/|$))[a-z0-9._~-]+)+/?")
+_INERT = bytes(code for code in range(0x21, 0x7F) if chr(code) not in "%\\;#?")
+"""The characters that no reader does anything with but fold their case; and the slash."""
 _UNRESERVED = re.compile(r"[A-Za-z0-9._~/-]*")
-_END = re.compile(r"[?#\0]")  # where a second URL parser, or a C string, comes to its end
-_INVISIBLE = frozenset("\u115f\u1160\u3164\uffa0\ufffd")  # fillers, and what a decoder left in place of bad bytes
-_CONTROLS = dict.fromkeys([*range(0x20), 0x7F])
+_DOT_SEGMENT = re.compile(r"/\.\.?(?:/|$)")
 _DOTS = frozenset({".", ".."})
-
-
-class Foldings(NamedTuple):
-    """What lenient readers see, and what they do not agree about."""
-
-    texts: tuple[str, ...]
-    """Each a path without empty and dot segments."""
-    has_dots: bool = False
-    """Whether there is a dot segment in any of them."""
-    moves_slashes: bool = False
-    """Whether they have not all as many segments."""
-
-
-class _Simple(dict[int, str]):
-    """Each character as what it stands for (NFKD), in lower case, without marks and what cannot be seen."""
-
-    def __missing__(self, code: int) -> str:
-        if len(self) >= MAX_SIMPLE:
-            self.clear()
-        kept = (char for char in unicodedata.normalize("NFKD", chr(code)) if char.isascii() or _is_visible(char))
-        # re.IGNORECASE takes a dotless i for an i.
-        return self.setdefault(code, "".join(kept).casefold().replace("\u0131", "i"))
+_PARAMETERS = re.compile(";[^/]*")
+_NO_WORD = "/"
+"""Stands for a segment of which nothing is left after all steps, and which a reader of fewer steps sees."""
+_NUL = "\x1f"
+"""Stands for a NUL until all is decoded."""
+_ENDS = re.compile(f"[?#{_NUL}][^/]*")  # where a second URL parser, or a C string, comes to an end
+_DROPPED = re.compile(f"[;?#{_NUL}]")
+_ASCII = bytes(range(0x80))
+_CONTROLS = bytes(code for code in (*range(0x20), 0x7F) if chr(code) not in ("\0", _NUL))
+_MARKS = re.compile(r"[^\w\0-\x7f]+|[\u115f\u1160]+")  # the two are letters that cannot be seen
+_SHORT_RUNS = re.compile(rf"(?:[^\w\0-\x7f]{{0,{MAX_MARKS}}}+[\w\0-\x7f]++)*+[^\w\0-\x7f]{{0,{MAX_MARKS}}}+")
+_LONE_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_LONG_FORMS = ("\ufdfa", "\ufdfb")  # up to eighteen letters each, none of them ASCII
 
 
 class UnreadableError(Exception):
     """A path is too long, or there are too many ways to read it."""
 
 
-def fold(path: str) -> Foldings:
-    """Every folding of a path, one for each round of decoding, and again less what some readers cut off.
+class Reading(NamedTuple):
+    """A path without empty and dot segments, in the eyes of a lenient reader."""
 
-    Each drops controls and ignorables, takes ``\\`` for ``/``, compatibility forms (NFKD) for what they stand for,
-    every letter for its lower case, and cuts ``;parameters`` and blanks off the segments. Raises UnreadableError for
-    what is too long or never comes to an end.
+    words: list[str]
+    """In lower case."""
+    cased: list[str]
+    """The same words, each in the case that it came in."""
+    hosts: tuple[int, ...] = ()
+    """Which words stand behind an empty segment: a URL parser takes such a one for a host, behind a mount too."""
+
+    def less(self, root: str) -> Reading | None:
+        """What stands behind ``root``, wherever it stands; None where it does not."""
+        _, found, rest = "/".join(["", *self.words]).partition(root)
+        if not found:
+            return None
+        words = [word for word in rest.split("/") if word]
+        before = len(self.words) - len(words)
+        hosts = tuple(place - before for place in self.hosts if place >= before)
+        return Reading(words, self.cased[before:], hosts)
+
+    def longer(self) -> Reading:
+        """The reading with one more segment, which is no word."""
+        return Reading([*self.words, _NO_WORD], [*self.cased, _NO_WORD], self.hosts)
+
+    def less_host(self, at: int) -> Reading:
+        """The reading without the word at this place."""
+        return Reading(self.words[:at] + self.words[at + 1 :], self.cased[:at] + self.cased[at + 1 :])
+
+
+class Folding(NamedTuple):
+    """What lenient readers see, and what they do not agree about."""
+
+    reading: Reading
+    ended: Reading | None = None
+    """The same for a reader to whom ``?``, ``#`` and NUL end a segment; None where there is none of them."""
+    unsplit: Reading | None = None
+    """The same for a router that splits a path before it decodes; None where no slash is encoded."""
+    is_plain: bool = True
+    """Whether there is one reading, apart from its case."""
+    has_dots: bool = False
+    """Whether there is a dot segment."""
+    hides_slashes: bool = False
+    """Whether a reader that takes fewer steps sees fewer slashes, and so longer segments."""
+    has_gaps: bool = False
+    """Whether there is an empty segment."""
+    dropped_at: int | None = None
+    """How many words come up to the first one that a reader may drop as a host, or of which it may drop the end."""
+
+
+def fold(path: str, joined: Sequence[int] = ()) -> Folding:
+    """Fold a path: decode it to the end, drop what cannot be seen, and fold compatibility forms and case.
+
+    ``\\`` counts as ``/``; ``;parameters`` and blanks are cut off the segments. A router that splits before it decodes
+    takes several segments for one: ``joined`` has the number of each. Raises UnreadableError for what is too long or
+    never comes to an end; a plain path may have any length.
     """
-    if len(path) <= MAX_CHARS and _ORDINARY.fullmatch(path):
-        return Foldings((path,))
-    rounds = _decodings(path)
-    whole = [_segments(text) for text in rounds]
-    ended = [_segments(_END.split(text, maxsplit=1)[0]) for text in rounds if _END.search(text)]
-    texts = (_joined(one) for segments in (*whole, *ended) for one in (segments, *_less_hosts(segments)))
-    return Foldings(
-        tuple(dict.fromkeys(texts)),
-        has_dots=any(not _DOTS.isdisjoint(segments) for segments in whole),
-        moves_slashes=any(len(one) != path.count("/") + 1 or "" in one[1:-1] for one in whole),
+    if _is_plain(path):
+        folding = Folding(_plain_reading(path))
+        return folding._replace(unsplit=_unsplit(path.split("/"), joined), is_plain=False) if joined else folding
+    if len(path) > MAX_CHARS:
+        raise UnreadableError(f"it has more than {MAX_CHARS} characters, and is not plain")
+    _check_segments(path)
+    marked = _decoded(path)
+    text = marked.replace(_NUL, "")
+    if text != marked and _is_encoded(text):
+        raise UnreadableError("it has a NUL within an escape")
+    segments, cut = _segments(text), None
+    if text != marked or _ENDS.search(text):
+        cut = _segments(_ENDS.sub("", marked))
+    reading = _reading(segments)
+    if _hides_end(path, segments):
+        reading = reading.longer()
+    dropped_at = _dropped_at(marked, segments, reading.hosts)
+    hides_slashes = len(segments) != path.count("/") + 1 or bool(joined and _DROPPED.search(marked))
+    return Folding(
+        reading,
+        _reading(cut)._replace(hosts=()) if cut else None,
+        _unsplit(segments, joined) if joined and not hides_slashes else None,
+        is_plain=False,
+        has_dots=not _DOTS.isdisjoint(segments) or not _DOTS.isdisjoint(cut or ()),
+        hides_slashes=hides_slashes,
+        has_gaps="" in segments[1:-1],
+        dropped_at=dropped_at,
     )
+
+
+def _unsplit(segments: Sequence[str], joined: Sequence[int]) -> Reading:
+    rest = iter(segments)
+    return _reading(["|".join(islice(rest, count)) for count in joined])
+
+
+def _hides_end(path: str, segments: Sequence[str]) -> bool:
+    """Whether nothing may be left of the last segment of ``path``, or of what is hidden in it."""
+    last = path.rstrip("/").count("/")
+    return last > 0 and not segments[last if len(segments) == path.count("/") + 1 else -1]
+
+
+def _dropped_at(text: str, segments: Sequence[str], hosts: Sequence[int]) -> int | None:
+    places = [host + 1 for host in hosts[:1]]
+    if end := _DROPPED.search(text):
+        before = text[: end.start()].replace("\\", "/").count("/") + 1
+        places.append(len(_reading(segments[:before]).words))
+    return min(places, default=None)
 
 
 def is_unreserved(text: str) -> bool:
@@ -82,57 +165,107 @@ def is_unreserved(text: str) -> bool:
     return _UNRESERVED.fullmatch(text) is not None
 
 
-def mentions(words: Iterable[str], segments: Sequence[str]) -> bool:
-    """Whether all words stand among the segments in their order, whatever stands between them."""
-    rest = iter(segments)
-    return all(word in rest for word in words)
+def unquoted(raw: bytes) -> bytes:
+    """``raw`` decoded once, as ``urllib.parse.unquote_to_bytes`` does it, which takes 20 times as long for escapes.
+
+    Raises UnreadableError where too many percent signs encode nothing.
+    """
+    if b"%" not in raw:
+        return raw
+    try:
+        return _unescaped(raw)
+    except UnicodeDecodeError:
+        escaped, lone = _LONE_PERCENT.subn(b"%25", raw, MAX_LONE_PERCENTS + 1)
+        if lone > MAX_LONE_PERCENTS:
+            raise UnreadableError(f"it has more than {MAX_LONE_PERCENTS} percent signs that encode nothing") from None
+        return _unescaped(escaped)
 
 
-def _decodings(path: str) -> list[str]:
-    """The path in compatible characters and lower case, after each round of decoding, also with ``\\`` for ``/``."""
-    found: list[str] = []
-    for _ in range(MAX_ROUNDS + 1):
-        text = _capped(_compatible(_capped(path)))  # one character may stand for eighteen
-        found += dict.fromkeys((text, text.replace("\\", "/")))
-        path = unquote(_visible(text))
-        if path == _visible(text):
-            return found
-    raise UnreadableError(f"it is encoded more than {MAX_ROUNDS} times over")
+def _unescaped(raw: bytes) -> bytes:
+    return raw.replace(b"\\", rb"\x5c").replace(b"%", rb"\x").decode("unicode_escape").encode("latin-1")
 
 
-def _capped(text: str) -> str:
-    if len(text) > MAX_CHARS:
-        raise UnreadableError(f"it has more than {MAX_CHARS} characters")
-    return text
+def _is_plain(path: str) -> bool:
+    if not path.isascii() or path.encode("ascii").translate(None, _INERT) or "//" in path:
+        return False
+    return "/." not in path or not _DOT_SEGMENT.search(path)
 
 
-def _less_hosts(segments: list[str]) -> Iterator[list[str]]:
-    """``segments`` as a URL parser has them that takes what follows ``//`` for a host, here or behind a mount."""
-    gaps = [at for at in range(1, len(segments) - 1) if not segments[at] and segments[at + 1]]
-    if len(gaps) > MAX_GAPS:
-        raise UnreadableError(f"it has more than {MAX_GAPS} empty segments")
-    for at in gaps:
-        yield segments[:at] + segments[at + 2 :]
+def _plain_reading(path: str) -> Reading:
+    cased = path.strip("/").split("/") if path.strip("/") else []
+    return Reading(cased if path == path.lower() else _folded(cased), cased)
 
 
-def _segments(text: str) -> list[str]:
-    return [segment.partition(";")[0].strip() for segment in _visible(text).split("/")]
+def _decoded(path: str) -> str:
+    """The path decoded to the end, and its compatibility forms folded behind that, with ``_NUL`` for each NUL.
+
+    If folding brings new escapes, all of it is done once more.
+    """
+    rounds, text = 0, path
+    for _ in range(2):
+        raw = _visible(text.encode("utf-8", "ignore"))
+        while (decoded := unquoted(raw)) != raw and (decoded := _visible(decoded)) != raw:
+            rounds, raw = rounds + 1, decoded
+            if rounds > MAX_ROUNDS:
+                raise UnreadableError(f"it is encoded more than {MAX_ROUNDS} times over")
+        if len(raw.translate(None, _ASCII)) > MAX_OTHER_BYTES:
+            raise UnreadableError(f"it has more than {MAX_OTHER_BYTES} bytes that are not ASCII")
+        decoded_text = raw.decode("utf-8")
+        text = _compatible(decoded_text)
+        if text == decoded_text or not _is_encoded(text):
+            return text
+    raise UnreadableError(f"it is encoded more than {MAX_ROUNDS} times over, or in too many ways")
 
 
-def _joined(segments: Iterable[str]) -> str:
-    return "/" + "/".join(segment for segment in segments if segment and segment not in _DOTS)
+def _is_encoded(text: str) -> bool:
+    return "%" in text and unquoted(raw := text.encode()) != raw
+
+
+def _visible(raw: bytes) -> bytes:
+    """``raw`` without controls and what is no UTF-8; each NUL is marked, since some readers end at it."""
+    raw = raw.replace(b"\0", _NUL.encode()).translate(None, _CONTROLS)
+    return raw if raw.isascii() else raw.decode("utf-8", "ignore").encode()
 
 
 def _compatible(text: str) -> str:
-    return text.lower() if text.isascii() else text.translate(_SIMPLE)
+    """``text`` in compatibility forms (NFKD), without marks, symbols and what cannot be seen."""
+    if text.isascii():
+        return text
+    if not _SHORT_RUNS.fullmatch(text):  # NFKD sorts marks, in time that is quadratic in their number
+        raise UnreadableError(f"it has more than {MAX_MARKS} marks or symbols in a row")
+    for form in _LONG_FORMS:
+        text = text.replace(form, "\u0635")
+    text = _MARKS.sub("", unicodedata.normalize("NFKD", text))
+    return text.replace("\u0131", "i")  # re.IGNORECASE takes a dotless i for an i
 
 
-def _is_visible(char: str) -> bool:
-    return unicodedata.category(char)[0] not in "CM" and char not in _INVISIBLE
+def _segments(text: str) -> list[str]:
+    text = text.replace("\\", "/")
+    _check_segments(text)
+    return [segment.strip(" ") for segment in (_PARAMETERS.sub("", text) if ";" in text else text).split("/")]
 
 
-def _visible(text: str) -> str:
-    return text.translate(_CONTROLS)
+def _check_segments(text: str) -> None:
+    if text.count("/") > MAX_SEGMENTS:
+        raise UnreadableError(f"it has more than {MAX_SEGMENTS} segments, and is not plain")
 
 
-_SIMPLE = _Simple()
+def _reading(segments: Sequence[str]) -> Reading:
+    cased: list[str] = []
+    hosts: list[int] = []
+    is_behind_gap = False
+    for segment in segments[1:]:
+        if not segment:
+            is_behind_gap = True
+        elif segment not in _DOTS:
+            if is_behind_gap:
+                hosts.append(len(cased))
+            cased.append(segment)
+            is_behind_gap = False
+    if len(hosts) > MAX_GAPS:
+        raise UnreadableError(f"it has more than {MAX_GAPS} empty segments")
+    return Reading(_folded(cased), cased, tuple(hosts))
+
+
+def _folded(cased: list[str]) -> list[str]:
+    return "/".join(cased).casefold().split("/") if cased else []

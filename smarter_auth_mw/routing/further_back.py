@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from smarter_auth_mw.routing.grammar import ANY_SEGMENT, Pattern
+from smarter_auth_mw.routing.folding import Reading, UnreadableError
+from smarter_auth_mw.routing.grammar import ANY_SEGMENT, Line, Pattern
+from smarter_auth_mw.routing.precedence import Table
+
+MAX_PLACES = 6
+"""In how many places of a path that no line names the first word of a pattern may stand."""
 
 _LITERAL = re.compile(r"[A-Za-z0-9._~-]+")
 _PLACEHOLDER = re.compile(r"\{[^/{}]*\}")
@@ -43,3 +49,44 @@ class FurtherBack(NamedTuple):
 
 def _mount_segment(segment: str) -> str:
     return segment if _LITERAL.fullmatch(segment) or _PLACEHOLDER.fullmatch(segment) else ANY_SEGMENT
+
+
+class Behind:
+    """The lines, as they may match behind a prefix that no line has.
+
+    The patterns without a literal word are not among them: they match everywhere, and so in front too.
+    """
+
+    def __init__(self, lines: Sequence[Line]) -> None:
+        kept = [line for line in lines if not isinstance(line, Pattern) or line.literals]
+        self._table = Table(kept, is_folded=True)
+        self._offsets: dict[str, set[int]] = {}
+        for line in kept:
+            if isinstance(line, Pattern):
+                first = line.literals[0]
+                self._offsets.setdefault(first.lower(), set()).add(line.head.index(first))
+
+    def find(self, reading: Reading) -> FurtherBack | None:
+        """What it is behind one of its slashes but the first; raises UnreadableError where it may be too much."""
+        known = [place for place, word in enumerate(reading.words) if word in self._offsets]
+        if len(known) > MAX_PLACES:
+            raise UnreadableError(f"the first word of a pattern stands in more than {MAX_PLACES} places")
+        found = self._first(reading, known)
+        if found or not known:
+            return found
+        spanned = (self._spanning(reading, known, host) for host in reading.hosts)
+        return next(filter(None, spanned), None)
+
+    def _spanning(self, reading: Reading, known: Sequence[int], host: int) -> FurtherBack | None:
+        """The same without the word at ``host``, as far as this brings other words together."""
+        near = [place for place in known if abs(place - host) <= self._table.depth]
+        moved = [place - (place > host) for place in near if place != host]
+        return self._first(reading.less_host(host), moved) if moved else None
+
+    def _first(self, reading: Reading, known: Sequence[int]) -> FurtherBack | None:
+        words = reading.words
+        for place in dict.fromkeys(at - offset for at in known for offset in self._offsets[words[at]]):
+            hit = self._table.further_back(words, reading.cased, place) if place > 0 else None
+            if hit is not None:
+                return FurtherBack(hit.pattern, "/".join(["", *words[:place]]))
+        return None

@@ -61,6 +61,11 @@ class Pattern:
         return tuple(word for word in self.head if word is not None)
 
     @property
+    def has_several_words(self) -> bool:
+        """Whether there is more than one of them."""
+        return self.ref_at > (self.account_at is not None) + 1
+
+    @property
     def domain(self) -> str:
         """The domain that a host pattern owns: its labels right of any placeholder."""
         labels = [word for word in takewhile(bool, self.words) if word]
@@ -83,6 +88,15 @@ class NoResource:
     text: str
     words: Words
     is_subtree: bool = False
+
+    @property
+    def head(self) -> Words:
+        return self.words
+
+    @property
+    def blanks(self) -> tuple[int, ...]:
+        """The places of its ``{}``."""
+        return tuple(place for place, word in enumerate(self.words) if word is None)
 
     def covers(self, segments: Sequence[str]) -> bool:
         """Whether this is the path of these segments, or a subtree that it lies in."""

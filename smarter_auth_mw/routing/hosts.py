@@ -17,6 +17,12 @@ API_DOMAINS = "SMARTER_AUTH_API_DOMAINS"
 PLATFORM_DOMAINS = "SMARTER_AUTH_PLATFORM_DOMAINS"
 MAX_HOST_CHARS = 253
 MAX_LABEL_CHARS = 63
+MAX_HOSTS = 8
+"""How many hosts a request may be for: its own, and those that proxies report."""
+MAX_PAIRS = 32
+"""How many pairs a request's ``Forwarded`` may have, of which each proxy adds four at most."""
+MAX_FORWARDED_CHARS = 2048
+"""The length of all forwarded hosts together."""
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -72,9 +78,12 @@ def asked_for(headers: Headers) -> Asked:
     Raises BadHostError where there is not exactly one ``Host``, or what stands in the place of a host is none (RFC
     9110 §7.2).
     """
+    headers = tuple(headers)
     own = [value.decode("latin-1") for name, value in headers if name == b"host"]
     if len(own) != 1:
         raise BadHostError(f"there are {len(own)} of them, and not one")
+    if reason := _excess([value for name, value in headers if name != b"host" and name in TELLING]):
+        raise BadHostError(reason)
     told = Asked([*own], [*own])
     for name, value in headers:
         text = value.decode("latin-1")
@@ -89,9 +98,18 @@ def asked_for(headers: Headers) -> Asked:
     return Asked([bare(host) for host in told.hosts], told.texts)
 
 
+def _excess(forwarded: Sequence[bytes]) -> str | None:
+    """Why this is more than proxies write, if so."""
+    if sum(map(len, forwarded)) > MAX_FORWARDED_CHARS:
+        return f"forwarded hosts have more than {MAX_FORWARDED_CHARS} characters"
+    if sum(value.count(b",") + 1 for value in forwarded) > MAX_HOSTS:
+        return f"there are more than {MAX_HOSTS} forwarded hosts"
+    return f"Forwarded has more than {MAX_PAIRS} pairs" if sum(v.count(b";") for v in forwarded) > MAX_PAIRS else None
+
+
 def bare(text: str) -> str:
     """The host without port and one trailing dot; raises BadHostError."""
-    if not _HOST.fullmatch(text) or len(text) > MAX_HOST_CHARS + len(".:65535"):
+    if len(text) > MAX_HOST_CHARS + len(".:65535") or not _HOST.fullmatch(text):
         raise BadHostError(f"{shortened(text, MAX_LABEL_CHARS)!a} is no host")
     return text if text.startswith("[") else text.partition(":")[0].removesuffix(".")
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from starlette.staticfiles import StaticFiles
 
 from smarter_auth_mw.errors import Mistake
-from smarter_auth_mw.routing.folding import UnreadableError
+from smarter_auth_mw.routing.folding import UnreadableError, fold
 
 VARIABLE = "SMARTER_AUTH_MOUNTS"
 MAX_READINGS = 32
@@ -19,44 +19,67 @@ MAX_DEPTH = 32
 _SEGMENT = re.compile(r"\{[^/{}]*\}|[^/{}?#%\s]+")
 _MOUNT = re.compile(rf"(?:/(?:{_SEGMENT.pattern}))+")
 _PLACEHOLDER = re.compile(r"\{[^/{}]*\}")
+_END = "/"  # no segment is called so
 _MANY_SEGMENTS = re.compile(r"\{[^/{}]*:path\}")
+
+Words = tuple[str | None, ...]
+_Tree = dict[str | None, "_Tree"]
 
 
 class Mounts:
     """Prefixes that the app takes off by itself, ``/api`` or ``/u/{user}``: ``{…}`` is one segment."""
 
     def __init__(self, prefixes: Iterable[str], *, is_folded: bool = False) -> None:
-        case = re.IGNORECASE if is_folded else re.NOFLAG
-        self._prefixes = tuple(re.compile(_expression(prefix), case) for prefix in prefixes)
+        self._tree: _Tree = {}
+        for prefix in prefixes:
+            node = self._tree
+            for word in words_of(prefix, is_folded=is_folded):
+                node = node.setdefault(word, {})
+            node[_END] = {}
 
-    def readings(self, text: str, roots: Iterable[str]) -> list[str]:
-        """``text`` as it stands, less each root, and each of these less the prefixes, repeatedly.
+    def __bool__(self) -> bool:
+        return bool(self._tree)
 
-        Raises UnreadableError where there is no end of them.
+    def starts(self, segments: Sequence[str], hosts: Collection[int] = ()) -> list[int]:
+        """Where a reading of these segments begins: in front, and behind each prefix, repeatedly.
+
+        A URL parser begins behind the ``hosts`` too. Raises UnreadableError where there is no end of them.
         """
-        found = dict.fromkeys([text, *(rest for root in roots for rest in _less_root(text, root))])
-        queue = list(found)
-        for reading in queue:
-            for prefix in self._prefixes:
-                match = prefix.match(reading)
-                rest = reading[match.end() :] or "/" if match else reading
-                if rest not in found:
-                    found[rest] = None
-                    queue.append(rest)
-            if len(queue) > MAX_READINGS:
+        if not self._tree and 0 not in hosts:
+            return [0]
+        found = [0]
+        for start in found:
+            ends = [*_ends(self._tree, segments, start), *([start + 1] if start in hosts else ())]
+            found += [end for end in dict.fromkeys(ends) if end not in found]
+            if len(found) > MAX_READINGS:
                 raise UnreadableError("it runs through more mounts than there can be")
-        return queue
+        return found
+
+
+def _ends(node: _Tree, segments: Sequence[str], at: int) -> Iterator[int]:
+    """The places behind each prefix that stands at ``at``."""
+    if _END in node:
+        yield at
+    if at < len(segments) and segments[at]:
+        for word in (segments[at], None):
+            if word in node:
+                yield from _ends(node[word], segments, at + 1)
+
+
+def words_of(prefix: str, *, is_folded: bool = False) -> Words:
+    """The segments of a prefix, None for each placeholder."""
+    segments = [segment for segment in prefix.split("/") if segment]
+    return tuple(None if _PLACEHOLDER.fullmatch(one) else _folded(one) if is_folded else one for one in segments)
+
+
+def _folded(word: str) -> str:
+    return "/".join(fold(f"/{word}").reading.words)
 
 
 def roots_of(root_path: str) -> tuple[str, ...]:
     """The spellings of ``root_path`` that routers take off: as it stands, and with exactly one slash in front."""
     bare = root_path.strip("/")
     return tuple(dict.fromkeys((root_path, f"/{bare}"))) if bare else ()
-
-
-def literals(prefix: str) -> tuple[str, ...]:
-    """The words of a prefix that are no placeholders, in lower case."""
-    return tuple(word.lower() for word in prefix.strip("/").split("/") if not _PLACEHOLDER.fullmatch(word))
 
 
 def check(prefixes: Iterable[str]) -> list[Mistake]:
@@ -79,17 +102,14 @@ def usual(prefix: str) -> str:
     return "".join("/" + (segment if _SEGMENT.fullmatch(segment) else "{}") for segment in prefix.split("/") if segment)
 
 
-def _less_root(text: str, root: str) -> Iterator[str]:
+def less_roots(text: str, roots: Iterable[str]) -> Iterator[str]:
+    """``text`` less each of the ``roots`` that stands in it."""
     # Litestar splits at the first root_path wherever it stands, also within a segment, and collapses what follows;
     # Starlette and Django take it off the front, which gives the same rest.
-    _, separator, rest = text.partition(root)
-    if separator:
-        yield "/" + rest.lstrip("/")
-
-
-def _expression(prefix: str) -> str:
-    parts = _PLACEHOLDER.split(prefix.rstrip("/"))
-    return "[^/]+".join(map(re.escape, parts)) + "(?=/|$)"
+    for root in roots:
+        _, separator, rest = text.partition(root)
+        if separator:
+            yield "/" + rest.lstrip("/")
 
 
 def _walk(app: Any, prefix: str, seen: set[int], depth: int) -> Iterator[str]:

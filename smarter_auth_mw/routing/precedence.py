@@ -42,108 +42,170 @@ class Hit(NamedTuple):
         return Target(names, account, pattern.always, exact=pattern.form.placeholder == "ref:exact")
 
 
-class _PatternRow(NamedTuple):
-    line: Pattern
-    words: Words
-    head: Words
+class _Node:
+    """The lines that begin with the words that lead here, and the ways to longer ones."""
 
-    def owns(self, segments: Sequence[str]) -> bool:
-        """Whether the words match and something stands where the reference belongs."""
-        return any(segments[self.line.ref_at :]) and _match(self.head, segments)
+    __slots__ = ("anything", "literals", "nones", "patterns")
 
-    def has_tail(self, segments: Sequence[str]) -> bool:
-        """Whether the words behind the reference match too."""
-        return _match(self.words[len(self.head) :], segments[len(self.head) :])
+    def __init__(self) -> None:
+        self.literals: dict[str, _Node] = {}
+        self.anything: _Node | None = None
+        self.patterns: list[Pattern] = []
+        """Those whose head ends here; they differ in their tails, of which the longest comes first."""
+        self.nones: list[NoResource] = []
 
-    def collects(self, segments: Sequence[str], place: int) -> bool:
-        """Whether ``segments`` are the pattern's collection, of which the one at ``place`` is a literal word."""
-        at = self.line.ref_at
-        if at <= place or self.words[place] is None or any(segments[at:]):
-            return False
-        return _match(self.words[:at], segments)
+    def child(self, word: str | None) -> _Node:
+        if word is not None:
+            return self.literals.setdefault(word, _Node())
+        self.anything = self.anything or _Node()
+        return self.anything
+
+    @property
+    def is_collection(self) -> bool:
+        """Whether a reference comes next."""
+        return self.anything is not None and bool(self.anything.patterns)
 
 
-class _NoneRow(NamedTuple):
-    line: NoResource
-    words: Words
-    head: Words
-
-    def owns(self, segments: Sequence[str]) -> bool:
-        """Whether this is the path, or in the subtree, that is no resource."""
-        return _match(self.words, segments) and (self.line.is_subtree or not any(segments[len(self.words) :]))
+Owner = list[Pattern] | NoResource
+"""What matches: patterns with one head, or a ``none`` line."""
 
 
 class Table:
-    """The lines in the order of their precedence; ``is_folded`` reads without case, and without ``.json`` in tails."""
+    """The lines in the order of their precedence; ``is_folded`` reads without case, and without ``.json`` in tails.
+
+    Each look at a reading, which is the segments from ``at`` on, takes time for the lines that match it, whatever the
+    number of the others and of the segments.
+    """
 
     def __init__(self, lines: Iterable[Line], *, is_folded: bool = False) -> None:
         self._is_folded = is_folded
-        cased: Callable[[Words], Words] = lowered if is_folded else tuple
-        rows = [_row(line, cased(line.words)) for line in lines]
-        self._rows = sorted(rows, key=_rank)
+        self._cased: Callable[[Words], Words] = lowered if is_folded else tuple
+        self._root = _Node()
+        self.depth = 0
+        """How many segments are looked at, at most."""
+        for line in sorted(lines, key=_tail_first):
+            self._add(line)
 
-    def hits(self, reading: str) -> list[Hit]:
-        """What decides about ``reading``: usually one pattern; several where only their tails differ and none fits."""
-        segments = reading.split("/")[1:]
-        first = self._first(segments)
-        if not isinstance(first, _PatternRow):
-            return []
-        rivals = [row for row in self._rows if isinstance(row, _PatternRow) and row.head == first.head]
-        fitting = self._fitting(rivals, segments) if len(rivals) > 1 else rivals
-        hits = [_hit(row.line, reading, segments, is_alone=len(rivals) == 1) for row in fitting or rivals]
-        return [hit for hit in hits if not self._is_collection(hit, segments)]
+    def _add(self, line: Line) -> None:
+        node = self._root
+        for word in self._cased(line.head):
+            node = node.child(word)
+        if isinstance(line, Pattern):
+            node.patterns.append(line)
+        else:
+            node.nones.append(line)
+        self.depth = max(self.depth, len(line.words) + 1)
 
-    def _fitting(self, rivals: list[_PatternRow], segments: list[str]) -> list[_PatternRow]:
+    def hits(self, segments: Sequence[str], at: int = 0, *, minds_none: bool = True) -> list[Hit]:
+        """What decides: usually one pattern; several where only their tails differ and none fits.
+
+        Without ``minds_none`` the first pattern decides, as if there were no ``none`` lines.
+        """
+        for owner in self._owners(segments, at):
+            if isinstance(owner, list):
+                return self._hits(owner, segments, at)
+            if minds_none:
+                break
+        return []
+
+    def is_contested(self, segments: Sequence[str], at: int) -> bool:
+        """Whether more than one pattern matches, of which the most specific one decides."""
+        groups = (owner for owner in self._owners(segments, at) if isinstance(owner, list))
+        return sum(self._has_tail(one, segments, at) for group in groups for one in group) > 1
+
+    def none_line(self, segments: Sequence[str], at: int = 0) -> NoResource | None:
+        """The ``none`` line that decides, if one does."""
+        owners = self._owners(segments, at)
+        return owners[0] if owners and isinstance(owners[0], NoResource) else None
+
+    def further_back(self, segments: Sequence[str], cased: Sequence[str], at: int) -> Hit | None:
+        """What decides if a prefix that no line knows is taken off here.
+
+        A pattern of several literal words decides whatever stands in the place of its reference; one of a single word
+        if an id stands there. ``cased`` are the segments in the case that they came in.
+        """
+        for owner in self._owners(segments, at):
+            if isinstance(owner, NoResource):
+                return None
+            place = at + owner[0].ref_at
+            if owner[0].has_several_words or any(one.form.reads_as_id(cased[place]) for one in owner):
+                return next(iter(self._hits(owner, segments, at)), None)
+        return None
+
+    def _hits(self, group: list[Pattern], segments: Sequence[str], at: int) -> list[Hit]:
+        fitting = self._fitting(group, segments, at) if len(group) > 1 else group
+        hits = [_hit(one, segments, at, is_alone=len(group) == 1) for one in fitting or group]
+        return [hit for hit in hits if not self._is_collection(hit, segments, at)]
+
+    def _fitting(self, group: list[Pattern], segments: Sequence[str], at: int) -> list[Pattern]:
         """Of the patterns that differ only behind the reference: the one with the longest tail that matches."""
-        spellings = [segments]
-        if self._is_folded:
-            spellings.append([segment.partition(".")[0] or segment for segment in segments])
-        fitting = (next((row for row in rivals if row.has_tail(one)), None) for one in spellings)
-        return [row for row in dict.fromkeys(fitting) if row]
+        ways = (False, True) if self._is_folded else (False,)
+        fitting = (next((one for one in group if self._has_tail(one, segments, at, is_bare=way)), None) for way in ways)
+        return [one for one in dict.fromkeys(fitting) if one]
 
-    def is_contested(self, reading: str) -> bool:
-        """Whether more than one pattern matches ``reading``, of which the most specific one decides."""
-        segments = reading.split("/")[1:]
-        patterns = (row for row in self._rows if isinstance(row, _PatternRow))
-        return sum(row.owns(segments) and row.has_tail(segments) for row in patterns) > 1
+    def _has_tail(self, pattern: Pattern, segments: Sequence[str], at: int, *, is_bare: bool = False) -> bool:
+        """Whether the words behind the reference match too, if ``is_bare`` without ``.json``."""
+        begin = at + len(pattern.head)
+        behind = segments[begin : begin + len(pattern.tail)]
+        if is_bare:
+            behind = [segment.partition(".")[0] or segment for segment in behind]
+        return list(behind) == list(self._cased(pattern.tail))
 
-    def is_none(self, reading: str) -> bool:
-        """Whether a ``none`` line decides about ``reading``."""
-        return isinstance(self._first(reading.split("/")[1:]), _NoneRow)
+    def _owners(self, segments: Sequence[str], at: int) -> list[Owner]:
+        """All that matches, the most specific first."""
+        end = len(segments)
+        while end > at and not segments[end - 1]:
+            end -= 1
+        found: list[Owner] = []
+        _collect(self._root, segments, at, at, end, found)
+        return found
 
-    def _first(self, segments: Sequence[str]) -> _PatternRow | _NoneRow | None:
-        return next((row for row in self._rows if row.owns(segments)), None)
-
-    def _is_collection(self, hit: Hit, segments: Sequence[str]) -> bool:
+    def _is_collection(self, hit: Hit, segments: Sequence[str], at: int) -> bool:
         """Whether a reference that is not canonical is a literal word of another pattern, whose collection this is."""
         if hit.pattern.form.parse(hit.reference) is not None:
             return False
-        rows = (row for row in self._rows if isinstance(row, _PatternRow))
-        return any(row.collects(segments, hit.pattern.ref_at) for row in rows)
-
-
-def _row(line: Line, words: Words) -> _PatternRow | _NoneRow:
-    if isinstance(line, Pattern):
-        return _PatternRow(line, words, head=words[: line.ref_at + 1])
-    return _NoneRow(line, words, head=words)
-
-
-def _hit(pattern: Pattern, reading: str, segments: Sequence[str], *, is_alone: bool) -> Hit:
-    decisive = pattern.head if is_alone else pattern.words
-    rest_chars = len(reading) - sum(len(segment) + 1 for segment in segments[: len(decisive)])
-    account = None if pattern.account_at is None else segments[pattern.account_at]
-    return Hit(pattern, reading, segments[pattern.ref_at], account, rest_chars)
-
-
-def _match(words: Words, segments: Sequence[str]) -> bool:
-    if len(segments) < len(words):
+        place, nodes = at + hit.pattern.ref_at, [self._root]
+        for now in range(at, min(len(segments), at + self.depth)):
+            nodes = [way for node in nodes for way in _ways(node, segments[now], may_be_anything=now != place)]
+            if now >= place and any(node.is_collection for node in nodes) and not any(segments[now + 1 :]):
+                return True
         return False
-    return all(word is None or word == segment for word, segment in zip(words, segments, strict=False))
 
 
-def _rank(row: _PatternRow | _NoneRow) -> tuple[tuple[int, ...], int, str]:
-    # At the first segment where two lines differ, a literal goes before a placeholder, and that before what a line
-    # only owns; among equal heads the longest tail.
-    line = row.line
-    tail_words = len(line.tail) if isinstance(line, Pattern) else 0
-    return (*(word is None for word in row.head), 2), -tail_words, str(line)
+def _collect(node: _Node, segments: Sequence[str], start: int, at: int, end: int, found: list[Owner]) -> None:
+    """Add what matches from ``start`` on, of all that begins with the words that led to ``node``.
+
+    At the first segment where two lines differ, a literal goes before a placeholder, and that before what a line only
+    owns. Behind ``end`` all segments are empty.
+    """
+    if at < len(segments):
+        if (literal := node.literals.get(segments[at])) is not None:
+            _collect(literal, segments, start, at + 1, end, found)
+        if node.anything is not None:
+            _collect(node.anything, segments, start, at + 1, end, found)
+    if node.patterns and at <= end:  # something stands where the reference belongs, or behind it
+        found.append(node.patterns)
+    if node.nones:
+        nones = (line for line in node.nones if line.is_subtree or at >= end)
+        found.extend(line for line in nones if all(segments[start + place] for place in line.blanks))
+
+
+def _ways(node: _Node, segment: str, *, may_be_anything: bool = True) -> list[_Node]:
+    """Where a segment leads, in the order of precedence."""
+    literal = node.literals.get(segment)
+    ways = [] if literal is None else [literal]
+    if node.anything is not None and may_be_anything:
+        ways.append(node.anything)
+    return ways
+
+
+def _hit(pattern: Pattern, segments: Sequence[str], at: int, *, is_alone: bool) -> Hit:
+    decisive = pattern.head if is_alone else pattern.words
+    rest = segments[at + len(decisive) :]
+    account = None if pattern.account_at is None else segments[at + pattern.account_at]
+    reading = "/".join(["", *segments[at:]])
+    return Hit(pattern, reading, segments[at + pattern.ref_at], account, sum(map(len, rest)) + len(rest))
+
+
+def _tail_first(line: Line) -> tuple[int, str]:
+    return -len(line.tail) if isinstance(line, Pattern) else 0, str(line)

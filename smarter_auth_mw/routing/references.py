@@ -32,6 +32,7 @@ _HASHED = re.compile(r"r[A-Za-z0-9_-]{1,27}x")
 _NO_LABEL_CHARS = re.compile(r"[^a-z0-9-]")
 _LENIENT_INTEGER = re.compile(r"[+-]?\d+(?:_\d+)*")
 _LENIENT_NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?", re.IGNORECASE)
+_HEX_DIGITS = 32
 _FORMAT = re.compile(r"\.(?:json|api|html?|xml|ya?ml|csv|txt|jsonp|msgpack)$", re.IGNORECASE)
 
 
@@ -122,9 +123,11 @@ def rfc1034(text: str) -> str:
 def reads_as_integer(text: str) -> bool:
     """Whether some framework's integer parameter takes ``text``: ``042``, ``+42``, ``4_2``, ``42.0``, other digits.
 
-    Python's ``int``, Pydantic and msgspec were asked. A data format behind it, as in ``42.json``, is taken off before.
+    It is what Python's ``int``, Pydantic and msgspec take, also with a data format behind it, as in ``42.json``.
     """
-    text = _FORMAT.sub("", text.strip())
+    text = _bare(text)
+    if not text[:1].isdecimal() and text[:1] not in ("+", "-"):
+        return False
     if len(text) > MAX_REFERENCE_CHARS:
         return text.isdecimal()
     if _LENIENT_INTEGER.fullmatch(text):
@@ -134,8 +137,10 @@ def reads_as_integer(text: str) -> bool:
 
 def reads_as_uuid(text: str) -> bool:
     """Whether ``uuid.UUID`` takes ``text``, the most lenient reader there is: without hyphens, in braces, as a URN."""
+    if len(text) < _HEX_DIGITS:
+        return False
     try:
-        UUID(_FORMAT.sub("", text.strip()).lower())
+        UUID(_bare(text).lower())
     except ValueError:
         return False
     return True
@@ -148,8 +153,12 @@ def reads_as_id(text: str) -> bool:
 
 def reads_as_hashed(text: str) -> bool:
     """Whether ``text`` is an integer, or a hashed id in the eyes of a reader who minds neither padding nor suffix."""
-    text = _FORMAT.sub("", text.strip())
-    return reads_as_integer(text) or (text[:1] == "r" and _decodes_to_digits(text[1:].rstrip("x=")))
+    return reads_as_integer(text) or (text[:1] == "r" and _decodes_to_digits(_bare(text)[1:].rstrip("x=")))
+
+
+def _bare(text: str) -> str:
+    """``text`` without blanks around it, and without a data format behind it."""
+    return _FORMAT.sub("", text.strip())
 
 
 def _is_whole(number: float) -> bool:

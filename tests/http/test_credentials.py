@@ -145,3 +145,12 @@ class TestSubprotocol:
         host = header("Host", "x")
         expected = [host] if left is None else [host, header("Sec-WebSocket-Protocol", left)]
         assert without_subprotocol([host, header("Sec-WebSocket-Protocol", value)]) == expected
+
+    def test_a_token_among_too_many_is_malformed_and_hidden(self) -> None:
+        few, many = (", ".join(["chat"] * count + ["smarter-auth", "aaaa"]) for count in (62, 63))
+        assert extract_websocket([header("Sec-WebSocket-Protocol", few)]) == A
+        assert isinstance(extract_websocket([header("Sec-WebSocket-Protocol", many)]), Malformed)
+        assert without_subprotocol([header("Sec-WebSocket-Protocol", many)]) == []
+        others = header("Sec-WebSocket-Protocol", ", ".join(["chat"] * 1000))
+        assert extract_websocket([others]) is None
+        assert without_subprotocol([others]) == [others]

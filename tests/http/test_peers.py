@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from smarter_auth_mw.http.peers import UNKNOWN, Peers
+from smarter_auth_mw.http.peers import MAX_HOPS, UNKNOWN, Peers
 
 PEERS = Peers(["10.0.0.0/8", "fd00::1"])
 
@@ -94,3 +94,15 @@ def test_a_peer_with_an_address_is_not_behind_a_unix_socket(client: object) -> N
     scope = {"client": client, "headers": [(b"x-forwarded-for", b"203.0.113.7")]}
     assert not Peers(["unix:"]).is_trusted(scope)
     assert Peers(["unix:"]).network(scope) != "203.0.113.7"
+
+
+def test_only_so_many_proxies_in_a_row_are_looked_at() -> None:
+    near = ["10.9.9.9"] * (MAX_HOPS - 1)
+    for count, expected in ((0, "203.0.113.7"), (1, "10.9.9.9"), (5000, "10.9.9.9")):
+        chain = ["203.0.113.7", *["10.9.9.9"] * count, *near]
+        assert network(("10.1.2.3", 1), ("x-forwarded-for", ", ".join(chain))) == expected
+        assert network(("10.1.2.3", 1), *[("x-forwarded-for", hop) for hop in chain]) == expected
+
+
+def test_a_long_text_is_no_address() -> None:
+    assert network(("10.1.2.3", 1), ("x-forwarded-for", "1" * 60_000)) == "10.1.2.3"

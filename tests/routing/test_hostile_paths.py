@@ -18,20 +18,31 @@ from hypothesis import strategies as st
 
 from smarter_auth_mw.decision import Denial
 from smarter_auth_mw.domain import Target
-from smarter_auth_mw.routing import by_path as path_routing
-from smarter_auth_mw.routing import folding as paths
-from smarter_auth_mw.routing import hosts, mounts
-from smarter_auth_mw.routing import precedence as table
+from smarter_auth_mw.routing import by_path, folding, further_back, hosts, mounts, precedence
 from smarter_auth_mw.routing.resolution import Judgement, agree
 from smarter_auth_mw.routing.routes import Routes
 from tests.hostile import INSERTIONS, SECOND_SPELLINGS, Attack, bypass, run
 from tests.support.hostile_hosts import host_oracles
-from tests.support.hostile_oracles import LINES, TARGETS, Oracle, dispatchers, flask_oracles, routers
+from tests.support.hostile_oracles import (
+    LINES,
+    TARGETS,
+    Oracle,
+    behind_an_unknown_prefix,
+    dispatchers,
+    flask_oracles,
+    routers,
+)
 from tests.support.routing import scope
 
 COUNT = int(os.environ.get("HOSTILE_COUNT", "100000"))
 SEED = int(os.environ.get("HOSTILE_SEED", "20260101"))
-ORACLES = [*routers(), *dispatchers(), *flask_oracles(), *host_oracles()]
+
+
+def fresh_oracles() -> list[Oracle]:
+    return [*routers(), *dispatchers(), *behind_an_unknown_prefix(), *flask_oracles(), *host_oracles()]
+
+
+ORACLES = fresh_oracles()
 
 
 def test_no_mutated_request_runs_a_handler_of_a_resource_that_routing_did_not_name() -> None:
@@ -72,11 +83,14 @@ def test_no_request_put_together_from_fragments_does_either(
 # The suite has teeth: with one rule switched off, it finds a way through.
 
 
-fold, decodings, asked_for = paths.fold, paths._decodings, hosts.asked_for
+fold, less_roots, asked_for = folding.fold, mounts.less_roots, hosts.asked_for
 
 
-def named_only(hits: Callable[..., list[table.Hit]]) -> Callable[..., list[table.Hit]]:
-    return lambda *given: [hit for hit in hits(*given) if hit.pattern.form.parse(hit.reference) is not None]
+def named_only(hits: Callable[..., list[precedence.Hit]]) -> Callable[..., list[precedence.Hit]]:
+    def named(*given: Any, **options: Any) -> list[precedence.Hit]:
+        return [hit for hit in hits(*given, **options) if hit.pattern.form.parse(hit.reference) is not None]
+
+    return named
 
 
 def first_of(one: Judgement, other: Judgement) -> Judgement:
@@ -88,31 +102,38 @@ def targets_first(one: Judgement, other: Judgement) -> Judgement:
     return agree(*named) if len(named) == 2 else named[0] if named else one
 
 
-def only_in_front(text: str, root: str) -> Iterator[str]:
-    if text.startswith(root + "/"):
-        yield text.removeprefix(root)
+def only_in_front(text: str, roots: Any) -> Iterator[str]:
+    yield from (text.removeprefix(root) for root in roots if text.startswith(root + "/"))
 
 
-def once(self: mounts.Mounts, text: str, roots: Any) -> list[str]:
-    matches = (prefix.match(text) for prefix in self._prefixes)
-    rests = [rest for root in roots for rest in mounts._less_root(text, root)]
-    return [text, *rests, *(text[match.end() :] for match in matches if match)]
+def once(self: mounts.Mounts, segments: Any, hosts: Any = ()) -> list[int]:
+    return [0, *mounts._ends(self._tree, segments, 0)]
 
 
-def unfolded(path: str) -> paths.Foldings:
-    return paths.Foldings((path,))
+def least_specific_first(self: precedence.Table, segments: Any, at: int) -> list[precedence.Owner]:
+    return owners(self, segments, at)[::-1]
 
 
-def heedless_of_dots(path: str) -> paths.Foldings:
-    return fold(path)._replace(has_dots=False)
+def unfolded(path: str, _: object) -> folding.Folding:
+    words = [segment for segment in path.split("/") if segment]
+    return folding.Folding(folding.Reading(words, words))
 
 
-def heedless_of_slashes(path: str) -> paths.Foldings:
-    return fold(path)._replace(moves_slashes=False)
+def heedless_of(**fields: Any) -> Callable[..., folding.Folding]:
+    return lambda *path: fold(*path)._replace(**fields)
 
 
-def heedless_of_backslashes(path: str) -> list[str]:
-    return [text for text in decodings(path) if "\\" in text] or decodings(path)
+def heedless_of_hosts(*path: Any) -> folding.Folding:
+    folded = fold(*path)
+    return folded._replace(reading=folded.reading._replace(hosts=()), dropped_at=None)
+
+
+def heedless_of_backslashes(text: str) -> list[str]:
+    return [segment.strip(" ") for segment in folding._PARAMETERS.sub("", text).split("/")]
+
+
+def heedless_of_blanks(text: str) -> list[str]:
+    return folding._PARAMETERS.sub("", text.replace("\\", "/")).split("/")
 
 
 def heedless_of_a_second_host(headers: hosts.Headers) -> hosts.Asked:
@@ -123,41 +144,67 @@ def heedless_of_texts(headers: hosts.Headers) -> hosts.Asked:
     return asked_for(headers)._replace(texts=[])
 
 
-def uncut(text: str) -> list[str]:
-    return paths._visible(text).split("/")
+def long_only(self: further_back.Behind, reading: folding.Reading) -> further_back.FurtherBack | None:
+    found = find_behind(self, reading)
+    return found if found and len(found.pattern.literals) > 1 else None
 
+
+owners, find_behind = precedence.Table._owners, further_back.Behind.find
+NOTHING_ENDS, NO_PARAMETERS = re.compile("(?!)"), re.compile("(?!)")
 
 RULES: dict[str, tuple[str, Any, str, Any]] = {
-    "the most specific line decides alone": ("starlette", table, "_rank", lambda row: len(row.words)),
-    "a second spelling is refused, not passed over": ("fastapi", table.Table, "hits", named_only(table.Table.hits)),
-    "the refusal of one reading is that of all": ("litestar", path_routing, "agree", targets_first),
-    "two resources in two readings are refused": ("litestar", path_routing, "agree", first_of),
-    "a folding names nothing else": ("dispatcher, lower", path_routing, "fold", unfolded),
-    "dot segments": ("dispatcher, normal", path_routing, "fold", heedless_of_dots),
-    "slashes that move around an account": ("accounts, decoding", path_routing, "fold", heedless_of_slashes),
-    "slashes that move around a mount": ("mount of users, decoding", path_routing, "fold", heedless_of_slashes),
-    "repeated decoding": ("dispatcher, unquote", paths, "unquote", lambda text: text),
-    "compatibility forms": ("dispatcher, compatible", paths, "_compatible", str.lower),
-    "ignorables": ("dispatcher, no_controls", paths, "_compatible", str.lower),
-    "controls": ("dispatcher, no_controls", paths, "_visible", str),
-    "backslashes": ("dispatcher, backslashed", paths, "_decodings", heedless_of_backslashes),
-    "case": ("dispatcher, lower", paths, "_compatible", str),
-    "parameters": ("dispatcher, no_parameters", paths, "_segments", uncut),
-    "blanks": ("dispatcher, stripped", paths, "_segments", uncut),
-    "what follows two slashes may be a host": ("dispatcher, url_path", paths, "_less_hosts", lambda _: ()),
-    "what a second parser cuts off": ("dispatcher, no_fragment", paths, "_END", re.compile("(?!)")),
-    "encoded slashes": ("dispatcher, segments of the raw path", path_routing.Request, "confirms", lambda *_: True),
-    "raw_path": ("dispatcher, raw path", path_routing.Request, "sources", lambda request: [request.path]),
-    "root_path": ("starlette, root_path", path_routing, "roots_of", lambda _: ()),
-    "root_path wherever it stands": ("litestar", mounts, "_less_root", only_in_front),
-    "mounts": ("nested mounts", mounts.Mounts, "readings", lambda _, text, roots: [text]),
-    "mounts nest": ("mounts repeatedly", mounts.Mounts, "readings", once),
+    "the most specific line decides alone": ("starlette", precedence.Table, "_owners", least_specific_first),
+    "a second spelling is refused, not passed over": (
+        "fastapi",
+        precedence.Table,
+        "hits",
+        named_only(precedence.Table.hits),
+    ),
+    "the refusal of one reading is that of all": ("litestar", by_path, "agree", targets_first),
+    "two resources in two readings are refused": ("litestar", by_path, "agree", first_of),
+    "a folding names nothing else": ("dispatcher, lower", by_path, "fold", unfolded),
+    "dot segments": ("dispatcher, normal", by_path, "fold", heedless_of(has_dots=False)),
+    "slashes that move around an account": (
+        "accounts, decoding",
+        by_path,
+        "fold",
+        heedless_of(hides_slashes=False, has_gaps=False),
+    ),
+    "slashes that move around a mount": (
+        "mount of users, decoding",
+        by_path,
+        "fold",
+        heedless_of(hides_slashes=False, has_gaps=False),
+    ),
+    "repeated decoding": ("dispatcher, unquote", folding, "unquoted", lambda raw: raw),
+    "compatibility forms": ("dispatcher, compatible", folding, "_compatible", str),
+    "ignorables": ("dispatcher, no_controls", folding, "_MARKS", re.compile("(?!)")),
+    "controls": ("dispatcher, no_controls", folding, "_visible", bytes),
+    "backslashes": ("dispatcher, backslashed", folding, "_segments", heedless_of_backslashes),
+    "case": ("dispatcher, lower", folding, "_folded", list),
+    "parameters": ("dispatcher, no_parameters", folding, "_PARAMETERS", NO_PARAMETERS),
+    "blanks": ("dispatcher, stripped", folding, "_segments", heedless_of_blanks),
+    "what follows two slashes may be a host": ("dispatcher, url_path", by_path, "fold", heedless_of_hosts),
+    "what a second parser cuts off": ("dispatcher, no_fragment", folding, "_ENDS", NOTHING_ENDS),
+    "encoded slashes": ("dispatcher, segments of the raw path", by_path.Request, "confirms", lambda *_: True),
+    "encoded slashes in an account": ("accounts, segments of the raw path", by_path, "fold", heedless_of(unsplit=None)),
+    "raw_path": ("dispatcher, raw path", by_path.Request, "sources", lambda request: iter([(request.path or "/", ())])),
+    "root_path": ("starlette, root_path", by_path, "roots_of", lambda _: ()),
+    "root_path wherever it stands": ("litestar", by_path, "less_roots", only_in_front),
+    "mounts": ("nested mounts", mounts.Mounts, "starts", lambda *_: [0]),
+    "mounts nest": ("mounts repeatedly", mounts.Mounts, "starts", once),
     "exactly one Host": ("hosts, the last", hosts, "asked_for", heedless_of_a_second_host),
     "what is no host": ("hosts, the first", hosts, "_HOST", re.compile("(?s).*")),
     "hosts that a proxy tells of": ("hosts, of a trusted proxy", hosts, "FORWARDED_HOSTS", frozenset()),
     "careless reading of hosts": ("hosts, of a trusted proxy", hosts, "asked_for", heedless_of_texts),
-    "an empty segment behind the more specific of two": ("flask", table.Table, "is_contested", lambda *_: False),
-    "a pattern's words further back": ("mount that nobody told of", path_routing, "_rests", lambda _: ()),
+    "an empty segment behind the more specific of two": (
+        "flask",
+        precedence.Table,
+        "is_contested",
+        lambda *_: False,
+    ),
+    "a pattern's words further back": ("mount that nobody told of", further_back.Behind, "find", lambda *_: None),
+    "one word and an id further back": ("mount that nobody told of, one word", further_back.Behind, "find", long_only),
 }
 
 
@@ -167,9 +214,9 @@ async def test_bypass_is_found_when_a_rule_is_switched_off(rule: str, monkeypatc
     chosen = [one for one in ORACLES if one.name == oracle]
     assert (await run(chosen, 2_000, SEED)).bypasses == []
     monkeypatch.setattr(*switch)
-    # The routes of an oracle are compiled anew, since precedence is a matter of compiling.
-    anew = [one for one in (*routers(), *dispatchers(), *flask_oracles(), *host_oracles()) if one.name == oracle]
-    tally = await run(anew, 50_000, SEED, stop_at=1)
+    # The routes of an oracle are compiled again, since precedence is a matter of compiling.
+    fresh = [one for one in fresh_oracles() if one.name == oracle]
+    tally = await run(fresh, 50_000, SEED, stop_at=1)
     print(*tally.bypasses, f"after {tally.outcomes.total()} requests")
     assert tally.bypasses
 

@@ -377,6 +377,24 @@ def test_scope_without_forwarded_headers_is_handed_on_as_it_is() -> None:
     assert without_forwarded(made) is made
 
 
+@pytest.mark.parametrize(
+    ("name", "fits", "is_too_much"),
+    [
+        (b"x-forwarded-host", b",".join([b"x.org"] * 8), b",".join([b"x.org"] * 9)),
+        (b"x-forwarded-host", b"a." * 20 + b"org", b"x" * 60_000),
+        (b"forwarded", b";".join([b"for=x"] * 33), b";".join([b"for=x"] * 34)),
+        (b"forwarded", b",".join([b"host=x.org"] * 8), b",".join([b"host=x.org"] * 9)),
+    ],
+)
+def test_more_than_proxies_write_of_hosts_is_refused(name: bytes, fits: bytes, is_too_much: bytes) -> None:
+    answers = [ROUTES.resolve(scope("/", **headers((name, value)))) for value in (fits, is_too_much)]
+    assert answers[0] is None
+    assert isinstance(answers[1], Denial)
+    assert "more than" in answers[1].detail
+    several = [(b"x-forwarded-host", b"x.org")] * 9
+    assert isinstance(ROUTES.resolve(scope("/", **headers(*several))), Denial)
+
+
 @given(st.text(max_size=50))
 def test_no_text_breaks_the_reading_of_a_host(text: str) -> None:
     try:

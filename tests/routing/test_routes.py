@@ -60,6 +60,12 @@ BOTS = Routes.parse(["bot /bots/{ref:int}"])
         (["a /orgs/{account}/b/{ref}"], "/orgs%252F%3Bx/b/7", NOT_CANONICAL),
         (["a /orgs/{account}/b/{ref}"], "/orgs%252Fx%5Cy/b/7", NOT_CANONICAL),
         (["a /orgs/{account}/b/{ref}"], "/orgs/acme/x%2520y/b/7", None),
+        # A router may split the raw path before it decodes.
+        (["a /orgs/{account}/b/{ref}"], "/orgs/x%2Fy/b/sales", NOT_CANONICAL),
+        (["a /b/{ref}", "none /b/new/**"], "/b/new%2F7", NOT_CANONICAL),
+        (["a /b/{ref}", "none /b/new/**"], "/b/new/x%2F7", None),
+        (["a /b/{ref}"], "//x%2Fy/b/sales", NOT_CANONICAL),
+        (["a /b/{ref}"], "/x%2Fb%2Fsales", None),
         (["a /b/{ref}/chat", "a /b/{ref}/config"], "/b/7", "a:7"),
         (["a /b/{ref}", "c /b/{ref}/llm"], "/b/7/else", "a:7"),
         (["a /b/{ref}", "c /b/{ref}/llm"], "/b/7/llm", "c:7"),

@@ -10,6 +10,7 @@ import uuid
 import warnings
 from base64 import urlsafe_b64decode
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
@@ -86,6 +87,8 @@ class Oracle:
     """Where they are given, it is the host that is mutated, not the target."""
     front: Callable[[Scope], Scope] = dict
     """What the middleware does to a scope before it asks the routes."""
+    prefix_header: bytes = b""
+    """A header in which the client names one of the prefixes, which a middleware inside takes off."""
 
 
 # What a handler makes of the text that the router gave it
@@ -97,7 +100,10 @@ def number(text: str) -> str:
     try:
         return str(int(text))
     except ValueError:
-        return str(int(float(text)))
+        value = float(text)
+        if not value.is_integer():  # nobody cuts a fraction off
+            raise
+        return str(int(value))
 
 
 def universal(text: str) -> str:
@@ -124,6 +130,7 @@ READERS: dict[str, Callable[[str], str]] = {
     "org": slug,
     "seat": number,
     "llm": hashed,
+    "note": hashed,
 }
 
 
@@ -393,7 +400,7 @@ def dispatch(words: list[str], *, reference: Callable[[str], str] = str) -> None
             serve("seat", reference(words[3]))
         case ["pages", _, "run", *_]:
             serve("run", reference(words[1]))
-        case ["bots" | "docs" | "pages" | "orgs", _, *_]:
+        case ["bots" | "docs" | "pages" | "orgs" | "notes", _, *_]:
             serve(words[0].removesuffix("s"), reference(words[1]))
         case ["api", "v1", "llms", _, *_]:
             serve("llm", reference(words[3]))
@@ -457,6 +464,67 @@ def stripping_user(app: ASGIApp) -> ASGIApp:
     return wrapped
 
 
+def stripping_language(app: ASGIApp) -> ASGIApp:
+    """Takes a language off, as ``de`` or ``pt-br``."""
+
+    async def wrapped(scope: Scope, receive: Any, send: Any) -> None:
+        match = re.match("/[A-Za-z]{2}(?:-[A-Za-z]{2,4})?(?=/)", scope["path"])
+        if match:
+            await app({**scope, "path": scope["path"][match.end() :]}, receive, send)
+
+    return wrapped
+
+
+def stripping_what_a_header_names(header: bytes, app: ASGIApp) -> ASGIApp:
+    """Takes off what the client says that a proxy in front has added."""
+
+    async def wrapped(scope: Scope, receive: Any, send: Any) -> None:
+        prefix = dict(scope["headers"])[header].decode("latin-1")
+        path = scope["path"].removeprefix(prefix) if prefix else scope["path"]
+        await app({**scope, "path": path, "root_path": ""}, receive, send)
+
+    return wrapped
+
+
+def django_app_in_languages() -> ASGIApp:
+    """Django's own resolver below ``i18n_patterns``."""
+    from django.apps import apps
+    from django.conf import settings
+    from django.urls import path, re_path
+    from django.urls.resolvers import LocalePrefixPattern, RegexPattern, URLResolver
+    from django.utils.translation import get_language_from_path, override
+
+    if not settings.configured:
+        settings.configure()
+
+    apps.populate(settings.INSTALLED_APPS)  # where it looks for languages
+
+    def view(kind: str) -> Callable[..., None]:
+        return lambda request, ref, **_: serve(kind, str(ref))
+
+    views = [re_path(r"^bots/(?P<ref>[^/]+)/?", view("bot")), path("docs/<uuid:ref>", view("doc"))]
+    views += [path("notes/<str:ref>/", view("note")), path("pages/<int:ref>/<path:rest>", view("page"))]
+    resolver = URLResolver(RegexPattern(r"^/"), [URLResolver(LocalePrefixPattern(), views)])
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        with override(get_language_from_path(scope["path"])):
+            found = resolver.resolve(scope["path"])
+        found.func(scope, *found.args, **found.kwargs)
+
+    return app
+
+
+def ids_alone(app: ASGIApp) -> ASGIApp:
+    """Below a prefix that nobody told of, names stay open: what counts is what ran for an id."""
+
+    async def wrapped(scope: Scope, receive: Any, send: Any) -> None:
+        with suppress(Exception):
+            await app(scope, receive, send)
+        SERVED[:] = [served for served in SERVED if re.fullmatch(r"\w+:(?:\d+|[0-9a-f]{8}(?:-[0-9a-f]+){4})", served)]
+
+    return wrapped
+
+
 # The oracles
 
 
@@ -510,10 +578,60 @@ def dispatchers() -> Iterable[Oracle]:
     seats = Routes.parse([line for line in LINES if "/seats/" in line])
     odd_accounts = [f"/orgs/{odd}/seats/42" for odd in ("acme", "%3Bacme", "ac%5Cme", "%20", "%C2%AD")]
     yield Oracle("accounts, decoding", only({"seat"}, dispatcher(unquote)), seats, odd_accounts)
+    yield Oracle("accounts, segments of the raw path", only({"seat"}, raw_segments), seats, odd_accounts)
     users = Routes.parse(LINES, mounts=["/u/{user}"])
     odd_users = [f"/u/{odd}{target}" for odd in ("jane", "%3Bjane", "ja%5Cne", "%20") for target in TARGETS]
     yield Oracle("mount of users, decoding", stripping_user(dispatcher()), users, odd_users)
     yield Oracle("mount that nobody told of", untold, Routes.parse(long_lines), long_targets, weight=2)
+
+
+ONE_WORD = ["bot /bots/{ref:int}", "doc /docs/{ref:uuid}", "note /notes/{ref:hashed}", "page /pages/{ref}"]
+ONE_WORD += ["none /bots/new"]
+ID_TARGETS = [
+    "/bots/42",
+    "/bots/7/chat",
+    f"/docs/{UUID}",
+    "/notes/rMTAwMDA0Mgx",
+    "/notes/42/x",
+    "/pages/42",
+    "/pages/42/a",
+]
+PREFIXES = ("/svc", "/v2", "/admin/x", "/de", "/pt-br", "/my%20app", "/a%2Fb", "/x;v=1", "/42", "/%C3%BC")
+
+
+def behind_an_unknown_prefix() -> Iterable[Oracle]:
+    """Patterns of one word, and routers that take off what no line and no mount says."""
+    lines, count = Routes.parse(ONE_WORD), len(ID_TARGETS)
+    targets = [prefix + target for prefix in PREFIXES for target in ID_TARGETS]
+    unusual = Starlette(routes=[Mount("/v{version}", app=fastapi_app()), Mount("/my app", app=fastapi_app())])
+    languages = [*targets[3 * count : 5 * count], *targets[:count]]
+
+    def oracle(name: str, app: ASGIApp, targets: Sequence[str] = targets, weight: int = 2, **options: Any) -> Oracle:
+        name = f"mount that nobody told of, {name}"
+        return Oracle(name, ids_alone(app), lines, targets, weight=weight, prefixes=PREFIXES, **options)
+
+    yield oracle("one word", stripping("/svc", dispatcher(collapsed)), targets[:count])
+    yield oracle("all sorts of steps", stripping("/svc", mixed(4)), targets[:count])
+    yield oracle("segments of the raw path", raw_segments_behind("svc"), targets[:count])
+    yield oracle("unusual mounts of fastapi", unusual)
+    yield oracle("languages", stripping_language(mixed(5)), languages)
+    yield oracle("django's languages", django_app_in_languages(), languages)
+    within = behind_wsgi(dispatched("/svc", flask_app()), tells_target=True)
+    yield oracle("flask, dispatched", within["app"], targets[:count], front=within["front"])
+    for header in (b"x-forwarded-prefix", b"x-script-name"):
+        app = stripping_what_a_header_names(header, mixed(6))
+        yield oracle(f"named in {header.decode()}", app, prefix_header=header)
+    named = stripping_what_a_header_names(b"x-forwarded-prefix", fastapi_app())
+    yield oracle("named in a header, fastapi", named, prefix_header=b"x-forwarded-prefix")
+
+
+def raw_segments_behind(prefix: str) -> ASGIApp:
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        segments = scope["raw_path"].decode("latin-1").partition("?")[0].split("/")[1:]
+        if segments[0] == prefix:
+            dispatch([unquote(segment) for segment in segments[1:]])
+
+    return app
 
 
 def only(kinds: set[str], app: ASGIApp) -> ASGIApp:
@@ -544,4 +662,4 @@ def flask_oracles() -> Iterable[Oracle]:
 
 
 def all_oracles() -> list[Oracle]:
-    return [*routers(), *dispatchers(), *django_oracles(), *flask_oracles()]
+    return [*routers(), *dispatchers(), *behind_an_unknown_prefix(), *django_oracles(), *flask_oracles()]

@@ -1,0 +1,51 @@
+"""Which patterns a path mentions: all their literal words as segments, in their order, with anything between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Mentions(Generic[T]):
+    """Things by sequences of words, found in one pass over the segments however many there are."""
+
+    def __init__(self, sequences: Iterable[tuple[Sequence[str], T]]) -> None:
+        self._root: _Node[T] = _Node()
+        self._words: set[str] = set()
+        self._sets: set[frozenset[str]] = set()
+        for words, thing in sequences:
+            node = self._root
+            for word in words:
+                node = node.children.setdefault(word, _Node())
+            node.things.append(thing)
+            self._words.update(words)
+            self._sets.add(frozenset(words))
+
+    def may_find(self, segments: Sequence[str]) -> bool:
+        """Whether all words of one of them stand among the segments, in whatever order."""
+        present = self._words.intersection(segments)
+        return any(words <= present for words in self._sets) if present else bool(self._root.things)
+
+    def find(self, segments: Sequence[str]) -> list[T]:
+        """All things whose words stand among the segments in their order."""
+        found, present = list(self._root.things), self._words.intersection(segments)
+        if not present:
+            return found
+        awaited = {word: [self._root.children[word]] for word in present & self._root.children.keys()}
+        for segment in segments:
+            if segment in present:
+                for node in awaited.pop(segment, ()):
+                    found += node.things
+                    for word in present & node.children.keys():
+                        awaited.setdefault(word, []).append(node.children[word])
+        return found
+
+
+class _Node(Generic[T]):
+    __slots__ = ("children", "things")
+
+    def __init__(self) -> None:
+        self.children: dict[str, _Node[T]] = {}
+        self.things: list[T] = []
