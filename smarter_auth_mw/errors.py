@@ -94,6 +94,10 @@ class OutOfScopeError(RefusedError):
     code = "out_of_scope"
 
 
+class WouldOpenError(RefusedError):
+    """A protected resource would be open to anyone."""
+
+
 class ConflictError(RefusedError):
     """It exists already."""
 

@@ -68,7 +68,12 @@ class ModelSession:
 
         This process does not wait to be told of what it has changed itself: its cache knows when the block ends.
         """
-        keys = Keys(self._engine.store, _acting.get() or self._actor, default_account=self._settings.default_account)
+        keys = Keys(
+            self._engine.store,
+            _acting.get() or self._actor,
+            default_account=self._settings.default_account,
+            require=self._settings.require,
+        )
         touched: set[str] = set()
         async with keys.together() as acts:
             yield acts, touched

@@ -73,8 +73,8 @@ class Session:
 
     def keys_of(self, store: Store) -> Keys:
         """The same on a store that is open already."""
-        account = self.database_settings.default_account
-        return Keys(store, self.actor or os_user(), default_account=account)
+        settings = self.database_settings
+        return Keys(store, self.actor or os_user(), default_account=settings.default_account, require=settings.require)
 
     @asynccontextmanager
     async def listings(self) -> AsyncIterator[Listings]:

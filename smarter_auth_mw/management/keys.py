@@ -11,6 +11,7 @@ from uuid import UUID
 
 from smarter_auth_mw.domain import Key, Protection, RegisteredBinding, RegisteredResource, Resource
 from smarter_auth_mw.errors import ConflictError, NotFoundError, RefusedError, UsageError
+from smarter_auth_mw.management.opening import judged
 from smarter_auth_mw.management.resources import UNCHANGED, Resources, Unchanged, changed, registered
 from smarter_auth_mw.management.rotations import OVERLAP, check_rotation, end_of_overlap, until_text
 from smarter_auth_mw.management.token_formats import minter
@@ -95,18 +96,24 @@ class Keys(Resources):
             created = tuple([resource for resource in sorted(set(bind)) if await self._bind(records, key, resource)])
             return Minted(await _key(records, key_id), token, created)
 
-    async def bind(self, key_id: UUID, resource: Resource, *, register: bool = True) -> BoundKey:
+    async def bind(
+        self, key_id: UUID, resource: Resource, *, register: bool = True, allow_anonymous: bool = False
+    ) -> BoundKey:
         """Let the key open the resource, which is protected from now on, and registered if it was not.
 
-        Without ``register``, and with a scope, a resource that is not there is not found.
+        Without ``register``, and with a scope, a resource that is not there is not found. Where deactivated keys do not
+        protect, binding one may open a resource that had none: that needs ``allow_anonymous``.
         """
         async with self._store.transaction(self._scope) as records:
-            created = await self._bind(records, await _living_key(records, key_id), resource, register=register)
-            return BoundKey(await _key(records, key_id), created)
+            key = await _living_key(records, key_id)
+            created = await self._bind(records, key, resource, register=register, allow_anonymous=allow_anonymous)
+        return BoundKey(await self.key(key_id), created)
 
-    async def _bind(self, records: Records, key: Key, resource: Resource, *, register: bool = True) -> bool:
+    async def _bind(
+        self, records: Records, key: Key, resource: Resource, *, register: bool = True, allow_anonymous: bool = False
+    ) -> bool:
         checked_resource(resource)
-        known = await records.resource(resource)
+        known = await records.resource(resource, few=True)
         if known is not None:
             await self._note(records, known)
         created = (
@@ -120,9 +127,10 @@ class Keys(Resources):
                 f"{resource} belongs to account {held.account!r}, the key to {key.account!r}.",
                 hint="A key opens only resources of its own account.",
             )
-        if not await records.add_binding(resource, key):
-            raise ConflictError(f"The key {key.key_id} is bound to {resource} already.")
-        await records.audit(self._actor, "key.bind", key, resource=resource)
+        async with judged(records, [resource], self._require, allow_anonymous=allow_anonymous):
+            if not await records.add_binding(resource, key):
+                raise ConflictError(f"The key {key.key_id} is bound to {resource} already.")
+            await records.audit(self._actor, "key.bind", key, resource=resource)
         return created
 
     async def unbind(self, key_id: UUID, resource: Resource, *, allow_anonymous: bool = False) -> Key:
@@ -133,21 +141,16 @@ class Keys(Resources):
         async with self._store.transaction(self._scope) as records:
             key = await _key(records, key_id, lock=True)
             held = await registered(records, resource)
-            if key_id not in {bound.key_id for bound in held.keys}:
-                raise _not_bound(key_id, resource)
-            if len(held.keys) == 1 and not allow_anonymous:
-                raise RefusedError(
-                    f"This is the last binding of {resource}: without it the resource is open to anyone.",
-                    hint="If that is meant: --allow-anonymous, or allow_anonymous=True."
-                    " If not: bind another key first, or revoke this one.",
-                )
-            await self._unbind(records, key, held, allow_anonymous=allow_anonymous)
-            return await _key(records, key_id)
+            async with judged(records, [resource], self._require, allow_anonymous=allow_anonymous):
+                await self._unbind(records, key, held, releases=True)
+        return await self.key(key_id)
 
-    async def _unbind(self, records: Records, key: Key, held: RegisteredResource, *, allow_anonymous: bool) -> None:
-        await records.delete_binding(held.resource, key.key_id)
+    async def _unbind(self, records: Records, key: Key, held: RegisteredResource, *, releases: bool) -> None:
+        """Unbind; with ``releases`` the last binding takes with it the latch that the first one closed."""
+        if not await records.delete_binding(held.resource, key.key_id):
+            raise _not_bound(key.key_id, held.resource)
         await records.audit(self._actor, "key.unbind", key, resource=held.resource)
-        if len(held.keys) == 1 and allow_anonymous and held.protection is Protection.BOUND:
+        if releases and len(held.keys) == 1 and held.protection is Protection.BOUND:
             await records.release(held.resource, self._actor, "unbind --allow-anonymous")
 
     async def binding(self, key_id: UUID, resource: Resource) -> RegisteredBinding:
@@ -188,27 +191,37 @@ class Keys(Resources):
                 changes["labels"] = checked_labels(kept)
             if not await records.set_key(before, changes):
                 raise _taken(before.account, changes["name"])
-            return await self._changed(records, "key.set", before)
+            await self._changed(records, "key.set", before)
+        return await self.key(key_id)
 
     async def activate(self, key_id: UUID) -> Key:
         """Let the key's tokens open what it is bound to again."""
         return await self._set_active(key_id, is_active=True)
 
-    async def deactivate(self, key_id: UUID) -> Key:
-        """Let the key open nothing for now; what it is bound to stays protected."""
-        return await self._set_active(key_id, is_active=False)
+    async def deactivate(self, key_id: UUID, *, allow_anonymous: bool = False) -> Key:
+        """Let the key open nothing for now; what it is bound to stays protected.
 
-    async def toggle_active(self, key_id: UUID) -> Key:
+        With ``require="active"`` the last key that is active opens a resource, and needs ``allow_anonymous``.
+        """
+        return await self._set_active(key_id, is_active=False, allow_anonymous=allow_anonymous)
+
+    async def toggle_active(self, key_id: UUID, *, allow_anonymous: bool = False) -> Key:
         """Deactivate the key if it is active, else activate it."""
-        return await self._set_active(key_id, is_active=None)
+        return await self._set_active(key_id, is_active=None, allow_anonymous=allow_anonymous)
 
-    async def _set_active(self, key_id: UUID, *, is_active: bool | None) -> Key:
+    async def _set_active(self, key_id: UUID, *, is_active: bool | None, allow_anonymous: bool = False) -> Key:
         async with self._store.transaction(self._scope) as records:
             before = await _living_key(records, key_id)
-            if before.is_active == is_active:
-                return before
-            await records.set_active(key_id, is_active=not before.is_active)
-            return await self._changed(records, "key.deactivate" if before.is_active else "key.activate", before)
+            if before.is_active != is_active:
+                bound = await self._lock_resources_of(records, [key_id])
+                async with judged(records, bound, self._require, allow_anonymous=allow_anonymous):
+                    await records.set_active(key_id, is_active=not before.is_active)
+                await self._changed(records, "key.deactivate" if before.is_active else "key.activate", before)
+        return await self.key(key_id)
+
+    async def _lock_resources_of(self, records: Records, key_ids: Sequence[UUID]) -> Sequence[Resource]:
+        """Lock what a change of these keys may open: nothing where deactivated keys protect like any others."""
+        return await records.lock_resources_of(key_ids) if self._require == "active" else ()
 
     async def rotate(
         self,
@@ -235,7 +248,8 @@ class Keys(Resources):
             await records.expire_tokens(key_id, until)
             await records.add_token(token, before)
             told = f"the previous token is valid until {until.isoformat()}, the new one begins with {token.token_key}"
-            after = await self._changed(records, "key.rotate", before, told)
+            await self._changed(records, "key.rotate", before, told)
+            after = await _key(records, key_id)
         return Rotated(after, token, until)
 
     async def revoke(self, key_id: UUID, *, unbind: bool = False, allow_anonymous: bool = False) -> Key:
@@ -246,13 +260,14 @@ class Keys(Resources):
         """
         async with self._store.transaction(self._scope) as records:
             before = await _key(records, key_id, lock=True)
-            for resource in before.bindings if unbind else ():
-                held = await registered(records, resource)
-                await self._unbind(records, before, held, allow_anonymous=allow_anonymous)
-            if before.revoked_at is not None:
-                return await _key(records, key_id)
-            await records.revoke(key_id)
-            return await self._changed(records, "key.revoke", before)
+            bound = await records.lock_resources_of([key_id]) if unbind else ()
+            async with judged(records, bound, self._require, allow_anonymous=allow_anonymous):
+                for resource in bound:
+                    await self._unbind(records, before, await registered(records, resource), releases=allow_anonymous)
+            if before.revoked_at is None:
+                await records.revoke(key_id)
+                await self._changed(records, "key.revoke", before)
+        return await self.key(key_id)
 
     async def revoke_tokens(self, tokens: Iterable[Token]) -> Leaked:
         """Revoke the keys that these tokens belong to or belonged to, each in a transaction of its own."""
@@ -314,10 +329,9 @@ class Keys(Resources):
             found = sorted((key for key in found if key.expires_within(expiring_within, now)), key=_expiry)
         return found
 
-    async def _changed(self, records: Records, action: str, before: Key, reason: str = "") -> Key:
-        after = await _key(records, before.key_id)
+    async def _changed(self, records: Records, action: str, before: Key, reason: str = "") -> None:
+        after = await _key(records, before.key_id, most=0)
         await records.audit(self._actor, action, after, before=before, after=after, reason=reason)
-        return after
 
     def _check_expiry(self, expires_at: datetime | None, max_lifetime: timedelta | None) -> None:
         _check_time_zone(expires_at)
@@ -330,8 +344,9 @@ class Keys(Resources):
             )
 
 
-async def _key(records: Records, key_id: UUID, *, lock: bool = False) -> Key:
-    found = await records.key(key_id, lock=lock)
+async def _key(records: Records, key_id: UUID, *, lock: bool = False, most: int | None = None) -> Key:
+    """The key; one that is held until the transaction ends comes without its bindings."""
+    found = await records.key(key_id, lock=lock, most=0 if lock else most)
     if found is None:
         raise NotFoundError(f"There is no key {key_id}.", hint="To see what there is: smarter-auth key list")
     if lock and found.is_platforms:

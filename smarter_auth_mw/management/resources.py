@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, Literal, Protocol, Self
 
+from smarter_auth_mw.decision import Require
 from smarter_auth_mw.domain import OnError, Protection, RegisteredResource, Resource
 from smarter_auth_mw.errors import ConflictError, NotFoundError, OutOfScopeError, RefusedError
 from smarter_auth_mw.postgres.storable import checked, checked_resource
@@ -40,6 +41,9 @@ class Resources:
     does not exist, and no message names it. Only without a scope are resources registered, moved and removed, and their
     domain and ``on_error`` set.
 
+    ``require`` is the setting by which requests are decided: an act that opens a protected resource raises
+    ``WouldOpenError`` unless it is given ``allow_anonymous``. Nothing loads all keys of a resource while it is locked.
+
     Raises ``NotFoundError``, ``ConflictError`` for what exists already, ``OutOfScopeError`` for what the scope excludes
     whether it exists or not, ``RefusedError`` for what may not be, ``UsageError`` for text that cannot be stored, and
     ``UnavailableError`` or ``SchemaError`` from the database. Whatever is raised, nothing was changed.
@@ -52,12 +56,14 @@ class Resources:
         *,
         scope: str | None = None,
         default_account: str = "default",
+        require: Require = "bound",
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._store: Ledger = store
         self._actor = checked(actor, "actor")
         self._scope = scope
         self._default_account = scope or default_account
+        self._require: Require = require
         self._clock = clock
 
     @asynccontextmanager
@@ -86,7 +92,7 @@ class Resources:
         protection = Protection.DECLARED if protect else Protection.OPEN
         async with self._store.transaction(self._scope) as records:
             await _check_claim(records, resource, domain)
-            known = await records.resource(resource)
+            known = await records.resource(resource, few=True)
             if known is not None and known.is_platforms:
                 raise ConflictError(
                     f"{resource} is the platform's, and known by it.",
@@ -144,19 +150,18 @@ class Resources:
             await records.set_resource(replace(before, **changes))
             after = await registered(records, resource)
             await records.audit(self._actor, "resource.set", after, before=before, after=after)
-        return after
+        return await self.resource(resource)
 
     async def protect(self, resource: Resource) -> RegisteredResource:
         """Declare a resource protected, with or without bindings."""
         async with self._store.transaction(self._scope) as records:
             before = await registered(records, resource)
-            if before.protection is Protection.DECLARED:
-                return before
-            await self._note(records, before)
-            await records.declare(resource)
-            after = await registered(records, resource)
-            await records.audit(self._actor, "resource.protect", after, before=before, after=after)
-        return after
+            if before.protection is not Protection.DECLARED:
+                await self._note(records, before)
+                await records.declare(resource)
+                after = await registered(records, resource)
+                await records.audit(self._actor, "resource.protect", after, before=before, after=after)
+        return await self.resource(resource)
 
     async def unprotect(self, resource: Resource) -> RegisteredResource:
         """Open a resource to anonymous traffic; refused while keys are bound to it."""
@@ -164,7 +169,7 @@ class Resources:
             held = await registered(records, resource)
             if held.keys:
                 raise RefusedError(
-                    f"{resource} has {len(held.keys)} bindings, each of which protects it.",
+                    f"{resource} has bindings, each of which protects it.",
                     hint=f"First: smarter-auth key unbind {held.keys[0].key_id} {resource}",
                 )
             await records.release(resource, self._actor, "resource unprotect")
@@ -182,9 +187,7 @@ class Resources:
                     f"{resource} is protected, and would be open to anyone once it is removed.",
                     hint=f"Unbind its keys, then: smarter-auth resource unprotect {resource}",
                 )
-            for key in held.keys:
-                await records.delete_binding(resource, key.key_id)
-                await records.audit(self._actor, "key.unbind", key, resource=resource)
+            await records.unbind_all(resource, self._actor)
             await records.release(resource, self._actor, "removed with allow_anonymous")
             await records.delete_resource(resource)
             await records.audit(self._actor, "resource.remove", held, before=held)
@@ -230,8 +233,8 @@ class _Joined:
 
 
 async def registered(records: Records, resource: Resource, *, lock: bool = True) -> RegisteredResource:
-    """The resource, held until the transaction ends unless ``lock`` says otherwise."""
-    found = await records.resource(resource, lock=lock)
+    """The resource, held until the transaction ends with at most two of its keys, or not held with all of them."""
+    found = await records.resource(resource, lock=lock, few=lock)
     if found is None:
         raise NotFoundError(
             f"There is no resource {resource}.", hint=f"To register it: smarter-auth resource add {resource}"

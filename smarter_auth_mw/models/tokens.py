@@ -103,13 +103,17 @@ class TokenModel(TimestampedModel):
         """Let the key's tokens open what it is bound to again."""
         await self._turn(lambda acts: acts.activate(self.key_id))
 
-    async def deactivate(self) -> None:
-        """Let the key open nothing for now; what it is bound to stays protected."""
-        await self._turn(lambda acts: acts.deactivate(self.key_id))
+    async def deactivate(self, *, allow_anonymous: bool = False) -> None:
+        """Let the key open nothing for now; what it is bound to stays protected.
 
-    async def toggle_active(self) -> None:
+        Raises ``WouldOpenError`` where a resource would be open to anyone then (``REQUIRE=active``), unless
+        ``allow_anonymous``.
+        """
+        await self._turn(lambda acts: acts.deactivate(self.key_id, allow_anonymous=allow_anonymous))
+
+    async def toggle_active(self, *, allow_anonymous: bool = False) -> None:
         """Deactivate the key if the database has it active, else activate it."""
-        await self._turn(lambda acts: acts.toggle_active(self.key_id))
+        await self._turn(lambda acts: acts.toggle_active(self.key_id, allow_anonymous=allow_anonymous))
 
     async def rotate(self, overlap: timedelta = OVERLAP, *, force: bool = False) -> Created[Self]:
         """Give the key a new token; the one before stays valid for ``overlap``. See ``Keys.rotate``."""

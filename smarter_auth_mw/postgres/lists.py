@@ -11,9 +11,9 @@ from uuid import UUID
 import aiosql
 
 from smarter_auth_mw.domain import Key, RegisteredResource, Resource
-from smarter_auth_mw.postgres.queries import QUERIES, SQL
+from smarter_auth_mw.postgres.queries import QUERIES, SQL, platforms_resource, resource_of
 from smarter_auth_mw.postgres.reports import AuditEvent
-from smarter_auth_mw.postgres.transaction import Records, by_lookup, key_of, platforms_resource, resource_of
+from smarter_auth_mw.postgres.transaction import Records, by_lookup
 
 STATEMENTS: Any = aiosql.from_str((SQL / "lists.sql").read_text("utf-8"), "asyncpg")
 """The statements of ``lists.sql``, by name."""
@@ -76,11 +76,7 @@ class Lists:
 
     async def load_resources(self, ids: Sequence[int], most_bound: int | None) -> list[RegisteredResource]:
         """The resources with these ids, in their order, each with at most so many keys, without tokens and bindings."""
-        keys: dict[int, list[Key]] = {}
-        rows = STATEMENTS.find_bound_keys(self._connection, resource_ids=list(ids), most=most_bound)
-        async for row in rows:
-            values = dict(row) | {"bindings": (), "labels": ()}
-            keys.setdefault(values.pop("resource_id"), []).append(key_of(values, ()))
+        keys = await self._records.bound_keys(ids, most_bound)
         rows = [row async for row in QUERIES.find_resources(self._connection, ids=list(ids), scope=None)]
         kinds = {kind for kind in {row["kind"] for row in rows} if await self._records.is_platforms(kind)}
         found = {row["id"]: _resource(row, keys.get(row["id"], ())) for row in rows}

@@ -1,11 +1,16 @@
-"""The named statements of ``sql/queries.sql``, and the schema that they work on."""
+"""The named statements of ``sql/queries.sql``, the schema that they work on, and the records that their rows are."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from importlib import resources
 from typing import Any
 
 import aiosql
+
+from smarter_auth_mw.domain import Binding, Bindings, Key, KeyToken, Protection, RegisteredResource, Resource
 
 SQL = resources.files("smarter_auth_mw.postgres") / "sql"
 QUERIES: Any = aiosql.from_str((SQL / "queries.sql").read_text("utf-8"), "asyncpg")
@@ -13,3 +18,48 @@ QUERIES: Any = aiosql.from_str((SQL / "queries.sql").read_text("utf-8"), "asyncp
 
 SCHEMA = 9
 """The newest schema that this release knows: the number of its last migration."""
+
+
+def closure(resource: Resource, protection: str, is_bound: bool, is_held: bool) -> Bindings:  # noqa: FBT001
+    """What decides whether a resource is protected; ``is_held``: one of its keys was not merely deactivated."""
+    binding = Binding("", "", "", b"", "", is_active=is_held)
+    return Bindings(resource, None, Protection(protection), "stale", (binding,) if is_bound else ())
+
+
+def resource_of(row: Any, keys: Mapping[Resource, Sequence[Key]]) -> RegisteredResource:
+    resource = Resource(row["kind"], row["ref"])
+    return RegisteredResource(
+        resource,
+        row["account"],
+        row["name"],
+        row["domain"],
+        Protection(row["protection"]),
+        row["on_error"],
+        row["created_at"],
+        row["updated_at"],
+        tuple(keys.get(resource, ())),
+    )
+
+
+def platforms_resource(own: RegisteredResource | None, kind: str, row: Any, keys: Sequence[Key]) -> RegisteredResource:
+    """A resource of an attached platform, with what we know of it besides."""
+    if own is None:
+        never = datetime.fromtimestamp(0, UTC)
+        own = RegisteredResource(
+            Resource(kind, row["ref"]), row["account"], None, None, Protection.OPEN, "stale", never, never
+        )
+    is_lost = row["is_latched"] and own.protection is Protection.OPEN
+    return replace(
+        own,
+        account=row["account"],
+        protection=Protection.BOUND if is_lost else own.protection,
+        keys=(*own.keys, *keys),
+        is_platforms=True,
+    )
+
+
+def key_of(row: Any, tokens: Sequence[KeyToken]) -> Key:
+    values = dict(row)
+    values["bindings"] = tuple(Resource(*bound.split(":", 1)) for bound in values["bindings"])
+    values["labels"] = dict(label.split("=", 1) for label in values["labels"])
+    return Key(**values, tokens=tuple(tokens))

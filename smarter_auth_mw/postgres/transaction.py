@@ -6,12 +6,20 @@ import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from smarter_auth_mw.domain import Key, KeyToken, Protection, RegisteredBinding, RegisteredResource, Resource
-from smarter_auth_mw.postgres.queries import QUERIES
+from smarter_auth_mw.domain import (
+    Bindings,
+    Key,
+    KeyToken,
+    Protection,
+    RegisteredBinding,
+    RegisteredResource,
+    Resource,
+)
+from smarter_auth_mw.postgres.queries import QUERIES, closure, key_of, platforms_resource, resource_of
 from smarter_auth_mw.tokens import Token
 
 _PRUNED_AT_ONCE = 20_000
@@ -34,14 +42,21 @@ class Records:
         async with self._connection.transaction():
             yield self
 
-    async def resource(self, resource: Resource, *, lock: bool = False) -> RegisteredResource | None:
-        """The resource of that look-up, whatever its spelling; locked, nobody binds or changes it meanwhile."""
+    async def resource(self, resource: Resource, *, lock: bool = False, few: bool = False) -> RegisteredResource | None:
+        """The resource of that look-up, whatever its spelling; locked, nobody binds or changes it meanwhile.
+
+        ``few``: of its keys no more than two are loaded, without their tokens and bindings.
+        """
         look_up = QUERIES.lock_resource if lock else QUERIES.find_resource_id
         resource_id = await look_up(self._connection, **self._at(resource))
-        found = [] if resource_id is None else await self._resources([resource_id])
+        found = [] if resource_id is None else await self._resources([resource_id], few=few)
         own = found[0] if found else None
         row = await QUERIES.find_platform_resource(self._connection, **self._at(resource))
-        return own if row is None else platforms_resource(own, resource.kind, row, await self._keys(row["key_ids"]))
+        return (
+            own
+            if row is None
+            else platforms_resource(own, resource.kind, row, await self._keys(row["key_ids"][: 2 if few else None]))
+        )
 
     async def resources(self, kind: str | None = None) -> list[RegisteredResource]:
         """All resources, or those of one kind; of an attached platform's those that are protected."""
@@ -116,15 +131,32 @@ class Records:
         await QUERIES.release(self._connection, **self._at(resource), actor=actor, reason=reason)
         await QUERIES.release_platform(self._connection, **self._at(resource), actor=actor, reason=reason)
 
+    async def closures(self, resources: Sequence[Resource]) -> list[Bindings]:
+        """What decides whether these are protected, as ``is_protected`` takes it: of their keys no more than one."""
+        kinds, lookups = [one.kind for one in resources], [one.lookup_ref for one in resources]
+        return [
+            closure(Resource(row["kind"], row["ref"]), row["protection"], row["is_bound"], row["is_held"])
+            async for row in QUERIES.find_closures(self._connection, kinds=kinds, lookups=lookups)
+        ]
+
+    async def lock_resources_of(self, key_ids: Sequence[UUID]) -> list[Resource]:
+        """What the keys are bound to; nobody binds or changes it meanwhile. The keys have to be locked before."""
+        found = QUERIES.lock_resources_of(self._connection, scope=self._scope, key_ids=list(key_ids))
+        return [Resource(row["kind"], row["ref"]) async for row in found]
+
+    async def unbind_all(self, resource: Resource, actor: str) -> None:
+        """Take every key off a resource, and write that down."""
+        await QUERIES.unbind_all(self._connection, **self._at(resource), actor=actor)
+
     async def delete_resource(self, resource: Resource) -> None:
         """Forget it; the database refuses while it is protected."""
         await QUERIES.delete_resource(self._connection, **self._at(resource))
 
-    async def key(self, key_id: UUID, *, lock: bool = False) -> Key | None:
-        """The key; locked, nobody changes it meanwhile."""
+    async def key(self, key_id: UUID, *, lock: bool = False, most: int | None = None) -> Key | None:
+        """The key with at most so many of its bindings; locked, nobody changes it meanwhile."""
         if lock:
             await QUERIES.lock_key(self._connection, scope=self._scope, key_id=key_id)
-        found = await self._keys([key_id])
+        found = await self._keys([key_id], most)
         return found[0] if found else None
 
     async def keys(self) -> list[Key]:
@@ -188,9 +220,10 @@ class Records:
         )
         return added is not None
 
-    async def delete_binding(self, resource: Resource, key_id: UUID) -> None:
-        """Unbind; the latch stays as it is."""
-        await QUERIES.delete_binding(self._connection, **self._at(resource), key_id=key_id)
+    async def delete_binding(self, resource: Resource, key_id: UUID) -> bool:
+        """Unbind; the latch stays as it is. False where it was not bound."""
+        deleted = await QUERIES.delete_binding(self._connection, **self._at(resource), key_id=key_id)
+        return deleted is not None
 
     async def transaction_id(self) -> int:
         """By which this transaction is known to those who hear of its changes."""
@@ -296,14 +329,31 @@ class Records:
     def _at(self, resource: Resource) -> dict[str, str | None]:
         return {**by_lookup(resource), "scope": self._scope}
 
-    async def _resources(self, ids: list[int]) -> list[RegisteredResource]:
+    async def bound_keys(self, resource_ids: Sequence[int], most: int | None) -> dict[int, list[Key]]:
+        """The keys that are bound to these resources, of each at most so many, without their tokens and bindings."""
+        keys: dict[int, list[Key]] = {}
+        rows = QUERIES.find_bound_keys(self._connection, resource_ids=list(resource_ids), most=most)
+        async for row in rows:
+            values = dict(row) | {"bindings": (), "labels": ()}
+            keys.setdefault(values.pop("resource_id"), []).append(key_of(values, ()))
+        return keys
+
+    async def _two_keys(self, resource_id: int) -> list[Key]:
+        found = QUERIES.find_two_bound_keys(self._connection, resource_id=resource_id)
+        return [key_of(dict(row) | {"bindings": (), "labels": ()}, ()) async for row in found]
+
+    async def _resources(self, ids: list[int], *, few: bool = False) -> list[RegisteredResource]:
+        found = [row async for row in QUERIES.find_resources(self._connection, scope=self._scope, ids=ids)]
+        if few:
+            return [
+                resource_of(row, {Resource(row["kind"], row["ref"]): await self._two_keys(row["id"])}) for row in found
+            ]
         keys = await self._keys(await _column(QUERIES.list_bound_key_ids(self._connection, resource_ids=ids)))
-        found = QUERIES.find_resources(self._connection, scope=self._scope, ids=ids)
         by_resource: dict[Resource, list[Key]] = {}
         for key in keys:
             for resource in key.bindings:
                 by_resource.setdefault(resource, []).append(key)
-        return [resource_of(row, by_resource) async for row in found]
+        return [resource_of(row, by_resource) for row in found]
 
     async def _keys(self, key_ids: list[UUID], most: int | None = None) -> list[Key]:
         tokens: dict[UUID, list[KeyToken]] = {}
@@ -330,42 +380,3 @@ def by_lookup(resource: Resource) -> dict[str, str]:
 
 async def _column(rows: Any) -> list[Any]:
     return [row[0] async for row in rows]
-
-
-def resource_of(row: Any, keys: Mapping[Resource, Sequence[Key]]) -> RegisteredResource:
-    resource = Resource(row["kind"], row["ref"])
-    return RegisteredResource(
-        resource,
-        row["account"],
-        row["name"],
-        row["domain"],
-        Protection(row["protection"]),
-        row["on_error"],
-        row["created_at"],
-        row["updated_at"],
-        tuple(keys.get(resource, ())),
-    )
-
-
-def platforms_resource(own: RegisteredResource | None, kind: str, row: Any, keys: Sequence[Key]) -> RegisteredResource:
-    """A resource of an attached platform, with what we know of it besides."""
-    if own is None:
-        never = datetime.fromtimestamp(0, UTC)
-        own = RegisteredResource(
-            Resource(kind, row["ref"]), row["account"], None, None, Protection.OPEN, "stale", never, never
-        )
-    is_lost = row["is_latched"] and own.protection is Protection.OPEN
-    return replace(
-        own,
-        account=row["account"],
-        protection=Protection.BOUND if is_lost else own.protection,
-        keys=(*own.keys, *keys),
-        is_platforms=True,
-    )
-
-
-def key_of(row: Any, tokens: Sequence[KeyToken]) -> Key:
-    values = dict(row)
-    values["bindings"] = tuple(Resource(*bound.split(":", 1)) for bound in values["bindings"])
-    values["labels"] = dict(label.split("=", 1) for label in values["labels"])
-    return Key(**values, tokens=tuple(tokens))

@@ -78,7 +78,7 @@ class AuthKit:
         self._routes = compile_routes(known) if routes else None
         if routes:
             self._given["routes"] = list(routes)
-        self._keys = Keys(self.store, "test", clock=lambda: self.now)
+        self._keys = Keys(self.store, "test", require=known.require, clock=lambda: self.now)
         self._observers: WeakSet[Observers] = WeakSet()
         self._counters = BoundedCounters(clock=self.clock)
         self._open: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any], threading.Event]] = []
@@ -219,8 +219,9 @@ class AuthKit:
     def activate(self, key: TestKey) -> None:
         _done(self._keys.activate(key.key_id))
 
-    def deactivate(self, key: TestKey) -> None:
-        _done(self._keys.deactivate(key.key_id))
+    def deactivate(self, key: TestKey, *, allow_anonymous: bool = False) -> None:
+        """Deactivating the last active key needs ``allow_anonymous`` where ``REQUIRE`` is ``active``."""
+        _done(self._keys.deactivate(key.key_id, allow_anonymous=allow_anonymous))
 
     def revoke(self, key: TestKey) -> None:
         _done(self._keys.revoke(key.key_id))

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any, cast
 from uuid import UUID, uuid4
 
-from smarter_auth_mw.domain import Key, KeyToken, OnError, Protection, RegisteredBinding, RegisteredResource, Resource
-from smarter_auth_mw.errors import InvalidReferenceError, RefusedError, UnavailableError
+from smarter_auth_mw.domain import (
+    Bindings,
+    Key,
+    KeyToken,
+    OnError,
+    Protection,
+    RegisteredBinding,
+    RegisteredResource,
+    Resource,
+)
+from smarter_auth_mw.errors import RefusedError, UnavailableError
 from smarter_auth_mw.observers.audit import RequestEvent
 from smarter_auth_mw.observers.usage import Batch
 from smarter_auth_mw.postgres.pool import PoolSizes
+from smarter_auth_mw.postgres.queries import closure
 from smarter_auth_mw.postgres.reports import KeyCounts
 from smarter_auth_mw.postgres.store import Store, statements
 from smarter_auth_mw.postgres.transaction import Records
-from smarter_auth_mw.routing.references import rfc1034
+from smarter_auth_mw.testing.rows import NO_KEY, Row, aliases_of, in_order, is_held, key_columns
 from smarter_auth_mw.tokens import Token
 
 _numbers = count(1)
@@ -57,7 +67,7 @@ class Tables:
     def resource(self, lookup: str) -> RegisteredResource:
         """The resource with its keys."""
         keys = [self.key(key_id) for bound, key_id in self.bindings if bound == lookup]
-        return replace(self.resources[lookup], keys=tuple(sorted(keys, key=_order)))
+        return replace(self.resources[lookup], keys=tuple(sorted(keys, key=in_order)))
 
 
 class MemoryRecords(Records):
@@ -78,7 +88,13 @@ class MemoryRecords(Records):
             self.tables = before
             raise
 
-    async def resource(self, resource: Resource, *, lock: bool = False) -> RegisteredResource | None:  # noqa: ARG002
+    async def resource(
+        self,
+        resource: Resource,
+        *,
+        lock: bool = False,  # noqa: ARG002
+        few: bool = False,  # noqa: ARG002
+    ) -> RegisteredResource | None:
         found = self.tables.resource(resource.lookup) if resource.lookup in self.tables.resources else None
         return found if found is not None and self._sees(found) else None
 
@@ -139,12 +155,12 @@ class MemoryRecords(Records):
             raise RefusedError(f"{resource} is protected, and stays so.")
         del self.tables.resources[resource.lookup]
 
-    async def key(self, key_id: UUID, *, lock: bool = False) -> Key | None:  # noqa: ARG002
+    async def key(self, key_id: UUID, *, lock: bool = False, most: int | None = None) -> Key | None:  # noqa: ARG002
         found = self.tables.key(key_id) if key_id in self.tables.keys else None
         return found if found is not None and self._sees(found) else None
 
     async def keys(self) -> list[Key]:
-        return sorted(filter(self._sees, map(self.tables.key, self.tables.keys)), key=_order)
+        return sorted(filter(self._sees, map(self.tables.key, self.tables.keys)), key=in_order)
 
     async def add_key(self, account: str, name: str, description: str, expires_at: datetime | None) -> UUID | None:
         if self._is_taken(account, name):
@@ -195,8 +211,20 @@ class MemoryRecords(Records):
             self._set_resource(resource, protection=Protection.BOUND)
         return True
 
-    async def delete_binding(self, resource: Resource, key_id: UUID) -> None:
-        self.tables.bindings.pop((resource.lookup, key_id), None)
+    async def delete_binding(self, resource: Resource, key_id: UUID) -> bool:
+        return self.tables.bindings.pop((resource.lookup, key_id), None) is not None
+
+    async def unbind_all(self, resource: Resource, actor: str) -> None:
+        for key in self.tables.resource(resource.lookup).keys:
+            await self.delete_binding(resource, key.key_id)
+            await self.audit(actor, "key.unbind", key)
+
+    async def closures(self, resources: Sequence[Resource]) -> list[Bindings]:
+        held = [self.tables.resource(one.lookup) for one in resources if one.lookup in self.tables.resources]
+        return [closure(one.resource, one.protection, bool(one.keys), any(map(is_held, one.keys))) for one in held]
+
+    async def lock_resources_of(self, key_ids: Sequence[UUID]) -> list[Resource]:
+        return sorted({resource for key_id in key_ids for resource in self.tables.key(key_id).bindings})
 
     async def transaction_id(self) -> int:
         return self._tx
@@ -324,13 +352,13 @@ class MemoryStore(Store):
             [
                 lookup
                 for lookup, one in self.tables.resources.items()
-                if one.resource.kind == kind and (form, account, value) in set(_aliases(one))
+                if one.resource.kind == kind and (form, account, value) in set(aliases_of(one))
             ]
         )
 
     def _by_digest(self, digest: bytes) -> list[Row]:
         found = [(key, token) for key in self.tables.keys.values() for token in key.tokens if token.digest == digest]
-        return [Row(self._head(), _key_columns(*found[0]) if found else _NO_KEY)]
+        return [Row(self._head(), key_columns(*found[0]) if found else NO_KEY)]
 
     def _facts(self, lookups: Sequence[str]) -> list[Row]:
         rows = []
@@ -343,55 +371,10 @@ class MemoryStore(Store):
                 "protection": held.protection.value,
                 "on_error": held.on_error,
             }
-            of_keys = [_key_columns(key, token) for key in held.keys for token in key.tokens or (None,)]
-            rows += [Row(head, columns) for columns in of_keys or [_NO_KEY]]
-        return rows or [Row(self._head(), _NO_KEY)]
+            of_keys = [key_columns(key, token) for key in held.keys for token in key.tokens or (None,)]
+            rows += [Row(head, columns) for columns in of_keys or [NO_KEY]]
+        return rows or [Row(self._head(), NO_KEY)]
 
     def _head(self) -> dict[str, Any]:
         head = {"snapshot": self.snapshot, "is_standby": False, "incarnation": "memory"}
         return head | dict.fromkeys(("id", "ref", "sources"))
-
-
-class Row:
-    """As asyncpg's are: columns by name and by place, those of the key last."""
-
-    def __init__(self, head: dict[str, Any], of_key: tuple[Any, ...]) -> None:
-        self._head = head
-        self._columns = (*head.values(), *of_key)
-
-    def __getitem__(self, column: str | slice) -> Any:
-        return self._head[column] if isinstance(column, str) else self._columns[column]
-
-
-_NO_KEY = (None,) * 10
-
-
-def _key_columns(key: Key, token: KeyToken | None) -> tuple[Any, ...]:
-    ends = [end.timestamp() for end in (key.expires_at, token.valid_until if token else None) if end]
-    is_revoked, expires_at_s = key.revoked_at is not None, min(ends, default=float("inf"))
-    digest, token_key = (token.digest, token.token_key) if token else (b"", "")
-    return (
-        str(key.key_id),
-        key.name,
-        key.account,
-        key.is_active,
-        is_revoked,
-        True,
-        digest,
-        token_key,
-        expires_at_s,
-        None,
-    )
-
-
-def _aliases(held: RegisteredResource) -> list[tuple[str, str, str]]:
-    found = [("domain", "", held.domain)] if held.domain else []
-    if held.name:
-        found.append(("name", held.account, held.name.replace("_", "-")))
-        with suppress(InvalidReferenceError):
-            found.append(("label", held.account, rfc1034(held.name)))
-    return found
-
-
-def _order(key: Key) -> tuple[str, str, datetime]:
-    return key.account, key.name, key.created_at

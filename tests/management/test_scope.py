@@ -157,6 +157,10 @@ def _every(listed: Callable[..., Any], filters: Callable[[Things], object]) -> A
     return gone_through
 
 
+def _events_of_stream(lists: Listings, filters: AuditFilters) -> Any:
+    return lists.stream(filters).read()
+
+
 _KEYS: list[Callable[[Things], KeyFilters]] = [
     lambda it: KeyFilters(key_id=it.key_id),
     lambda it: KeyFilters(token_key=it.token.token_key),
@@ -191,6 +195,7 @@ LISTS: dict[str, list[Act]] = {
     "every_resource": [_every(Listings.every_resource, of) for of in _RESOURCES],
     "audit": [_page(Listings.audit, of) for of in _EVENTS],
     "every_event": [_every(Listings.every_event, of) for of in _EVENTS],
+    "stream": [_every(_events_of_stream, of) for of in _EVENTS],
     "usage": [_page(Listings.usage, of) for of in _USES],
     "every_total": [_every(Listings.every_total, of) for of in _USES],
     "usage_in_all": [_page(Listings.usage_in_all, of) for of in _USES],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -20,6 +21,10 @@ from smarter_auth_mw.errors import UsageError
 from smarter_auth_mw.management.documents import key_document
 from smarter_auth_mw.management.keys import Keys
 from smarter_auth_mw.management.resources import UNCHANGED
+
+AllowAnonymous = Annotated[
+    bool, typer.Option("--allow-anonymous", help="Allow what opens a protected resource to anyone.")
+]
 
 group = typer.Typer(help="The keys that open resources.", rich_markup_mode=None)
 
@@ -82,11 +87,18 @@ async def show(session: Session, key: KeyName) -> dict[str, Any]:
 
 
 @command(group, "bind")
-async def bind(session: Session, key: KeyName, resource: ResourceName, *, no_route: NoRoute = False) -> dict[str, Any]:
+async def bind(
+    session: Session,
+    key: KeyName,
+    resource: ResourceName,
+    *,
+    allow_anonymous: AllowAnonymous = False,
+    no_route: NoRoute = False,
+) -> dict[str, Any]:
     """Let a key open a resource, which asks for a token from now on."""
     named = await arguments.resource(session, resource, no_route=no_route)
     async with session.keys() as keys:
-        bound = await keys.bind(await arguments.key_id(session, key), named)
+        bound = await keys.bind(await arguments.key_id(session, key), named, allow_anonymous=allow_anonymous)
     session.tell_bound(named, created=bound.created)
     return key_document(bound.key) | {"created": bound.created}
 
@@ -97,9 +109,7 @@ async def unbind(
     key: KeyName,
     resource: ResourceName,
     *,
-    allow_anonymous: Annotated[
-        bool, typer.Option("--allow-anonymous", help="Also the last key: the resource is open to anyone then.")
-    ] = False,
+    allow_anonymous: AllowAnonymous = False,
     no_route: NoRoute = False,
 ) -> dict[str, Any]:
     """Take a key off a resource; taking off the last one needs --allow-anonymous."""
@@ -149,9 +159,9 @@ async def activate(session: Session, key: KeyName) -> dict[str, Any]:
 
 
 @command(group, "deactivate")
-async def deactivate(session: Session, key: KeyName) -> dict[str, Any]:
+async def deactivate(session: Session, key: KeyName, *, allow_anonymous: AllowAnonymous = False) -> dict[str, Any]:
     """Let a key open nothing for now; what it is bound to stays protected."""
-    return await _changed(session, key, Keys.deactivate)
+    return await _changed(session, key, partial(Keys.deactivate, allow_anonymous=allow_anonymous))
 
 
 @command(group, "revoke")

@@ -413,15 +413,6 @@ SELECT (it).id, (it).at, (it).actor, (it).action, (it).kind, (it).ref, (it).acco
   WHERE (SELECT count(*) FROM page) < :most
   ORDER BY number DESC LIMIT 1);
 
--- name: find_bound_keys(resource_ids, most)
--- The keys that are bound to these resources, of each at most so many.
-SELECT bound.resource_id, key.key_id, account, name, description, is_active, expires_at, revoked_at, created_at, updated_at
-  FROM unnest(:resource_ids::bigint[]) AS asked (id)
- CROSS JOIN LATERAL (
-       SELECT resource_id, key_id FROM smarter_auth.binding
-        WHERE resource_id = asked.id ORDER BY key_id LIMIT :most::bigint) AS bound
-  JOIN smarter_auth.key ON key.key_id = bound.key_id;
-
 -- name: find_accounts_of_keys(key_ids)
 SELECT key_id, account FROM smarter_auth.key WHERE key_id = ANY (:key_ids)
  UNION ALL

@@ -305,10 +305,11 @@ SELECT id, :key_id, :account FROM smarter_auth.resource WHERE kind = :kind AND r
     ON CONFLICT (resource_id, key_id) DO NOTHING
 RETURNING id;
 
--- name: delete_binding(kind, lookup, key_id, scope)!
+-- name: delete_binding(kind, lookup, key_id, scope)$
 DELETE FROM smarter_auth.binding USING smarter_auth.resource
  WHERE resource.id = resource_id AND kind = :kind AND replace(ref, '_', '-') = :lookup AND key_id = :key_id
-   AND (:scope::text IS NULL OR resource.account = :scope);
+   AND (:scope::text IS NULL OR resource.account = :scope)
+RETURNING binding.id;
 
 -- name: lock_key(key_id, scope)$
 -- Whether there is such a key; it is held until the transaction ends.
@@ -318,6 +319,58 @@ SELECT key_id FROM smarter_auth.key WHERE key_id = :key_id AND (:scope::text IS 
 SELECT key_id FROM smarter_auth.key WHERE :scope::text IS NULL OR account = :scope
  UNION ALL
 SELECT key_id FROM smarter_auth.platform_keys(NULL) WHERE :scope IS NULL;
+
+-- name: find_bound_keys(resource_ids, most)
+-- The keys that are bound to these resources, of each at most so many.
+SELECT bound.resource_id, key.key_id, account, name, description, is_active, expires_at, revoked_at, created_at, updated_at
+  FROM unnest(:resource_ids::bigint[]) AS asked (id)
+ CROSS JOIN LATERAL (
+       SELECT resource_id, key_id FROM smarter_auth.binding
+        WHERE resource_id = asked.id ORDER BY key_id LIMIT :most::bigint) AS bound
+  JOIN smarter_auth.key ON key.key_id = bound.key_id;
+
+-- name: find_closures(kinds, lookups)
+-- What decides whether resources are protected: the latch, and of the bound keys only whether there is one, and one that
+-- was not merely deactivated. The scalar subquery probes key by key, and ends with the first one, whatever the statistics.
+SELECT asked.kind, coalesce(platform.ref, resource.ref, asked.lookup) AS ref,
+       CASE WHEN resource.protection <> 'open' THEN resource.protection
+            WHEN platform.is_latched THEN 'declared' ELSE 'open' END AS protection,
+       EXISTS (SELECT FROM smarter_auth.binding WHERE resource_id = resource.id) OR theirs.is_bound AS is_bound,
+       EXISTS (SELECT FROM smarter_auth.binding
+                WHERE resource_id = resource.id
+                  AND (SELECT is_active OR revoked_at IS NOT NULL FROM smarter_auth.key WHERE key_id = binding.key_id))
+       OR theirs.is_held AS is_held
+  FROM unnest(:kinds::text[], :lookups::text[]) AS asked (kind, lookup)
+  LEFT JOIN smarter_auth.resource ON resource.kind = asked.kind AND replace(resource.ref, '_', '-') = asked.lookup
+  LEFT JOIN LATERAL smarter_auth.platform_resource(asked.kind, asked.lookup) AS platform ON true
+ CROSS JOIN LATERAL (
+       SELECT count(*) > 0 AS is_bound, coalesce(bool_or(is_active OR is_revoked), false) AS is_held
+         FROM smarter_auth.platform_bindings(asked.kind, asked.lookup)) AS theirs;
+
+-- name: lock_resources_of(key_ids, scope)
+-- What the keys are bound to, held until the transaction ends; in one order, so that nobody waits in a circle.
+SELECT kind, ref FROM smarter_auth.resource
+ WHERE id IN (SELECT resource_id FROM smarter_auth.binding WHERE key_id = ANY (:key_ids))
+   AND (:scope::text IS NULL OR account = :scope)
+ ORDER BY kind, ref
+   FOR UPDATE;
+
+-- name: unbind_all(kind, lookup, actor, scope)$
+-- Take every key off a resource, each with its audit row; how many they were.
+  WITH gone AS (
+       DELETE FROM smarter_auth.binding USING smarter_auth.resource
+        WHERE resource.id = resource_id AND kind = :kind AND replace(ref, '_', '-') = :lookup
+          AND (:scope::text IS NULL OR resource.account = :scope)
+       RETURNING kind, ref, resource.account, key_id)
+SELECT count(*)
+  FROM gone CROSS JOIN LATERAL smarter_auth.write_event(
+       :actor, 'key.unbind', gone.kind, gone.ref, gone.account, gone.key_id, '', NULL, NULL);
+
+-- name: find_two_bound_keys(resource_id)
+-- As many tell whether a resource has keys, and whether it has another one.
+SELECT key.key_id, account, name, description, is_active, expires_at, revoked_at, created_at, updated_at
+  FROM (SELECT key_id FROM smarter_auth.binding WHERE resource_id = :resource_id ORDER BY key_id LIMIT 2) AS bound
+  JOIN smarter_auth.key ON key.key_id = bound.key_id;
 
 -- name: list_bound_key_ids(resource_ids)
 SELECT DISTINCT key_id FROM smarter_auth.binding WHERE resource_id = ANY (:resource_ids);

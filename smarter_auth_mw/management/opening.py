@@ -1,0 +1,46 @@
+"""What opens, asks: the one place that judges whether an act of the write side opens a protected resource."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from smarter_auth_mw.decision import Require, is_protected
+from smarter_auth_mw.domain import Resource
+from smarter_auth_mw.errors import WouldOpenError
+from smarter_auth_mw.postgres.transaction import Records
+
+_SHOWN = 3
+
+
+@asynccontextmanager
+async def judged(
+    records: Records, resources: Sequence[Resource], require: Require, *, allow_anonymous: bool
+) -> AsyncIterator[None]:
+    """Do an act on resources, which are locked, in the block; refuse it if it opens one, unless ``allow_anonymous``.
+
+    An act opens a resource that was protected before it and is not afterwards. Raises ``WouldOpenError`` behind the
+    act: the transaction has to end with it.
+    """
+    if allow_anonymous:
+        yield
+        return
+    before = await _protected(records, resources, require)
+    yield
+    opened = sorted(before - await _protected(records, resources, require))
+    if opened:
+        raise WouldOpenError(
+            f"{_told(opened)} would be open to anyone then.",
+            hint="If that is meant: --allow-anonymous, or allow_anonymous=True."
+            f" If not, protect it first: smarter-auth resource protect {opened[0]}",
+        )
+
+
+async def _protected(records: Records, resources: Sequence[Resource], require: Require) -> set[Resource]:
+    found = await records.closures(resources) if resources else ()
+    return {one.resource for one in found if is_protected(one, require=require)}
+
+
+def _told(opened: Sequence[Resource]) -> str:
+    others = len(opened) - _SHOWN
+    return ", ".join(map(str, opened[:_SHOWN])) + (f" and {others} others" if others > 0 else "")
