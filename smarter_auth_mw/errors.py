@@ -97,6 +97,8 @@ class OutOfScopeError(RefusedError):
 class WouldOpenError(RefusedError):
     """A protected resource would be open to anyone."""
 
+    code = "would_open"
+
 
 class ConflictError(RefusedError):
     """It exists already."""

@@ -53,6 +53,7 @@ class Call:
             self.operator.actor,
             scope=self.operator.account,
             default_account=settings.default_account,
+            require=settings.require,
         )
 
     @cached_property
@@ -80,6 +81,12 @@ class Call:
         """Raise ForbiddenError unless the operator may do this."""
         if not is_allowed(self.operator, role, everywhere=everywhere):
             raise ForbiddenError(role, everywhere=everywhere)
+
+    def may_open(self) -> bool:
+        """Whether the query lets this act open a resource; raises ForbiddenError unless an admin asks for that."""
+        if self.query.allow_anonymous:
+            self.require(Role.ADMIN)
+        return bool(self.query.allow_anonymous)
 
     def check_account(self, account: str | None) -> None:
         """Raise ForbiddenError if a query or body names another account, whether that exists or not."""

@@ -88,6 +88,7 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         "PUT", _BINDING, "bind_key", "Let a key open a resource", MANAGER, resources.bind_key, answers.Key,
+        query=OpeningQuery,
         status=201, also=200,
     ),
     Operation(

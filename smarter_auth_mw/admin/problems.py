@@ -14,6 +14,7 @@ from smarter_auth_mw.errors import (
     SmarterAuthError,
     UnavailableError,
     UsageError,
+    WouldOpenError,
 )
 from smarter_auth_mw.management.operators import Role
 from smarter_auth_mw.tokens import hidden
@@ -128,6 +129,9 @@ _STATUS: Sequence[tuple[type[SmarterAuthError], int]] = (
 """The first class that an error belongs to; ConflictError is a RefusedError."""
 
 _AWAY = "The database cannot be reached, or is not ready for this release. The log says why."
+_WOULD_OPEN = (
+    "If that is meant, an admin sends ?allow_anonymous=true. If not, protect the resource first: POST …/protect"
+)
 DATA = ("role", "key_id", "token_key")
 """What an error may carry for programs."""
 
@@ -152,7 +156,8 @@ def document_of(error: SmarterAuthError) -> dict[str, Any]:
     if status == 503:  # The database's own words name hosts and roles, which a caller has no use for.
         return document | {"detail": _AWAY}
     document["detail"] = hidden(error.message)
-    if error.hint:
-        document["hint"] = hidden(error.hint)
+    hint = _WOULD_OPEN if isinstance(error, WouldOpenError) else error.hint
+    if hint:
+        document["hint"] = hidden(hint)
     data = {name: getattr(error, name) for name in DATA if hasattr(error, name)}
     return document | {name: str(value) for name, value in data.items()}

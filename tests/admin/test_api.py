@@ -155,7 +155,7 @@ async def test_binding_is_put_and_deleted(admin: Caller) -> None:
     statuses = [(await admin("PUT", path)).status_code for _ in range(2)]
     assert statuses == [201, 200]
     assert (await admin.json("GET", "/resources/bot/1"))["protected"] is True
-    assert await admin.code("DELETE", path) == (409, "refused")
+    assert await admin.code("DELETE", path) == (409, "would_open")
     unbound = await admin.json("DELETE", f"{path}?allow_anonymous=true")
     assert unbound["bindings"] == []
     assert await admin.code("DELETE", path) == (404, "not_found")

@@ -11,7 +11,7 @@ from uuid import UUID
 from smarter_auth_mw.admin.call import INNER, Answer, Call, etag
 from smarter_auth_mw.admin.pages_of_lists import page_answer
 from smarter_auth_mw.admin.problems import InvalidError
-from smarter_auth_mw.admin.requests import KeyChange, KeyIds, KeyQuery, Leaks, NewKey, OpeningQuery, Rotation
+from smarter_auth_mw.admin.requests import KeyChange, KeyIds, KeyQuery, Leaks, NewKey, Rotation
 from smarter_auth_mw.domain import Key, Resource
 from smarter_auth_mw.errors import ConflictError, NotFoundError
 from smarter_auth_mw.management import naming
@@ -19,7 +19,6 @@ from smarter_auth_mw.management.documents import key_document, time_text
 from smarter_auth_mw.management.keys import Keys
 from smarter_auth_mw.management.leaks import end_leaked
 from smarter_auth_mw.management.listings import KeyFilters
-from smarter_auth_mw.management.operators import Role
 from smarter_auth_mw.tokens import Token
 
 
@@ -80,10 +79,8 @@ async def activate_key(call: Call) -> Answer:
 
 
 async def deactivate_key(call: Call) -> Answer:
-    query: OpeningQuery = call.query
-    if query.allow_anonymous:
-        call.require(Role.ADMIN)
-    return await _act(call, Keys.deactivate)
+    allow_anonymous = call.may_open()
+    return await _act(call, lambda keys, key_id: keys.deactivate(key_id, allow_anonymous=allow_anonymous))
 
 
 async def revoke_key(call: Call) -> Answer:

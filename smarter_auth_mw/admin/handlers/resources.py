@@ -8,7 +8,7 @@ from smarter_auth_mw.admin.call import INNER, Answer, Call, etag
 from smarter_auth_mw.admin.handlers.keys import resource_to_bind
 from smarter_auth_mw.admin.pages_of_lists import page_answer
 from smarter_auth_mw.admin.problems import InvalidError
-from smarter_auth_mw.admin.requests import Confirmation, NewResource, OpeningQuery, ResourceChange, ResourceQuery
+from smarter_auth_mw.admin.requests import Confirmation, NewResource, ResourceChange, ResourceQuery
 from smarter_auth_mw.domain import RegisteredResource, Resource
 from smarter_auth_mw.errors import ConflictError
 from smarter_auth_mw.management import naming
@@ -69,12 +69,10 @@ async def change_resource(call: Call) -> Answer:
 
 
 async def remove_resource(call: Call) -> Answer:
-    query: OpeningQuery = call.query
-    if query.allow_anonymous:
-        call.require(Role.ADMIN)
+    allow_anonymous = call.may_open()
     found = await call.find_resource(call.resource)
     call.check_etag(found.updated_at)
-    await call.keys.remove_resource(call.resource, allow_anonymous=query.allow_anonymous)
+    await call.keys.remove_resource(call.resource, allow_anonymous=allow_anonymous)
     return Answer()
 
 
@@ -92,9 +90,10 @@ async def unprotect_resource(call: Call) -> Answer:
 
 async def bind_key(call: Call) -> Answer:
     """Bind a key; one that is bound already stays so, and an answer that was lost is asked for again."""
+    allow_anonymous = call.may_open()
     resource = await resource_to_bind(call, call.resource)
     try:
-        bound = await call.keys.bind(call.key_id, resource)
+        bound = await call.keys.bind(call.key_id, resource, allow_anonymous=allow_anonymous)
         key, status = bound.key, 201
     except ConflictError:
         key, status = await call.find_key(call.key_id), 200
@@ -102,10 +101,8 @@ async def bind_key(call: Call) -> Answer:
 
 
 async def unbind_key(call: Call) -> Answer:
-    query: OpeningQuery = call.query
-    if query.allow_anonymous:
-        call.require(Role.ADMIN)
-    unbound = await call.keys.unbind(call.key_id, call.resource, allow_anonymous=query.allow_anonymous)
+    allow_anonymous = call.may_open()
+    unbound = await call.keys.unbind(call.key_id, call.resource, allow_anonymous=allow_anonymous)
     return Answer(key_document(unbound, most=INNER), headers=(("ETag", etag(unbound.updated_at)),))
 
 
