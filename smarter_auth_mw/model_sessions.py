@@ -73,6 +73,7 @@ class ModelSession:
             _acting.get() or self._actor,
             default_account=self._settings.default_account,
             require=self._settings.require,
+            longest_life=self._settings.longest_key_life,
         )
         touched: set[str] = set()
         async with keys.together() as acts:

@@ -12,6 +12,7 @@ from uuid import UUID
 import typer
 
 from smarter_auth_mw.cli.session import Session
+from smarter_auth_mw.config.durations import RULE, parse_duration
 from smarter_auth_mw.domain import Bindings, Resource, Target
 from smarter_auth_mw.errors import NotFoundError, UsageError
 from smarter_auth_mw.management import naming
@@ -48,9 +49,6 @@ Fd = Annotated[
     ),
 ]
 Workers = Annotated[int, typer.Option("--workers", min=1, help="How many processes.")]
-
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_DURATION = re.compile(r"([1-9][0-9]{0,8})([smhd])")
 
 
 async def resource(session: Session, text: str, *, no_route: bool, store: Store | None = None) -> Resource:
@@ -91,10 +89,10 @@ def check_name(session: Session, kind: str, name: str | None, *, no_route: bool)
 
 def duration(text: str) -> timedelta:
     """``30s``, ``15m``, ``24h`` or ``30d``."""
-    found = _DURATION.fullmatch(text)
+    found = parse_duration(text)
     if found is None:
-        raise UsageError(f"{text!r} is no duration.", hint="Write a number and its unit: 30s, 15m, 24h, 30d.")
-    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+        raise UsageError(f"{text!r} is no duration.", hint=f"Write {RULE}.")
+    return found
 
 
 def span(text: str | None) -> timedelta | None:
@@ -104,8 +102,8 @@ def span(text: str | None) -> timedelta | None:
 
 def moment(text: str) -> datetime | timedelta:
     """A time as RFC 3339 writes it, or how long ago it was."""
-    if _DURATION.fullmatch(text):
-        return duration(text)
+    if (ago := parse_duration(text)) is not None:
+        return ago
     try:
         time = datetime.fromisoformat(text)
         return time if time.tzinfo else time.replace(tzinfo=UTC)
@@ -134,6 +132,14 @@ def expiry(text: str | None) -> datetime | None:
         return datetime.now(UTC) + duration(text)
     except OverflowError:
         raise UsageError(f"{text!r} is longer than the calendar.", hint="Leave it out for a key for ever.") from None
+
+
+def latest(longest: timedelta) -> datetime | None:
+    """The time that far ahead; None: behind the calendar."""
+    try:
+        return datetime.now(UTC) + longest
+    except OverflowError:
+        return None
 
 
 def headers(lines: Sequence[str]) -> list[tuple[bytes, bytes]]:

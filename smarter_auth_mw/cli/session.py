@@ -74,7 +74,13 @@ class Session:
     def keys_of(self, store: Store) -> Keys:
         """The same on a store that is open already."""
         settings = self.database_settings
-        return Keys(store, self.actor or os_user(), default_account=settings.default_account, require=settings.require)
+        return Keys(
+            store,
+            self.actor or os_user(),
+            default_account=settings.default_account,
+            require=settings.require,
+            longest_life=settings.longest_key_life,
+        )
 
     @asynccontextmanager
     async def listings(self) -> AsyncIterator[Listings]:

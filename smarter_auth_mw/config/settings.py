@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
+from datetime import timedelta
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -25,6 +26,7 @@ from pydantic import (
 
 from smarter_auth_mw.config import origins as sources
 from smarter_auth_mw.config.database_urls import parse_database_url
+from smarter_auth_mw.config.durations import RULE, parse_duration
 from smarter_auth_mw.config.masking import shown_value, withheld
 from smarter_auth_mw.config.origins import DEFAULT, PREFIX, Origin
 from smarter_auth_mw.errors import ConfigurationError, Mistake
@@ -210,6 +212,10 @@ class Settings(RouteSettings):
     verify_router: bool = Field(default=False, description="development: compare with what the router chose")
     audit: Literal["none", "denials", "all"] = Field(default="denials", description="which requests are audited")
     usage_flush_s: Positive = Field(default=5, description="how often usage is written")
+    max_key_lifetime: str = Field(
+        default="",
+        description="no key may be made, extended or rotated to be valid for longer, as 90d; empty: no limit",
+    )
 
     admin_origin: str = Field(
         default="",
@@ -266,6 +272,18 @@ class Settings(RouteSettings):
                 "https://HOST[:PORT] without a path, or http:// with localhost, 127.0.0.1 or [::1]; or empty"
             )
         return origin
+
+    @field_validator("max_key_lifetime")
+    @classmethod
+    def _max_key_lifetime(cls, text: str) -> str:
+        if text and parse_duration(text) is None:
+            raise ValueError(f"{RULE}; empty: no limit")
+        return text
+
+    @property
+    def longest_key_life(self) -> timedelta | None:
+        """How long a key may be valid from now on; None: without end."""
+        return parse_duration(self.max_key_lifetime)
 
     @model_validator(mode="after")
     def _together(self) -> Settings:

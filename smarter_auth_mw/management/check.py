@@ -20,6 +20,8 @@ from smarter_auth_mw.tokens import Token
 
 Authenticate = Callable[[Target, Credentials], Awaitable[Decision]]
 
+MOST_NAMED = 10
+"""How many resources are named that a key is bound to."""
 _AS_IT_STANDS = "%!#$&'()*+,/:;=?@[]~"
 """What may stand in a path unencoded; a client encodes everything else."""
 
@@ -170,4 +172,5 @@ def _split_url(url: str) -> tuple[str, str, str]:
 
 
 def _bound(key: Key) -> str:
-    return ", ".join(map(str, key.bindings)) or "nothing"
+    named = list(map(str, key.bindings[:MOST_NAMED]))
+    return ", ".join([*named, "…"] if len(key.bindings) > MOST_NAMED else named) or "nothing"

@@ -10,10 +10,11 @@ from typing import Literal
 from uuid import UUID
 
 from smarter_auth_mw.domain import Key, Protection, RegisteredBinding, RegisteredResource, Resource
-from smarter_auth_mw.errors import ConflictError, NotFoundError, RefusedError, UsageError
+from smarter_auth_mw.errors import ConflictError, NotFoundError, RefusedError
+from smarter_auth_mw.management.lifetimes import check_expiry, check_policy, check_time_zone, is_beyond, latest, within
 from smarter_auth_mw.management.opening import judged
 from smarter_auth_mw.management.resources import UNCHANGED, Resources, Unchanged, changed, registered
-from smarter_auth_mw.management.rotations import OVERLAP, check_rotation, end_of_overlap, until_text
+from smarter_auth_mw.management.rotations import OVERLAP, check_rotation, end_of_overlap
 from smarter_auth_mw.management.token_formats import minter
 from smarter_auth_mw.postgres.storable import checked, checked_labels, checked_resource
 from smarter_auth_mw.postgres.transaction import Records
@@ -74,12 +75,14 @@ class Keys(Resources):
     ) -> Minted:
         """Mint a key, and bind it; a resource that is not there yet is registered in the key's account.
 
-        With ``max_lifetime`` a key that never expires, or later than that, is refused.
+        With ``max_lifetime`` a key that never expires, or later than that, is refused. The longest life of the settings
+        is given to a key without an expiry, and a later one is refused.
         """
         account = self._account(account)
         checked(name, "name")
         _check_description(description)
-        self._check_expiry(expires_at, max_lifetime)
+        check_expiry(expires_at, max_lifetime, self._clock())
+        expires_at = within(expires_at, self._longest_life, self._clock())
         checked_labels(labels)
         token = minter(form, prefix)()
         async with self._store.transaction(self._scope) as records:
@@ -182,7 +185,9 @@ class Keys(Resources):
         changes = changed(name=name, description=description, expires_at=expires_at)
         checked(changes.get("name", "unchanged"), "name")
         _check_description(changes.get("description", ""))
-        _check_time_zone(changes.get("expires_at"))
+        check_time_zone(changes.get("expires_at"))
+        if "expires_at" in changes:
+            check_policy(changes["expires_at"], self._longest_life, self._clock())
         async with self._store.transaction(self._scope) as records:
             before = await _living_key(records, key_id)
             if labels:
@@ -247,6 +252,8 @@ class Keys(Resources):
             token = minter(form, prefix, before.token_keys[-1] if before.tokens else "")()
             await records.expire_tokens(key_id, until)
             await records.add_token(token, before)
+            if is_beyond(before.expires_at, self._longest_life, now):
+                await records.set_key(before, {"expires_at": latest(self._longest_life, now)})
             told = f"the previous token is valid until {until.isoformat()}, the new one begins with {token.token_key}"
             await self._changed(records, "key.rotate", before, told)
             after = await _key(records, key_id)
@@ -333,16 +340,6 @@ class Keys(Resources):
         after = await _key(records, before.key_id, most=0)
         await records.audit(self._actor, action, after, before=before, after=after, reason=reason)
 
-    def _check_expiry(self, expires_at: datetime | None, max_lifetime: timedelta | None) -> None:
-        _check_time_zone(expires_at)
-        if expires_at is not None and expires_at <= self._clock():
-            raise RefusedError(f"The expiry {expires_at.isoformat()} is past.")
-        if max_lifetime is not None and (expires_at is None or expires_at - self._clock() > max_lifetime):
-            raise RefusedError(
-                f"This key would be valid {until_text(expires_at)}: longer than {_days(max_lifetime)}.",
-                hint="Let it expire sooner: --expires-in",
-            )
-
 
 async def _key(records: Records, key_id: UUID, *, lock: bool = False, most: int | None = None) -> Key:
     """The key; one that is held until the transaction ends comes without its bindings."""
@@ -385,14 +382,5 @@ def _check_description(description: str) -> None:
     checked(description, "description", shortest=0, longest=MAX_DESCRIPTION)
 
 
-def _check_time_zone(time: datetime | None) -> None:
-    if time is not None and time.tzinfo is None:
-        raise UsageError(f"The expiry {time.isoformat()} does not say its time zone.")
-
-
 def _expiry(key: Key) -> float:
     return key.expires_at.timestamp() if key.expires_at else float("inf")
-
-
-def _days(span: timedelta) -> str:
-    return str(span).removesuffix(", 0:00:00")

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from copy import copy
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any, Literal, Protocol, Self
 
@@ -41,6 +41,7 @@ class Resources:
     does not exist, and no message names it. Only without a scope are resources registered, moved and removed, and their
     domain and ``on_error`` set.
 
+    ``longest_life`` is how long a key may be valid from now on, whoever makes, extends or rotates it.
     ``require`` is the setting by which requests are decided: an act that opens a protected resource raises
     ``WouldOpenError`` unless it is given ``allow_anonymous``. Nothing loads all keys of a resource while it is locked.
 
@@ -57,9 +58,11 @@ class Resources:
         scope: str | None = None,
         default_account: str = "default",
         require: Require = "bound",
+        longest_life: timedelta | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._store: Ledger = store
+        self._longest_life = longest_life
         self._actor = checked(actor, "actor")
         self._scope = scope
         self._default_account = scope or default_account

@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -158,11 +159,14 @@ class Bulk:
             await copy_in(self._connection, "staged_token", ("digest", "token_key", "key_id", "account"), records)
             yield minted
 
-    async def insert(self, done: Callable[[], object]) -> None:
-        """Write what was staged, table by table; ``done`` is called after each."""
+    async def insert(self, done: Callable[[], object], latest: datetime | None = None) -> None:
+        """Write what was staged, table by table; ``done`` is called after each.
+
+        ``latest`` is the expiry of keys that live and have none.
+        """
         for insert in (
             STATEMENTS.insert_resources,
-            STATEMENTS.insert_keys,
+            partial(STATEMENTS.insert_keys, latest=latest),
             STATEMENTS.insert_labels,
             STATEMENTS.insert_tokens,
             STATEMENTS.insert_bindings,

@@ -101,10 +101,13 @@ class _Import:
         self._token_file = token_file
         self._mint_token = mint
         self._is_dry = is_dry
+        longest = session.database_settings.longest_key_life
+        self._latest = None if longest is None else arguments.latest(longest)
 
     async def check(self, bulk: Bulk, source: BinaryIO, named: Named) -> None:
         """Stage the file; raises FileMistakesError with all that is wrong with it."""
-        lines = Lines(open_table(source, COLUMNS), named, self._session.database_settings.default_account)
+        account = self._session.database_settings.default_account
+        lines = Lines(open_table(source, COLUMNS), named, account, self._latest)
         self._shown.step("reading", _size(source))
         await bulk.stage(self._told(lines, source))
         self._shown.step("checking")
@@ -123,7 +126,7 @@ class _Import:
         """Write it all, and tell the tokens where they are safe before anything counts."""
         minted = [] if self._is_dry else await self._mint(bulk)
         self._shown.step("writing", TABLES)
-        await bulk.insert(self._shown.advance)
+        await bulk.insert(self._shown.advance, self._latest)
         await bulk.audit(self._session.actor or os_user(), printable(file), self._counts)
         self._shown.step("committing")
         document = self._told_of(minted)

@@ -56,7 +56,8 @@ Named = Callable[[str, str | None], Awaitable[Resource]]
 class Lines:
     """The lines of a file, in order, each as it is to be staged; ``mistakes`` grows while they are read."""
 
-    def __init__(self, table: Table, named: Named, default_account: str) -> None:
+    def __init__(self, table: Table, named: Named, default_account: str, latest: datetime | None = None) -> None:
+        self._latest = latest
         self.mistakes: list[LineMistake] = []
         self._reader = csv.reader(table.text, delimiter=table.separator, strict=True)
         self._skipped = table.skipped
@@ -134,7 +135,7 @@ class Lines:
             "description": _text(cells, "description", MAX_DESCRIPTION),
             "labels": _labels(cells),
             "active": _boolean(cells, "active"),
-            "expires_at": _time(cells, "expires_at"),
+            "expires_at": self._expiry(cells),
             "revoked_at": _time(cells, "revoked_at"),
             "digest": _digest(cells),
             "token_key": _token_key(cells),
@@ -142,6 +143,15 @@ class Lines:
             "minted_at": _time(cells, "minted_at"),
             "is_tokenless": cells.get("digest") == NO_TOKEN,
         }
+
+    def _expiry(self, cells: Mapping[str, str]) -> datetime | None:
+        """The latest expiry that the policy allows, for a key that lives and has none; a later one is a mistake."""
+        expires_at = _time(cells, "expires_at")
+        if self._latest is None or "revoked_at" in cells:
+            return expires_at
+        if expires_at is not None and expires_at > self._latest:
+            raise UsageError(f"expires_at is {expires_at.isoformat()}: later than MAX_KEY_LIFETIME allows")
+        return expires_at
 
     def _key_id(self, cells: Mapping[str, str], account: str) -> UUID:
         """As it stands, or for a key that is only named one that all of its lines get, and nobody could foresee."""

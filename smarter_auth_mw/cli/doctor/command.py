@@ -13,6 +13,7 @@ from smarter_auth_mw.cli.doctor import routes as findings
 from smarter_auth_mw.cli.doctor import services as examination
 from smarter_auth_mw.cli.doctor.app_routes import middlewares_of, routes_of
 from smarter_auth_mw.cli.doctor.keys import of_keys
+from smarter_auth_mw.cli.doctor.lifetimes import of_key_lifetimes
 from smarter_auth_mw.cli.doctor.routes import Covered, Finding, Level
 from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.cli.session import Session
@@ -131,9 +132,12 @@ async def _check_database(session: Session) -> AsyncIterator[Finding]:
         async with open_store(session.settings) as store:
             resources = [one.resource for one in await session.keys_of(store).resources() if one.is_protected]
             attention = [finding async for finding in of_keys(store)]
+            lifetimes = [finding async for finding in of_key_lifetimes(session.settings, store)]
     except SmarterAuthError as error:
         yield Finding("problem", "database", error.message, error.hint, error.exit_code)
         return
+    for finding in lifetimes:
+        yield finding
     lost = [resource for resource in resources if not _is_reached(session.routes, resource)]
     for resource in lost[:SHOWN_RESOURCES]:
         yield Finding(

@@ -36,11 +36,11 @@ class Page(Generic[Item]):
 class KeyFilters:
     """Which keys. Without a ``state``, a ``key_id`` or a ``token_key`` revoked keys are left out.
 
-    ``find`` is the beginning of the name, upper or lower case. ``unused_for`` counts from the last use, or from the
-    creation of a key that was never used. ``older_than`` is the age of the key, ``token_older_than`` that of a token
-    of its that is still valid. ``rotating``: a token that was replaced is still valid. ``sort`` may be given along with
-    filters that order the list otherwise; these are tested then. Revoked keys have an order of their own: ``any`` is
-    possible for the keys of a resource.
+    ``find`` is the beginning of the name, upper or lower case. ``expiring_after``: those that expire later than that.
+    ``unused_for`` counts from the last use, or from the creation of a key that was never used. ``older_than`` is the
+    age of the key, ``token_older_than`` that of a token of its that is still valid. ``rotating``: a token that was
+    replaced is still valid. ``sort`` may be given along with filters that order the list otherwise; these are tested
+    then. Revoked keys have an order of their own: ``any`` is possible for the keys of a resource.
     """
 
     key_id: UUID | None = None
@@ -51,6 +51,7 @@ class KeyFilters:
     find: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     expiring_within: timedelta | None = None
+    expiring_after: timedelta | None = None
     never_expires: bool = False
     unused_for: timedelta | None = None
     never_used: bool = False

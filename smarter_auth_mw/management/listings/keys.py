@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -109,7 +109,7 @@ _DRIVERS: Sequence[tuple[str, Callable[[KeyFilters], object]]] = (
     ("-created", lambda filters: filters.sort == "-created_at"),
     ("resource", lambda filters: filters.resource),
     ("-revoked", lambda filters: filters.state == "revoked"),
-    ("expires", lambda filters: filters.expiring_within is not None or filters.state == "expired"),
+    ("expires", lambda filters: filters.expiring_within or filters.expiring_after or filters.state == "expired"),
     ("never used", lambda filters: filters.never_used),
     ("idle", lambda filters: filters.unused_for is not None),
     ("label", lambda filters: filters.labels),
@@ -147,7 +147,7 @@ def _begins(filters: KeyFilters, now: datetime) -> KeyPlace:
         case "-revoked":
             return KeyPlace(time=LATEST, key_id=LAST)
         case "expires" if filters.state != "expired":
-            return KeyPlace(time=now)
+            return KeyPlace(time=ahead(filters.expiring_after or timedelta(0), now), key_id=NIL)
         case "rotating":
             return KeyPlace(time=now)
     return KeyPlace()
@@ -157,7 +157,10 @@ def arguments(filters: KeyFilters, account: str | None, place: KeyPlace, now: da
     """Build what ``list_keys`` is asked with."""
     driver, find = driver_of(filters), folded(filters.find or "")
     is_exact = driver in ("key_id", "token_key")
+    expires_from = ahead(filters.expiring_after or timedelta(0), now)
     expires_until = None if filters.expiring_within is None else ahead(filters.expiring_within, now)
+    if filters.expiring_after is not None:
+        expires_until = expires_until or LATEST
     return {
         "driver": driver,
         "account": account,
@@ -176,7 +179,7 @@ def arguments(filters: KeyFilters, account: str | None, place: KeyPlace, now: da
         "find_from": find,
         "find_until": find + LAST_TEXT,
         "created_before": ago(filters.older_than, now),
-        "expires_from": None if expires_until is None else now,
+        "expires_from": None if expires_until is None else expires_from,
         "expires_until": expires_until,
         "is_endless": filters.never_expires,
         "idle_before": None if filters.unused_for is None else ago(filters.unused_for, now),
@@ -193,7 +196,7 @@ def holds(filters: KeyFilters, key: Key, now: datetime) -> bool:
     is_living = state is not KeyState.REVOKED
     is_asked = is_living if filters.state is None else filters.state in ("any", state.value)
     idle_since = key.last_used_at or key.created_at
-    within = filters.expiring_within
+    within, after = filters.expiring_within, filters.expiring_after
     return all(
         (
             is_asked or (filters.key_id is not None and filters.state is None),
@@ -203,6 +206,7 @@ def holds(filters: KeyFilters, key: Key, now: datetime) -> bool:
             folded(key.name).startswith(folded(filters.find or "")),
             filters.labels.items() <= key.labels.items(),
             within is None or key.expires_within(within, now),
+            after is None or (key.expires_at is not None and key.expires_at >= ahead(after, now)),
             not filters.never_expires or key.expires_at is None,
             filters.unused_for is None or idle_since < ago(filters.unused_for, now),
             not filters.never_used or key.last_used_at is None,

@@ -200,9 +200,11 @@ SELECT kind, ref, account, name, domain, coalesce(protection, CASE WHEN is_bound
  WHERE held_id IS NULL
  ORDER BY line;
 
--- name: insert_keys()!
+-- name: insert_keys(latest)!
+-- A key that lives and has no expiry gets the latest one that is allowed.
 INSERT INTO smarter_auth.key (key_id, account, name, description, is_active, expires_at, revoked_at)
-SELECT key_id, account, name, coalesce(description, ''), coalesce(active, true), expires_at, revoked_at
+SELECT key_id, account, name, coalesce(description, ''), coalesce(active, true),
+       CASE WHEN revoked_at IS NULL THEN coalesce(expires_at, :latest) ELSE expires_at END, revoked_at
   FROM pg_temp.staged_key
  ORDER BY line;
 

@@ -1,0 +1,61 @@
+"""How long a key may be valid: what its maker asks for, and what MAX_KEY_LIFETIME allows."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from smarter_auth_mw.errors import RefusedError, UsageError
+from smarter_auth_mw.management.rotations import until_text
+
+_SOONER = "Let it expire sooner: --expires-in"
+
+
+def latest(longest: timedelta | None, now: datetime) -> datetime | None:
+    """The latest expiry that is allowed to a key; None: there is no limit before the end of the calendar."""
+    try:
+        return None if longest is None else now + longest
+    except OverflowError:
+        return None
+
+
+def is_beyond(expires_at: datetime | None, longest: timedelta | None, now: datetime) -> bool:
+    """Whether a key is valid for longer than is allowed."""
+    end = latest(longest, now)
+    return end is not None and (expires_at is None or expires_at > end)
+
+
+def within(expires_at: datetime | None, longest: timedelta | None, now: datetime) -> datetime | None:
+    """Return the expiry, or for a key without one the latest that is allowed; raises RefusedError for a later one."""
+    if expires_at is None:
+        return latest(longest, now)
+    check_policy(expires_at, longest, now)
+    return expires_at
+
+
+def check_policy(expires_at: datetime | None, longest: timedelta | None, now: datetime) -> None:
+    """Raise RefusedError for a key that would be valid for longer than is allowed."""
+    if longest is not None and is_beyond(expires_at, longest, now):
+        raise RefusedError(
+            f"This key would be valid {until_text(expires_at)}: MAX_KEY_LIFETIME allows {_days(longest)}.", hint=_SOONER
+        )
+
+
+def check_expiry(expires_at: datetime | None, max_lifetime: timedelta | None, now: datetime) -> None:
+    """Refuse an expiry that is past, and a key that would live longer than its maker says."""
+    check_time_zone(expires_at)
+    if expires_at is not None and expires_at <= now:
+        raise RefusedError(f"The expiry {expires_at.isoformat()} is past.")
+    if max_lifetime is not None and (expires_at is None or expires_at - now > max_lifetime):
+        raise RefusedError(
+            f"This key would be valid {until_text(expires_at)}: longer than {_days(max_lifetime)}.", hint=_SOONER
+        )
+
+
+def check_time_zone(time: datetime | None) -> None:
+    """Refuse a time that does not say its time zone."""
+    if time is not None and time.tzinfo is None:
+        raise UsageError(f"The expiry {time.isoformat()} does not say its time zone.")
+
+
+def _days(span: timedelta) -> str:
+    return str(span).removesuffix(", 0:00:00")
