@@ -7,17 +7,21 @@ import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from starlette.authentication import AuthCredentials, UnauthenticatedUser
 from starlette.types import Message, Receive, Scope, Send
 
 from smarter_auth_mw.config.settings import Settings
-from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant
+from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant, Reason
 from smarter_auth_mw.domain import Target
 from smarter_auth_mw.http.app_interface import interface_of
 from smarter_auth_mw.http.preflights import bare_scope, without_body
+from smarter_auth_mw.http.scopes import UnreadableScopeError, is_usual, mended, readable_part
 from smarter_auth_mw.http.websocket import POLICY_VIOLATION, converse
+
+_UNUSUAL = (KeyError, TypeError, IndexError, ValueError, AttributeError)
+"""What reading a scope raises that has another form than usual."""
 
 
 def _takes_denials(scope: Scope) -> bool:
@@ -73,17 +77,19 @@ class SmarterAuthMiddleware:
 
     def _call(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """What answers the request: the app itself where nothing is to be waited for, without a coroutine of ours."""
+        decision = None
         try:
             target = self._guard.by_path.young[scope["path"], scope["raw_path"], scope["root_path"]]
-        except KeyError:
+            if target is not None and scope["type"] == "http" and type(scope["headers"]) is list:
+                decision = self._guard.at_hand(target, scope["headers"])
+        except _UNUSUAL:
             return self._wait(scope, receive, send)
         if target is None:
             return self.app(scope, receive, send)
-        if scope["type"] != "http":
-            return self._wait_for(target, None, scope, receive, send)
-        decision = self._guard.at_hand(target, scope["headers"])
         if type(decision) is not Grant or not (tally := decision.tally).is_kept:
-            return self._wait_for(target, decision, scope, receive, send)
+            if is_usual(scope):
+                return self._wait_for(target, decision, scope, receive, send)
+            return self._wait(scope, receive, send)
         tally.once_more()
         if "user" in scope or self._hides_credentials:
             return self.app(self._admitted(scope, decision), receive, send)
@@ -103,10 +109,16 @@ class SmarterAuthMiddleware:
 
     async def _wait(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer what is no HTTP request, or may name a resource by its host."""
-        if scope["type"] not in ("http", "websocket"):
+        if scope.get("type") not in ("http", "websocket"):
             await self._other(scope, receive, send)
             return
-        scope = self._guard.trusted(scope)
+        try:
+            scope = self._guard.trusted(scope if is_usual(scope) else mended(scope))
+        except UnreadableScopeError as error:
+            scope = readable_part(scope)
+            denial = await self._guard.settle(Denial(Reason.NOT_CANONICAL, detail=str(error)), scope)
+            await self._reject(cast("Denial", denial), scope, send)
+            return
         target = await self._guard.find(scope)
         if target is not None:
             await self._wait_for(target, self._guard.warm(target, scope), scope, receive, send)
@@ -136,19 +148,19 @@ class SmarterAuthMiddleware:
                 await send({"type": "websocket.close", "code": POLICY_VIOLATION})
                 return
             prefix = "websocket."
-        rejection = self._guard.rejections[denial]
+        rejection = self._guard.rejections.by_reason[denial.reason]
         headers = list(rejection.headers)
         await send({"type": f"{prefix}http.response.start", "status": rejection.status, "headers": headers})
         body = b"" if scope.get("method") == "HEAD" else rejection.body
         await send({"type": f"{prefix}http.response.body", "body": body})
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "lifespan":
-            raise RuntimeError(f"Refused: the ASGI scope type {scope['type']!r} is not known to smarter_auth_mw.")
+        if scope.get("type") != "lifespan":
+            raise RuntimeError(f"Refused: the ASGI scope type {scope.get('type')!r} is not known to smarter_auth_mw.")
         message = await receive()
-        if self._guard.mistakes:
-            await send({"type": "lifespan.startup.failed", "message": str(self._guard.mistakes)})
-            raise self._guard.mistakes  # As Starlette does: its TestClient would wait for ever.
+        if obstacle := self._guard.obstacle():
+            await send({"type": "lifespan.startup.failed", "message": str(obstacle)})
+            raise obstacle  # As Starlette does: its TestClient would wait for ever.
         await self._guard.open()
         waiting: list[Message] = [message]
 

@@ -135,6 +135,13 @@ class OverloadedError(UnavailableError):
     code = "overloaded"
 
 
+class NoEventLoopError(UnavailableError):
+    """smarter_auth_mw needs an asyncio event loop, and this server runs none."""
+
+    code = "no_event_loop"
+    default_hint = "Start the server with asyncio or uvloop: hypercorn --worker-class asyncio."
+
+
 class SchemaError(UnavailableError):
     """The database's schema is not the one that this release works on."""
 

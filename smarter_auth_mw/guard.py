@@ -20,9 +20,10 @@ from smarter_auth_mw.engine.assembly import open_engine, running
 from smarter_auth_mw.engine.engine import Engine
 from smarter_auth_mw.engine.engines import Engines
 from smarter_auth_mw.engine.health import Readiness
+from smarter_auth_mw.engine.per_loop import running_loop
 from smarter_auth_mw.engine.requirements import mistakes_of
 from smarter_auth_mw.engine.stand_in import own_settings
-from smarter_auth_mw.errors import ConfigurationError, SmarterAuthError, UnavailableError
+from smarter_auth_mw.errors import ConfigurationError, NoEventLoopError, SmarterAuthError, UnavailableError
 from smarter_auth_mw.http import status_pages as pages
 from smarter_auth_mw.http.credentials import Credentials, Extractor, Headers
 from smarter_auth_mw.http.peers import Peers
@@ -254,6 +255,16 @@ class Guard:
             await self.engines.get()
         except SmarterAuthError as error:
             self._report(error)
+
+    def obstacle(self) -> SmarterAuthError | None:
+        """Return what keeps this server from deciding anything: mistakes in the settings, or no asyncio event loop."""
+        if self.mistakes:
+            return self.mistakes
+        try:
+            running_loop()
+        except NoEventLoopError as error:
+            return NoEventLoopError(f"{error} {error.hint}", hint="")
+        return None
 
     def figures(self) -> Figures:
         """Return what has been counted in this process."""

@@ -11,7 +11,17 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
+from smarter_auth_mw.errors import NoEventLoopError
+
 T = TypeVar("T")
+
+
+def running_loop() -> asyncio.AbstractEventLoop:
+    """Return the running event loop; raises NoEventLoopError where the server runs no asyncio."""
+    try:
+        return get_running_loop()
+    except RuntimeError:
+        raise NoEventLoopError from None
 
 
 class PerLoop(Generic[T]):
@@ -31,7 +41,10 @@ class PerLoop(Generic[T]):
 
     def ready(self) -> T | None:
         """What is open on the running loop, or None: no waiting."""
-        last, loop = self.last, get_running_loop()
+        try:
+            last, loop = self.last, get_running_loop()
+        except RuntimeError:  # The server runs on trio, say.
+            return None
         # A loop runs in one process only: no need to ask for its id here.
         if last is None or last.loop is not loop or last.is_over:
             last = self.last = self._find(loop)
@@ -39,7 +52,7 @@ class PerLoop(Generic[T]):
 
     async def get(self) -> T:
         """What is open on the running loop, opened if need be; raises what the opening raised."""
-        loop = asyncio.get_running_loop()
+        loop = running_loop()
         owner = self._find(loop)
         if owner is None or owner.is_over:
             owner = self._owners[loop] = _Owner(loop, self._opening, self._owners)

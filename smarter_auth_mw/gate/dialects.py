@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from smarter_auth_mw.routing.by_path import MAX_RAW_BYTES
 from smarter_auth_mw.routing.folding import UnreadableError, unquoted
@@ -64,7 +65,9 @@ class Dialect:
     def _target(self, scope: Mapping[str, Any], headers: Headers) -> bytes:
         if self.uri != OWN_TARGET:
             return _only(headers, self.uri)
-        target: bytes = (scope["raw_path"] or b"") + b"?" + scope["query_string"]
+        # A server that leaves the raw path out has decoded it: encoded once more, it is decoded to the same path.
+        raw_path = scope.get("raw_path") or quote(scope["path"], errors="surrogatepass").encode("ascii")
+        target: bytes = raw_path + b"?" + scope["query_string"]
         return target
 
     def _method(self, scope: Mapping[str, Any], headers: Headers) -> str:

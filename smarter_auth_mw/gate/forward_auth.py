@@ -14,6 +14,7 @@ from smarter_auth_mw.gate.dialects import OWN_TARGET, Dialect, MisreadError
 from smarter_auth_mw.guard import Guard
 from smarter_auth_mw.http.credentials import Header
 from smarter_auth_mw.http.preflights import is_bare
+from smarter_auth_mw.http.scopes import UnreadableScopeError, is_usual, mended, readable_part
 from smarter_auth_mw.log import log
 from smarter_auth_mw.routing import hosts
 
@@ -57,6 +58,11 @@ class ForwardAuth:
             await self._answer(scope, send)
 
     async def _answer(self, scope: Scope, send: Send) -> None:
+        try:
+            scope = scope if is_usual(scope) else mended(scope)
+        except UnreadableScopeError:
+            await self._reject(Denial(Reason.NOT_CANONICAL), readable_part(scope), send)
+            return
         try:
             asked = self._dialect.read(scope)
         except MisreadError as error:
@@ -108,9 +114,9 @@ class ForwardAuth:
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
-        if self._guard.mistakes:
-            await send({"type": "lifespan.startup.failed", "message": str(self._guard.mistakes)})
-            raise self._guard.mistakes
+        if obstacle := self._guard.obstacle():
+            await send({"type": "lifespan.startup.failed", "message": str(obstacle)})
+            raise obstacle
         await self._guard.open()
         await send({"type": "lifespan.startup.complete"})
         await receive()

@@ -47,10 +47,10 @@ class Rejections:
             503: [_retry_after(OUTAGE_RETRY_AFTER_S)],
         }
         by_status = {status: _rejection(status, error_format, more.get(status, [])) for status in DETAILS}
-        self._by_reason = {reason: by_status[reason.status] for reason in Reason}
+        self.by_reason = {reason: by_status[reason.status] for reason in Reason}
 
     def __getitem__(self, denial: Denial) -> Rejection:
-        return self._by_reason[denial.reason]
+        return self.by_reason[denial.reason]
 
 
 def challenges(ways: Sequence[str], realm: str) -> list[Header]:

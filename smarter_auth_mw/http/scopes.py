@@ -1,0 +1,115 @@
+"""Scopes as servers and adapters really send them: the usual form, anything else that ASGI allows, and the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+from starlette.types import Scope
+
+from smarter_auth_mw.http.credentials import Header
+
+_RAW_PATHS = (bytes, type(None))
+
+
+class UnreadableScopeError(Exception):
+    """The scope breaks the ASGI specification, so that nobody can say what the request asks for."""
+
+
+def is_usual(scope: Scope) -> bool:
+    """Whether everything that a decision reads has the types that servers use, and header names are lower-case."""
+    if type(scope.get("headers")) is not list or type(scope.get("path")) is not str:
+        return False
+    if type(scope.get("root_path", "")) is not str or type(scope.get("method", "")) is not str:
+        return False
+    if type(scope.get("raw_path")) not in _RAW_PATHS or type(scope.get("client") or ()) is not tuple:
+        return False
+    if type(scope.get("query_string")) is not bytes or type(scope.get("extensions") or {}) is not dict:
+        return False
+    if type(scope.get("subprotocols", [])) is not list:
+        return False
+    try:
+        for name, value in scope["headers"]:
+            if type(name) is not bytes or type(value) is not bytes or name != name.lower():
+                return False
+    except (TypeError, ValueError):
+        return False
+    return "method" in scope or scope["type"] != "http"
+
+
+def mended(scope: Scope) -> Scope:
+    """Return a copy in the usual form; raises UnreadableScopeError if the server left out what decides.
+
+    ASGI lets headers be any iterable of pairs, a client be any pair, and optional keys be absent. Header names have to
+    be lower-case there; those of careless servers are folded, since the app behind may fold them too.
+    """
+    mending = {
+        "path": _text(scope, "path"),
+        "root_path": _text(scope, "root_path", ""),
+        "raw_path": _raw_path(scope.get("raw_path")),
+        "query_string": _query_string(scope.get("query_string")),
+        "headers": _headers(scope.get("headers")),
+        "client": _client(scope.get("client")),
+        "extensions": scope["extensions"] if isinstance(scope.get("extensions"), Mapping) else {},
+    }
+    if scope["type"] == "http":
+        mending["method"] = _text(scope, "method")
+    else:
+        mending["subprotocols"] = _subprotocols(scope.get("subprotocols"))
+    return {**scope, **mending}
+
+
+def readable_part(scope: Scope) -> Scope:
+    """Return what a refusal needs to know of a scope that nobody can read."""
+    method = scope.get("method")
+    return {
+        "type": scope["type"],
+        "method": method if isinstance(method, str) else "GET",
+        "path": "",
+        "headers": [],
+        "client": _client(scope.get("client")),
+        "extensions": scope.get("extensions") if isinstance(scope.get("extensions"), Mapping) else {},
+    }
+
+
+def _text(scope: Scope, name: str, default: str | None = None) -> str:
+    value = scope.get(name)
+    if value is None and default is not None:
+        return default
+    if not isinstance(value, str):
+        raise UnreadableScopeError(f"the server's {name} is a {type(value).__name__}, not a str")
+    return str(value)
+
+
+def _raw_path(value: Any) -> bytes | None:
+    if value is not None and not isinstance(value, bytes | bytearray | memoryview):
+        raise UnreadableScopeError(f"the server's raw_path is a {type(value).__name__}, not bytes")
+    return None if value is None else bytes(value)
+
+
+def _query_string(value: Any) -> bytes:
+    return bytes(value) if isinstance(value, bytes | bytearray | memoryview) else b""
+
+
+def _headers(value: Any) -> list[Header]:
+    try:
+        pairs = [cast("tuple[Any, Any]", tuple(pair)) for pair in value or ()]
+        return [(_bytes(name).lower(), _bytes(content)) for name, content in pairs]
+    except (TypeError, ValueError):
+        raise UnreadableScopeError("the server's headers are not pairs of bytes") from None
+
+
+def _bytes(value: Any) -> bytes:
+    if not isinstance(value, bytes | bytearray | memoryview):
+        raise TypeError
+    return bytes(value)
+
+
+def _client(value: Any) -> tuple[Any, ...] | None:
+    """The address that the server reports, or None for something that is no address."""
+    return (tuple(value) or None) if isinstance(value, Iterable) and not isinstance(value, str | bytes) else None
+
+
+def _subprotocols(value: Any) -> list[str]:
+    is_list = isinstance(value, Iterable) and not isinstance(value, str | bytes)
+    return [one for one in value if isinstance(one, str)] if is_list else []
