@@ -73,7 +73,9 @@ class UsageQuery(Paged):
 
     resource: ResourceName | None = None
     key: KeyId | None = None
-    since: Moment = Field(default=timedelta(days=1), description="a time, or how long ago; 1d unless given")
+    since: Moment = Field(
+        default=timedelta(days=1), description="a time, or how long ago", json_schema_extra={"default": "1d"}
+    )
     until: Moment | None = None
 
 
@@ -125,7 +127,9 @@ class Rotation(_Request):
     """A new token for a key."""
 
     token_key: Text = Field(max_length=15, description="the public head of the token that is replaced")
-    overlap: Overlap = Field(default=timedelta(hours=24), description="how long that one stays valid; 24h unless given")
+    overlap: Overlap = Field(
+        default=timedelta(hours=24), description="how long that one stays valid", json_schema_extra={"default": "24h"}
+    )
     force: bool = Field(default=False, description="also while an earlier rotation overlaps")
 
 

@@ -54,6 +54,13 @@ def test_every_schema_is_one() -> None:
         Draft202012Validator.check_schema(parameter["schema"])
 
 
+def test_every_default_and_example_fits_its_schema() -> None:
+    for found in _objects(MADE):
+        given = [found["default"]] if "default" in found else []
+        for value in [*given, *found.get("examples", [])] if "type" in found or "anyOf" in found else []:
+            Draft202012Validator({**found, "components": MADE["components"]}).validate(value)
+
+
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda one: one.name)
 def test_every_operation_is_described(operation: Operation) -> None:
     described = MADE["paths"][operation.path][operation.method.lower()]
