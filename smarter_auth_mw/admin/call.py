@@ -54,6 +54,7 @@ class Call:
             scope=self.operator.account,
             default_account=settings.default_account,
             require=settings.require,
+            longest_life=settings.longest_key_life,
         )
 
     @cached_property

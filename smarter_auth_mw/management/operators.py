@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol
 from uuid import UUID
 
 from smarter_auth_mw.errors import ConflictError, NotFoundError, RefusedError, UsageError
+from smarter_auth_mw.management.lifetimes import latest
 from smarter_auth_mw.management.resources import UNCHANGED, Unchanged, changed
 from smarter_auth_mw.postgres.operators import OperatorRecords, OperatorSessions
 from smarter_auth_mw.postgres.storable import checked
@@ -232,16 +233,13 @@ class Operators:
         """Return the expiry, or the latest that the policy allows where none is given; raises RefusedError."""
         if expires_at is not None and expires_at <= self._clock():
             raise RefusedError(f"The expiry {expires_at.isoformat()} is past.")
-        if self._longest_life is None:
-            return expires_at
-        latest = self._later(self._longest_life)
-        if expires_at is not None and expires_at > latest:
+        end = latest(self._longest_life, self._clock())
+        if end is not None and expires_at is not None and expires_at > end:
             raise RefusedError(
-                f"This operator would be valid until {expires_at.isoformat()}: MAX_KEY_LIFETIME allows"
-                f" {latest.isoformat()}.",
+                f"The operator would be valid until {expires_at.isoformat()}; MAX_KEY_LIFETIME: {end.isoformat()}.",
                 hint="Let it expire sooner: --expires-in",
             )
-        return expires_at or latest
+        return expires_at or end
 
     def _later(self, span: timedelta) -> datetime:
         try:

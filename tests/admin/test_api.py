@@ -12,12 +12,13 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from smarter_auth_mw.admin import AdminApp
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.management.keys import Keys
 from smarter_auth_mw.management.operators import Role
 from smarter_auth_mw.observers.usage import GRANTED, Batch, Series
 from smarter_auth_mw.tokens import mint, mint_operator_token
-from tests.support.admin import FOREIGN, OWN, Caller, Site
+from tests.support.admin import FOREIGN, OWN, Caller, Site, settings
 from tests.support.asgi import client, guarded, lifespan
 from tests.support.database import Database
 
@@ -345,3 +346,17 @@ async def test_two_admins_at_once_leave_one_key_of_a_name(site: Site, admin: Cal
     other = Caller(site.client, (await site.operators.create("second", Role.ADMIN)).token.reveal())
     calls = (one("POST", "/keys", {"name": "one", "bind": ["bot:1", "bot:2"]}) for one in (admin, other, admin, other))
     assert sorted(response.status_code for response in await asyncio.gather(*calls)) == [201, 409, 409, 409]
+
+
+async def test_policy_bounds_keys_of_the_api(database: Database, admin: Caller) -> None:
+    app = AdminApp(settings(database, max_key_lifetime="30d"))
+    async with lifespan(app), client(app) as http:
+        http.base_url = httpx.URL("http://localhost")
+        caller = Caller(http, admin.token)
+        minted = await _key(caller)
+        assert datetime.fromisoformat(minted["expires_at"]) - datetime.now(UTC) <= timedelta(days=30)
+        assert await caller.code("POST", "/keys", {"name": "long", "expires_in": "31d"}) == (409, "refused")
+        assert await caller.code("PATCH", f"/keys/{minted['key_id']}", {"expires_at": "2999-01-01T00:00:00Z"}) == (
+            409,
+            "refused",
+        )

@@ -88,3 +88,12 @@ def test_leaked_token_of_an_operator_is_ended_by_its_file(as_owner: Commands, tm
     assert token not in ran.out + ran.err + again.out + again.err
     (listed,) = as_owner.json("operator", "list")
     assert listed["tokens"][0]["valid_until"] is not None
+
+
+def test_policy_bounds_operators_too(as_owner: Commands) -> None:
+    as_owner.set(max_key_lifetime="90d")
+    made = as_owner.json("operator", "create", "--name", "ada", "--role", "admin")
+    assert datetime.fromisoformat(made["expires_at"]) - datetime.now(UTC) <= timedelta(days=90)
+    assert as_owner("operator", "set", "ada", "--expires-in", "91d").exit_code == 1
+    never = as_owner.json("operator", "set", "ada", "--expires-in", "never")["expires_at"]
+    assert datetime.fromisoformat(never) - datetime.now(UTC) <= timedelta(days=90)

@@ -107,8 +107,9 @@ async def revoke(session: Session, name: Name) -> Document:
 
 @asynccontextmanager
 async def _operators(session: Session) -> AsyncIterator[Operators]:
-    async with open_store(session.database_settings, "owner") as store:
-        yield Operators(store, session.actor or os_user())
+    settings = session.database_settings
+    async with open_store(settings, "owner") as store:
+        yield Operators(store, session.actor or os_user(), longest_life=settings.longest_key_life)
 
 
 def _minted(minted: MintedOperator) -> Document:
