@@ -213,3 +213,70 @@ def _torn(lines: Sequence[Any], columns: Sequence[str]) -> Iterator[LineMistake]
                 yield LineMistake(
                     row["line"], f"{what} differs from that of line {before['line']}, which is about the same"
                 )
+
+
+class HeldKey(NamedTuple):
+    """A key that an act on many holds; ``token_key`` is the public head of its newest token."""
+
+    key_id: UUID
+    account: str
+    name: str
+    is_active: bool
+    expires_at: datetime | None
+    token_key: str | None
+    valid_tokens: int
+
+
+class NewToken(NamedTuple):
+    """The token that a key gets, until when its previous ones are valid, and its expiry from then on."""
+
+    key: HeldKey
+    token: Token
+    previous_valid_until: datetime
+    expires_at: datetime | None
+
+
+class KeyBatches:
+    """Acts on many keys, some thousand at a time, on one connection in one transaction, of one account or of all."""
+
+    def __init__(self, connection: Any, scope: str | None) -> None:
+        self._connection = connection
+        self._scope = scope
+
+    async def lock(self, key_ids: Sequence[UUID]) -> list[HeldKey]:
+        """Hold those of the keys that are not revoked until the transaction ends; those of an account come together."""
+        rows = STATEMENTS.lock_keys(self._connection, key_ids=list(key_ids), scope=self._scope)
+        return [HeldKey(*row) async for row in rows]
+
+    async def revoke(self, keys: Sequence[HeldKey]) -> None:
+        await STATEMENTS.revoke_keys(self._connection, key_ids=[key.key_id for key in keys])
+
+    async def deactivate(self, keys: Sequence[HeldKey]) -> None:
+        await STATEMENTS.deactivate_keys(self._connection, key_ids=[key.key_id for key in keys])
+
+    async def rotate(self, made: Sequence[NewToken]) -> None:
+        """Give the keys their new tokens, and end the previous ones."""
+        key_ids = [one.key.key_id for one in made]
+        await STATEMENTS.end_tokens(self._connection, key_ids=key_ids, ends=[one.previous_valid_until for one in made])
+        await STATEMENTS.add_tokens(
+            self._connection,
+            key_ids=key_ids,
+            accounts=[one.key.account for one in made],
+            digests=[one.token.digest for one in made],
+            token_keys=[one.token.token_key for one in made],
+        )
+        await STATEMENTS.set_expiries(self._connection, key_ids=key_ids, expiries=[one.expires_at for one in made])
+
+    async def audit(self, actor: str, action: str, events: Sequence[tuple[HeldKey, str, Any, Any]]) -> None:
+        """Write down what was done to each key: the reason, and what changed, before and after."""
+        keys = [key for key, *_ in events]
+        await STATEMENTS.write_events(
+            self._connection,
+            actor=actor,
+            action=action,
+            key_ids=[key.key_id for key in keys],
+            accounts=[key.account for key in keys],
+            reasons=[reason for _, reason, _, _ in events],
+            befores=[json.dumps(before, default=datetime.isoformat) for _, _, before, _ in events],
+            afters=[json.dumps(after, default=datetime.isoformat) for _, _, _, after in events],
+        )

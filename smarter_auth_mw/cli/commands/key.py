@@ -13,6 +13,18 @@ from smarter_auth_mw.cli import arguments
 from smarter_auth_mw.cli.arguments import Account, Form, KeyName, NoRoute, Prefix, ResourceName
 from smarter_auth_mw.cli.commands.key_leaks import revoke_leaked
 from smarter_auth_mw.cli.commands.key_list import Labels, list_
+from smarter_auth_mw.cli.commands.key_many import (
+    Asked,
+    ByAccount,
+    ByAge,
+    ByLabel,
+    ByResource,
+    ByUse,
+    DryRun,
+    Yes,
+    deactivate_many,
+    revoke_many,
+)
 from smarter_auth_mw.cli.decorator import command
 from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.cli.session import Session
@@ -22,6 +34,9 @@ from smarter_auth_mw.management.documents import key_document
 from smarter_auth_mw.management.keys import Keys
 from smarter_auth_mw.management.resources import UNCHANGED
 
+KeyOrNone = Annotated[
+    str | None, typer.Argument(metavar="[KEY]", help="The key: its id, or its name if no other has it.")
+]
 AllowAnonymous = Annotated[
     bool, typer.Option("--allow-anonymous", help="Allow what opens a protected resource to anyone.")
 ]
@@ -159,24 +174,49 @@ async def activate(session: Session, key: KeyName) -> dict[str, Any]:
 
 
 @command(group, "deactivate")
-async def deactivate(session: Session, key: KeyName, *, allow_anonymous: AllowAnonymous = False) -> dict[str, Any]:
-    """Let a key open nothing for now; what it is bound to stays protected."""
+async def deactivate(
+    session: Session,
+    key: KeyOrNone = None,
+    *,
+    account: ByAccount = None,
+    resource: ByResource = None,
+    label: ByLabel = None,
+    older_than: ByAge = None,
+    unused_for: ByUse = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    allow_anonymous: AllowAnonymous = False,
+) -> dict[str, Any]:
+    """Let a key, or all keys that filters find, open nothing for now; what they are bound to stays protected."""
+    asked = Asked(account, resource, label, older_than, unused_for, dry_run, yes)
+    if key is None:
+        return await deactivate_many(session, asked, allow_anonymous=allow_anonymous)
+    asked.check_alone()
     return await _changed(session, key, partial(Keys.deactivate, allow_anonymous=allow_anonymous))
 
 
 @command(group, "revoke")
 async def revoke(
     session: Session,
-    key: Annotated[
-        str | None, typer.Argument(metavar="[KEY]", help="The key: its id, or its name if no other has it.")
-    ] = None,
+    key: KeyOrNone = None,
     *,
     token_file: Annotated[
         str | None,
         typer.Option("--token-file", metavar="FILE", help="Leaked tokens, one a line; - is stdin. Their keys end."),
     ] = None,
+    account: ByAccount = None,
+    resource: ByResource = None,
+    label: ByLabel = None,
+    older_than: ByAge = None,
+    unused_for: ByUse = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
 ) -> dict[str, Any]:
-    """End a key for good, or those that leaked tokens belong to; what they are bound to stays protected."""
+    """End a key for good, those of leaked tokens, or all that filters find; what they are bound to stays protected."""
+    asked = Asked(account, resource, label, older_than, unused_for, dry_run, yes)
+    if key is None and token_file is None:
+        return await revoke_many(session, asked)
+    asked.check_alone()
     if token_file is not None and key is None:
         return await revoke_leaked(session, token_file)
     if key is None or token_file is not None:

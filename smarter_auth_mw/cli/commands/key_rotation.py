@@ -11,6 +11,16 @@ import typer
 
 from smarter_auth_mw.cli import arguments
 from smarter_auth_mw.cli.arguments import Form, KeyName, Prefix
+from smarter_auth_mw.cli.commands.key_many import (
+    Asked,
+    ByAccount,
+    ByAge,
+    ByLabel,
+    ByResource,
+    DryRun,
+    Yes,
+    rotate_many,
+)
 from smarter_auth_mw.cli.output import Answer, note, show
 from smarter_auth_mw.cli.session import Session
 from smarter_auth_mw.domain import Key, KeyState
@@ -28,7 +38,9 @@ UnusedFor = Annotated[
 
 async def rotate(
     session: Session,
-    key: KeyName,
+    key: Annotated[
+        str | None, typer.Argument(metavar="[KEY]", help="The key: its id, or its name if no other has it.")
+    ] = None,
     *,
     overlap: Annotated[
         str, typer.Option("--overlap", metavar="DURATION", help="How long the previous token stays valid; 0s: not.")
@@ -39,11 +51,31 @@ async def rotate(
     wait_until_unused: Annotated[
         bool, typer.Option("--wait-until-unused", help="Print the token, then wait until nobody uses the previous one.")
     ] = False,
-    unused_for: UnusedFor = "10m",
+    account: ByAccount = None,
+    resource: ByResource = None,
+    label: ByLabel = None,
+    older_than: ByAge = None,
+    unused_for: Annotated[
+        str | None,
+        typer.Option(
+            "--unused-for",
+            metavar="DURATION",
+            help="All keys that were not used for this long; with a KEY how long to wait for (10m).",
+        ),
+    ] = None,
+    tokens: Annotated[
+        str | None, typer.Option("--tokens", metavar="FILE", help="A new file for the new tokens of many keys, as CSV.")
+    ] = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
 ) -> dict[str, Any] | None:
-    """Give a key a new token and print it, this once; the previous one stays valid for a while."""
+    """Give a key a new token and print it, this once, or all keys that filters find; the previous ones stay valid."""
     for_ = timedelta(0) if overlap in ("0", "0s") else arguments.duration(overlap)
-    span = arguments.duration(unused_for)
+    if key is None:
+        asked = Asked(account, resource, label, older_than, unused_for, dry_run, yes)
+        return await rotate_many(session, asked, tokens, overlap=for_, force=force, form=form, prefix=prefix)
+    Asked(account, resource, label, older_than, tokens, dry_run, yes).check_alone()
+    span = arguments.duration(unused_for or "10m")
     key_id = await arguments.key_id(session, key)
     async with session.keys() as keys:
         rotated = await keys.rotate(key_id, for_, force=force, form=form, prefix=prefix)

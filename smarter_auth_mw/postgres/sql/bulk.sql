@@ -251,3 +251,47 @@ SELECT resource.kind || ':' || resource.ref AS resource, coalesce(key.account, r
   LEFT JOIN line USING (key_id)
   FULL JOIN smarter_auth.resource ON resource.id = line.resource_id
  ORDER BY resource.kind, resource.ref, key.account, key.name, key.key_id, line.number;
+
+-- name: lock_keys(key_ids, scope)
+-- Those of the keys that are not revoked, held until the transaction ends, in one order, so that nobody waits in a circle;
+-- each with the public head of its newest token, and how many of its tokens are valid.
+SELECT key_id, account, name, is_active, expires_at,
+       (SELECT token_key::text FROM smarter_auth.token WHERE token.key_id = key.key_id
+         ORDER BY created_at DESC, valid_until DESC NULLS FIRST LIMIT 1) AS token_key,
+       (SELECT count(*) FROM smarter_auth.token
+         WHERE token.key_id = key.key_id AND (valid_until IS NULL OR valid_until >= now())) AS valid_tokens
+  FROM smarter_auth.key
+ WHERE key_id = ANY (:key_ids) AND revoked_at IS NULL AND (:scope::text IS NULL OR account = :scope)
+ ORDER BY account, key_id
+   FOR UPDATE OF key;
+
+-- name: revoke_keys(key_ids)!
+UPDATE smarter_auth.key SET revoked_at = now(), updated_at = now() WHERE key_id = ANY (:key_ids);
+
+-- name: deactivate_keys(key_ids)!
+UPDATE smarter_auth.key SET is_active = false, updated_at = now() WHERE key_id = ANY (:key_ids);
+
+-- name: end_tokens(key_ids, ends)!
+-- Those that would be valid for longer are not.
+UPDATE smarter_auth.token SET valid_until = asked.valid_until
+  FROM unnest(:key_ids::uuid[], :ends::timestamptz[]) AS asked (key_id, valid_until)
+ WHERE token.key_id = asked.key_id AND (token.valid_until IS NULL OR token.valid_until > asked.valid_until);
+
+-- name: add_tokens(key_ids, accounts, digests, token_keys)!
+INSERT INTO smarter_auth.token (digest, token_key, key_id, account)
+SELECT digest, token_key, key_id, account
+  FROM unnest(:digests::bytea[], :token_keys::text[], :key_ids::uuid[], :accounts::text[])
+       AS minted (digest, token_key, key_id, account);
+
+-- name: set_expiries(key_ids, expiries)!
+UPDATE smarter_auth.key SET expires_at = asked.expires_at, updated_at = now()
+  FROM unnest(:key_ids::uuid[], :expiries::timestamptz[]) AS asked (key_id, expires_at)
+ WHERE key.key_id = asked.key_id;
+
+-- name: write_events(actor, action, key_ids, accounts, reasons, befores, afters)$
+-- What was done to each key, in the audit.
+SELECT count(*)
+  FROM unnest(:key_ids::uuid[], :accounts::text[], :reasons::text[], :befores::text[], :afters::text[])
+       AS done (key_id, account, reason, before, after)
+ CROSS JOIN LATERAL smarter_auth.write_event(
+       :actor, :action, NULL, NULL, done.account, done.key_id, done.reason, done.before::jsonb, done.after::jsonb);

@@ -1,0 +1,218 @@
+"""Acts on many keys: those that a filter finds, in one transaction with an audit row for each."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple, Protocol
+from uuid import UUID
+
+from smarter_auth_mw.decision import Require
+from smarter_auth_mw.errors import OutOfScopeError, UsageError
+from smarter_auth_mw.management.lifetimes import is_beyond, latest
+from smarter_auth_mw.management.listings import KeyFilters
+from smarter_auth_mw.management.listings.keys import KeyList, KeyPlace, arguments
+from smarter_auth_mw.management.listings.pages import cut
+from smarter_auth_mw.management.opening import judged
+from smarter_auth_mw.management.rotations import OVERLAP
+from smarter_auth_mw.management.token_formats import minter
+from smarter_auth_mw.postgres.bulk import HeldKey, KeyBatches, NewToken
+from smarter_auth_mw.postgres.lists import Lists
+from smarter_auth_mw.postgres.storable import checked
+from smarter_auth_mw.postgres.transaction import Records
+from smarter_auth_mw.tokens import TokenFormat
+
+AT_ONCE = 2_000
+"""How many keys one statement changes."""
+ACCOUNTS_AT_ONCE = 100
+"""How many accounts one statement concerns: of more of them, caches would have to forget everything."""
+_FOUND_AT_ONCE = 900
+Progress = Callable[[int], object]
+Batch = Callable[[KeyBatches, Sequence[HeldKey]], Awaitable[object]]
+
+
+class Place(Protocol):
+    """Where keys are found and changed: a store."""
+
+    def lists(self) -> AbstractAsyncContextManager[Lists]: ...
+    def bare_transaction(self) -> AbstractAsyncContextManager[Any]: ...
+
+
+class Rotation(NamedTuple):
+    """How many keys were given new tokens, and how many were left alone: a rotation of theirs overlaps still."""
+
+    key_ids: tuple[UUID, ...]
+    overlapping: int
+
+
+class ManyKeys:
+    """Acts on all keys that are not revoked and that filters find, in the name of ``actor``: all of them, or none.
+
+    ``scope``, ``require``, ``longest_life`` and what is raised are as in ``Keys``. ``is_dry``: everything is done, and
+    taken back. ``progress`` is called with how many more keys are done. Keys of an attached platform are left alone.
+    """
+
+    def __init__(
+        self,
+        store: Place,
+        actor: str,
+        *,
+        scope: str | None = None,
+        require: Require = "bound",
+        longest_life: timedelta | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._store = store
+        self._actor = checked(actor, "actor")
+        self._scope = scope
+        self._require: Require = require
+        self._longest_life = longest_life
+        self._clock = clock
+
+    async def find(self, filters: KeyFilters) -> list[UUID]:
+        """Find the keys; raises UsageError for filters that name none, and OutOfScopeError for another account."""
+        if filters == KeyFilters():
+            raise UsageError("Say which keys.", hint="By --account, --resource, --label, --older-than or --unused-for.")
+        if self._scope is not None and filters.account not in (None, self._scope):
+            raise OutOfScopeError(f"Only keys of account {self._scope!r} are changed here.")
+        now = self._clock()
+        account = self._scope or filters.account
+        place: KeyPlace | None = KeyList(filters, account, now).begins()
+        found: list[UUID] = []
+        async with self._store.lists() as lists:
+            while place is not None:
+                asked = arguments(filters, account, place, now, _FOUND_AT_ONCE + 1)
+                rows, place = cut(await lists.keys(asked), _FOUND_AT_ONCE, KeyPlace.of_row)
+                found += [row["key_id"] for row in rows]
+        return found
+
+    async def revoke(
+        self, filters: KeyFilters, *, is_dry: bool = False, progress: Progress = lambda _: None
+    ) -> list[UUID]:
+        """End the keys for good; what they are bound to stays protected."""
+
+        async def revoke(batches: KeyBatches, keys: Sequence[HeldKey]) -> None:
+            await batches.revoke(keys)
+            now = self._clock()
+            told = [(key, "", {"revoked_at": None}, {"revoked_at": now}) for key in keys]
+            await batches.audit(self._actor, "key.revoke", told)
+
+        async with self._held(await self.find(filters), is_dry=is_dry) as (records, batches, keys):
+            del records
+            await _in_parts(batches, keys, revoke, progress)
+            return [key.key_id for key in keys]
+
+    async def deactivate(
+        self,
+        filters: KeyFilters,
+        *,
+        allow_anonymous: bool = False,
+        is_dry: bool = False,
+        progress: Progress = lambda _: None,
+    ) -> list[UUID]:
+        """Let the keys open nothing for now; raises WouldOpenError where that opens something."""
+
+        async def deactivate(batches: KeyBatches, keys: Sequence[HeldKey]) -> None:
+            await batches.deactivate(keys)
+            told = [(key, "", {"is_active": True}, {"is_active": False}) for key in keys]
+            await batches.audit(self._actor, "key.deactivate", told)
+
+        async with self._held(await self.find(filters), is_dry=is_dry) as (records, batches, held):
+            keys = [key for key in held if key.is_active]
+            is_asked = self._require == "active"
+            bound = await records.lock_resources_of([key.key_id for key in keys]) if is_asked else ()
+            async with judged(records, bound, self._require, allow_anonymous=allow_anonymous):
+                await _in_parts(batches, keys, deactivate, progress)
+            return [key.key_id for key in keys]
+
+    async def rotate(
+        self,
+        filters: KeyFilters,
+        write: Callable[[Sequence[NewToken]], object],
+        secure: Callable[[], object],
+        *,
+        overlap: timedelta = OVERLAP,
+        force: bool = False,
+        form: TokenFormat | None = None,
+        prefix: str | None = None,
+        is_dry: bool = False,
+        progress: Progress = lambda _: None,
+    ) -> Rotation:
+        """Give the keys new tokens, which ``write`` is called with; ``secure`` has to keep them before they count.
+
+        Expired keys, and without ``force`` those that are being rotated, are left alone.
+        """
+        if overlap < timedelta(0):
+            raise UsageError("An overlap is 0 or more.")
+        now = self._clock()
+
+        async def rotate(batches: KeyBatches, keys: Sequence[HeldKey]) -> None:
+            made = [self._new_token(key, now, overlap, form, prefix) for key in keys]
+            await batches.rotate(made)
+            await batches.audit(self._actor, "key.rotate", list(map(_rotated, made)))
+            if not is_dry:
+                write(made)
+
+        async with self._held(await self.find(filters), is_dry=is_dry) as (_, batches, held):
+            living = [key for key in held if key.expires_at is None or key.expires_at >= now]
+            keys = [key for key in living if force or key.valid_tokens <= 1]
+            await _in_parts(batches, keys, rotate, progress)
+            if not is_dry:
+                secure()
+            return Rotation(tuple(key.key_id for key in keys), len(living) - len(keys))
+
+    def _new_token(
+        self, key: HeldKey, now: datetime, overlap: timedelta, form: TokenFormat | None, prefix: str | None
+    ) -> NewToken:
+        expires_at = key.expires_at
+        if is_beyond(expires_at, self._longest_life, now):
+            expires_at = latest(self._longest_life, now)
+        try:
+            until = now + overlap
+        except OverflowError:
+            raise UsageError(f"An overlap of {overlap} is longer than the calendar.") from None
+        until = until if expires_at is None else min(until, expires_at)
+        return NewToken(key, minter(form, prefix, key.token_key or "")(), until, expires_at)
+
+    @asynccontextmanager
+    async def _held(
+        self, key_ids: Sequence[UUID], *, is_dry: bool
+    ) -> AsyncIterator[tuple[Records, KeyBatches, list[HeldKey]]]:
+        """Hold the keys in one transaction, which is taken back where it is only a trial."""
+        with suppress(_UndoneError):
+            async with self._store.bare_transaction() as connection:
+                batches = KeyBatches(connection, self._scope)
+                yield Records(connection, self._scope), batches, await batches.lock(key_ids)
+                if is_dry:
+                    raise _UndoneError
+
+
+class _UndoneError(Exception):
+    """It was only a trial."""
+
+
+async def _in_parts(batches: KeyBatches, keys: Sequence[HeldKey], change: Batch, progress: Progress) -> None:
+    for part in parts(keys):
+        await change(batches, part)
+        progress(len(part))
+
+
+def parts(keys: Sequence[HeldKey]) -> Iterator[list[HeldKey]]:
+    """Cut the keys, which are in the order of their accounts, into what one statement changes."""
+    part: list[HeldKey] = []
+    accounts: set[str] = set()
+    for key in keys:
+        if len(part) >= AT_ONCE or (len(accounts) >= ACCOUNTS_AT_ONCE and key.account not in accounts):
+            yield part
+            part, accounts = [], set()
+        part.append(key)
+        accounts.add(key.account)
+    if part:
+        yield part
+
+
+def _rotated(made: NewToken) -> tuple[HeldKey, str, Any, Any]:
+    until = made.previous_valid_until.isoformat()
+    reason = f"the previous token is valid until {until}, the new one begins with {made.token.token_key}"
+    return made.key, reason, {"expires_at": made.key.expires_at}, {"expires_at": made.expires_at}

@@ -1,0 +1,213 @@
+"""Acts on many keys: what a filter finds, in one transaction, with an audit row for each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+
+from smarter_auth_mw.decision import Grant, decide
+from smarter_auth_mw.domain import Resource, Target
+from smarter_auth_mw.errors import OutOfScopeError, UsageError, WouldOpenError
+from smarter_auth_mw.management import many_keys
+from smarter_auth_mw.management.keys import Keys, Minted
+from smarter_auth_mw.management.listings import KeyFilters
+from smarter_auth_mw.management.many_keys import ManyKeys, parts
+from smarter_auth_mw.postgres.bulk import HeldKey, NewToken
+from smarter_auth_mw.postgres.store import Store
+from smarter_auth_mw.tokens import Token
+from tests.support.lists import audited
+
+BOT, OTHER = Resource("bot", "1"), Resource("bot", "2")
+DAY = timedelta(days=1)
+ACME = KeyFilters(account="acme")
+
+
+@pytest.fixture
+def many(store: Store) -> ManyKeys:
+    return ManyKeys(store, "tester")
+
+
+@pytest.fixture
+async def minted(keys: Keys) -> list[Minted]:
+    """Three keys of an account, two of which open a bot; and one of another account."""
+    await keys.add_resource(BOT, account="acme")
+    made = [
+        await keys.create("one", account="acme", bind=[BOT], labels={"team": "sales"}),
+        await keys.create("two", account="acme", bind=[BOT]),
+        await keys.create("three", account="acme", labels={"team": "sales"}),
+    ]
+    return [*made, await keys.create("foreign", account="other", labels={"team": "sales"})]
+
+
+async def _opens(store: Store, token: Token) -> bool:
+    bindings = (await store.read(Target(BOT))).bindings
+    return isinstance(decide(bindings, token, datetime.now(UTC).timestamp()), Grant)
+
+
+async def _names(keys: Keys, ids: Sequence[UUID]) -> list[str]:
+    return sorted([(await keys.key(key_id)).name for key_id in ids])
+
+
+@pytest.mark.parametrize(
+    ("filters", "names"),
+    [
+        (ACME, ["one", "three", "two"]),
+        (KeyFilters(resource=BOT), ["one", "two"]),
+        (KeyFilters(labels={"team": "sales"}), ["foreign", "one", "three"]),
+        (KeyFilters(labels={"team": "sales"}, account="acme"), ["one", "three"]),
+        (KeyFilters(older_than=30 * DAY), ["two"]),
+        (KeyFilters(unused_for=30 * DAY), ["two"]),
+        (KeyFilters(account="nobody"), []),
+    ],
+)
+async def test_those_are_changed_that_the_filters_find(
+    many: ManyKeys, keys: Keys, minted: list[Minted], owner: asyncpg.Connection, filters: KeyFilters, names: list[str]
+) -> None:
+    await owner.execute("UPDATE smarter_auth.key SET created_at = now() - interval '40 days' WHERE name = 'two'")
+    await owner.execute("UPDATE smarter_auth.key_use SET idle_since = now() - interval '40 days' WHERE key_id = $1",
+                        minted[1].key.key_id)  # fmt: skip
+    assert await _names(keys, await many.revoke(filters)) == names
+    revoked = [one.name for one in await keys.keys() if one.revoked_at is not None]
+    assert sorted(revoked) == names
+    told = [event.key_id for event in await audited(keys._store, action="key.revoke")]  # type: ignore[arg-type]
+    assert await _names(keys, [key_id for key_id in told if key_id]) == names
+
+
+async def test_revoked_keys_leave_what_they_opened_protected(
+    many: ManyKeys, keys: Keys, store: Store, minted: list[Minted]
+) -> None:
+    await many.revoke(KeyFilters(resource=BOT))
+    assert not await _opens(store, minted[0].token)
+    assert (await keys.resource(BOT)).is_protected
+    assert await many.revoke(KeyFilters(resource=BOT)) == []
+
+
+async def test_failure_half_way_changes_nothing(
+    many: ManyKeys, keys: Keys, minted: list[Minted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(many_keys, "AT_ONCE", 2)
+    before, done = await keys.keys(), 0
+
+    def progress(more: int) -> None:
+        nonlocal done
+        done += more
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        await many.deactivate(ACME, progress=progress)
+    assert await keys.keys() == before
+
+
+async def test_trial_names_the_keys_and_changes_nothing(many: ManyKeys, keys: Keys, minted: list[Minted]) -> None:
+    before = await keys.keys()
+    for found in (
+        await many.revoke(ACME, is_dry=True),
+        await many.deactivate(ACME, is_dry=True),
+        (await many.rotate(ACME, _not_to_be_called, _not_to_be_called, is_dry=True)).key_ids,
+    ):
+        assert await _names(keys, found) == ["one", "three", "two"]
+    assert await keys.keys() == before
+
+
+def _not_to_be_called(*_: Any) -> None:
+    raise AssertionError
+
+
+async def test_deactivated_are_those_that_are_active(many: ManyKeys, keys: Keys, minted: list[Minted]) -> None:
+    await keys.deactivate(minted[0].key.key_id)
+    assert await _names(keys, await many.deactivate(ACME)) == ["three", "two"]
+    assert [key.is_active for key in await keys.keys() if key.account == "acme"] == [False] * 3
+
+
+async def test_what_opens_asks_of_many_too(store: Store, keys: Keys, minted: list[Minted]) -> None:
+    many = ManyKeys(store, "tester", require="active")
+    with pytest.raises(WouldOpenError, match=str(BOT)):
+        await many.deactivate(ACME)
+    with pytest.raises(WouldOpenError):
+        await many.deactivate(ACME, is_dry=True)
+    assert all(key.is_active for key in await keys.keys())
+    assert len(await many.deactivate(ACME, allow_anonymous=True)) == 3
+
+
+async def test_new_tokens_are_safe_before_they_count(
+    many: ManyKeys, store: Store, minted: list[Minted], owner: asyncpg.Connection
+) -> None:
+    written: list[NewToken] = []
+    seen: list[int] = []
+
+    def secure() -> None:
+        seen.append(len(written))
+
+    rotation = await many.rotate(KeyFilters(resource=BOT), written.extend, secure)
+    assert (len(rotation.key_ids), rotation.overlapping, seen) == (2, 0, [2])
+    for one in written:
+        assert await _opens(store, one.token)
+        assert timedelta(hours=23) < one.previous_valid_until - datetime.now(UTC) < timedelta(hours=25)
+    assert await _opens(store, minted[0].token)
+    (event, _) = await audited(store, action="key.rotate")
+    assert "the new one begins with" in event.reason
+
+
+async def test_tokens_that_cannot_be_kept_do_not_count(many: ManyKeys, keys: Keys, minted: list[Minted]) -> None:
+    def secure() -> None:
+        raise UsageError("The disk is full.")
+
+    before = await keys.keys()
+    with pytest.raises(UsageError):
+        await many.rotate(ACME, lambda _: None, secure)
+    assert await keys.keys() == before
+
+
+async def test_expired_keys_and_rotations_under_way_are_left_alone(
+    many: ManyKeys, keys: Keys, minted: list[Minted], owner: asyncpg.Connection
+) -> None:
+    await keys.rotate(minted[0].key.key_id)
+    await owner.execute("UPDATE smarter_auth.key SET expires_at = now() - interval '1 day' WHERE name = 'three'")
+    rotation = await many.rotate(ACME, lambda _: None, lambda: None)
+    assert (await _names(keys, rotation.key_ids), rotation.overlapping) == (["two"], 1)
+    rotation = await many.rotate(ACME, lambda _: None, lambda: None, force=True, overlap=timedelta(0))
+    assert await _names(keys, rotation.key_ids) == ["one", "two"]
+
+
+async def test_rotation_of_many_brings_them_within_the_policy(store: Store, keys: Keys, minted: list[Minted]) -> None:
+    many = ManyKeys(store, "tester", longest_life=90 * DAY)
+    await many.rotate(ACME, lambda _: None, lambda: None)
+    ends = [key.expires_at for key in await keys.keys() if key.account == "acme"]
+    assert all(end is not None and end - datetime.now(UTC) <= 90 * DAY for end in ends)
+
+
+async def test_scope_holds_for_many(store: Store, keys: Keys, minted: list[Minted]) -> None:
+    many = ManyKeys(store, "me", scope="acme")
+    with pytest.raises(OutOfScopeError):
+        await many.revoke(KeyFilters(account="other"))
+    assert await _names(keys, await many.revoke(KeyFilters(labels={"team": "sales"}))) == ["one", "three"]
+
+
+async def test_keys_have_to_be_named(many: ManyKeys) -> None:
+    with pytest.raises(UsageError, match="which keys"):
+        await many.revoke(KeyFilters())
+
+
+def test_one_statement_concerns_few_keys_and_few_accounts() -> None:
+    def held(number: int, account: int) -> HeldKey:
+        return HeldKey(uuid4(), f"{account:05}", str(number), True, None, None, 1)
+
+    one_account = list(parts([held(number, 1) for number in range(4_100)]))
+    assert list(map(len, one_account)) == [2_000, 2_000, 100]
+    many_accounts = list(parts([held(number, number // 3) for number in range(900)]))
+    assert list(map(len, many_accounts)) == [300, 300, 300]
+    assert all(len({key.account for key in part}) <= 100 for part in many_accounts)
+
+
+async def test_bots_of_others_are_not_disturbed(many: ManyKeys, store: Store, keys: Keys, minted: list[Minted]) -> None:
+    """The change names the keys or the account, and never everything."""
+    await many.revoke(ACME)
+    async with store.bare_transaction() as connection:
+        sources = {row["source"] for row in await connection.fetch("SELECT source FROM smarter_auth.change")}
+    assert "*" not in sources
