@@ -39,12 +39,21 @@ from smarter_auth_mw.observers.hub import Observers
 from smarter_auth_mw.observers.refused_spellings import NearMisses
 from smarter_auth_mw.observers.usage import Usage
 from smarter_auth_mw.routing import hosts
+from smarter_auth_mw.routing.further_back import Remedies
 from smarter_auth_mw.routing.memo import Memo
-from smarter_auth_mw.routing.mounts import mounts_of
+from smarter_auth_mw.routing.mounts import mounts_of, unknown_mounts
 from smarter_auth_mw.routing.router_check import RouterCheck
-from smarter_auth_mw.routing.routes import Routes
+from smarter_auth_mw.routing.routes import Routes, refused_routes
 from smarter_auth_mw.signals import Announcer
 
+_ROUTES_REFUSED = (
+    "%d of the app's own routes are refused, since further back each is what a line of ROUTES names; "
+    "smarter-auth doctor --app MODULE:APP names them and what to write"
+)
+_MOUNTS_UNKNOWN = (
+    "what lies below could not be looked through: %s. "
+    "A prefix that it takes off belongs in SMARTER_AUTH_MOUNTS; until then an id below it is refused"
+)
 LIVE = Page(b'{"status": "live"}')
 
 Resolve = Callable[[Mapping[str, Any]], Target | Denial | None]
@@ -59,6 +68,7 @@ class Guard:
 
     def __init__(self, app: Any, settings: Settings | None = None) -> None:
         self.mistakes: ConfigurationError | None = None
+        self._app = app
         self.settings, self.routes = self._configured(app, settings)
         known = self.settings or Settings.model_construct()  # the defaults, which are enough to refuse everything
         self.extractors = {
@@ -77,7 +87,7 @@ class Guard:
         self.by_path: Memo[tuple[str, bytes | None, str]] = Memo()
         """What a request names, where its path alone tells; else empty."""
         self._peers = Peers(known.trusted_proxies)
-        self._near_misses = NearMisses(self.resolve)
+        self._near_misses = NearMisses(self.resolve, self._remedies)
         self._usage, self._audit = Usage(), Audit(known.audit, self._peers.network)
         self._observers = Observers(self._usage, self._audit)
         self.observe, self.passed = self._observers.observe, self._observers.passed
@@ -139,6 +149,10 @@ class Guard:
         if self._is_plain or self.routes is None or not is_preflight(scope):
             return False
         return isinstance(self.routes.resolve(scope), Target)
+
+    def _remedies(self, path: str) -> Remedies | None:
+        found = self.routes.further_back(path) if self.routes else None
+        return found and found.remedies()
 
     async def decide(self, scope: Mapping[str, Any]) -> Decision | None:
         """Return the decision for a request, observed and throttled; None where it names no resource."""
@@ -249,8 +263,20 @@ class Guard:
         self.observe(denial, scope)
         return denial
 
+    def _report_app(self) -> None:
+        """Say once what an app's own routes and mounts leave to be settled."""
+        app, self._app = self._app, None
+        if app is None or self.routes is None or self.settings is None:
+            return
+        refused, unknown = refused_routes(app, self.routes), unknown_mounts(app)
+        if refused:
+            log("routes.refused", _ROUTES_REFUSED, len(refused))
+        if unknown and not self.settings.mounts:
+            log("app.unknown" if unknown[0][:1] == " " else "mounts.unknown", _MOUNTS_UNKNOWN, ", ".join(unknown))
+
     async def open(self) -> None:
         """Open the running loop's connections; a database that is down is reported, and tried again by requests."""
+        self._report_app()
         try:
             await self.engines.get()
         except SmarterAuthError as error:

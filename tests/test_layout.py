@@ -115,6 +115,7 @@ STORIES = {
     "pytest_plugin": "test_testing",
     "routing/by_host": "routing/test_hosts",
     "routing/by_path": "routing/test_routes",
+    "routing/app_routes": "cli/test_doctor",
     "routing/further_back": "routing/test_routes",
     "routing/precedence": "routing/test_routes",
     "routing/resolution": "routing/test_routes",

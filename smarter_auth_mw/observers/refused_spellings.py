@@ -19,14 +19,19 @@ _PLAIN = re.compile(r"(?:/(?!\.\.?(?:/|$))[A-Za-z0-9._~-]+){1,8}/?")
 _ABOUT_SPELLING = frozenset({Reason.NOT_CANONICAL, Reason.AMBIGUOUS})
 
 Resolve = Callable[[Mapping[str, Any]], object]
+Remedies = Callable[[str], object]
+"""What settles a path that is a resource behind one of its slashes; None where it is no such path."""
 
 
 class NearMisses:
     """Tells operators of requests that were refused since they can be read two ways, and what to do if wrongly so."""
 
-    def __init__(self, resolve: Resolve, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, resolve: Resolve, remedies: Remedies = lambda _: None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.count = 0
         self._resolve = resolve
+        self._remedies = remedies
         self._clock = clock
         self._silent_until_s = float("-inf")
         self._told = 0
@@ -44,9 +49,11 @@ class NearMisses:
         log("request.refused", "%s.%s (%d more before)", shown, self._advice(path), more)
 
     def _advice(self, path: str) -> str:
-        """The line to add if such a path is no resource; not where it is the request around it that was refused."""
+        """What to write for such a path; nothing where it is the request around it that was refused."""
         if len(path) > SHOWN_CHARS or not _PLAIN.fullmatch(path):
             return ""
         if not isinstance(self._resolve({"type": "http", "path": path, "headers": []}), Denial):
             return ""
+        if remedies := self._remedies(path):
+            return f" {remedies}"
         return f" If that path is no resource, add to SMARTER_AUTH_ROUTES: none {path}"

@@ -26,6 +26,11 @@ class Remedies(NamedTuple):
     """The prefix, as MOUNTS takes it, if the app takes it off by itself."""
     none: str
     """The narrowest ``none`` line, if it is another thing."""
+    kind: str
+
+    def __str__(self) -> str:
+        same = f"Same {self.kind}: add `{self.same}`. " if self.same else ""
+        return f"{same}Prefix the app takes off: MOUNTS={self.mount}. Another thing: add `{self.none}`."
 
 
 class FurtherBack(NamedTuple):
@@ -44,7 +49,7 @@ class FurtherBack(NamedTuple):
         mount = "".join("/" + _mount_segment(segment) for segment in segments)
         words = [ANY_SEGMENT if not _LITERAL.fullmatch(segment) else segment for segment in segments]
         words += [word or ANY_SEGMENT for word in self.pattern.head[:-1]]
-        return Remedies(same, mount, f"none /{'/'.join(words)}/**")
+        return Remedies(same, mount, f"none /{'/'.join(words)}/**", self.pattern.kind)
 
 
 def _mount_segment(segment: str) -> str:

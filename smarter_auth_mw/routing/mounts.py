@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
+from starlette.routing import BaseRoute
 from starlette.staticfiles import StaticFiles
 
 from smarter_auth_mw.errors import Mistake
@@ -97,6 +98,28 @@ def mounts_of(app: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(prefix for prefix in found if _MOUNT.fullmatch(prefix)))
 
 
+def unknown_mounts(app: Any) -> tuple[str, ...]:
+    """The mounts below which nothing can be seen, each with the name of its app; an empty path is the app itself."""
+    return tuple(dict.fromkeys(_unknown(app, "", set(), MAX_DEPTH)))
+
+
+def _unknown(app: Any, place: str, seen: set[int], depth: int) -> Iterator[str]:
+    if app is None or id(app) in seen or depth == 0:
+        return
+    routes, inner = _attribute(app, "routes"), _attribute(app, "app")
+    within = [inner if _attribute(inner, "__self__") is not app else None, _attribute(app, "router")]
+    is_known = isinstance(routes, list) and all(isinstance(route, BaseRoute) for route in routes)
+    if not is_known and within == [None, None]:
+        yield f"{place} ({_text(app, '__name__') or type(app).__name__})"
+        return
+    seen.add(id(app))
+    for one in within:
+        yield from _unknown(one, place, seen, depth - 1)
+    for route in _routes(app) if is_known else ():
+        if _attribute(route, "endpoint") is None and _is_app(mounted := _attribute(route, "app")):
+            yield from _unknown(mounted, place + (_text(route, "path") or _text(route, "host")), seen, depth - 1)
+
+
 def usual(prefix: str) -> str:
     """The prefix with ``{}`` for each segment that a mount cannot spell, as ``v{version}`` or ``my app``."""
     return "".join("/" + (segment if _SEGMENT.fullmatch(segment) else "{}") for segment in prefix.split("/") if segment)
@@ -119,6 +142,11 @@ def _walk(app: Any, prefix: str, seen: set[int], depth: int) -> Iterator[str]:
     yield _text(app, "root_path")
     yield from _walk(_attribute(app, "app"), "", seen, depth - 1)
     yield from _walk(_attribute(app, "router"), prefix, seen, depth - 1)
+    mounted = _attribute(app, "mounts")  # the dispatchers of Werkzeug and Hypercorn
+    for path, inner in mounted.items() if isinstance(mounted, dict) else ():
+        if isinstance(path, str):
+            yield prefix + path
+            yield from _walk(inner, "", seen, depth - 1)
     for route in _routes(app):
         yield from _walk_route(route, prefix, seen, depth - 1)
 

@@ -11,6 +11,7 @@ from smarter_auth_mw.errors import ConfigurationError, InvalidReferenceError, Mi
 from smarter_auth_mw.routing import grammar as patterns
 from smarter_auth_mw.routing import hosts, presets
 from smarter_auth_mw.routing import mounts as mounting
+from smarter_auth_mw.routing.app_routes import AppRoute, routes_of
 from smarter_auth_mw.routing.by_host import Claim, HostRouting
 from smarter_auth_mw.routing.by_path import PathRouting, Request
 from smarter_auth_mw.routing.further_back import FurtherBack
@@ -142,6 +143,14 @@ class Routes:
         if request.path == "*" and scope.get("method") == "OPTIONS":
             return NOTHING
         return self._paths.judge(request)
+
+
+def refused_routes(app: Any, routes: Routes) -> list[AppRoute]:
+    """The app's own routes that are refused, since further back each is what a pattern names."""
+    try:
+        return [one for one in routes_of(app) if any(map(routes.further_back, one.samples()))]
+    except Exception:  # somebody else's app may raise whatever it likes while it is looked at
+        return []
 
 
 def _check_account(account: str) -> list[Mistake]:

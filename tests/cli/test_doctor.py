@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from smarter_auth_mw.routing.routes import Routes
 from tests.support.cli import Commands, rows
 from tests.support.database import Database
 
@@ -53,9 +55,10 @@ def doctor(run: Commands, written: Callable[[str], str]) -> Callable[..., Any]:
 
 
 def told(document: Any) -> dict[str, str]:
-    """The findings by what they check; no two of the same kind."""
-    found = {finding["check"]: finding["message"] for finding in document["findings"]}
-    assert len(found) == len(document["findings"]), document
+    """The findings by what they check, slugs aside; no two of the same kind."""
+    findings = [finding for finding in document["findings"] if finding["check"] != "slugs"]
+    found = {finding["check"]: finding["message"] for finding in findings}
+    assert len(found) == len(findings), document
     assert all(finding["hint"] for finding in document["findings"])
     return found
 
@@ -100,6 +103,49 @@ def test_a_route_that_may_be_a_mistake_is_named(doctor: Callable[..., Any], rout
     found = told(doctor(f'app = guarded({routes}, [Route("/bots/{{id}}", f), {route}])'))
     assert list(found) == [check]
     assert said in found[check]
+
+
+REFUSED = [
+    # route, others, same, mount, none
+    ("/admin/persona/{persona_id}/listed", [], "/admin/persona/{ref:int}", "/admin", "/admin/persona/**"),
+    ("/admin/persona/{id}", ["/admin/persona/{id}/x"], "/admin/persona/{ref:int}", "/admin", "/admin/persona/{}"),
+    ("/admin/persona/{id}/x", ["/admin/{any}/{id}"], "/admin/persona/{ref:int}", "/admin", "/admin/persona/**"),
+    ("/admin/persona/{id}/x", ["/{any}/persona/{id}"], "/admin/persona/{ref:int}", "/admin", "/admin/persona/{}/x"),
+    ("/{org}/persona/{id}", [], None, "/{org}", "/{}/persona/**"),
+    ("/{org}/persona/{id}", ["/{org}/persona/{id}/secret"], None, "/{org}", "/{}/persona/{}"),
+]
+
+
+@pytest.mark.parametrize(("path", "others", "same", "mount", "none"), REFUSED)
+def test_what_settles_a_route_further_back_is_named_and_opens_no_other(
+    doctor: Callable[..., Any], path: str, others: list[str], same: str | None, mount: str, none: str
+) -> None:
+    lines = ["agent /persona/{ref:int}"]
+    body = f'Route("/persona/{{id}}", f), *[Route(path, f) for path in {[path, *others]}]'
+    document = doctor(f"app = guarded({lines}, [{body}])")
+    (found,) = [one for one in document["findings"] if one["message"].startswith(f"GET {path} is")]
+    assert found["message"] == (
+        f"GET {path} is refused: further back it is agent /persona/{{ref:int}}, and no line names it."
+    )
+    first = f"Same agent: add `agent {same}`. " if same else ""
+    assert found["hint"] == f"{first}Prefix the app takes off: MOUNTS={mount}. Another thing: add `none {none}`."
+    before, after = Routes.parse(lines), Routes.parse([*lines, f"none {none}"])
+    asked = {one: {"path": re.sub(r"\{.*?\}", "42", one)} for one in [path, *others]}
+    assert [one for one in asked if before.resolve(asked[one]) and not after.resolve(asked[one])] == [path]
+
+
+def test_slugs_and_names_of_one_word_are_open_below_an_unknown_prefix(doctor: Callable[..., Any]) -> None:
+    lines = ["bot /bots/{name}", "page /pages/{ref}", "a /a/{ref:int}", "b /x/b/{ref}"]
+    document = doctor(f'app = guarded({lines}, [Route("/health", f)])')
+    slugs = [finding for finding in document["findings"] if finding["check"] == "slugs"]
+    assert [finding["message"].partition(" has ")[0] for finding in slugs] == lines[:2]
+    assert all("SMARTER_AUTH_MOUNTS" in finding["hint"] for finding in slugs)
+
+
+def test_an_uncovered_route_is_no_reason_to_open_others(doctor: Callable[..., Any]) -> None:
+    document = doctor('app = guarded(["agent /agents/{ref:int}"], [Route("/{org}/agent/{id}", f)])')
+    hints = {finding["check"]: finding["hint"] for finding in document["findings"]}
+    assert hints["uncovered"].endswith("none /{}/agent/{}")
 
 
 def test_a_pattern_that_covers_nothing_is_named(doctor: Callable[..., Any]) -> None:

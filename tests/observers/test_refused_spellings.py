@@ -44,10 +44,20 @@ async def test_no_line_is_advised_that_would_open_a_resource(
     assert "none" not in caplog.text
 
 
+async def test_what_settles_a_resource_below_a_prefix_is_named(
+    http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert (await http.get("/admin/bots/42/listed")).status_code == 400
+    (record,) = caplog.records
+    assert "further back it is bot /bots/{ref}, and no line names it" in record.message
+    assert "Same bot: add `bot /admin/bots/{ref}`. Prefix the app takes off: MOUNTS=/admin." in record.message
+    assert "Another thing: add `none /admin/bots/**`." in record.message
+
+
 async def test_a_flood_is_one_line_and_a_number(caplog: pytest.LogCaptureFixture) -> None:
     clock = Clock()
     denial = Denial(Reason.NOT_CANONICAL, detail="'/bots/01': …")
-    near_misses = NearMisses(lambda _: denial, clock)
+    near_misses = NearMisses(lambda _: denial, clock=clock)
     for _ in range(1000):
         near_misses.note(denial, "/bots/01")
     clock.now_s += PAUSE_S

@@ -12,7 +12,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Host, Mount, Route, Router
 from starlette.staticfiles import StaticFiles
 
-from smarter_auth_mw.routing.mounts import mounts_of
+from smarter_auth_mw.routing.mounts import mounts_of, unknown_mounts
 
 NESTED = {"/a", "/deep", "/u/{user}/x", "/in", "/hosted", "/all/{rest:path}", "/{path}"}
 
@@ -77,6 +77,7 @@ def test_mount_of_files_leads_to_no_handler(tmp_path: Path) -> None:
 
 def test_app_that_raises_on_every_look_has_no_mounts() -> None:
     assert mounts_of(Hostile()) == ()
+    assert unknown_mounts(Hostile()) == (" (Hostile)",)
 
 
 def test_root_path_of_the_app_is_found_and_a_circle_of_apps_ends() -> None:
@@ -87,3 +88,36 @@ def test_root_path_of_the_app_is_found_and_a_circle_of_apps_ends() -> None:
     wrapper = Wrapper()
     wrapper.app = wrapper
     assert mounts_of(wrapper) == ("/api",)
+
+
+class Dispatcher:
+    """As Werkzeug's and Hypercorn's ``DispatcherMiddleware``."""
+
+    def __init__(self, app: Any, mounts: dict[str, Any]) -> None:
+        self.app, self.mounts = app, mounts
+
+
+class ASGIApp:
+    """As Socket.IO's, which keeps the app that it wraps to itself."""
+
+
+def test_mounts_of_a_dispatcher_are_found() -> None:
+    inner = Starlette(routes=[Mount("/deep", app=Router())])
+    assert set(mounts_of(Dispatcher(Router(), {"/svc": inner}))) == {"/svc", "/deep"}
+
+
+@pytest.mark.parametrize(
+    ("app", "expected"),
+    [
+        (nested(), ()),
+        (included(), ()),
+        (None, ()),
+        (GZipMiddleware(nested().router), ()),
+        (endpoint, (" (endpoint)",)),
+        (GZipMiddleware(ASGIApp()), (" (ASGIApp)",)),  # type: ignore[arg-type]
+        (Starlette(routes=[Mount("/a", app=Router(routes=[Mount("/b", app=ASGIApp())]))]), ("/a/b (ASGIApp)",)),  # type: ignore[arg-type]
+        (Starlette(routes=[Host("x.org", app=endpoint)]), ("x.org (endpoint)",)),  # type: ignore[arg-type]
+    ],
+)
+def test_what_cannot_be_looked_through_is_known(app: Any, expected: tuple[str, ...]) -> None:
+    assert unknown_mounts(app) == expected

@@ -529,7 +529,7 @@ def test_remedies_settle_what_is_refused_further_back(
     found = Routes.parse([line]).further_back(path)
     assert found is not None
     assert str(found.pattern) == line
-    assert found.remedies(template) == (same, mount, none)
+    assert found.remedies(template) == (same, mount, none, "agent")
     assert outcome(Routes.parse([line, none]), quote(path)) is None
     assert outcome(Routes.parse([line], mounts=[mount]), path) in ("agent:42", NOT_CANONICAL if " " in path else "")
     if same is not None:

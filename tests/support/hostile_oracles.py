@@ -520,7 +520,11 @@ def ids_alone(app: ASGIApp) -> ASGIApp:
     async def wrapped(scope: Scope, receive: Any, send: Any) -> None:
         with suppress(Exception):
             await app(scope, receive, send)
-        SERVED[:] = [served for served in SERVED if re.fullmatch(r"\w+:(?:\d+|[0-9a-f]{8}(?:-[0-9a-f]+){4})", served)]
+        SERVED[:] = [
+            served
+            for served in SERVED
+            if re.fullmatch(r"\w+:(?:\d+|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})", served)
+        ]
 
     return wrapped
 

@@ -11,7 +11,6 @@ from smarter_auth_mw.cli import guards
 from smarter_auth_mw.cli import user_app as apps
 from smarter_auth_mw.cli.doctor import routes as findings
 from smarter_auth_mw.cli.doctor import services as examination
-from smarter_auth_mw.cli.doctor.app_routes import middlewares_of, routes_of
 from smarter_auth_mw.cli.doctor.keys import of_keys
 from smarter_auth_mw.cli.doctor.lifetimes import of_key_lifetimes
 from smarter_auth_mw.cli.doctor.routes import Covered, Finding, Level
@@ -22,6 +21,7 @@ from smarter_auth_mw.errors import ConfigurationError, SmarterAuthError
 from smarter_auth_mw.guard import compile_routes
 from smarter_auth_mw.management import naming
 from smarter_auth_mw.postgres.opening import open_store
+from smarter_auth_mw.routing.app_routes import middlewares_of, routes_of
 from smarter_auth_mw.routing.routes import Routes
 
 SHOWN_RESOURCES = 10
@@ -46,6 +46,7 @@ async def doctor(session: Session, *, strict: Strict = False) -> dict[str, Any]:
         found += [finding async for finding in _check_database(session)]
         note("Looking at the shared cache.")
         found += [finding async for finding in examination.check_cache(session.settings)]
+        found += findings.check_slugs(session.routes.patterns)
     session.exit_code = exit_code(found, is_strict=strict)
     note(_summary(found))
     return {

@@ -11,19 +11,18 @@ from typing import Any, Literal
 from starlette.middleware.cors import CORSMiddleware
 
 from smarter_auth_mw.asgi import SmarterAuthMiddleware
-from smarter_auth_mw.cli.doctor.app_routes import MAX_DEPTH, PLACEHOLDER, AppRoute
+from smarter_auth_mw.cli.guards import find_middleware
 from smarter_auth_mw.config.settings import Settings
 from smarter_auth_mw.decision import Denial
 from smarter_auth_mw.domain import Resource, Target
 from smarter_auth_mw.guard import compile_routes
+from smarter_auth_mw.routing.app_routes import MAX_DEPTH, PLACEHOLDER, SAMPLES, AppRoute
 from smarter_auth_mw.routing.grammar import Pattern
 from smarter_auth_mw.routing.resolution import Judgement
 from smarter_auth_mw.routing.router_check import none_line
 from smarter_auth_mw.routing.routes import Routes
 
-SAMPLES = ("1", "00000000-0000-4000-8000-000000000000", "a")
-"""References of every form: one of them goes through each placeholder."""
-
+_LITERAL = re.compile(r"[A-Za-z0-9._~-]+")
 _SUFFIX = re.compile(r"_?(id|ref|name|slug|uuid|pk|key)$")
 
 
@@ -68,8 +67,8 @@ def cover(app_routes: Iterable[AppRoute], routes: Routes, settings: Settings) ->
 
 def _judge(route: AppRoute, routes: Routes, settings: Settings) -> Judgement:
     judgement = _judge_by(route, routes, "")
-    for found, prefix in route.inner:
-        if judgement.result is None:
+    for app, prefix in route.inner:
+        if judgement.result is None and (found := find_middleware(app)):
             judgement = _judge_by(route, compile_routes(found.settings or settings, found.app), prefix)
     return judgement
 
@@ -85,8 +84,9 @@ def _judge_by(route: AppRoute, routes: Routes, prefix: str) -> Judgement:
 def of_routes(covered: Sequence[Covered], routes: Routes) -> Iterator[Finding]:
     """What the routes of the app and the lines of ROUTES say about each other."""
     words = _words(routes.patterns)
+    refused = [one.route.path for one in covered if isinstance(one.judgement.result, Denial)]
     for one in covered:
-        yield from _of_route(one, routes, words)
+        yield from _of_route(one, routes, words, refused)
     lines = {one.judgement.line for one in covered}
     for pattern in routes.patterns:
         if str(pattern) not in lines:
@@ -95,11 +95,26 @@ def of_routes(covered: Sequence[Covered], routes: Routes) -> Iterator[Finding]:
             )
 
 
-def _of_route(one: Covered, routes: Routes, words: frozenset[str]) -> Iterator[Finding]:
+def check_slugs(patterns: Iterable[Pattern]) -> Iterator[Finding]:
+    """Patterns of one word whose slugs and names are open below a prefix that no line names."""
+    for pattern in patterns:
+        is_of_ids = pattern.form.placeholder in ("ref:int", "ref:uuid", "ref:hashed")
+        if not pattern.is_host and not is_of_ids and len(pattern.literals) == 1:
+            yield Finding(
+                "warning",
+                "slugs",
+                f"{pattern} has one literal word: below a prefix that no line names, an id is refused there, "
+                "and a slug or name is open.",
+                "Name every prefix that is taken off inside or in front of the app in SMARTER_AUTH_MOUNTS, "
+                "or write {ref:int} or {ref:uuid} where all references are ids.",
+            )
+
+
+def _of_route(one: Covered, routes: Routes, words: frozenset[str], refused: Sequence[str]) -> Iterator[Finding]:
     route, result = one.route, one.judgement.result
     path = route.filled(SAMPLES[0])["path"]
     if isinstance(result, Denial):
-        yield Finding("warning", "refused", f"{route} is refused: {result.detail}.", _none_hint(route))
+        yield _of_refused(route, result, routes, refused)
     elif isinstance(result, Target):
         value = result.names.ref if isinstance(result.names, Resource) else result.names.value
         if value not in SAMPLES:
@@ -114,6 +129,28 @@ def _of_route(one: Covered, routes: Routes, words: frozenset[str]) -> Iterator[F
             f"{route} looks like a resource, and no line of ROUTES covers it: it is open to anyone.",
             f"Add a line for it to SMARTER_AUTH_ROUTES, or say that it is none: {_none_line(route)}",
         )
+
+
+def _of_refused(route: AppRoute, denial: Denial, routes: Routes, refused: Sequence[str]) -> Finding:
+    found = next(filter(None, map(routes.further_back, route.samples())), None)
+    if found is None:
+        return Finding("warning", "refused", f"{route} is refused: {denial.detail}.", _none_hint(route))
+    remedies = found.remedies(route.path)
+    if any(_may_cover(remedies.none, path) for path in refused if path.rstrip("/") != route.path.rstrip("/")):
+        remedies = remedies._replace(none=_none_line(route))
+    why = f"{route} is refused: further back it is {found.pattern}, and no line names it."
+    return Finding("warning", "refused", why, str(remedies))
+
+
+def _may_cover(none: str, path: str) -> bool:
+    """Whether a request to this route of the app may be in the subtree of the line."""
+    words = none.removeprefix("none /").removesuffix("/**").split("/")
+    segments = path.removeprefix("/").split("/")
+    if any(":path" in segment for segment in segments[: len(words)]):
+        return True
+    return len(segments) >= len(words) and all(
+        word == "{}" or "{" in segment or word == segment for word, segment in zip(words, segments, strict=False)
+    )
 
 
 def _words(patterns: Iterable[Pattern]) -> frozenset[str]:
@@ -141,9 +178,11 @@ def _none_hint(route: AppRoute) -> str:
 
 
 def _none_line(route: AppRoute) -> str:
-    """The line for the path, or for all below its first placeholder."""
-    before, placeholder, _ = route.path.partition("{")
-    return f"none {before.rstrip('/')}/**" if placeholder else f"none {route.path}"
+    """The line for this route and no other; for all below a placeholder of several segments."""
+    before, path, _ = route.path.partition(":path}")
+    segments = before.split("/")[:-1] if path else before.split("/")
+    words = ["{}" if "{" in segment or not _LITERAL.fullmatch(segment) else segment for segment in segments if segment]
+    return f"none /{'/'.join([*words, '**'] if path else words)}"
 
 
 def of_preflights(covered: Iterable[Covered], middlewares: Sequence[type], settings: Settings) -> Iterator[Finding]:

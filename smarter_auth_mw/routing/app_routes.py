@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from smarter_auth_mw.cli.guards import Found, find_middleware
-
 MAX_DEPTH = 32
+SAMPLES = ("1", "00000000-0000-4000-8000-000000000000", "a")
+"""References of every form: one of them goes through each placeholder."""
 PLACEHOLDER = re.compile(r"\{([^{}:/]*)(?::[^{}]*)?\}")
 
 
@@ -19,18 +19,22 @@ class AppRoute:
     """One route: its path with ``{placeholders}``, the host that it wants, and what it takes.
 
     ``methods`` are empty where its handler looks at the method itself; a WebSocket's are ``("WEBSOCKET",)``.
-    ``inner`` are the middlewares of ours that mounted apps bring, each with the prefix that is taken off before it.
+    ``inner`` are the mounted apps that the request goes through, each with the prefix that is taken off before it.
     """
 
     path: str
     host: str = ""
     methods: tuple[str, ...] = ()
     takes_options: bool = False
-    inner: tuple[tuple[Found, str], ...] = field(default=(), compare=False)
+    inner: tuple[tuple[Any, str], ...] = field(default=(), compare=False)
 
     def __str__(self) -> str:
         methods = [method for method in self.methods if method not in ("HEAD", "OPTIONS")] or list(self.methods)
         return f"{','.join(methods) or 'ANY'} {self.host}{self.path}"
+
+    def samples(self) -> list[str]:
+        """Paths that this route takes, with references of every form in the place of its placeholders."""
+        return [PLACEHOLDER.sub(sample, self.path) for sample in SAMPLES]
 
     def filled(self, sample: str, prefix: str = "") -> dict[str, Any]:
         """The scope of a request that this route takes, with ``sample`` in the place of every placeholder.
@@ -96,9 +100,7 @@ def _walk_route(route: Any, below: AppRoute, depth: int) -> Iterator[AppRoute]:
 
 
 def _behind(app: Any, below: AppRoute) -> AppRoute:
-    """The routes of a mounted app stand behind its own middleware, if it brings one."""
-    found = find_middleware(app)
-    return replace(below, inner=(*below.inner, (found, below.path))) if found else below
+    return replace(below, inner=(*below.inner, (app, below.path)))
 
 
 def _takes_options(endpoint: Any, methods: tuple[str, ...]) -> bool:
