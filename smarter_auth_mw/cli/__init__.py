@@ -25,7 +25,7 @@ from smarter_auth_mw.cli.doctor import command as doctor
 PROGRAM = "smarter-auth"
 
 app = typer.Typer(
-    help="API keys bound to each resource: protect, bind, revoke, serve.",
+    help="Manage API keys that are bound to single resources, and serve apps behind them.",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -56,7 +56,9 @@ def _print_version(is_asked: bool) -> None:  # noqa: FBT001 (Typer's signature)
         raise typer.Exit
 
 
-Version = Annotated[bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)]
+Version = Annotated[
+    bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+]
 
 
 @app.callback()

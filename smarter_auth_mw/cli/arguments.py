@@ -21,8 +21,8 @@ from smarter_auth_mw.postgres.store import Store
 from smarter_auth_mw.tokens import TokenFormat
 
 ResourceName = Annotated[str, typer.Argument(metavar="KIND:REF", help="The resource, for example bot:42.")]
-KeyName = Annotated[str, typer.Argument(metavar="KEY", help="The key: its id, or its name if no other has it.")]
-NoRoute = Annotated[bool, typer.Option("--no-route", help="Also a resource that no route names, or that one hides.")]
+KeyName = Annotated[str, typer.Argument(metavar="KEY", help="The key: its id, or its name if that is unique.")]
+NoRoute = Annotated[bool, typer.Option("--no-route", help="Accept a resource that no route reaches.")]
 Form = Annotated[
     TokenFormat | None,
     typer.Option(
@@ -39,16 +39,16 @@ Prefix = Annotated[
         help="Begin the token with sm_WORD_, for example sm_test_; implies --format checked. At most 8 characters.",
     ),
 ]
-Account = Annotated[str | None, typer.Option("--account", help="The account it belongs to.")]
-Host = Annotated[str, typer.Option("--host", help="The address to listen on.")]
-Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0: any that is free.")]
+Account = Annotated[str | None, typer.Option("--account", help="The account, for example default.")]
+Host = Annotated[str, typer.Option("--host", help="The address to listen on, for example 0.0.0.0 for all.")]
+Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="The port to listen on; 0 for any free one.")]
 Fd = Annotated[
     int | None,
     typer.Option(
-        "--fd", min=0, help="A socket that listens already, by its number (3 from systemd), in place of host and port."
+        "--fd", min=0, help="Listen on this inherited file descriptor (3 from systemd) instead of host and port."
     ),
 ]
-Workers = Annotated[int, typer.Option("--workers", min=1, help="How many processes.")]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="The number of worker processes.")]
 
 
 async def resource(session: Session, text: str, *, no_route: bool, store: Store | None = None) -> Resource:
@@ -131,7 +131,9 @@ def expiry(text: str | None) -> datetime | None:
     try:
         return datetime.now(UTC) + duration(text)
     except OverflowError:
-        raise UsageError(f"{text!r} is longer than the calendar.", hint="Leave it out for a key for ever.") from None
+        raise UsageError(
+            f"{text!r} is longer than the calendar.", hint="Leave it out for a key that never expires."
+        ) from None
 
 
 def latest(longest: timedelta) -> datetime | None:

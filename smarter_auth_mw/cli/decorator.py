@@ -13,13 +13,17 @@ from smarter_auth_mw.cli.output import Answer, Stream, show_stream
 from smarter_auth_mw.cli.session import Session
 from smarter_auth_mw.errors import SmarterAuthError
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout and nothing else.")]
 FromApp = Annotated[
     str | None,
-    typer.Option("--app", metavar="MODULE:APP", help="Settings and routes of this app's own middleware."),
+    typer.Option(
+        "--app",
+        metavar="MODULE:APP",
+        help="Use the settings and routes of this app's middleware, for example main:app.",
+    ),
 ]
 Actor = Annotated[
-    str | None, typer.Option("--actor", help="Who does it, for the audit log.", show_default="the OS user")
+    str | None, typer.Option("--actor", help="The name written to the audit as the actor.", show_default="the OS user")
 ]
 
 Function = TypeVar("Function", bound=Callable[..., Coroutine[Any, Any, Any]])

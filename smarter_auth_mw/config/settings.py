@@ -60,13 +60,13 @@ def _split(separators: str) -> BeforeValidator:
 _TEXTS = WithJsonSchema({"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]})
 Words = Annotated[tuple[str, ...], _split(",;\n"), _TEXTS]
 Lines = Annotated[tuple[str, ...], _split("\n"), _TEXTS]
-"""A ``;`` separates too, but not within a comment: whoever knows the grammar splits there."""
+"""A ``;`` separates too, but not within a comment: the grammar of routes splits there."""
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class RouteSettings(BaseModel):
-    """What finding the resource of a request depends on; it has no opinion on other settings."""
+    """The settings that determine which resource a request names."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=True)
 
@@ -77,19 +77,21 @@ class RouteSettings(BaseModel):
     _sources: dict[str, Origin] = PrivateAttr(default_factory=dict)
 
     routes: Lines = Field(
-        default=(), validate_default=True, description="KIND PATTERN [always], none PATH, or preset:NAME, one a line"
+        default=(),
+        validate_default=True,
+        description="routes, one per line: KIND PATTERN [always], none PATH, or preset:NAME",
     )
-    mounts: Words = Field(default=(), description="path prefixes that the app takes off by itself")
-    api_domains: Words = Field(default=(), description="domains below which a host names a resource")
-    platform_domains: Words = Field(default=(), description="domains of the platform's own console")
-    default_account: str = Field(default="default", description="the account of whatever names none")
+    mounts: Words = Field(default=(), description="path prefixes at which the app is mounted")
+    api_domains: Words = Field(default=(), description="domains whose subdomains name a resource")
+    platform_domains: Words = Field(default=(), description="domains of the platform's console")
+    default_account: str = Field(default="default", description="the account used when none is given")
     trusted_proxies: Words = Field(
         default=(),
-        description="addresses or networks whose forwarded headers count; unix: for peers behind a UNIX socket",
+        description="addresses or networks of trusted proxies, whose forwarded headers count; unix: for a UNIX socket",
     )
-    live_path: str = Field(default="", description="a path that answers while the process does; empty: off")
-    ready_path: str = Field(default="", description="a path that tells whether requests can be decided; empty: off")
-    metrics_path: str = Field(default="", description="a path with the metrics for Prometheus; empty: off")
+    live_path: str = Field(default="", description="the path of the liveness probe; empty: none")
+    ready_path: str = Field(default="", description="the path of the readiness probe (200 or 503); empty: none")
+    metrics_path: str = Field(default="", description="the path of the Prometheus metrics; empty: none")
 
     @field_validator("database_url", "routes", check_fields=False)
     @classmethod
@@ -176,45 +178,77 @@ class Settings(RouteSettings):
         default=SecretStr(""), validate_default=True, description="postgresql://…, or embedded: / embedded:///DIR"
     )
     listen_url: SecretStr = Field(
-        default=SecretStr(""), description="the primary, directly, when DATABASE_URL is a pooler"
+        default=SecretStr(""),
+        description="postgresql://… of the primary itself if DATABASE_URL is a pooler; empty: DATABASE_URL",
     )
-    cache_url: SecretStr = Field(default=SecretStr("memory://"), description="memory://, redis://… or memcached://…")
-    credentials: Words = Field(default=WAYS, description="accepted ways: token, bearer, x-api-key")
-    realm: str = Field(default="smarter", description="the realm in the challenge")
-    require: Literal["bound", "active"] = Field(default="bound", description="active: deactivating the last key opens")
-    open_bad_token: Literal["ignore", "reject"] = Field(default="ignore", description="a bad token on an open resource")
+    cache_url: SecretStr = Field(
+        default=SecretStr("memory://"),
+        description="the shared cache: redis://…, rediss://…, unix://… or memcached://…; memory:// for none",
+    )
+    credentials: Words = Field(default=WAYS, description="accepted credentials: token, bearer, x-api-key")
+    realm: str = Field(default="smarter", description="the realm in WWW-Authenticate")
+    require: Literal["bound", "active"] = Field(
+        default="bound",
+        description="active: deactivating the last key opens a resource; bound: it stays protected",
+    )
+    open_bad_token: Literal["ignore", "reject"] = Field(
+        default="ignore", description="a bad token on an open resource: ignore, or reject with 401"
+    )
     preflight: Literal["protect", "pass"] = Field(
         default="protect",
-        description="pass: CORS preflights reach the app without a token, less their body and method overrides",
+        description="pass: CORS preflights reach the app without a token, without body and method overrides",
     )
-    cache_ttl_s: Positive = Field(default=300, description="how long an entry is kept")
-    negative_ttl_s: Positive = Field(default=30, description="how long it is kept that there is nothing")
-    heartbeat_s: Positive = Field(default=1, description="how often the database is asked what has changed")
-    max_staleness_s: Positive = Field(default=5, description="how old an answer may be, whatever fails")
+    cache_ttl_s: Positive = Field(default=300, description="how long a cache entry is kept, in seconds")
+    negative_ttl_s: Positive = Field(default=30, description="how long 'no such resource' is cached, in seconds")
+    heartbeat_s: Positive = Field(
+        default=1,
+        description="how often each worker asks the database for changes, in seconds; less than max_staleness_s",
+    )
+    max_staleness_s: Positive = Field(
+        default=5,
+        description="the maximum age of cached data that decides requests, whatever fails, in seconds",
+    )
     stale_if_error_s: NotNegative = Field(
-        default=0, description="how much longer a grant serves while the store is down"
+        default=0, description="how much longer grants serve while the database is down, in seconds"
     )
-    max_entries: int = Field(default=100_000, ge=1, description="resources kept in the process")
-    max_bindings: int = Field(default=1_000_000, ge=1, description="bindings kept in the process")
-    max_lookups: int = Field(default=1000, ge=1, description="resources looked up at once; others wait up to 1 s")
-    max_lookups_per_peer: int = Field(default=250, ge=1, description="of these, for one peer network")
-    pool_min: int = Field(default=1, ge=0, description="connections kept open")
-    pool_max: int = Field(default=8, ge=1, description="connections at the most")
-    query_timeout_s: Positive = Field(default=2, description="how long a query may take")
+    max_entries: int = Field(default=100_000, ge=1, description="maximum number of resources cached in the process")
+    max_bindings: int = Field(default=1_000_000, ge=1, description="maximum number of bindings cached in the process")
+    max_lookups: int = Field(
+        default=1000, ge=1, description="maximum number of look-ups at once; further ones wait up to 1 s, then get 503"
+    )
+    max_lookups_per_peer: int = Field(
+        default=250, ge=1, description="maximum number of look-ups at once for one peer network"
+    )
+    pool_min: int = Field(default=1, ge=0, description="minimum number of database connections")
+    pool_max: int = Field(
+        default=8, ge=1, description="maximum number of database connections per worker; one more listens"
+    )
+    query_timeout_s: Positive = Field(default=2, description="timeout of a query, in seconds")
     statement_cache_size: int = Field(
-        default=100, ge=0, description="prepared statements; 0 behind a transaction pooler"
+        default=100, ge=0, description="prepared statements kept per connection; 0 behind a transaction pooler"
     )
     failed_attempts: str = Field(
-        default="30/minute", description="failed attempts per peer network and resource; empty: off"
+        default="30/minute",
+        description="failed attempts per peer network and resource: NUMBER/minute (second, hour, day); empty: no limit",
     )
-    hide_credentials: bool = Field(default=False, description="take the credentials out before the app sees them")
-    error_format: Literal["problem", "smarter"] = Field(default="problem", description="the body of a rejection")
-    verify_router: bool = Field(default=False, description="development: compare with what the router chose")
-    audit: Literal["none", "denials", "all"] = Field(default="denials", description="which requests are audited")
-    usage_flush_s: Positive = Field(default=5, description="how often usage is written")
+    hide_credentials: bool = Field(
+        default=False, description="remove the credentials from the request before the app sees it"
+    )
+    error_format: Literal["problem", "smarter"] = Field(
+        default="problem", description="the body of a refusal: problem (RFC 9457), or smarter (the platform's journal)"
+    )
+    verify_router: bool = Field(
+        default=False, description="for development: compare the resource with the router's own parameters"
+    )
+    audit: Literal["none", "denials", "all"] = Field(
+        default="denials", description="requests written to the audit: none, denials or all"
+    )
+    usage_flush_s: Positive = Field(
+        default=5, description="how often usage and the audit of requests are written, in seconds"
+    )
     max_key_lifetime: str = Field(
         default="",
-        description="no key may be made, extended or rotated to be valid for longer, as 90d; empty: no limit",
+        description="the longest that a key may be valid when it is made, extended or rotated, as 90d; empty: no limit",
     )
 
     admin_origin: str = Field(

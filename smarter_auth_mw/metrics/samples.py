@@ -38,20 +38,26 @@ class Metric:
     kind: Kind = "counter"
     labels: tuple[str, ...] = ()
     worst: bool = False
-    """Whether the greatest value tells of all; the others are added up."""
+    """Whether several values are merged into their maximum; otherwise they are added up."""
 
 
 Reader = Callable[[Engine], float | Values]
 
 DECISIONS = Metric(
     "decisions",
-    "Requests that named a resource, by its kind and what was decided.",
+    "Requests for resources, by kind, decision (grant, anonymous, deny) and reason of a denial.",
     labels=("kind", "decision", "reason"),
 )
-OBSERVER_FAILURES = Metric("observer_failures", "Decisions that an observer (usage, audit, signals, traces) failed on.")
-WRITE_FAILURES = Metric("write_failures", "Batches of usage or audit that could not be written at once; they are kept.")
-AUDIT_DROPPED = Metric("audit_dropped", "Requests beyond the audit's rate or memory, which it only counts.")
-REFUSED_SPELLINGS = Metric("refused_spellings", "Requests refused with 400 since they can be read in two ways.")
+OBSERVER_FAILURES = Metric(
+    "observer_failures", "Decisions for which usage, audit, signals or traces failed; the decisions themselves stand."
+)
+WRITE_FAILURES = Metric(
+    "write_failures", "Failed writes of usage or audit batches; a failed batch is kept and written again."
+)
+AUDIT_DROPPED = Metric("audit_dropped", "Audit events left out because the audit's rate or memory limit was reached.")
+REFUSED_SPELLINGS = Metric(
+    "refused_spellings", "Requests refused with 400 because their path or host can be read in two ways."
+)
 ADMIN_REQUESTS = Metric(
     "admin_requests",
     "Requests that the management API answered, by operation and status.",
@@ -62,64 +68,90 @@ OF_AN_ADMIN = (ADMIN_REQUESTS, ADMIN_REFUSED)
 OF_A_MIDDLEWARE = (DECISIONS, OBSERVER_FAILURES, WRITE_FAILURES, AUDIT_DROPPED, REFUSED_SPELLINGS)
 
 OF_AN_ENGINE: tuple[tuple[Metric, Reader], ...] = (
-    (Metric("cache_hits", "Look-ups of known resources answered from the process."), lambda p: p.cache.hits.total()),
     (
-        Metric("cache_negative_hits", "The same for resources that are known to be none."),
+        Metric("cache_hits", "Look-ups of existing resources answered by an entry in the process."),
+        lambda p: p.cache.hits.total(),
+    ),
+    (
+        Metric("cache_negative_hits", "Look-ups answered by a negative entry in the process: no such resource."),
         lambda p: p.cache.counts.negative_hits,
     ),
-    (Metric("cache_misses", "Look-ups begun, which any number of requests wait for."), lambda p: p.cache.counts.misses),
-    (Metric("cache_fills", "Statements sent to the database for them."), lambda p: p.cache.counts.fills),
     (
-        Metric("cache_outdated_fills", "Fills that a change overtook, so that they were read again."),
+        Metric("cache_misses", "Cache misses; requests that wait for the same look-up count as one."),
+        lambda p: p.cache.counts.misses,
+    ),
+    (Metric("cache_fills", "Statements sent to the database to fill the cache."), lambda p: p.cache.counts.fills),
+    (
+        Metric("cache_outdated_fills", "Cache fills that were outdated on arrival and read again."),
         lambda p: p.cache.counts.outdated_fills,
     ),
     (
-        Metric("cache_shared_hits", "Misses that another worker's entry in the shared cache answered."),
+        Metric("cache_shared_hits", "Cache misses in the process that were answered by the shared cache."),
         lambda p: p.cache.counts.shared_hits,
     ),
     (
-        Metric("cache_shed", "Look-ups refused with 503, since too many were under way."),
+        Metric("cache_shed", "Look-ups refused with 503 because too many were in progress (MAX_LOOKUPS)."),
         lambda p: p.cache.admission.refused,
     ),
     (
-        Metric("stale_grants", "Grants by an entry that is older than MAX_STALENESS_S, while the store is down."),
+        Metric(
+            "stale_grants",
+            "Grants by an entry older than MAX_STALENESS_S while the database is down (STALE_IF_ERROR_S).",
+        ),
         lambda p: p.cache.counts.stale,
     ),
     (
-        Metric("cache_evictions", "Entries that made room for others."),
+        Metric("cache_evictions", "Cache entries evicted to make room (MAX_ENTRIES, MAX_BINDINGS)."),
         lambda p: p.cache.sizes.evictions,
     ),
     (
-        Metric("cache_entries", "Entries in the process; unknown: of what is no resource.", "gauge", ("of",)),
+        Metric(
+            "cache_entries",
+            "Cache entries in the process, by what they describe: known resources, or unknown (negative entries).",
+            "gauge",
+            ("of",),
+        ),
         lambda p: {("known",): p.cache.sizes.known, ("unknown",): p.cache.sizes.unknown},
     ),
-    (Metric("cache_bindings", "Bindings that the entries hold.", "gauge"), lambda p: p.cache.sizes.bindings),
+    (
+        Metric("cache_bindings", "Bindings held by the cache entries in the process.", "gauge"),
+        lambda p: p.cache.sizes.bindings,
+    ),
     (
         Metric(
-            "heartbeat_age_seconds", "How long ago the last heartbeat was sent that was answered.", "gauge", worst=True
+            "heartbeat_age_seconds",
+            "Seconds since the last answered heartbeat was sent to the database.",
+            "gauge",
+            worst=True,
         ),
         lambda p: p.listener.silent_s,
     ),
     (
         Metric(
-            "triggers_missing", "1 while a trigger that tells of changes is missing or disabled.", "gauge", worst=True
+            "triggers_missing",
+            "1 while a trigger that reports changes is missing or disabled, else 0.",
+            "gauge",
+            worst=True,
         ),
         lambda p: int(not p.listener.is_coherent),
     ),
     (
-        Metric("store_down", "1 while the last look-up in the database failed.", "gauge", worst=True),
+        Metric("store_down", "1 if the last look-up in the database failed, else 0.", "gauge", worst=True),
         lambda p: int(p.cache.is_store_down),
     ),
     (
         Metric(
-            "change_lag_seconds", "From the statement that changed something until a worker heard of it.", "histogram"
+            "change_lag_seconds", "Seconds from a change in the database until this worker received it.", "histogram"
         ),
         lambda p: _histogram(p.listener.lag),
     ),
-    (Metric("heartbeats", "Heartbeats that were answered."), lambda p: p.listener.beats),
-    (Metric("flushes", "How often the whole cache was set aside at once."), lambda p: p.listener.flushes),
-    (Metric("listener_reconnects", "Losses of the listening connection."), lambda p: p.listener.reconnects),
-    (Metric("notifications_malformed", "Notifications that say nothing."), lambda p: p.listener.malformed),
+    (Metric("heartbeats", "Heartbeats answered by the database."), lambda p: p.listener.beats),
+    (Metric("flushes", "Flushes: the whole cache was invalidated at once."), lambda p: p.listener.flushes),
+    (
+        Metric("listener_reconnects", "Times that the connection for notifications was lost and opened again."),
+        lambda p: p.listener.reconnects,
+    ),
+    (Metric("notifications_malformed", "Notifications that could not be parsed."), lambda p: p.listener.malformed),
     (Metric("notifications_forged", "Notifications of changes that no heartbeat reports."), lambda p: p.changes.forged),
     (
         Metric(
@@ -131,15 +163,19 @@ OF_AN_ENGINE: tuple[tuple[Metric, Reader], ...] = (
         lambda p: int(p.listener.is_flooded),
     ),
     (
-        Metric("changes_remembered", "Changes that entries are held against.", "gauge", worst=True),
+        Metric("changes_remembered", "Changes remembered to check cache entries against.", "gauge", worst=True),
         lambda p: len(p.changes),
     ),
     (
-        Metric("pool_connections", "Connections to the database.", "gauge", ("state",)),
+        Metric("pool_connections", "Open connections to the database, by state: busy or idle.", "gauge", ("state",)),
         lambda p: {("busy",): p.store.pool_sizes.busy, ("idle",): p.store.pool_sizes.idle},
     ),
     (
-        Metric("shared_cache_calls", "Calls of the shared cache, by what came of them.", labels=("result",)),
+        Metric(
+            "shared_cache_calls",
+            "Calls of the shared cache, by result: hit, miss, error, skipped, rejected or too_large.",
+            labels=("result",),
+        ),
         lambda p: {
             ("hit",): p.shared.hits,
             ("miss",): p.shared.misses,
@@ -152,7 +188,7 @@ OF_AN_ENGINE: tuple[tuple[Metric, Reader], ...] = (
     (
         Metric(
             "keys_expiring",
-            "Keys that expire within this time; 1000 stands for more. Counted every 5 minutes.",
+            "Keys that expire within this time (1d, 7d, 30d); at most 1000. Counted every 5 minutes.",
             "gauge",
             ("within",),
             worst=True,
@@ -164,7 +200,7 @@ OF_AN_ENGINE: tuple[tuple[Metric, Reader], ...] = (
     (
         Metric(
             "keys_unused",
-            "Keys that nobody has used for this time; 1000 stands for more. Counted every 5 minutes.",
+            "Keys not used for this time (30d, 90d); at most 1000. Counted every 5 minutes.",
             "gauge",
             ("for",),
             worst=True,
@@ -174,14 +210,17 @@ OF_AN_ENGINE: tuple[tuple[Metric, Reader], ...] = (
     (
         Metric(
             "rotations_overlapping",
-            "Keys whose previous token is still valid after a rotation; 1000 stands for more. Counted every 5 minutes.",
+            "Keys whose previous token is still valid after a rotation; at most 1000. Counted every 5 minutes.",
             "gauge",
             worst=True,
         ),
         lambda p: _of_keys(p, lambda keys: {(): keys.rotating}),
     ),
     (
-        Metric("throttle_failures", "Failed attempts that only the worker counted, as the shared cache did not."),
+        Metric(
+            "throttle_failures",
+            "Failed attempts counted by this worker alone because the shared cache did not count them.",
+        ),
         lambda p: 0 if p.throttle is None else p.throttle.failures,
     ),
 )
@@ -198,7 +237,7 @@ def samples_of_engine(engine: Engine) -> Figures:
 
 
 def samples_of_middleware(usage: Usage, audit: Audit, observers: Observers, near_misses: NearMisses) -> Figures:
-    """What one middleware has counted, on whatever event loop."""
+    """Return what one middleware has counted, on all event loops."""
     decided: dict[Labels, float] = {
         (kind, *_decision(outcome)): times for (kind, outcome), times in usage.totals().items()
     }
@@ -212,7 +251,7 @@ def samples_of_middleware(usage: Usage, audit: Audit, observers: Observers, near
 
 
 def merged(many: Iterable[Figures]) -> Figures:
-    """Several made one: added up, or the worst of them."""
+    """Merge figures: add them up, or take the worst."""
     total: Figures = {}
     for figures in many:
         for name, values in figures.items():
@@ -225,23 +264,23 @@ def merged(many: Iterable[Figures]) -> Figures:
 
 
 def only_counted(figures: Figures) -> Figures:
-    """What stays true of something that is over: not how large it was, but what it has done."""
+    """Return the counters, which stay true of a worker that has ended; its gauges do not."""
     return {name: values for name, values in figures.items() if METRICS[name].kind != "gauge"}
 
 
 class Source(Protocol):
-    """Whatever counts."""
+    """Something that counts."""
 
     def figures(self) -> Figures: ...
 
 
 def watch(source: Source) -> None:
-    """Count what this one has counted among what the process has, for as long as anybody holds it."""
+    """Include the figures of this source in those of the process, as long as the source exists."""
     _sources.add(source)
 
 
 def samples_of_all() -> Figures:
-    """What this process has counted."""
+    """Return what this process has counted."""
     return merged([source.figures() for source in list(_sources)])
 
 

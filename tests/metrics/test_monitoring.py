@@ -19,9 +19,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from smarter_auth_mw import Settings, wsgi
 from smarter_auth_mw.admin import AdminApp
 from smarter_auth_mw.cli.doctor import command as doctor
-from smarter_auth_mw.cli.doctor import keys as attention
-from smarter_auth_mw.cli.doctor import routes as findings
-from smarter_auth_mw.cli.doctor import services as examination
 from smarter_auth_mw.decision import Reason
 from smarter_auth_mw.engine import health
 from smarter_auth_mw.log import EVENTS, level_of
@@ -146,9 +143,8 @@ def test_the_page_names_every_attribute_and_every_reason() -> None:
 
 
 def test_the_page_names_every_check_of_doctor() -> None:
-    texts = "".join(
-        Path(str(module.__file__)).read_text("utf-8") for module in (doctor, examination, findings, attention)
-    )
+    modules = Path(str(doctor.__file__)).parent.glob("*.py")
+    texts = "".join(module.read_text("utf-8") for module in modules)
     checks = set(re.findall(r'(?:Finding|Attention)\(\s*"(?:problem|warning|note)",\s*"(\w+)"', texts)) | {
         "database",
         "schema",

@@ -23,20 +23,28 @@ from smarter_auth_mw.tokens import Token
 REFUSED = frozenset({401, 403, 429})
 SHOWN_CHARS = 300
 
-Url = Annotated[str, typer.Argument(metavar="URL", help="The URL of one protected resource.")]
-IOwnThis = Annotated[bool, typer.Option("--i-own-this", help="The host is not this machine, and it is yours.")]
+Url = Annotated[str, typer.Argument(metavar="URL", help="The URL of a protected resource.")]
+IOwnThis = Annotated[
+    bool, typer.Option("--i-own-this", help="Confirm that a host other than this machine is yours to test.")
+]
 MarkerOption = Annotated[
     str | None,
     typer.Option(
-        "--marker", metavar="HEADER:VALUE", help="A header of the resource's answers; else any 2xx is one, and any 500."
+        "--marker",
+        metavar="HEADER:VALUE",
+        help="A response header that only the resource sends; by default any 2xx or 500 counts.",
     ),
 ]
-Body = Annotated[str | None, typer.Option("--body", metavar="PATTERN", help="What stands in the resource's answers.")]
+Body = Annotated[
+    str | None, typer.Option("--body", metavar="PATTERN", help="Text that only the resource's responses contain.")
+]
 Headers = Annotated[
     list[str] | None,
-    typer.Option("--header", "-H", metavar="'NAME: VALUE'", help="Credentials that are let in, to try what is close."),
+    typer.Option("--header", "-H", metavar="'NAME: VALUE'", help="Valid credentials, to try similar ones."),
 ]
-Timeout = Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="How long an answer may take.", min=0.1)]
+Timeout = Annotated[
+    float, typer.Option("--timeout", metavar="SECONDS", help="Seconds to wait for a response.", min=0.1)
+]
 
 
 async def run(
@@ -48,7 +56,10 @@ async def run(
     header: Headers = None,
     timeout: Timeout = 5.0,  # noqa: ASYNC109 (an option)
 ) -> dict[str, Any]:
-    """Send hundreds of hostile requests to a protected resource; exit code 0 only if none reached it."""
+    """Send hundreds of hostile requests to a protected resource; exit code 0 only if none got through.
+
+    Example: smarter-auth attack http://localhost:8000/bots/1
+    """
     target = _Target(_site(url, is_owned=i_own_this), _marker(marker, body), timeout)
     await target.must_refuse()
     target = replace(target, marker=await target.marker_here())

@@ -58,20 +58,26 @@ class _UndoneError(Exception):
 
 async def import_(
     session: Session,
-    file: Annotated[str, typer.Argument(metavar="FILE.csv", help="Resources, keys and bindings; - is stdin.")],
+    file: Annotated[str, typer.Argument(metavar="FILE.csv", help="The CSV file; - for stdin.")],
     *,
     tokens: Annotated[
         str | None,
-        typer.Option("--tokens", metavar="FILE", help="Where minted tokens are written.", show_default="printed"),
+        typer.Option(
+            "--tokens", metavar="FILE", help="Write new tokens to this new file (CSV).", show_default="printed"
+        ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Try everything, and take it back.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the file and report, without importing anything.")
+    ] = False,
     no_route: NoRoute = False,
     form: Form = None,
     prefix: Prefix = None,
 ) -> dict[str, Any] | None:
-    """Bring in the resources, keys and bindings of a file: all of them, or nothing.
+    """Import resources, keys and bindings from a CSV file: all of it, or nothing.
 
-    A key without a digest gets a new token, which is told this once.
+    A key without a digest gets a new token, which is shown only once.
+
+    Example: smarter-auth import all.csv --tokens tokens.csv
     """
     mint = minter(form, prefix)
     wants_file = tokens is not None and not dry_run
@@ -174,9 +180,12 @@ class _Import:
 
 async def export(
     session: Session,
-    file: Annotated[str, typer.Argument(metavar="FILE.csv", help="A file that is not there yet; - is stdout.")] = "-",
+    file: Annotated[str, typer.Argument(metavar="FILE.csv", help="A new file; - for stdout.")] = "-",
 ) -> dict[str, Any] | None:
-    """Write out all resources, keys by their digests, and bindings: what import reads."""
+    """Export all resources, keys (by their digests) and bindings as CSV for import.
+
+    Example: smarter-auth export all.csv
+    """
     async with aclosing(_exported(session)) as batches:
         if file == "-":
             with _stdout() as out:

@@ -28,7 +28,10 @@ def admin(
     workers: Workers = 1,
     from_app: FromApp = None,
 ) -> None:
-    """Serve the management API, on an origin of its own."""
+    """Serve the management API, on an origin of its own.
+
+    Example: smarter-auth admin --port 8010
+    """
     import uvicorn
 
     from smarter_auth_mw.cli import server

@@ -26,14 +26,14 @@ from smarter_auth_mw.management.listings.following import BEGINNING, NOW
 from smarter_auth_mw.postgres.opening import open_store
 
 ResourceOption = Annotated[
-    str | None, typer.Option("--resource", metavar="KIND:REF", help="What has to do with this resource.")
+    str | None, typer.Option("--resource", metavar="KIND:REF", help="Events about this resource.")
 ]
-KeyOption = Annotated[
-    str | None, typer.Option("--key", metavar="KEY", help="What has to do with this key, by its id or name.")
-]
+KeyOption = Annotated[str | None, typer.Option("--key", metavar="KEY", help="Events about this key (id or name).")]
 Until = Annotated[
     str | None,
-    typer.Option("--until", metavar="TIME", help="Until then: how long ago, or a time.", show_default="now"),
+    typer.Option(
+        "--until", metavar="TIME", help="End of the period: 30s, 15m, 24h or 30d ago, or a time.", show_default="now"
+    ),
 ]
 
 PRUNE_TIMEOUT_S = 120.0
@@ -42,7 +42,7 @@ POLL_S = 1.0
 """How often it is looked whether there is something new to follow."""
 LONGEST = timedelta(days=36_500)
 
-group = typer.Typer(help="Who did or asked what, and when.", rich_markup_mode=None)
+group = typer.Typer(help="Show and prune the audit: changes, and refused requests.", rich_markup_mode=None)
 
 
 @command(group, None, takes_actor=False)
@@ -53,34 +53,48 @@ async def audit(
     key: KeyOption = None,
     account: Account = None,
     by: Annotated[
-        str | None, typer.Option("--actor", help="What this person did; of requests, the network they came from.")
+        str | None, typer.Option("--actor", help="Events by this actor; for requests, the peer network.")
     ] = None,
     action: Annotated[
-        str | None, typer.Option("--action", metavar="ACTION", help="key.revoke, or with a *: key.*, request.*.")
+        str | None,
+        typer.Option(
+            "--action", metavar="ACTION", help="An action such as key.revoke, or a pattern: key.*, request.*."
+        ),
     ] = None,
-    reason: Annotated[str | None, typer.Option("--reason", help="For example unknown_token, or expired.")] = None,
+    reason: Annotated[
+        str | None, typer.Option("--reason", help="A reason, for example unknown_token or expired.")
+    ] = None,
     since: Annotated[
         str | None,
         typer.Option(
-            "--since", metavar="TIME", help="Since then: 30s, 15m, 24h, 30d ago, or a time.", show_default="ever"
+            "--since",
+            metavar="TIME",
+            help="Start of the period: 30s, 15m, 24h or 30d ago, or a time.",
+            show_default="ever",
         ),
     ] = None,
     until: Until = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, max=MAX_PAGE, help="Only the newest.", show_default="all")
+        int | None,
+        typer.Option(
+            "--limit", min=1, max=MAX_PAGE, help="Print only the newest events, at most this many.", show_default="all"
+        ),
     ] = None,
     after: Annotated[
         str | None,
         typer.Option(
             "--after",
             metavar="CURSOR",
-            help="What was written since this event, late ones too: its `cursor`; or beginning, or now.",
+            help="Events committed after this `cursor` of an event; or beginning, or now.",
         ),
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on as events are written, and lose none.")] = False,
-    jsonl: Annotated[bool, typer.Option("--jsonl", help="Print one JSON document a line.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Keep printing events as they are committed.")] = False,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="Print one JSON document per line.")] = False,
 ) -> Listing | Stream | None:
-    """Show what was done and which requests were refused, in order of time."""
+    """Show changes and refused requests, in order of time.
+
+    Example: smarter-auth audit --since 1h --resource bot:1
+    """
     if jsonl and session.as_json:
         raise UsageError("--json prints one document, --jsonl one a line: choose.")
     if session.as_json and follow:
@@ -150,9 +164,14 @@ async def _events(session: Session, filters: AuditFilters, limit: int | None) ->
 async def prune(
     session: Session,
     *,
-    older_than: Annotated[str, typer.Option("--older-than", metavar="DURATION", help="For example 400d.")],
+    older_than: Annotated[
+        str, typer.Option("--older-than", metavar="DURATION", help="Delete events older than this, for example 400d.")
+    ],
 ) -> dict[str, Any]:
-    """Forget what is older than that; only the owner of the schema may."""
+    """Delete old events. Needs the owner of the schema.
+
+    Example: smarter-auth audit prune --older-than 400d
+    """
     before = ago(older_than)
     settings = session.database_settings.model_copy(update={"query_timeout_s": PRUNE_TIMEOUT_S})
     async with open_store(settings, "owner") as store:

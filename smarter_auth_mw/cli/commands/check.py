@@ -20,13 +20,22 @@ from smarter_auth_mw.postgres.store import Store
 
 async def check(
     session: Session,
-    url: Annotated[str, typer.Argument(metavar="URL", help="The request's URL, or its path alone.")],
+    url: Annotated[str, typer.Argument(metavar="URL", help="The request's URL or path.")],
     header: Annotated[
-        list[str] | None, typer.Option("--header", "-H", metavar="'NAME: VALUE'", help="A header; any number.")
+        list[str] | None,
+        typer.Option(
+            "--header",
+            "-H",
+            metavar="'NAME: VALUE'",
+            help="A request header, for example 'Authorization: Token …'; repeatable.",
+        ),
     ] = None,
-    method: Annotated[str, typer.Option("--method", "-X", help="The request's method.")] = "GET",
+    method: Annotated[str, typer.Option("--method", "-X", help="The request's method, for example POST.")] = "GET",
 ) -> dict[str, Any]:
-    """Explain what the middleware does with a request; exit code 1 where it is denied."""
+    """Explain what the middleware does with a request; exit code 1 if it is denied.
+
+    Example: smarter-auth check http://localhost/bots/1
+    """
     if session.from_app and (wrapper := guards.wrapper_of(apps.load(session.from_app))):
         note(f"{wrapper} stands around the middleware and may answer by itself: this is what happens behind it.")
     scope = request_scope(url, method, arguments.headers(header or ()), session.root_path)

@@ -19,7 +19,10 @@ Schema = Annotated[bool, typer.Option("--schema", help=f"Print the JSON schema o
 
 
 async def config(session: Session, *, schema: Schema = False) -> Listing | Script:
-    """Print every setting as it counts, and where it comes from; passwords are masked."""
+    """Print the value and the origin of each setting; passwords are masked.
+
+    Example: smarter-auth config
+    """
     if schema:
         document = schema_of_toml()
         return Script(to_json(document), document)

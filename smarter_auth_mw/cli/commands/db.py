@@ -19,7 +19,7 @@ from smarter_auth_mw.postgres.embedded import cluster as embedded
 
 RuntimeRole = Annotated[
     str | None,
-    typer.Option("--runtime-role", metavar="ROLE", help="Grant this role what serving needs, and no more."),
+    typer.Option("--runtime-role", metavar="ROLE", help="Grant this role what serving needs, and nothing else."),
 ]
 ManagerRole = Annotated[
     str | None,
@@ -28,14 +28,17 @@ ManagerRole = Annotated[
     ),
 ]
 
-group = typer.Typer(help="The database's schema.", rich_markup_mode=None)
+group = typer.Typer(help="Create, upgrade and inspect the database schema.", rich_markup_mode=None)
 
 
 @command(group, "migrate", takes_actor=False)
 async def migrate(
     session: Session, runtime_role: RuntimeRole = None, manager_role: ManagerRole = None
 ) -> dict[str, Any]:
-    """Bring the database to this release's schema, in one transaction."""
+    """Upgrade the database to this release's schema, in one transaction.
+
+    Example: smarter-auth db migrate --runtime-role web
+    """
     from smarter_auth_mw.postgres import migrations
 
     async with owner_url(session.database_settings) as (url, default_role):
@@ -44,7 +47,10 @@ async def migrate(
 
 @command(group, "status", takes_actor=False)
 async def status(session: Session) -> dict[str, Any]:
-    """Show the database's schema and what is still to be run."""
+    """Show the database's schema and the pending migrations.
+
+    Example: smarter-auth db status
+    """
     from smarter_auth_mw.postgres import migrations
 
     async with owner_url(session.database_settings) as (url, _):
@@ -54,11 +60,14 @@ async def status(session: Session) -> dict[str, Any]:
 @command(group, "attach", takes_actor=False)
 async def attach(
     session: Session,
-    platform: Annotated[Literal["smarter"], typer.Argument(help="What is in the database.")],
+    platform: Annotated[Literal["smarter"], typer.Argument(help="The platform whose tables are in the database.")],
     runtime_role: RuntimeRole = None,
     manager_role: ManagerRole = None,
 ) -> dict[str, Any]:
-    """Guard the Smarter platform whose tables are in this database, without changing any of them."""
+    """Guard the Smarter platform whose tables are in this database, without changing its tables.
+
+    Example: smarter-auth db attach smarter
+    """
     from smarter_auth_mw.postgres import migrations
 
     async with owner_url(session.database_settings) as (url, default_role):
@@ -71,7 +80,10 @@ async def attach(
 
 @command(group, "detach", takes_actor=False)
 async def detach(session: Session) -> dict[str, Any]:
-    """Let the platform go, and drop all that we hold in its database: keys of our own, audit and usage too."""
+    """Detach the platform and drop everything of this package from its database: own keys, audit and usage too.
+
+    Example: smarter-auth db detach
+    """
     from smarter_auth_mw.postgres import migrations
 
     async with owner_url(session.database_settings) as (url, _):
@@ -80,7 +92,10 @@ async def detach(session: Session) -> dict[str, Any]:
 
 @command(group, "restored", takes_actor=False)
 async def restored(session: Session) -> dict[str, Any]:
-    """Tell every cache that the database is another one: after a dump was restored into it, or it was cloned."""
+    """Invalidate every cache, after a dump was restored into the database or the server was cloned.
+
+    Example: smarter-auth db restored
+    """
     from smarter_auth_mw.postgres import migrations
 
     async with owner_url(session.database_settings) as (url, _):
@@ -90,7 +105,10 @@ async def restored(session: Session) -> dict[str, Any]:
 
 @command(group, "sql", takes_actor=False)
 async def sql(session: Session, runtime_role: RuntimeRole = None, manager_role: ManagerRole = None) -> Script:
-    """Print the SQL that `db migrate` would run, and run nothing."""
+    """Print the SQL that `db migrate` would run, without running it.
+
+    Example: smarter-auth db sql
+    """
     from smarter_auth_mw.postgres import migrations
 
     async with owner_url(session.database_settings) as (url, default_role):

@@ -18,7 +18,7 @@ from smarter_auth_mw.gate.forward_auth import ForwardAuth
 from smarter_auth_mw.guard import compile_routes
 
 SPOKEN = "_SMARTER_AUTH_DIALECT"
-"""Tells uvicorn's worker processes which dialect they speak; no setting, hence the underscore."""
+"""Passes the dialect to uvicorn's worker processes; not a setting, hence the underscore."""
 
 DialectName = StrEnum("DialectName", ["nginx", "traefik", "envoy", "caddy"])
 
@@ -27,16 +27,19 @@ def gate(
     host: Host = "127.0.0.1",
     port: Port = 9000,
     fd: Fd = None,
-    dialect: Annotated[DialectName, typer.Option("--dialect", help="Which proxy asks.")] = DialectName["nginx"],
+    dialect: Annotated[DialectName, typer.Option("--dialect", help="The proxy in front.")] = DialectName["nginx"],
     workers: Workers = 1,
 ) -> None:
-    """Answer a proxy whether the requests that it asks about may pass: forward auth, on any path."""
+    """Decide requests for a reverse proxy (forward auth), on any path.
+
+    Example: smarter-auth gate --port 9000 --dialect traefik
+    """
     import uvicorn
 
     from smarter_auth_mw.cli import server
 
     settings = Settings()
-    compile_routes(settings)  # Mistakes are told before anything is served.
+    compile_routes(settings)  # Mistakes are reported before anything is served.
     if settings.hide_credentials:
         note("HIDE_CREDENTIALS does nothing here: the credentials are the proxy's to take out, as its example shows.")
     listening = listener(host, port, fd)

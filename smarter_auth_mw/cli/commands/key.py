@@ -35,37 +35,49 @@ from smarter_auth_mw.management.keys import Keys
 from smarter_auth_mw.management.resources import UNCHANGED
 
 KeyOrNone = Annotated[
-    str | None, typer.Argument(metavar="[KEY]", help="The key: its id, or its name if no other has it.")
+    str | None, typer.Argument(metavar="[KEY]", help="The key: its id, or its name if that is unique.")
 ]
 AllowAnonymous = Annotated[
     bool, typer.Option("--allow-anonymous", help="Allow what opens a protected resource to anyone.")
 ]
 
-group = typer.Typer(help="The keys that open resources.", rich_markup_mode=None)
+group = typer.Typer(help="Manage API keys.", rich_markup_mode=None)
 
 
 @command(group, "create")
 async def create(
     session: Session,
     *,
-    name: Annotated[str, typer.Option("--name", help="What people call it; one of a kind within its account.")],
+    name: Annotated[str, typer.Option("--name", help="The name, unique within its account.")],
     account: Account = None,
-    description: Annotated[str, typer.Option("--description", help="What it is for.")] = "",
+    description: Annotated[str, typer.Option("--description", help="What the key is for.")] = "",
     expires_in: Annotated[
-        str | None, typer.Option("--expires-in", metavar="DURATION", help="30s, 15m, 24h, 30d.", show_default="never")
+        str | None,
+        typer.Option(
+            "--expires-in", metavar="DURATION", help="Expire after this time: 30s, 15m, 24h, 30d.", show_default="never"
+        ),
     ] = None,
     label: Labels = None,
     bind: Annotated[
-        list[str] | None, typer.Option("--bind", metavar="KIND:REF", help="A resource to bind it to; any number.")
+        list[str] | None,
+        typer.Option(
+            "--bind", metavar="KIND:REF", help="A resource to bind the key to, for example bot:1; repeatable."
+        ),
     ] = None,
     no_route: NoRoute = False,
     form: Form = None,
     prefix: Prefix = None,
     max_lifetime: Annotated[
-        str | None, typer.Option("--max-lifetime", metavar="DURATION", help="Refuse a key that would live longer.")
+        str | None,
+        typer.Option(
+            "--max-lifetime", metavar="DURATION", help="Refuse a key that would live longer than this, for example 90d."
+        ),
     ] = None,
 ) -> dict[str, Any]:
-    """Create a key and print its token, this once."""
+    """Create a key and print its token, which is shown only once.
+
+    Example: smarter-auth key create --name laptop --bind bot:1 --expires-in 90d
+    """
     expires_at = arguments.expiry(expires_in)
     longest = arguments.duration(max_lifetime) if max_lifetime is not None else None
     resources = [await arguments.resource(session, text, no_route=no_route) for text in bind or ()]
@@ -96,7 +108,10 @@ command(group, "list", takes_actor=False)(list_)
 
 @command(group, "show", takes_actor=False)
 async def show(session: Session, key: KeyName) -> dict[str, Any]:
-    """Show a key, without its tokens."""
+    """Show a key, without its tokens.
+
+    Example: smarter-auth key show laptop
+    """
     async with session.keys() as keys:
         return key_document(await keys.key(await arguments.key_id(session, key)))
 
@@ -110,7 +125,10 @@ async def bind(
     allow_anonymous: AllowAnonymous = False,
     no_route: NoRoute = False,
 ) -> dict[str, Any]:
-    """Let a key open a resource, which asks for a token from now on."""
+    """Bind a key to a resource, which requires a token from now on.
+
+    Example: smarter-auth key bind laptop bot:1
+    """
     named = await arguments.resource(session, resource, no_route=no_route)
     async with session.keys() as keys:
         bound = await keys.bind(await arguments.key_id(session, key), named, allow_anonymous=allow_anonymous)
@@ -127,7 +145,10 @@ async def unbind(
     allow_anonymous: AllowAnonymous = False,
     no_route: NoRoute = False,
 ) -> dict[str, Any]:
-    """Take a key off a resource; taking off the last one needs --allow-anonymous."""
+    """Unbind a key from a resource; the last key needs --allow-anonymous.
+
+    Example: smarter-auth key unbind laptop bot:1
+    """
     named = await arguments.resource(session, resource, no_route=no_route)
     async with session.keys() as keys:
         unbound = await keys.unbind(await arguments.key_id(session, key), named, allow_anonymous=allow_anonymous)
@@ -141,17 +162,21 @@ async def set_(
     session: Session,
     key: KeyName,
     *,
-    name: Annotated[str | None, typer.Option("--name", help="What people call it from now on.")] = None,
-    description: Annotated[str | None, typer.Option("--description", help="What it is for.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="The new name.")] = None,
+    description: Annotated[str | None, typer.Option("--description", help="The new description.")] = None,
     label: Labels = None,
     unlabel: Annotated[
-        list[str] | None, typer.Option("--unlabel", metavar="NAME", help="Take away this label; any number.")
+        list[str] | None, typer.Option("--unlabel", metavar="NAME", help="Remove this label; repeatable.")
     ] = None,
     expires_in: Annotated[
-        str | None, typer.Option("--expires-in", metavar="DURATION", help="30s, 15m, 24h, 30d from now, or never.")
+        str | None,
+        typer.Option("--expires-in", metavar="DURATION", help="Expire after 30s, 15m, 24h or 30d from now, or never."),
     ] = None,
 ) -> dict[str, Any]:
-    """Change the name, the description, the labels or the expiry of a key."""
+    """Change the name, description, labels or expiry of a key.
+
+    Example: smarter-auth key set laptop --label team=sales --expires-in 90d
+    """
     expires_at = None if expires_in == "never" else arguments.expiry(expires_in)
     labels = arguments.labels(label or ())
     if both := sorted(labels.keys() & set(unlabel or ())):
@@ -169,7 +194,10 @@ async def set_(
 
 @command(group, "activate")
 async def activate(session: Session, key: KeyName) -> dict[str, Any]:
-    """Let a key open what it is bound to again."""
+    """Reactivate a key.
+
+    Example: smarter-auth key activate laptop
+    """
     return await _changed(session, key, Keys.activate)
 
 
@@ -187,7 +215,10 @@ async def deactivate(
     yes: Yes = False,
     allow_anonymous: AllowAnonymous = False,
 ) -> dict[str, Any]:
-    """Let a key, or all keys that filters find, open nothing for now; what they are bound to stays protected."""
+    """Deactivate a key, or all keys that the filters find, for now; resources stay protected.
+
+    Example: smarter-auth key deactivate laptop
+    """
     asked = Asked(account, resource, label, older_than, unused_for, dry_run, yes)
     if key is None:
         return await deactivate_many(session, asked, allow_anonymous=allow_anonymous)
@@ -202,7 +233,11 @@ async def revoke(
     *,
     token_file: Annotated[
         str | None,
-        typer.Option("--token-file", metavar="FILE", help="Leaked tokens, one a line; - is stdin. Their keys end."),
+        typer.Option(
+            "--token-file",
+            metavar="FILE",
+            help="Revoke the keys of the tokens in this file, one per line; - for stdin.",
+        ),
     ] = None,
     account: ByAccount = None,
     resource: ByResource = None,
@@ -212,7 +247,10 @@ async def revoke(
     dry_run: DryRun = False,
     yes: Yes = False,
 ) -> dict[str, Any]:
-    """End a key for good, those of leaked tokens, or all that filters find; what they are bound to stays protected."""
+    """Revoke a key, the keys of leaked tokens, or all that filters find; resources stay protected.
+
+    Example: smarter-auth key revoke laptop
+    """
     asked = Asked(account, resource, label, older_than, unused_for, dry_run, yes)
     if key is None and token_file is None:
         return await revoke_many(session, asked)

@@ -20,12 +20,14 @@ from smarter_auth_mw.management.listings.keys import driver_of
 
 Limit = Annotated[
     int | None,
-    typer.Option("--limit", min=1, max=MAX_PAGE, help="Print one page of at most so many.", show_default="all"),
+    typer.Option("--limit", min=1, max=MAX_PAGE, help="Print one page of at most this many.", show_default="all"),
 ]
 Cursor = Annotated[
-    str | None, typer.Option("--cursor", metavar="CURSOR", help="Go on where the page before ended: its `next`.")
+    str | None, typer.Option("--cursor", metavar="CURSOR", help="Continue after the previous page, by its `next`.")
 ]
-Labels = Annotated[list[str] | None, typer.Option("--label", metavar="NAME=VALUE", help="A label; any number.")]
+Labels = Annotated[
+    list[str] | None, typer.Option("--label", metavar="NAME=VALUE", help="A label, for example team=sales; repeatable.")
+]
 _SHOWN = ("key_id", "name", "account", "state", "expires_at", "last_used_at", "labels", "tokens", "bindings")
 """The columns that people see."""
 
@@ -34,47 +36,62 @@ async def list_(
     session: Session,
     *,
     resource: Annotated[
-        str | None, typer.Option("--resource", metavar="KIND:REF", help="Keys that are bound to this resource.")
+        str | None, typer.Option("--resource", metavar="KIND:REF", help="List keys that are bound to this resource.")
     ] = None,
     account: Account = None,
     state: Annotated[
         Literal["active", "inactive", "expired", "revoked", "any"] | None,
         typer.Option(
             "--state",
-            help="Keys in this state. Without it a whole list ends with the revoked keys, and pages leave them out.",
+            help="List keys in this state. By default the whole list ends with revoked keys, and pages omit them.",
         ),
     ] = None,
     find: Annotated[
-        str | None, typer.Option("--find", metavar="PREFIX", help="Keys whose name begins so, in upper or lower case.")
+        str | None,
+        typer.Option("--find", metavar="PREFIX", help="List keys whose name begins with this text, ignoring case."),
     ] = None,
     label: Labels = None,
     expiring: Annotated[
-        str | None, typer.Option("--expiring", metavar="DURATION", help="Keys that will expire in this time.")
+        str | None,
+        typer.Option("--expiring", metavar="DURATION", help="List keys that expire within this time, for example 30d."),
     ] = None,
-    never_expires: Annotated[bool, typer.Option("--never-expires", help="Keys without an expiry.")] = False,
+    never_expires: Annotated[bool, typer.Option("--never-expires", help="List keys without an expiry.")] = False,
     unused_for: Annotated[
         str | None,
-        typer.Option("--unused-for", metavar="DURATION", help="Keys that were not used, and not made, for this long."),
+        typer.Option(
+            "--unused-for",
+            metavar="DURATION",
+            help="List keys not used (and not created) for this long, for example 90d.",
+        ),
     ] = None,
-    never_used: Annotated[bool, typer.Option("--never-used", help="Keys that were never used.")] = False,
+    never_used: Annotated[bool, typer.Option("--never-used", help="List keys that were never used.")] = False,
     older_than: Annotated[
-        str | None, typer.Option("--older-than", metavar="DURATION", help="Keys that were made longer ago.")
+        str | None,
+        typer.Option(
+            "--older-than", metavar="DURATION", help="List keys created longer ago than this, for example 90d."
+        ),
     ] = None,
     max_lifetime: Annotated[
-        str | None, typer.Option("--max-lifetime", metavar="DURATION", help="Keys with a valid token older than this.")
+        str | None,
+        typer.Option(
+            "--max-lifetime", metavar="DURATION", help="List keys with a valid token older than this, for example 90d."
+        ),
     ] = None,
     rotating: Annotated[
-        bool, typer.Option("--rotating", help="Keys whose previous token is still valid after a rotation.")
+        bool, typer.Option("--rotating", help="List keys whose previous token is still valid after a rotation.")
     ] = False,
     sort: Annotated[
         Literal["name", "created_at", "-created_at"] | None,
-        typer.Option("--sort", help="The order; - puts the newest first.", show_default="by the filters"),
+        typer.Option("--sort", help="The order; - for newest first.", show_default="by the filters"),
     ] = None,
     limit: Limit = None,
     cursor: Cursor = None,
     no_route: NoRoute = False,
 ) -> Document | Listing | Stream:
-    """List the keys, without their tokens: all of them, or one page."""
+    """List keys, without their tokens: all, or one page.
+
+    Example: smarter-auth key list --expiring 30d
+    """
     filters = KeyFilters(
         resource=None if resource is None else await arguments.resource(session, resource, no_route=no_route),
         account=account,

@@ -32,20 +32,30 @@ POLL_S = 5.0
 """As often as usage is written, unless SMARTER_AUTH_USAGE_FLUSH_S says otherwise."""
 
 UnusedFor = Annotated[
-    str, typer.Option("--unused-for", metavar="DURATION", help="How long the previous token has to be unused.")
+    str,
+    typer.Option(
+        "--unused-for", metavar="DURATION", help="How long the previous token must be unused, for example 10m."
+    ),
 ]
 
 
 async def rotate(
     session: Session,
     key: Annotated[
-        str | None, typer.Argument(metavar="[KEY]", help="The key: its id, or its name if no other has it.")
+        str | None, typer.Argument(metavar="[KEY]", help="The key: its id, or its name if that is unique.")
     ] = None,
     *,
     overlap: Annotated[
-        str, typer.Option("--overlap", metavar="DURATION", help="How long the previous token stays valid; 0s: not.")
+        str,
+        typer.Option(
+            "--overlap",
+            metavar="DURATION",
+            help="How long the previous token stays valid, for example 24h; 0s to end it at once.",
+        ),
     ] = "24h",
-    force: Annotated[bool, typer.Option("--force", help="Also while an earlier rotation still overlaps.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Rotate even while an earlier rotation still overlaps.")
+    ] = False,
     form: Form = None,
     prefix: Prefix = None,
     wait_until_unused: Annotated[
@@ -69,7 +79,10 @@ async def rotate(
     dry_run: DryRun = False,
     yes: Yes = False,
 ) -> dict[str, Any] | None:
-    """Give a key a new token and print it, this once, or all keys that filters find; the previous ones stay valid."""
+    """Give a key, or all keys that the filters find, a new token and print it, once; the previous token stays valid for --overlap.
+
+    Example: smarter-auth key rotate laptop --overlap 24h
+    """
     for_ = timedelta(0) if overlap in ("0", "0s") else arguments.duration(overlap)
     if key is None:
         asked = Asked(account, resource, label, older_than, unused_for, dry_run, yes)
@@ -94,7 +107,10 @@ async def rotate(
 
 
 async def wait(session: Session, key: KeyName, *, unused_for: UnusedFor = "10m") -> dict[str, Any]:
-    """Wait until nobody uses the token that a key had before its rotation."""
+    """Wait until nobody uses the previous token of a rotated key.
+
+    Example: smarter-auth key wait laptop --unused-for 10m
+    """
     span = arguments.duration(unused_for)
     key_id = await arguments.key_id(session, key)
     async with session.keys() as keys:
@@ -102,7 +118,7 @@ async def wait(session: Session, key: KeyName, *, unused_for: UnusedFor = "10m")
 
 
 async def _wait_or_tell(session: Session, keys: Keys, key_id: UUID, span: timedelta) -> None:
-    """Wait; what goes wrong is told on stderr, since the result is printed already."""
+    """Wait; report errors on stderr, since the result is printed already."""
     try:
         await _wait_until_unused(keys, key_id, span)
     except SmarterAuthError as error:

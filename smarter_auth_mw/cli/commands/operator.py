@@ -19,18 +19,19 @@ from smarter_auth_mw.management.operators import MintedOperator, Operators, Role
 from smarter_auth_mw.management.resources import UNCHANGED
 from smarter_auth_mw.postgres.opening import open_store
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The operator.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The operator's name.")]
 Within = Annotated[
     str | None,
-    typer.Option("--account", help="The only account whose keys and resources they see.", show_default="all"),
+    typer.Option("--account", help="Limit the operator to the keys and resources of this account.", show_default="all"),
 ]
 ExpiresIn = Annotated[
-    str | None, typer.Option("--expires-in", metavar="DURATION", help="30s, 15m, 24h or 30d from now.")
+    str | None, typer.Option("--expires-in", metavar="DURATION", help="Expire after 30s, 15m, 24h or 30d.")
 ]
 _ROLE_HELP = "viewer reads; manager also changes keys and protects resources; admin also opens resources."
 
 group = typer.Typer(
-    help="Who may use the management API and its pages. Needs the URL of the schema's owner.", rich_markup_mode=None
+    help="Manage operators, who may use the management API. Needs the database URL of the schema's owner.",
+    rich_markup_mode=None,
 )
 
 
@@ -38,12 +39,15 @@ group = typer.Typer(
 async def create(
     session: Session,
     *,
-    name: Annotated[str, typer.Option("--name", help="What the audit calls them; a name is used once.")],
+    name: Annotated[str, typer.Option("--name", help="A unique name; the audit uses it.")],
     role: Annotated[Role, typer.Option("--role", help=_ROLE_HELP)],
     account: Within = None,
     expires_in: ExpiresIn = None,
 ) -> Document:
-    """Make an operator and print the first token, this once."""
+    """Create an operator and print the token, which is shown only once.
+
+    Example: smarter-auth operator create --name alice --role manager
+    """
     expires_at = arguments.expiry(expires_in)
     async with _operators(session) as operators:
         return _minted(await operators.create(name, role, account=account, expires_at=expires_at))
@@ -51,7 +55,10 @@ async def create(
 
 @command(group, "list", takes_actor=False)
 async def list_(session: Session) -> Listing:
-    """List all operators, revoked ones too."""
+    """List all operators, including revoked ones.
+
+    Example: smarter-auth operator list
+    """
     async with _operators(session) as operators:
         documents = [operator_document(operator) for operator in await operators.all()]
     return Listing([_row(document) for document in documents], documents)
@@ -63,13 +70,17 @@ async def set_(
     name: Name,
     *,
     role: Annotated[Role | None, typer.Option("--role", help=_ROLE_HELP)] = None,
-    account: Annotated[str | None, typer.Option("--account", help="The only account they see.")] = None,
-    all_accounts: Annotated[bool, typer.Option("--all-accounts", help="Let them see every account.")] = False,
+    account: Annotated[str | None, typer.Option("--account", help="Limit the operator to this account.")] = None,
+    all_accounts: Annotated[bool, typer.Option("--all-accounts", help="Give access to every account.")] = False,
     expires_in: Annotated[
-        str | None, typer.Option("--expires-in", metavar="DURATION", help="30s, 15m, 24h, 30d from now, or never.")
+        str | None,
+        typer.Option("--expires-in", metavar="DURATION", help="Expire after 30s, 15m, 24h or 30d, or never."),
     ] = None,
 ) -> Document:
-    """Change the role, the account or the expiry of an operator; it counts at their next request."""
+    """Change the role, account or expiry of an operator, from the next request on.
+
+    Example: smarter-auth operator set alice --role viewer
+    """
     if account is not None and all_accounts:
         raise UsageError("--account and --all-accounts exclude each other: choose.")
     expires_at = None if expires_in == "never" else arguments.expiry(expires_in)
@@ -89,10 +100,18 @@ async def rotate(
     name: Name,
     *,
     overlap: Annotated[
-        str, typer.Option("--overlap", metavar="DURATION", help="How long earlier tokens stay valid; 0s: not at all.")
+        str,
+        typer.Option(
+            "--overlap",
+            metavar="DURATION",
+            help="How long earlier tokens stay valid, for example 24h; 0s to end them at once.",
+        ),
     ] = "0s",
 ) -> Document:
-    """Give an operator a new token and print it, this once; earlier tokens and their sessions end."""
+    """Give an operator a new token and print it, once; earlier tokens and their sessions end.
+
+    Example: smarter-auth operator rotate alice
+    """
     span = timedelta(0) if overlap in ("0", "0s") else arguments.duration(overlap)
     async with _operators(session) as operators:
         return _minted(await operators.rotate(name, span))
@@ -100,7 +119,10 @@ async def rotate(
 
 @command(group, "revoke")
 async def revoke(session: Session, name: Name) -> Document:
-    """End an operator for good, with all tokens and sessions."""
+    """Revoke an operator for good, with all tokens and sessions.
+
+    Example: smarter-auth operator revoke alice
+    """
     async with _operators(session) as operators:
         return operator_document(await operators.revoke(name))
 

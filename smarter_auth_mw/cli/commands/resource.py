@@ -17,14 +17,16 @@ from smarter_auth_mw.management.documents import Document, resource_document
 from smarter_auth_mw.management.listings import ResourceFilters
 from smarter_auth_mw.management.resources import UNCHANGED
 
-Name = Annotated[str | None, typer.Option("--name", help="The name that routes with {name} or {label} look up.")]
-Domain = Annotated[str | None, typer.Option("--domain", help="A custom domain of its own, taken as verified.")]
+Name = Annotated[str | None, typer.Option("--name", help="The name that {name} and {label} in routes look up.")]
+Domain = Annotated[str | None, typer.Option("--domain", help="A custom domain, treated as verified.")]
 OnError = Annotated[
     Literal["deny", "stale"] | None,
-    typer.Option("--on-error", help="With the database down: deny at once, or serve grants a little longer."),
+    typer.Option(
+        "--on-error", help="While the database is down: deny at once, or keep granting for STALE_IF_ERROR_S (stale)."
+    ),
 ]
 
-group = typer.Typer(help="What is protected.", rich_markup_mode=None)
+group = typer.Typer(help="Manage resources.", rich_markup_mode=None)
 
 
 @command(group, "add")
@@ -35,11 +37,14 @@ async def add(
     name: Name = None,
     account: Account = None,
     domain: Domain = None,
-    protect: Annotated[bool, typer.Option("--protect", help="Protected from now on, even without a key.")] = False,
+    protect: Annotated[bool, typer.Option("--protect", help="Protect the resource even without a key.")] = False,
     on_error: OnError = None,
     no_route: NoRoute = False,
 ) -> dict[str, Any]:
-    """Register a resource: open, unless --protect says otherwise."""
+    """Register a resource. It is open unless --protect is given.
+
+    Example: smarter-auth resource add bot:2 --protect
+    """
     named = await arguments.resource(session, resource, no_route=no_route)
     arguments.check_name(session, named.kind, name, no_route=no_route)
     async with session.keys() as keys:
@@ -62,7 +67,10 @@ async def set_(
     on_error: OnError = None,
     no_route: NoRoute = False,
 ) -> dict[str, Any]:
-    """Change what is known of a resource; an empty name or domain takes it away."""
+    """Change a resource. An empty name or domain removes it.
+
+    Example: smarter-auth resource set bot:2 --name support
+    """
     named = await arguments.resource(session, resource, no_route=no_route)
     arguments.check_name(session, named.kind, name, no_route=no_route)
     async with session.keys() as keys:
@@ -78,7 +86,10 @@ async def set_(
 
 @command(group, "protect")
 async def protect(session: Session, resource: ResourceName, *, no_route: NoRoute = False) -> dict[str, Any]:
-    """Protect a resource, with or without keys: it asks for a token from now on."""
+    """Protect a resource: from now on it requires a token, even without keys.
+
+    Example: smarter-auth resource protect bot:2
+    """
     named = await arguments.resource(session, resource, no_route=no_route)
     async with session.keys() as keys:
         protected = await keys.protect(named)
@@ -88,7 +99,10 @@ async def protect(session: Session, resource: ResourceName, *, no_route: NoRoute
 
 @command(group, "unprotect")
 async def unprotect(session: Session, resource: ResourceName, *, no_route: NoRoute = False) -> dict[str, Any]:
-    """Open a resource to anonymous traffic; refused while keys are bound to it."""
+    """Open a resource to anonymous traffic; refused while keys are bound to it.
+
+    Example: smarter-auth resource unprotect bot:2
+    """
     named = await arguments.resource(session, resource, no_route=no_route)
     async with session.keys() as keys:
         opened = await keys.unprotect(named)
@@ -98,7 +112,10 @@ async def unprotect(session: Session, resource: ResourceName, *, no_route: NoRou
 
 @command(group, "remove")
 async def remove(session: Session, resource: ResourceName, *, no_route: NoRoute = False) -> dict[str, Any]:
-    """Forget a resource that is open; a protected one is refused."""
+    """Remove an open resource; a protected one is refused.
+
+    Example: smarter-auth resource remove bot:2
+    """
     named = await arguments.resource(session, resource, no_route=no_route)
     async with session.keys() as keys:
         removed = await keys.resource(named)
@@ -109,19 +126,23 @@ async def remove(session: Session, resource: ResourceName, *, no_route: NoRoute 
 @command(group, "list", takes_actor=False)
 async def list_(
     session: Session,
-    kind: Annotated[str | None, typer.Option("--kind", help="Resources of this kind.")] = None,
+    kind: Annotated[str | None, typer.Option("--kind", help="List resources of this kind.")] = None,
     account: Account = None,
     find: Annotated[
-        str | None, typer.Option("--find", metavar="PREFIX", help="Resources whose reference begins so.")
+        str | None,
+        typer.Option("--find", metavar="PREFIX", help="List resources whose reference begins with this text."),
     ] = None,
     state: Annotated[
         Literal["open", "protected"] | None,
-        typer.Option("--state", help="Resources that anyone may use, or that ask for a token."),
+        typer.Option("--state", help="List only open, or only protected, resources."),
     ] = None,
     limit: Limit = None,
     cursor: Cursor = None,
 ) -> Listing | Stream:
-    """List the resources, each with the keys that are bound to it."""
+    """List resources with the keys that are bound to them.
+
+    Example: smarter-auth resource list --kind bot
+    """
     is_open = None if state is None else state == "open"
     filters = ResourceFilters(kind=kind, account=account, find=find, open=is_open)
     if limit is None:
@@ -140,7 +161,10 @@ async def _every(session: Session, filters: ResourceFilters) -> AsyncGenerator[D
 
 @command(group, "show", takes_actor=False)
 async def show(session: Session, resource: ResourceName, *, no_route: NoRoute = False) -> dict[str, Any]:
-    """Show a resource with the keys that are bound to it."""
+    """Show a resource with the keys that are bound to it.
+
+    Example: smarter-auth resource show bot:1
+    """
     named = await arguments.resource(session, resource, no_route=no_route)
     async with session.keys() as keys:
         return resource_document(await keys.resource(named))

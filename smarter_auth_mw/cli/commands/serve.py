@@ -30,20 +30,30 @@ from smarter_auth_mw.wsgi import SmarterAuthWSGIMiddleware
 
 InterfaceName = StrEnum("InterfaceName", ["auto", "asgi", "wsgi"])
 SERVED = "_SMARTER_AUTH_SERVED"
-"""Tells uvicorn's worker processes which app they serve; no setting, hence the underscore."""
+"""Passes the app to uvicorn's worker processes; not a setting, hence the underscore."""
 
 
 def serve(
-    app: Annotated[str, typer.Argument(metavar="MODULE:APP", help="The app, as uvicorn takes it.")],
+    app: Annotated[str, typer.Argument(metavar="MODULE:APP", help="The app, for example main:app.")],
     host: Host = "127.0.0.1",
     port: Port = 8000,
     fd: Fd = None,
     workers: Workers = 1,
-    reload: Annotated[bool, typer.Option("--reload", help="Start anew when a file here changes.")] = False,  # noqa: FBT002 (Typer)
-    factory: Annotated[bool, typer.Option("--factory", help="Call it, it makes the app.")] = False,  # noqa: FBT002
-    interface: Annotated[InterfaceName, typer.Option("--interface", help="What the app speaks.")] = InterfaceName.auto,
+    *,
+    reload: Annotated[
+        bool, typer.Option("--reload", help="Restart when a file in the working directory changes.")
+    ] = False,
+    factory: Annotated[
+        bool, typer.Option("--factory", help="Treat MODULE:APP as a factory function and call it.")
+    ] = False,
+    interface: Annotated[
+        InterfaceName, typer.Option("--interface", help="The interface of the app.")
+    ] = InterfaceName.auto,
 ) -> None:
-    """Run an app, ASGI or WSGI, behind the middleware."""
+    """Run an ASGI or WSGI app behind the middleware.
+
+    Example: smarter-auth serve main:app --port 8000 --workers 2
+    """
     import uvicorn
 
     from smarter_auth_mw.cli import server
@@ -68,7 +78,7 @@ def serve(
 
 
 def application() -> Any:
-    """The app, in a process of uvicorn's; what went wrong since it was last looked at is told in a line."""
+    """The app, in a process of uvicorn's; reports in one line what has gone wrong since it was last checked."""
     try:
         return Served(*json.loads(os.environ[SERVED])).protect()
     except SmarterAuthError as error:

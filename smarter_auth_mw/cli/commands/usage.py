@@ -29,12 +29,20 @@ async def usage(
     resource: ResourceOption = None,
     key: KeyOption = None,
     since: Annotated[
-        str, typer.Option("--since", metavar="TIME", help="Since then: 30s, 15m, 24h, 30d ago, or a time.")
+        str,
+        typer.Option(
+            "--since",
+            metavar="TIME",
+            help="Start of the period: 30s, 15m, 24h or 30d ago, or a time such as 2026-01-31T12:00Z.",
+        ),
     ] = "1d",
     until: Until = None,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print the totals as comma-separated values.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print totals as CSV.")] = False,
 ) -> Stream | None:
-    """Show who used what, how often, and when; the servers write it every few seconds."""
+    """Show how often each key used each resource. Workers write usage every few seconds.
+
+    Example: smarter-auth usage --resource bot:1 --since 7d
+    """
     if as_csv and session.as_json:
         raise UsageError("--json and --csv exclude each other: choose.")
     filters = UsageFilters(

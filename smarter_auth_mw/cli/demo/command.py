@@ -31,12 +31,15 @@ FAREWELL_S = 1
 
 
 def demo(
-    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="The port; another one if it is taken.")] = 8000,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="The port; a free one if it is taken.")] = 8000,
     directory: Annotated[
-        Path | None, typer.Option("--directory", metavar="DIR", help="Where the database lies.")
+        Path | None, typer.Option("--directory", metavar="DIR", help="The directory of the demo database.")
     ] = None,
 ) -> None:
-    """Start a database and a server of its own, with one protected and one open bot, and print what to try."""
+    """Start a demo: a database, a server, a protected and an open bot, and curl commands to try.
+
+    Example: smarter-auth demo
+    """
     from smarter_auth_mw.postgres.embedded.cluster import Cluster
 
     place = (directory or default_directory()).absolute()

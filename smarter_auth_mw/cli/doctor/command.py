@@ -26,13 +26,15 @@ from smarter_auth_mw.routing.routes import Routes
 
 SHOWN_RESOURCES = 10
 
-Strict = Annotated[bool, typer.Option("--strict", help="Let a warning end it with exit code 1 too.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Exit with code 1 for warnings too.")]
 
 
 async def doctor(session: Session, *, strict: Strict = False) -> dict[str, Any]:
-    """Look at settings, database, shared cache, clocks, proxies and, with --app, the app's own routes.
+    """Check settings, database, shared cache, clocks, keys, proxies and, with --app, the app's routes.
 
-    Exit code 0 where nothing is wrong, 1 where there is a problem, 3 where something could not be reached.
+    Exit codes: 0 no problem, 1 a problem, 3 something could not be reached.
+
+    Example: smarter-auth doctor --app app:app
     """
     app = apps.load(session.from_app) if session.from_app else None
     inner = [found for _, found in guards.inner_middlewares(app)]
