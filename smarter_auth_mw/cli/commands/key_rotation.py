@@ -79,7 +79,7 @@ async def rotate(
     dry_run: DryRun = False,
     yes: Yes = False,
 ) -> dict[str, Any] | None:
-    """Give a key, or all keys that the filters find, a new token and print it, once; the previous token stays valid for --overlap.
+    """Give a key, or all that filters find, a new token and print it, once; the previous one stays valid for --overlap.
 
     Example: smarter-auth key rotate laptop --overlap 24h
     """
