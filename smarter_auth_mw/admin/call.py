@@ -16,6 +16,7 @@ from smarter_auth_mw.domain import Key, RegisteredResource, Resource
 from smarter_auth_mw.errors import NotFoundError
 from smarter_auth_mw.management.keys import Keys
 from smarter_auth_mw.management.listings import Listings, ResourceFilters
+from smarter_auth_mw.management.many_keys import ManyKeys
 from smarter_auth_mw.management.operators import Operator, Role, is_allowed, is_in_scope
 from smarter_auth_mw.postgres.storable import is_storable
 
@@ -53,6 +54,18 @@ class Call:
             self.operator.actor,
             scope=self.operator.account,
             default_account=settings.default_account,
+            require=settings.require,
+            longest_life=settings.longest_key_life,
+        )
+
+    @cached_property
+    def many_keys(self) -> ManyKeys:
+        """Acts on many keys, in the operator's name and within the operator's account."""
+        settings = self.services.settings
+        return ManyKeys(
+            self.services.store,
+            self.operator.actor,
+            scope=self.operator.account,
             require=settings.require,
             longest_life=settings.longest_key_life,
         )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
-from smarter_auth_mw.domain import Key
 from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.many_keys import ManyKeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,19 +17,18 @@ class Ended:
     ``platform``: tokens of keys that are changed in an attached platform alone.
     """
 
-    keys: tuple[Key, ...]
+    key_ids: tuple[UUID, ...]
     platform: int
     unknown: int
 
 
-async def end_leaked(keys: Keys, digests: Sequence[bytes]) -> Ended:
-    """Revoke the keys that tokens of these digests belong to, all or none, locked in one order.
+async def end_leaked(keys: Keys, many: ManyKeys, digests: Sequence[bytes]) -> Ended:
+    """Revoke the keys that tokens of these digests belong to, all or none.
 
-    Tokens of keys that the scope of ``keys`` excludes count as unknown.
+    ``keys`` and ``many`` have one scope: tokens of keys that it excludes count as unknown.
     """
-    async with keys.together() as joined:
-        owners = await joined.owners(digests)
-        living = {key.key_id for key in owners.values() if not key.is_platforms and key.revoked_at is None}
-        revoked = [await joined.revoke(key_id) for key_id in sorted(living)]
+    owners = await keys.owners(digests)
+    own = sorted({key.key_id for key in owners.values() if not key.is_platforms})
+    revoked = await many.revoke_these(own)
     platform = sum(key.is_platforms for key in owners.values())
     return Ended(tuple(revoked), platform, len(digests) - len(owners))

@@ -91,6 +91,12 @@ class ManyKeys:
         self, filters: KeyFilters, *, is_dry: bool = False, progress: Progress = lambda _: None
     ) -> list[UUID]:
         """End the keys for good; what they are bound to stays protected."""
+        return await self.revoke_these(await self.find(filters), is_dry=is_dry, progress=progress)
+
+    async def revoke_these(
+        self, key_ids: Sequence[UUID], *, is_dry: bool = False, progress: Progress = lambda _: None
+    ) -> list[UUID]:
+        """End those of these keys that are within the scope and not revoked yet; returns their ids."""
 
         async def revoke(batches: KeyBatches, keys: Sequence[HeldKey]) -> None:
             await batches.revoke(keys)
@@ -98,8 +104,7 @@ class ManyKeys:
             told = [(key, "", {"revoked_at": None}, {"revoked_at": now}) for key in keys]
             await batches.audit(self._actor, "key.revoke", told)
 
-        async with self._held(await self.find(filters), is_dry=is_dry) as (records, batches, keys):
-            del records
+        async with self._held(key_ids, is_dry=is_dry) as (_, batches, keys):
             await _in_parts(batches, keys, revoke, progress)
             return [key.key_id for key in keys]
 

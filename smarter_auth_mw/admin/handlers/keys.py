@@ -126,11 +126,11 @@ async def report_leaks(call: Call) -> Answer:
     tokens = [Token(token.encode("utf-8", "surrogatepass")) for token in body.tokens]
     digests = [*dict.fromkeys([*(token.digest for token in tokens), *map(bytes.fromhex, body.digests)])]
     operators = await call.services.door.end_tokens(digests, call.operator.account, call.operator.actor)
-    leaked = await end_leaked(call.keys, digests)
+    leaked = await end_leaked(call.keys, call.many_keys, digests)
     return Answer(
         {
             "tokens": len(digests),
-            "keys_revoked": len(leaked.keys),
+            "keys_revoked": len(leaked.key_ids),
             "operator_tokens_ended": operators,
             "platform": leaked.platform,
             "unknown": leaked.unknown - operators,
