@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 from smarter_auth_mw.authentication.throttle import Throttle, open_throttle
 from smarter_auth_mw.config.settings import Settings
+from smarter_auth_mw.engine.assembly import running
 from smarter_auth_mw.engine.stand_in import PLACE
 from smarter_auth_mw.errors import UnavailableError
 from smarter_auth_mw.guard import Guard
 from smarter_auth_mw.management.operators import Doorkeeper
+from smarter_auth_mw.metrics import multiprocess
 from smarter_auth_mw.postgres.opening import open_store
 from smarter_auth_mw.postgres.store import Store
 from smarter_auth_mw.routing.routes import Routes
@@ -47,10 +49,13 @@ async def open_services(guard: Guard) -> AsyncIterator[Services]:
     if PLACE.stand_in is not None:
         raise UnavailableError("The management API needs PostgreSQL: the store in memory of AuthKit has no operators.")
     settings = guard.settings
+    if settings.metrics_path:
+        multiprocess.warn_of_one_worker()
     own = {"pool_min": 1, "pool_max": POOL_MAX, "query_timeout_s": max(TIMEOUT_S, settings.query_timeout_s)}
     cache_url = settings.cache_url.get_secret_value()
     async with (
         open_store(settings.model_copy(update=own)) as store,
         open_throttle(settings.failed_attempts, cache_url) as throttle,
+        running(multiprocess.publishing()),
     ):
         yield Services(store, Doorkeeper(store), throttle, settings, guard.routes, guard)

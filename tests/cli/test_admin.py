@@ -116,3 +116,16 @@ def test_embedded_database_serves_it_too(tmp_path: Path) -> None:
         headers = {"Authorization": f"Bearer {made['token']}"}
         minted = httpx.post(f"{api.url}/api/v1/keys", json={"name": "one", "bind": ["bot:1"]}, headers=headers)
         assert minted.status_code == 201, minted.text
+
+
+def test_workers_add_up_their_metrics(database: Database, token: str) -> None:
+    env = environment(database_url=database.manager, routes=ROUTES, metrics_path="/metrics")
+    with serving([*PROGRAM, "admin", "--port", "0", "--workers", "2"], env) as api:
+        for _ in range(20):
+            headers = {"Authorization": f"Bearer {token}", "Connection": "close"}
+            assert httpx.get(f"{api.url}/api/v1/me", headers=headers, timeout=PATIENCE_S).status_code == 200
+        line = 'smarter_auth_admin_requests_total{operation="show_me",status="200"} 20.0'
+        deadline_s = time.monotonic() + PATIENCE_S
+        while line not in httpx.get(f"{api.url}/metrics", timeout=PATIENCE_S).text:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.2)
