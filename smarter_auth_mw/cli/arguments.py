@@ -51,6 +51,9 @@ Fd = Annotated[
 Workers = Annotated[int, typer.Option("--workers", min=1, help="The number of worker processes.")]
 
 
+_WRITTEN_OUT = re.compile(r"\d{4}-")
+
+
 async def resource(session: Session, text: str, *, no_route: bool, store: Store | None = None) -> Resource:
     """Return the resource that ``KIND:REF`` names, spelled as requests name it; a name becomes its reference.
 
@@ -125,15 +128,24 @@ def labels(texts: Sequence[str]) -> dict[str, str]:
 
 
 def expiry(text: str | None) -> datetime | None:
-    """The time that is this duration from now; None: never."""
+    """The time that is this duration from now, or that is written out; None: never."""
     if text is None:
         return None
+    if _WRITTEN_OUT.match(text):
+        return _future(text)
     try:
         return datetime.now(UTC) + duration(text)
     except OverflowError:
         raise UsageError(
             f"{text!r} is longer than the calendar.", hint="Leave it out for a key that never expires."
         ) from None
+
+
+def _future(text: str) -> datetime:
+    time = moment(text)
+    if not isinstance(time, datetime) or time <= datetime.now(UTC):
+        raise UsageError(f"{text!r} is in the past.", hint="Write a time to come, or a duration: 30s, 15m, 24h, 30d.")
+    return time
 
 
 def latest(longest: timedelta) -> datetime | None:

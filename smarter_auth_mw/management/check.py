@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
@@ -24,6 +25,12 @@ MOST_NAMED = 10
 """How many resources are named that a key is bound to."""
 _AS_IT_STANDS = "%!#$&'()*+,/:;=?@[]~"
 """What may stand in a path unencoded; a client encodes everything else."""
+
+
+_BARE_AUTHORITY = re.compile(
+    r"(?:localhost|\[[0-9A-Fa-f:.]+\]|[\w-]+(?:\.[\w-]+)+|[\w.-]+(?=:\d))(?::\d{1,5})?(?:[/?]|$)"
+)
+"""How people leave the scheme out: ``localhost:8000/bots/1``, ``api.example.com/bots/1``."""
 
 
 class Resolver(Protocol):
@@ -160,6 +167,8 @@ def _split_url(url: str) -> tuple[str, str, str]:
     url = url.partition("#")[0]
     if url.startswith("/"):
         return "http", "localhost", url
+    if _BARE_AUTHORITY.match(url):
+        url = f"http://{url}"
     scheme, separator, rest = url.partition("://")
     authority, slash, path = rest.partition("/")
     authority, mark, query = authority.partition("?")

@@ -159,6 +159,10 @@ _MEANINGS: tuple[tuple[tuple[type[BaseException], ...], type[SmarterAuthError], 
 )
 
 
+_HARMLESS = ("connection is closed", "connection was closed", "pool is clos", "cannot perform operation", "cannot call")
+"""How texts of asyncpg itself begin that quote nothing."""
+
+
 def read_only(where: str) -> WrongServerError:
     """The error for a server that answers, and that nothing can be written to."""
     return WrongServerError(f"{where} is read-only: {READ_ONLY}.", hint=READ_ONLY_HINT)
@@ -204,6 +208,13 @@ def explained(error: BaseException, where: str) -> SmarterAuthError:
 
 def _said(error: BaseException) -> str:
     """The words of the server or of the network. Those of a parser are left out: they quote what they stumbled over."""
+    if isinstance(error, asyncpg.DataError | asyncpg.ClientConfigurationError):
+        return type(error).__name__  # Their text quotes a value, or the URL.
     if isinstance(error, asyncpg.PostgresError):
         return str(error.args[0]) if error.args else ""  # Without its DETAIL, which quotes rows.
-    return str(error) if isinstance(error, OSError) else ""
+    if isinstance(error, OSError):
+        return str(error)
+    if isinstance(error, asyncpg.InterfaceError):
+        text = str(error)
+        return text if text.startswith(_HARMLESS) else type(error).__name__
+    return ""

@@ -9,6 +9,7 @@ from typing import Literal
 from anyio import CancelScope, to_thread
 
 from smarter_auth_mw.config.settings import Settings
+from smarter_auth_mw.log import log
 from smarter_auth_mw.postgres.embedded import cluster as embedded
 from smarter_auth_mw.postgres.pool import Pool, open_pool
 from smarter_auth_mw.postgres.store import Store
@@ -35,6 +36,7 @@ async def database_url(settings: Settings, role: Role = "runtime") -> AsyncItera
         yield url
         return
     cluster = await to_thread.run_sync(embedded.Cluster.start, embedded.directory_of(url))
+    log("store.embedded", "the embedded PostgreSQL keeps its data in %s", cluster.home)
     try:
         yield cluster.url(role)
     finally:

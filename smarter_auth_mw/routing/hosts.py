@@ -81,7 +81,7 @@ def asked_for(headers: Headers) -> Asked:
     headers = tuple(headers)
     own = [value.decode("latin-1") for name, value in headers if name == b"host"]
     if len(own) != 1:
-        raise BadHostError(f"there are {len(own)} of them, and not one")
+        raise BadHostError(f"the request has {len(own) or 'no'} Host header{'s' if own else ''}: exactly one is needed")
     if reason := _excess([value for name, value in headers if name != b"host" and name in TELLING]):
         raise BadHostError(reason)
     told = Asked([*own], [*own])

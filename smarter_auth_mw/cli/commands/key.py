@@ -34,9 +34,7 @@ from smarter_auth_mw.management.documents import key_document
 from smarter_auth_mw.management.keys import Keys
 from smarter_auth_mw.management.resources import UNCHANGED
 
-KeyOrNone = Annotated[
-    str | None, typer.Argument(metavar="[KEY]", help="The key: its id, or its name if that is unique.")
-]
+KeyOrNone = Annotated[str | None, typer.Argument(metavar="KEY", help="The key: its id, or its name if that is unique.")]
 AllowAnonymous = Annotated[
     bool, typer.Option("--allow-anonymous", help="Allow what opens a protected resource to anyone.")
 ]
@@ -54,7 +52,10 @@ async def create(
     expires_in: Annotated[
         str | None,
         typer.Option(
-            "--expires-in", metavar="DURATION", help="Expire after this time: 30s, 15m, 24h, 30d.", show_default="never"
+            "--expires-in",
+            metavar="WHEN",
+            help="Expire after 30s, 15m, 24h or 30d, or on a date.",
+            show_default="never",
         ),
     ] = None,
     label: Labels = None,
@@ -170,7 +171,7 @@ async def set_(
     ] = None,
     expires_in: Annotated[
         str | None,
-        typer.Option("--expires-in", metavar="DURATION", help="Expire after 30s, 15m, 24h or 30d from now, or never."),
+        typer.Option("--expires-in", metavar="WHEN", help="Expire after 30s, 15m, 24h or 30d, on a date, or never."),
     ] = None,
 ) -> dict[str, Any]:
     """Change the name, description, labels or expiry of a key.

@@ -42,7 +42,7 @@ UnusedFor = Annotated[
 async def rotate(
     session: Session,
     key: Annotated[
-        str | None, typer.Argument(metavar="[KEY]", help="The key: its id, or its name if that is unique.")
+        str | None, typer.Argument(metavar="KEY", help="The key: its id, or its name if that is unique.")
     ] = None,
     *,
     overlap: Annotated[

@@ -45,7 +45,8 @@ class Finding:
 
     def row(self) -> dict[str, str]:
         """As it is printed."""
-        return {"level": self.level, "check": self.check, "message": self.message, "hint": self.hint}
+        message, hint = (" ".join(text.split()) for text in (self.message, self.hint))  # Some have several lines.
+        return {"level": self.level, "check": self.check, "message": message, "hint": hint}
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,14 @@ def directory_of(url: str) -> Path | None:
     return directory
 
 
+def place_of(url: str) -> Path:
+    """Return the directory that holds the data of an `embedded:` URL's server. Raises UsageError."""
+    _check_platform()
+    from smarter_auth_mw.postgres.embedded.place import home_of
+
+    return home_of(directory_of(url))
+
+
 def check(url: str) -> None:
     """Raise UsageError or UnavailableError if no server can be started from this `embedded:` URL here, whatever state
     its directory is in.
