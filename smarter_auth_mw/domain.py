@@ -53,7 +53,8 @@ class Alias(NamedTuple):
 
     @property
     def lookup(self) -> str:
-        return f"{self.kind}:{self.form}:{self.account or ''}:{self.value.replace('_', '-')}"
+        """The key that it is looked up and cached by: no reference has a slash, so it is no resource's."""
+        return f"{self.kind}:{self.form}/{self.account or ''}/{self.value.replace('_', '-')}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,7 +188,8 @@ class PathRouting:
             return "it has a dot segment, and mentions a pattern"
         for hit in found:
             prefix = view.source[: len(view.source) - hit.rest_chars]
-            if not is_unreserved(prefix) or not request.confirms(prefix):
+            reserved = str.maketrans("", "", hit.pattern.form.reserved)
+            if not is_unreserved(prefix.translate(reserved)) or not request.confirms(prefix):
                 return f"{hit.pattern} is reached by more than one spelling"
             # Flask's path converter takes no leading slash: its router turns to the handler of the other pattern.
             if view.source.startswith("//", len(prefix)) and self._exact.is_contested(hit.reading.split("/")[1:], 0):

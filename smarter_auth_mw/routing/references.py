@@ -24,7 +24,7 @@ _INTEGER = re.compile(r"0|[1-9][0-9]{0,18}")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SLUG = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*")
 _HEX_32 = re.compile(r"[0-9a-f_]{32}")
-_EXACT = re.compile(r"(?!\.\.?$)[A-Za-z0-9._~-]+")
+_EXACT = re.compile(r"(?!\.\.?$)[A-Za-z0-9._~-][A-Za-z0-9._~:-]*")
 _NAME = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)*")
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 _ACCOUNT_NUMBER = re.compile(r"[0-9]{4}-[0-9]{4}-[0-9]{4}")
@@ -67,7 +67,10 @@ def hashed(text: str) -> str | None:
 
 
 def exact(text: str) -> str | None:
-    """``text`` if it is made of unreserved characters (RFC 3986 §2.3) and no dot segment."""
+    """``text`` if it is made of unreserved characters (RFC 3986 §2.3) and ``:``, and no dot segment.
+
+    A colon has one spelling, and no router gives it a meaning within a path. It comes first in placeholders.
+    """
     return text if _fits(_EXACT, text) else None
 
 
@@ -181,12 +184,14 @@ class Form:
     """What may stand in the place of a placeholder: ``parse`` gives the canonical value, or None.
 
     ``reads_as_id`` says whether a text is an id of this form in some spelling that a framework takes, canonical or not.
+    ``reserved`` are the characters that it may have besides the unreserved ones.
     """
 
     placeholder: str
     parse: Callable[[str], str | None]
     rule: str
     reads_as_id: Callable[[str], bool] = reads_as_id
+    reserved: str = ""
 
 
 FORMS = MappingProxyType(
@@ -202,7 +207,7 @@ FORMS = MappingProxyType(
                 "a hashed id as the platform makes it, or a canonical integer",
                 reads_as_hashed,
             ),
-            Form("ref:exact", exact, "letters, digits and . _ ~ -"),
+            Form("ref:exact", exact, "letters, digits and . _ ~ -, and : behind the first of them", reserved=":"),
             Form("name", name, "a name in lower case: letters and digits joined by single - or _"),
             Form("label", label, "a host label in lower case, at most 63 characters"),
         )

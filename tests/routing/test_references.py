@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from smarter_auth_mw.domain import Alias, Resource
 from smarter_auth_mw.errors import InvalidReferenceError
 from smarter_auth_mw.routing import references
 
@@ -194,12 +195,12 @@ def test_what_is_no_account(text: str) -> None:
     assert references.account(text) is None
 
 
-@pytest.mark.parametrize("text", ["Sales.v2", "a~b", "042", UUID.upper(), "x" * 255, "..."])
+@pytest.mark.parametrize("text", ["Sales.v2", "a~b", "042", UUID.upper(), "x" * 255, "...", "llama3:8b", "a::b"])
 def test_exact_reference_stands_as_it_is(text: str) -> None:
     assert references.exact(text) == text
 
 
-@pytest.mark.parametrize("text", [".", "..", "", "a b", "a/b", "a%20b", "é", "x" * 256, "a+b", "a\n"])
+@pytest.mark.parametrize("text", [".", "..", "", "a b", "a/b", "a%20b", "é", "x" * 256, "a+b", "a\n", ":a", ":", "a@b"])
 def test_what_is_no_exact_reference(text: str) -> None:
     assert references.exact(text) is None
 
@@ -209,3 +210,9 @@ def test_no_text_breaks_a_form_and_what_is_taken_is_taken_again(text: str) -> No
     for form in references.FORMS.values():
         value = form.parse(text)
         assert value is None or form.parse(value) == value
+
+
+def test_no_reference_shares_its_key_with_an_alias() -> None:
+    alias = Alias("bot", "name", "sales", "acme")
+    for ref in ("name:acme:sales", alias.lookup.partition(":")[2]):
+        assert references.exact(ref) is None or Resource("bot", ref).lookup != alias.lookup

@@ -72,16 +72,16 @@ def served(host: str) -> None:
     """What an app would make of a host that minds the case of domains, and looks up labels without case."""
     match host.split("."):
         case [label, account, "api", "example", "com"] | [label, account, "alpha", "api", "example", "com"]:
-            found = f"bot:label:{account}:{label}"
+            found = f"bot:label/{account}/{label}"
         case [ref, "teams", "example", "org"]:
             found = f"team:{ref}"
         case [*_, "eu", "foo", "net"]:
-            found = "team:domain::eu.foo.net"
+            found = "team:domain//eu.foo.net"
         case [*_, "foo", "net"]:
-            found = "bot:domain::foo.net"
+            found = "bot:domain//foo.net"
         case _:
             return
-    if re.fullmatch(r"[A-Za-z0-9_.:-]+", found):  # nothing is registered under another name
+    if re.fullmatch(r"[A-Za-z0-9_.:/-]+", found):  # nothing is registered under another name
         SERVED.append(found.lower().replace("_", "-"))
 
 
