@@ -10,7 +10,7 @@ QUICK := tests/test_decision.py tests/test_tokens.py tests/test_layout.py tests/
 	--deselect tests/routing/test_hostile_paths.py --deselect tests/cache/test_coherence_mistakes.py
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test quick check docs tests release-check workflows dependencies programs fuzz bench revocation bounds soak format clean matrix
+.PHONY: demo test quick check docs tests release-check workflows dependencies programs fuzz bench revocation bounds model soak format clean matrix
 
 demo: $(VENV)/.demo
 	@$(BIN)/smarter-auth demo $(ARGS)
@@ -55,6 +55,11 @@ revocation: $(VENV)/.dev
 # What floods, great accounts and great resources cost a worker.
 bounds: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.bounds $(ARGS)
+
+# The protocol of changes and heartbeats, every state within bounds, and each planted mistake; needs spin and gcc.
+# ARGS=--large for larger bounds, ARGS="--trace COUNTS" for a counterexample.
+model: $(VENV)/.dev
+	$(BIN)/python -m model $(ARGS)
 
 # Everything at once, faults too, for DURATION seconds; prints a verdict.
 soak: $(VENV)/.dev
