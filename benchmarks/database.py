@@ -53,7 +53,7 @@ async def make(cluster: Cluster, name: str = "smarter_auth") -> Database:
         await connection.close()
         owner, runtime = (urlsplit(url)._replace(path=f"/{name}").geturl() for url in (owner, runtime))
     await migrate(owner, manager_role=urlsplit(runtime).username)
-    return Database(owner, runtime, runtime)
+    return Database(owner, runtime)
 
 
 _RESOURCES = """

@@ -88,7 +88,7 @@ async def filled(cluster: Cluster, keys: int) -> AsyncIterator[Side]:
     administrator = await asyncpg.connect(cluster.url("owner"))
     await administrator.execute(f"CREATE DATABASE {name}")
     await administrator.close()
-    database = Database(owner, runtime, runtime)
+    database = Database(owner, runtime)
     role = urlsplit(runtime).username
     await migrations._run(owner, lambda config: command.upgrade(config, RELEASED), is_upgrade=True)
     connection = await asyncpg.connect(database.owner)
