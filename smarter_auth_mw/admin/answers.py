@@ -68,7 +68,7 @@ class RotatedKey(_Answer):
 
 
 class RevokedKeys(_Answer):
-    """What was revoked, or would be; ids that are unknown to the operator are told together."""
+    """What was revoked, or would be; keys of other accounts are among the unknown ones."""
 
     count: int
     key_ids: list[AnsweredId]

@@ -28,9 +28,9 @@ class AdminApp:
     """The management API.
 
     It is served by itself, as ``smarter-auth admin`` does, and not mounted beside another app: code on the same origin
-    could act as whoever is signed in. The database role has to be a manager. Without ``settings`` it is configured by
-    ``SMARTER_AUTH_*``. It never raises for a mistake there: ``lifespan.startup.failed`` reports it, and every request
-    is answered 503. ``app`` is an app whose mounts the routes know, if there is one.
+    could act as the operator who is signed in. The database role has to be a manager. Without ``settings`` it is
+    configured by ``SMARTER_AUTH_*``. It never raises for a mistake there: ``lifespan.startup.failed`` reports it, and
+    every request is answered 503. ``app`` is an app whose mounts the routes know, if there is one.
     """
 
     def __init__(self, settings: Settings | None = None, *, app: Any = None) -> None:

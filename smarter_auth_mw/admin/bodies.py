@@ -116,9 +116,9 @@ def _collected(pairs: Sequence[tuple[str, str]], lists: set[str]) -> dict[str, A
 def _explained(where: str, error: ValidationError) -> InvalidError:
     """Name the mistakes without the values, which may be secret."""
     mistakes = error.errors(include_url=False, include_context=False, include_input=False)
-    told = [f"{_place(where, one['loc'])}: {one['msg'].removeprefix('Value error, ')}" for one in mistakes]
-    more = [f"and {len(told) - _SHOWN_MISTAKES} more"] if len(told) > _SHOWN_MISTAKES else []
-    return InvalidError("; ".join([*told[:_SHOWN_MISTAKES], *more]) + ".")
+    lines = [f"{_place(where, one['loc'])}: {one['msg'].removeprefix('Value error, ')}" for one in mistakes]
+    more = [f"and {len(lines) - _SHOWN_MISTAKES} more"] if len(lines) > _SHOWN_MISTAKES else []
+    return InvalidError("; ".join([*lines[:_SHOWN_MISTAKES], *more]) + ".")
 
 
 def _place(where: str, location: Sequence[str | int]) -> str:

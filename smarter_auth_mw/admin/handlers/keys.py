@@ -104,7 +104,7 @@ async def rotate_key(call: Call) -> Answer:
 
 
 async def revoke_keys(call: Call) -> Answer:
-    """Revoke keys in one transaction, locked in one order; what is unknown and what is foreign is told together."""
+    """Revoke keys in one transaction, locked in one order; keys of other accounts count as unknown."""
     body: KeyIds = call.body
     revoked: list[str] = []
     unknown: list[str] = []
@@ -157,7 +157,7 @@ async def _act(call: Call, change: Callable[[Keys, UUID], Awaitable[Key]]) -> An
 
 
 async def _with_the_key_that_has_the_name(call: Call, body: NewKey, conflict: ConflictError) -> ConflictError:
-    """Add the id of the key that has the name already: whoever asks again after a lost answer finds it so."""
+    """Add the id of the key that has the name already, for a client that lost the first answer."""
     account = body.account or call.operator.account or call.services.settings.default_account
     page = await call.listings.keys(KeyFilters(account=account, find=body.name))
     for key in page.items:
