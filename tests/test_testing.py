@@ -6,9 +6,10 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -17,6 +18,7 @@ from flask import Flask
 
 from smarter_auth_mw import Settings, SmarterAuthMiddleware
 from smarter_auth_mw.errors import ConfigurationError, InvalidReferenceError, RefusedError, UnknownKindError, UsageError
+from smarter_auth_mw.models import ChatBot, ChatBotAPIKey
 from smarter_auth_mw.postgres.transaction import Records
 from smarter_auth_mw.testing import AuthKit
 from smarter_auth_mw.testing.store import MemoryRecords, MemoryStore
@@ -174,6 +176,34 @@ def test_everything_that_keys_are_written_by_is_there_in_memory() -> None:
     public = {name for name in vars(Records) if not name.startswith("_")} - of_models
     assert public <= set(vars(MemoryRecords))
     assert MemoryStore.read is not None
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: ChatBot.objects.all().count(),
+        lambda: ChatBot.objects.filter(name="x").exists(),
+        lambda: ChatBotAPIKey.objects.first(),
+        lambda: ChatBot.objects.get(id=1),
+    ],
+)
+async def test_a_model_that_needs_a_database_says_so(smarter_auth: AuthKit, ask: Callable[[], Awaitable[Any]]) -> None:
+    app = FastAPI()
+    app.add_middleware(SmarterAuthMiddleware)
+    said: list[str] = []
+
+    @app.get("/elsewhere")
+    async def answer() -> None:
+        try:
+            await ask()
+        except UsageError as error:
+            said.append(f"{error} {error.hint}")
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://testserver") as http:
+        await http.get("/elsewhere")
+    assert len(said) == 1
+    assert "needs" in said[0]
+    assert "embedded:" in said[0]
 
 
 def test_plugin_is_found_by_pytest_and_testing_does_not_need_it(tmp_path: Path) -> None:

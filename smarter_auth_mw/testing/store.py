@@ -20,7 +20,7 @@ from smarter_auth_mw.domain import (
     RegisteredResource,
     Resource,
 )
-from smarter_auth_mw.errors import RefusedError, UnavailableError
+from smarter_auth_mw.errors import RefusedError, UnavailableError, UsageError
 from smarter_auth_mw.observers.audit import RequestEvent
 from smarter_auth_mw.observers.usage import Batch
 from smarter_auth_mw.postgres.pool import PoolSizes
@@ -32,6 +32,11 @@ from smarter_auth_mw.testing.rows import NO_KEY, Row, aliases_of, in_order, is_h
 from smarter_auth_mw.tokens import Token
 
 _numbers = count(1)
+
+NEEDS_A_DATABASE = (
+    "Models, lists, usage and the audit are tested with DATABASE_URL=embedded:. In memory, arrange resources and keys by "
+    "the methods of AuthKit, and look at its decisions."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +75,16 @@ class Tables:
         return replace(self.resources[lookup], keys=tuple(sorted(keys, key=in_order)))
 
 
-class MemoryRecords(Records):
+class NoDatabase:
+    """Refuses in words what only a database can do, for whatever of the class below is not done in memory."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("_connection", "_pool"):
+            raise UsageError("AuthKit has no database, and this needs one.", hint=NEEDS_A_DATABASE)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+
+class MemoryRecords(NoDatabase, Records):
     """One transaction on a copy of the tables; no method ever waits."""
 
     def __init__(self, tables: Tables, clock: Callable[[], datetime], tx: int, scope: str | None = None) -> None:
@@ -262,7 +276,7 @@ class MemoryRecords(Records):
         self.tables.keys[key_id] = replace(self.tables.keys[key_id], **changes, updated_at=self._clock())
 
 
-class MemoryStore(Store):
+class MemoryStore(NoDatabase, Store):
     """The store on tables in memory: rows come from here, and all that is made of them from ``Store`` itself.
 
     ``followers`` are told of each transaction when it has been committed, by its number.
