@@ -34,7 +34,7 @@ from smarter_auth_mw.tokens import Token
 _numbers = count(1)
 
 NEEDS_A_DATABASE = (
-    "Models, lists, usage and the audit are tested with DATABASE_URL=embedded:. In memory, arrange resources and keys by "
+    "Test models, lists, usage and the audit with DATABASE_URL=embedded:. In memory, arrange resources and keys by "
     "the methods of AuthKit, and look at its decisions."
 )
 
