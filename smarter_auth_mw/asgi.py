@@ -33,7 +33,7 @@ def _takes_denials(scope: Scope) -> bool:
 
 
 class _Authenticated(AuthCredentials):
-    """Starlette's credentials of whoever was granted: one for all requests, so that it hands out copies only."""
+    """Starlette's credentials for granted requests: one object for all, so it hands out copies only."""
 
     def __init__(self) -> None:
         pass
@@ -57,7 +57,7 @@ class SmarterAuthMiddleware:
     ``settings`` it is configured by ``SMARTER_AUTH_*`` in the environment. It never raises for a mistake there:
     ``lifespan.startup.failed`` reports it, and where no lifespan comes, what may be a resource answers 503.
 
-    What it knows travels in the scope and never in a header, so that there is none that a client could send instead.
+    The decision travels in the scope and never in a header, which a client could forge.
     """
 
     def __init__(self, app: Callable[..., Awaitable[Any]], settings: Settings | None = None) -> None:
@@ -76,7 +76,7 @@ class SmarterAuthMiddleware:
         return self._guard.settings
 
     def _call(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """What answers the request: the app itself where nothing is to be waited for, without a coroutine of ours."""
+        """Return what answers the request: the app itself if nothing has to be awaited, without a coroutine of ours."""
         decision = None
         try:
             target = self._guard.by_path.young[scope["path"], scope["raw_path"], scope["root_path"]]
@@ -160,7 +160,7 @@ class SmarterAuthMiddleware:
         message = await receive()
         if obstacle := self._guard.obstacle():
             await send({"type": "lifespan.startup.failed", "message": str(obstacle)})
-            raise obstacle  # As Starlette does: its TestClient would wait for ever.
+            raise obstacle  # As Starlette does: its TestClient would wait without end.
         await self._guard.open()
         waiting: list[Message] = [message]
 
@@ -168,7 +168,7 @@ class SmarterAuthMiddleware:
             return waiting.pop() if waiting else await receive()
 
         async def send_closed(message: Message) -> None:
-            # The server may end the loop as soon as it hears of the end.
+            # The server may stop the loop as soon as shutdown is complete.
             if message["type"].startswith("lifespan.shutdown."):
                 await self._guard.close()
             await send(message)
@@ -185,7 +185,7 @@ class SmarterAuthMiddleware:
             await send_closed({"type": "lifespan.shutdown.complete"})
 
     def _admitted(self, scope: Scope, decision: Grant | Anonymous) -> Scope:
-        """A copy of the scope that tells the app who is there; the caller's own stays as it is."""
+        """Return a copy of the scope with user and credentials for the app; the caller's own stays as it is."""
         outer_user = scope.get("user")
         admitted = {**scope}
         admitted["smarter_auth"] = decision if outer_user is None else replace(decision, outer_user=outer_user)

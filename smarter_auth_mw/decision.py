@@ -50,8 +50,8 @@ STATUS = {
 class Grant:
     """The token opens the resource; ``outer_user`` is whom an outer middleware had put in ``scope["user"]``.
 
-    ``binding`` is the one that says so. A grant may be given to any number of requests; ``tally`` counts them while an
-    observer keeps it.
+    ``binding`` is the binding that grants it. A grant may be given to any number of requests; ``tally`` counts them
+    while an observer keeps it.
     """
 
     resource: Resource
@@ -84,7 +84,7 @@ class Anonymous:
 class Denial:
     """The request is refused. ``detail`` explains to operators and never reaches the client.
 
-    ``account`` is the resource's, None where nobody registered it; ``token_key`` tells which known token was refused.
+    ``account`` is the resource's, None if it is not registered; ``token_key`` names the known token that was refused.
     """
 
     reason: Reason
@@ -145,7 +145,7 @@ def decide(
 
 
 def opens(binding: Binding, bindings: Bindings, now_s: float) -> bool:
-    """Whether the token of this binding opens the resource at ``now_s``, for whoever has it."""
+    """Whether the token of this binding opens the resource at ``now_s``."""
     return bool(binding.digest) and _objection(binding, bindings, now_s) is None
 
 

@@ -127,7 +127,7 @@ class Bindings:
         object.__setattr__(self, "may_expire", any(binding.expires_at_s != math.inf for binding in self.bindings))
 
     def like(self, digest: bytes) -> tuple[Binding, ...]:
-        """Those that may have this digest, which is to be compared: all, where they are few."""
+        """Return the bindings that may have this digest, for comparison: all of them if they are few."""
         return self.bindings if self._index is None else self._index.get(digest, ())
 
 
@@ -140,7 +140,7 @@ def _index(bindings: tuple[Binding, ...]) -> dict[bytes, tuple[Binding, ...]]:
 
 
 class Principal(BaseUser):
-    """Who stands behind an accepted key: Starlette's ``BaseUser``, told by the key and its account."""
+    """The principal of an accepted key, as Starlette's ``BaseUser``: the key's name and account."""
 
     __slots__ = ("account", "key_id", "key_name")
     key_id: str
@@ -203,7 +203,7 @@ class KeyToken:
 class Key:
     """An API key as people administer it; its tokens, the newest one last, are known by their digests alone.
 
-    ``is_platforms``: it stands in the tables of an attached platform, where alone it is changed.
+    ``is_platforms``: it belongs to an attached platform, and is changed only there.
     """
 
     key_id: UUID
@@ -231,7 +231,7 @@ class Key:
         return max((token.last_used_at for token in self.tokens if token.last_used_at), default=None)
 
     def previous_tokens(self, now: datetime) -> tuple[KeyToken, ...]:
-        """Those that a rotation has replaced and that are valid all the same."""
+        """Return the tokens that a rotation has replaced and that are still valid."""
         return tuple(token for token in self.tokens[:-1] if token.is_valid(now))
 
     def expires_within(self, span: timedelta, now: datetime) -> bool:

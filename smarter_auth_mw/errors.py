@@ -10,7 +10,7 @@ class SmarterAuthError(Exception):
     """Something went wrong in smarter_auth_mw."""
 
     code: ClassVar[str] = "error"
-    """Stable, for programs: stands in the command line's JSON."""
+    """A stable code for programs, in the command line's JSON."""
     exit_code: ClassVar[int] = 1
     """1 refused or not found, 2 wrong usage, 3 something could not be reached."""
     default_hint: ClassVar[str] = ""
@@ -30,7 +30,7 @@ class SmarterAuthError(Exception):
 class Mistake:
     """One mistake in the configuration: which variable, what it holds (secrets masked), and the rule it breaks.
 
-    ``source`` is the file in which it stands, if it stands in one.
+    ``source`` is the file that contains it, if any.
     """
 
     variable: str

@@ -57,7 +57,7 @@ SCHEMES: dict[Way, KeyScheme] = {
 
 
 def require_key_by(*ways: Way, realm: str = "smarter") -> Callable[..., Grant]:
-    """A dependency that gives the handler its ``Grant``, and refuses whoever has none, on open resources too.
+    """Return a dependency that gives the handler its ``Grant`` and refuses requests without one, on open resources too.
 
     ``ways`` are what OpenAPI names, some of ``SMARTER_AUTH_CREDENTIALS``; ``realm`` is ``SMARTER_AUTH_REALM``. The
     handler's request fails with ``NoDecisionError`` where the middleware has decided nothing.

@@ -85,7 +85,7 @@ class Guard:
         """What a request names; where hosts are minded, None may mean that one is not known yet."""
         self._is_plain = is_plain
         self.by_path: Memo[tuple[str, bytes | None, str]] = Memo()
-        """What a request names, where its path alone tells; else empty."""
+        """Return what a request names if its path alone decides that, else an empty string."""
         self._peers = Peers(known.trusted_proxies)
         self._near_misses = NearMisses(self.resolve, self._remedies)
         self._usage, self._audit = Usage(), Audit(known.audit, self._peers.network)
@@ -113,7 +113,7 @@ class Guard:
         figures.watch(self)
 
     def _configured(self, app: Any, settings: Settings | None) -> tuple[Settings | None, Routes | None]:
-        """The settings and the routes, as far as they can be read; what is wrong with them is noted, and told."""
+        """The settings and the routes, as far as they can be read; mistakes are kept and reported."""
         routes = None
         try:
             settings = settings or own_settings()

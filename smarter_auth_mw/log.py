@@ -1,4 +1,4 @@
-"""The log: a line begins with the name of what happened, which stays the same and stands in the record as ``event``."""
+"""The log: each line begins with the stable name of an event, which is also the record's ``event``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which database the models work on: that of a ``connect()``, or that of the middleware in this process."""
+"""Which database the models use: that of a ``connect()`` block, or that of the middleware in this process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from smarter_auth_mw.management.keys import Keys
 from smarter_auth_mw.postgres.transaction import Records
 
 ACTOR = "models"
-"""Who does what models do, where nobody says more."""
+"""The default actor for what models do."""
 MAX_REMEMBERED = 10_000
 """Bindings that models keep, in all."""
 
@@ -66,7 +66,7 @@ class ModelSession:
     async def writing(self) -> AsyncIterator[tuple[Keys, set[str]]]:
         """One transaction to write in, and a set that takes the sources it changes.
 
-        This process does not wait to be told of what it has changed itself: its cache knows when the block ends.
+        This process does not wait for notifications of its own changes: its cache is updated when the block ends.
         """
         keys = Keys(
             self._engine.store,
@@ -94,8 +94,8 @@ class ModelSession:
 async def connect(settings: Settings | None = None, *, actor: str = ACTOR) -> AsyncIterator[None]:
     """Open what the models need, for as long as the block lasts, by ``SMARTER_AUTH_*`` unless settings are given.
 
-    ``actor`` stands in the audit for what is done in the block. Raises ``ConfigurationError``, ``UnavailableError`` and
-    ``SchemaError``.
+    ``actor`` is the audit's actor for what is done in the block. Raises ``ConfigurationError``, ``UnavailableError``
+    and ``SchemaError``.
     """
     settings = settings or DatabaseSettings()
     async with open_engine(settings) as engine:
@@ -112,7 +112,7 @@ async def connect(settings: Settings | None = None, *, actor: str = ACTOR) -> As
 
 @contextmanager
 def acting_as(actor: str) -> Iterator[None]:
-    """Whose name stands in the audit for what models do in the block."""
+    """The actor that the audit names for what models do in the block."""
     token = _acting.set(actor)
     try:
         yield

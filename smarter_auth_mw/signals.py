@@ -1,4 +1,4 @@
-"""Signals (blinker) of what is decided, by the platform's names: for whoever wants to hear of it in the app itself.
+"""Signals (blinker) of decisions, under the platform's names, for code in the app itself.
 
 A receiver is a plain function: ``authentication_failure.connect(receiver)``. It is called with the wrapped app as its
 sender and with keywords, of which every signal has ``token`` (masked, empty where none came along), ``resource``
@@ -36,7 +36,7 @@ SIGNALS = (authentication_request, authentication_success, authentication_failur
 class Announcer:
     """Sends the signals of one middleware, from the moment that anybody receives one: until then nobody calls it.
 
-    ``add`` makes it an observer then; ``failed`` is told of each receiver that raises, and the others are called all
+    ``add`` makes it an observer then; ``failed`` is called for each receiver that raises, and the others are called all
     the same.
     """
 

@@ -37,7 +37,7 @@ _PREFIXED_KNOX = re.compile(rb"sm_(?:%b_)?[0-9a-f]+" % _PREFIX.encode())
 
 
 class Token:
-    """The secret string, as the bytes that came in; it shows four characters of itself at the most."""
+    """The secret string, as the bytes that came in; its repr shows at most four characters."""
 
     __slots__ = ("_digest", "_value", "fingerprint")
 
@@ -144,7 +144,7 @@ except ValueError:  # Where a policy forbids what NIST has not approved.
 def fingerprint_of(token: bytes) -> bytes:
     """What a granted token is found again by in this process: BLAKE2b, as strong as its digest at two thirds the cost.
 
-    No other bytes have it, and it tells no more of the token than the digest does.
+    No other bytes have it, and it reveals no more of the token than the digest does.
     """
     found: bytes = _quick_hash(token).digest()
     return found

@@ -63,7 +63,7 @@ class SmarterAuthWSGIMiddleware:
     """Lets a request for a protected resource pass only with a valid token that is bound to it.
 
     For ``SmarterAuthWSGIMiddleware(wsgi_app)``; without ``settings`` it is configured by ``SMARTER_AUTH_*`` in the
-    environment. Behind it the decision stands in ``environ["smarter_auth.decision"]``, and ``REMOTE_USER`` holds the
+    environment. Behind it the decision is in ``environ["smarter_auth.decision"]``, and ``REMOTE_USER`` holds the
     key's id where one was granted. What may be a resource answers 503 while the configuration has mistakes.
     """
 
@@ -95,7 +95,7 @@ class SmarterAuthWSGIMiddleware:
         return self.app(self._admitted(environ, decision), start_response)
 
     def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer what is to be looked at more closely."""
+        """Answer a request that needs a closer look."""
         scope = scope_of(environ, _ALL if self._guard.minds_hosts else _HEADERS)
         if self._guard.trusted(scope) is not scope:
             environ = {name: value for name, value in environ.items() if name not in _FORWARDED}
@@ -142,7 +142,7 @@ class SmarterAuthWSGIMiddleware:
         return None if make is None else self._loop.run(make, NO_ANSWER)
 
     def _admitted(self, environ: WSGIEnvironment, decision: Grant | Anonymous) -> WSGIEnvironment:
-        """A copy of the environ that tells the app who is there; an outer ``REMOTE_USER`` gives way to a grant."""
+        """Return a copy of the environ with the principal for the app; a grant replaces an outer ``REMOTE_USER``."""
         outer_user = environ.get("REMOTE_USER")
         if isinstance(decision, Grant):
             told: dict[str, Any] = {DECISION: decision, "REMOTE_USER": decision.principal.identity}
@@ -209,7 +209,7 @@ def _headers(environ: WSGIEnvironment, names: Mapping[bytes, str] = _ALL) -> lis
 
 
 def _text(native: str) -> str:
-    """What stands in the path, where WSGI hands bytes as if they were Latin-1 (PEP 3333)."""
+    """Return the path's bytes: WSGI passes them as if they were Latin-1 (PEP 3333)."""
     return native if native.isascii() else native.encode("latin-1", "replace").decode("utf-8", "replace")
 
 

@@ -137,7 +137,7 @@ class Authenticator:
         return replace(judged, resource=opened.resource, detail="", account=opened.account)
 
     async def throttled(self, denial: Denial, peer: str) -> Denial:
-        """The denial as the peer is told of it: its token has been judged, and may have been one too many."""
+        """Return the denial that the peer receives: after too many failed attempts, a throttled one."""
         return denial if self._throttle is None else await self._throttle.judge(denial, peer)
 
     def _granted_stale(self, target: Target, credentials: Credentials) -> Grant | None:

@@ -21,7 +21,7 @@ from smarter_auth_mw.decision import Denial, Reason
 from smarter_auth_mw.log import log
 
 MAX_COUNTERS = 65_536
-"""What a process counts at the most: a flood of peers can only make it forget what other peers did."""
+"""The most counters in a process: a flood of peers only makes it forget what other peers did."""
 KEY_PREFIX = "smarter_auth:failed"
 PROBED = "probe"
 """What probes count by nothing."""
@@ -84,7 +84,7 @@ def is_guess(denial: Denial) -> bool:
 
 
 def window_s(rate: str) -> int:
-    """After how many seconds at the latest a throttled peer is heard again."""
+    """The longest time, in seconds, after which a throttled peer is let in again."""
     return int(parse(rate).get_expiry()) if rate else 0
 
 

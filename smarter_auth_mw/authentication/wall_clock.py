@@ -1,4 +1,4 @@
-"""The time by which keys expire: this machine's, which does not step back, unless it was wrong from the start."""
+"""The clock that decides when keys expire: this machine's, without steps back, unless it was wrong from the start."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class WallClock:
         offset_s = [wall_s() - steady_s()]
         self.now_s: Callable[[], float] = lambda: max(wall_s(), steady_s() + offset_s[0])
         self.skew_s = 0.0
-        """How far this machine's clock is ahead of the database's, as far as that can be told."""
+        """How far this machine's clock is ahead of the database's, as exactly as the round trip allows."""
         self._wall_s, self._steady_s, self._offset_s = wall_s, steady_s, offset_s
 
     def compare(self, database_s: float, took_s: float) -> None:

@@ -81,7 +81,7 @@ class Changes:
         """Counts up with every change heard and every new floor."""
         self.floor: Snapshot | None = None
         self.directory_changed = asyncio.Event()
-        """Set by whatever may change what an alias stands for; whoever looks it up anew clears it before."""
+        """Set by each change that may affect an alias; cleared before aliases are looked up again."""
         self.server = 0
         """Counts the servers met: the transaction numbers of one mean nothing to another."""
         self.forged = 0
@@ -108,7 +108,7 @@ class Changes:
         self._by_source.setdefault(source, {})[tx] = number
         if source == EVERYTHING or source.startswith(DIRECTORY):
             self.directory_changed.set()
-        self.heard = number  # Last: whoever sees the number, on whatever thread, finds the change.
+        self.heard = number  # Last: a thread that sees the number finds the change.
 
     def prove(self, begun: int) -> int:
         """Drop the changes that a heartbeat shows to be forged, and return how many there were.
@@ -134,7 +134,7 @@ class Changes:
             self._forget(source, tx)
 
     def restart(self, floor: Snapshot) -> None:
-        """Begin anew with another server, or with one that was restored: nothing that was read before counts."""
+        """Start over with another server or a restored one: invalidate everything that was read before."""
         self.server += 1
         self.raise_floor(floor)
 

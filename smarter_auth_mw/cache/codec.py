@@ -119,7 +119,7 @@ def _decode(lookup: str, payload: bytes) -> SharedEntry:
     if schema != SCHEMA or found != lookup or on_error not in _ON_ERROR:
         raise ValueError("Of another schema, for another look-up, or with a policy that there is not.")
     _check_texts(sources)
-    Snapshot.parse(snapshot)  # Whoever reads the entry does it again, and must not fail.
+    Snapshot.parse(snapshot)  # Readers of the entry parse it again, and must not fail.
     facts = Bindings(
         Resource(kind, ref),
         account,

@@ -19,7 +19,7 @@ from smarter_auth_mw.errors import UnavailableError
 from smarter_auth_mw.tally import Tally
 
 FILL_ATTEMPTS = 8
-"""How often a fill is begun anew because a change was heard while it was on its way."""
+"""How often a fill is repeated because a change arrived while it was in progress."""
 NEVER = float("-inf")
 
 
@@ -112,7 +112,7 @@ class CacheCounts:
 
 
 class Sizes(NamedTuple):
-    """How much is kept: entries of known resources with their bindings, entries of what is none, and what was lost."""
+    """How much is cached: known resources and their bindings, negative entries, and evictions."""
 
     known: int
     unknown: int
@@ -155,7 +155,7 @@ class Cache:
         self._vouched_at_s = NEVER
 
     def vouch(self, sent_at_s: float) -> None:
-        """A heartbeat sent at this time was answered, and every change that it told of was heard."""
+        """Record that a heartbeat sent at this time was answered and that its changes were received."""
         self._vouched_at_s = max(self._vouched_at_s, sent_at_s)
 
     @property
@@ -200,7 +200,7 @@ class Cache:
             entry = await asyncio.shield(flight)  # A caller who goes away leaves the flight to the others.
             if self._is_fresh(entry, self.clock()):  # Not so if the loop was held up before this line.
                 return entry
-        raise UnavailableError(f"{target.names} changes faster than it can be told.")
+        raise UnavailableError(f"{target.names} changes faster than it can be read.")
 
     async def refresh(self, target: Target) -> Entry:
         """Return the entry by a statement sent from now on, whatever is cached; raises ``UnavailableError``."""

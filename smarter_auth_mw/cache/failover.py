@@ -1,4 +1,4 @@
-"""Which server is followed, when several answer: the one whose changes are heard, and never one that was deposed."""
+"""Which server is followed if several answer: the one that sends changes, and never a demoted one."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Failover:
         newest_timeline: NewestTimeline | None = None,
     ) -> None:
         self.start_over: Callable[[], None] = lambda: None
-        """Makes the listener take whoever answers the next heartbeat for another server."""
+        """Makes the listener treat the server that answers the next heartbeat as a new one."""
         self.hurry: Callable[[], None] = lambda: None
         """Makes the listener send its next heartbeat soon."""
         self._cache = cache

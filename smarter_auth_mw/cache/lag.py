@@ -17,7 +17,7 @@ class Lag:
         self._counts = [0] * (len(BOUNDS_S) + 1)
 
     def note(self, lag_s: float) -> None:
-        """Count one change; no less than nothing, which is as exact as this can be told."""
+        """Count one change; a negative lag counts as zero."""
         self._counts[bisect_left(BOUNDS_S, lag_s)] += 1
         self.sum_s += max(lag_s, 0.0)
 

@@ -20,7 +20,7 @@ from smarter_auth_mw.log import log
 MAX_HEARD = 100_000
 """More changes than this are not remembered one by one: the floor is raised to the newest snapshot (a flush)."""
 MAX_TIMED = 1_000
-"""Of more notifications than this between two heartbeats the rest is taken for heard by the heartbeat."""
+"""Beyond this many notifications between two heartbeats, the heartbeat reports the rest."""
 FIRST_PAUSE_S, MAX_BACK_OFF_S = 0.1, 5.0
 MAX_TX_DIGITS = 20
 """A transaction's number has 64 bits."""
@@ -33,7 +33,7 @@ class Beat:
     ``server`` names who answered: its incarnation, which every crash and restart ends, its epoch, system and timeline.
     ``is_complete`` is False where some of the changes were purged already, ``is_coherent`` where a trigger is missing
     that should write them, or where a crash would go unnoticed. ``guard`` is another one whenever a trigger was made,
-    dropped, disabled or enabled: what was written in between told nobody.
+    dropped, disabled or enabled: what was written in between was not reported.
     """
 
     snapshot: str
@@ -61,9 +61,9 @@ class Wire(Protocol):
 
 
 class Listener:
-    """Tells ``changes`` what it hears, ``held`` when a heartbeat was sent that is answered, and whether it vouches.
+    """Passes changes to ``changes``, and to ``held`` when an answered heartbeat was sent and whether it vouches.
 
-    ``met`` is told of each server that answers for the first time, or again after another one did.
+    ``met`` is called with each server that answers for the first time, or again after another one.
 
     ``kept_s`` is how long an entry may live, in this worker or another: changes older than that are forgotten.
     """
@@ -114,11 +114,11 @@ class Listener:
 
     @property
     def is_coherent(self) -> bool:
-        """Whether every trigger was there that tells of changes, when that was looked at last."""
+        """Whether all triggers that report changes were present when that was last checked."""
         return self._guarded[1]
 
     async def run(self) -> None:
-        """Listen and beat for ever; a wire that fails is replaced, after a pause that grows."""
+        """Listen and send heartbeats until cancelled; replace a failed connection, after a growing pause."""
         pause_s = FIRST_PAUSE_S
         while True:
             listens = self._attention.is_given
@@ -144,7 +144,7 @@ class Listener:
             pause_s = min(pause_s * 2, MAX_BACK_OFF_S)
 
     def meet_anew(self) -> None:
-        """Take whoever answers the next heartbeat for another server: what is read until then is not vouched for."""
+        """Treat the server that answers the next heartbeat as a new one; do not vouch for reads until then."""
         self._server = None
 
     def hurry(self) -> None:
@@ -209,7 +209,7 @@ class Listener:
             raise
 
     def _time(self, beat: Beat, sent_s: float) -> None:
-        """Take note of the server's time, and of how long each change took to be heard: until now at the latest."""
+        """Record the server's time, and how long each change took to arrive."""
         now_s = self._clock()
         if beat.now_s is not None:
             self.tell_time(beat.now_s, now_s - sent_s)

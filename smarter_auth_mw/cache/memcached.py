@@ -60,7 +60,7 @@ class MemcachedBackend(MemcachedCache):  # type: ignore[misc]
 
 class _Client(aiomcache.Client):
     async def _execute_simple_command(self, conn: Connection, raw_command: bytes) -> bytes:
-        """Fail where the server hangs up; the inherited one reads on for ever, and its whole event loop with it."""
+        """Fail if the server hangs up; the inherited method would read without end and block the event loop."""
         conn.writer.write(raw_command)
         await conn.writer.drain()
         return (await conn.reader.readuntil(b"\r\n"))[:-2]

@@ -18,7 +18,7 @@ from smarter_auth_mw.log import log
 
 CLOSE_DEADLINE_S = 1.0
 TTL_JITTER = 0.1
-"""By which part of their time to live, either way, entries that were written together expire apart."""
+"""The share of their time to live by which entries that were written together expire earlier or later."""
 MAX_TTL_S = 30 * 24 * 3600
 """Memcached takes a larger number for a date."""
 PROBED = "smarter_auth:probe"
@@ -74,7 +74,7 @@ class SharedBackend:
         self._writing.look()
 
     async def get(self, key: str) -> Any:
-        """The value, or None where there is none or it cannot be read."""
+        """Return the value, or None if it is missing or cannot be read."""
         if self._is_closed or not self._reading.allows_call():
             self.counts.skipped += 1
             return None
@@ -119,7 +119,7 @@ class SharedBackend:
 class SharedTier:
     """Entries in a backend that the workers share, sealed by a ``Codec`` with one database's secret and epoch.
 
-    No call raises: garbage is a miss too, and ``counts`` tells why. Whether an entry is current is for the cache to
+    No call raises: garbage is a miss too, and ``counts`` records why. Whether an entry is current is for the cache to
     say.
     """
 

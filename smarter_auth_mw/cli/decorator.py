@@ -63,7 +63,7 @@ def command(group: typer.Typer, name: str | None, *, takes_actor: bool = True) -
             session = Session(from_app or given.from_app, actor, as_json=as_json or given.as_json)
             try:
                 with asyncio.Runner() as runner:
-                    # Interrupted, the loop may tell a traceback of its own, by which nobody can act.
+                    # Interrupted, the loop may print a traceback of its own that helps nobody.
                     runner.get_loop().set_exception_handler(lambda _loop, _told: None)
                     document = runner.run(_run(function(session, **own), session))
             except KeyboardInterrupt:

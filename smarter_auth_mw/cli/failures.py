@@ -24,7 +24,7 @@ def report(error: Exception, *, as_json: bool) -> int:
     if isinstance(error, output.ClosedPipeError | output.OutputError):
         output.forget_stdout()
     if isinstance(error, output.ClosedPipeError):
-        return 1  # Whoever read our output has seen enough: `smarter-auth key list | head`.
+        return 1  # The reader has seen enough: `smarter-auth key list | head`.
     explained = explain(error)
     message, hint = hidden(_message(explained)), hidden(explained.hint)  # People put tokens where none belongs.
     if as_json:

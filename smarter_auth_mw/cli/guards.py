@@ -65,7 +65,7 @@ def guard_of(app: Any) -> Found | None:
 
 
 def wrapper_of(app: Any) -> str:
-    """The class around the app's own middleware that may answer by itself; empty if there is none."""
+    """Return the name of a wrapper around the app's middleware that may answer by itself, or an empty string."""
     front = _front(app)
     is_wrapped = find_middleware(app) is not None and not _is_guard(front)
     return type(front).__qualname__ if is_wrapped else ""

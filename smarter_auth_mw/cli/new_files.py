@@ -12,7 +12,7 @@ from smarter_auth_mw.errors import UsageError
 
 
 class NewFile:
-    """A file under way; ``secure`` before what it tells of becomes true."""
+    """A file that is being written; call ``secure`` before what it describes takes effect."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

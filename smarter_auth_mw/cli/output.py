@@ -90,7 +90,7 @@ def show(answer: Answer) -> None:
 
 
 async def show_stream(stream: Stream, *, as_json: bool) -> int:
-    """Print a list as it comes; returns the exit code, since an error in the middle of it is told on stderr."""
+    """Print a list as it arrives; return the exit code, since an error in the middle is reported on stderr."""
     printer = _JsonArray() if as_json else _Rows(stream.row)
     batch: list[Mapping[str, Any]] = []
     try:
@@ -157,12 +157,12 @@ def _widths(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 
 
 def forget_stdout() -> None:
-    """Have Python not flush stdout once more when it ends, and not complain about what was told already."""
+    """Keep Python from flushing stdout again at exit and from reporting an error twice."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def require_stdout() -> None:
-    """Raise UsageError where there is none: a token that is printed nowhere is lost."""
+    """Raise UsageError if stdout is closed: a token that is printed nowhere is lost."""
     if sys.stdout is None:
         raise UsageError("stdout is closed.", hint="Let it lead somewhere: > /dev/null, if nobody is to read it.")
 
@@ -198,7 +198,7 @@ def line(text: str) -> None:
 
 def note(text: str) -> None:
     """Tell something that is no result: progress, a consequence, a warning."""
-    with suppress(OSError):  # Nobody could be told of that.
+    with suppress(OSError):  # Nobody could see that message.
         sys.stderr.write(f"{printable(text)}\n")
         sys.stderr.flush()
 

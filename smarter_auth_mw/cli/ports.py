@@ -1,4 +1,4 @@
-"""Listening sockets: bound to an address, or handed over by whoever started this process."""
+"""Listening sockets: bound to an address, or inherited from the parent process."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Bar:
-    """One step after the other, each told by its name."""
+    """Progress by steps, each shown with its name."""
 
     def __init__(self, shown: Any) -> None:
         self._shown = shown

@@ -57,7 +57,7 @@ class Session:
 
     @cached_property
     def database_settings(self) -> Settings:
-        """The same for what needs no routes."""
+        """Return the settings for commands that need no routes."""
         return self.settings if self.from_app else DatabaseSettings()
 
     @cached_property
@@ -72,7 +72,7 @@ class Session:
             yield self.keys_of(store)
 
     def keys_of(self, store: Store) -> Keys:
-        """The same on a store that is open already."""
+        """Return the write side on a store that is already open."""
         settings = self.database_settings
         return Keys(
             store,

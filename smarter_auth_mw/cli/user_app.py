@@ -54,6 +54,6 @@ def only_at(app: Any) -> str:
 
 
 def _place(trace: TracebackType | None) -> str:
-    """Where in the user's own code it happened, as far as that can be told."""
+    """Return where in the user's code it happened, if that is known."""
     frames = [frame for frame in traceback.extract_tb(trace) if frame.filename.startswith(str(Path.cwd()))]
     return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""

@@ -206,11 +206,11 @@ def _of_authority(authority: str) -> dict[str, str]:
 
 
 def _split_host(text: str) -> tuple[str, str]:
-    """A host and its port, which may both be left out; an IPv6 address stands in brackets."""
+    """Parse a host and its port, which may both be left out; an IPv6 address is in brackets."""
     if text.startswith("["):
         host, bracket, port = text[1:].partition("]")
         if not bracket or (port and not port.startswith(":")):
-            raise DatabaseUrlError("an IPv6 address stands in brackets: [::1]:5432")
+            raise DatabaseUrlError("write an IPv6 address in brackets: [::1]:5432")
         return _decoded(host), port[1:]
     host, _, port = text.partition(":")
     if ":" in port:

@@ -11,6 +11,6 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def parse_duration(text: str) -> timedelta | None:
-    """Return the duration; None for text that is none."""
+    """Return the duration, or None if the text is not one."""
     found = _DURATION.fullmatch(text)
     return None if found is None else timedelta(**{_UNITS[found[2]]: int(found[1])})

@@ -99,7 +99,7 @@ def _settings(variables: Mapping[str, str | None]) -> dict[str, str]:
 
 
 def _read_dotenv(path: Path, mistakes: list[Mistake]) -> dict[str, str]:
-    """Other people's variables, and lines that are wrong in them, are none of ours."""
+    """Ignore variables of other programs, and mistakes in them."""
     text = _text(path, mistakes)
     wrong = [one.original for one in parse_stream(StringIO(text)) if one.error and PREFIX in one.original.string]
     mistakes += [Mistake(str(path), "", f"line {original.line} is not NAME=VALUE") for original in wrong]

@@ -1,4 +1,4 @@
-"""Configuration: every setting, its default and its rule; all mistakes told together."""
+"""Configuration: every setting, its default and its rule; all mistakes are reported together."""
 
 from __future__ import annotations
 
@@ -331,7 +331,7 @@ class Settings(RouteSettings):
 
 
 class DatabaseSettings(Settings):
-    """The same for commands that look at the database alone, and need no routes."""
+    """The settings of commands that use only the database and need no routes."""
 
     required: ClassVar[tuple[str, ...]] = ("database_url",)
 

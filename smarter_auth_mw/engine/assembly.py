@@ -47,7 +47,7 @@ async def open_engine(
 ) -> AsyncIterator[Engine]:
     """Everything that decides requests, listening to what changes. Raises ``UnavailableError`` or ``SchemaError``.
 
-    ``know_domains`` is told which custom domains there are, before anything is decided and whenever they may change.
+    ``know_domains`` is called with all custom domains, before anything is decided and whenever they may change.
     What ``observers`` have seen is written to the store.
     """
     if (stand_in := PLACE.stand_in) is not None:

@@ -37,7 +37,7 @@ class Readiness:
         return "degraded" if self.reasons else "ready"
 
     def and_also(self, reasons: Iterable[str]) -> Readiness:
-        """The same with more reasons that do not keep it from deciding."""
+        """Return a copy with more reasons that do not prevent decisions."""
         return Readiness(self.can_decide, (*self.reasons, *reasons))
 
     def page(self) -> Page:
@@ -58,7 +58,7 @@ class Health:
     ask this may ask it often. Else the database is asked one question at a time, however many want to know.
 
     ``stale_after_s`` without a heartbeat is late; ``gone_after_s`` without one, or ``kept_s`` without the database,
-    leave nothing to decide by. ``skew_s`` tells how far the machine's clock is from the database's, 0 where they agree.
+    leave nothing to decide by. ``skew_s`` returns how far the machine's clock is from the database's, 0 if they agree.
     """
 
     def __init__(
@@ -133,5 +133,5 @@ class Health:
 
 
 def reason_of(error: SmarterAuthError) -> str:
-    """What is told of an error of the store, whose own words may be too many."""
+    """Return the word for an error of the store; its own message may reveal too much."""
     return SCHEMA if isinstance(error, SchemaError) else STORE

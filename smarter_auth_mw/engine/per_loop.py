@@ -111,4 +111,4 @@ class _Owner(Generic[T]):
 
 
 _inherited: list[_Owner[Any]] = []
-"""Those of a parent process. To collect one would be to resume it, on whatever loop happens to run."""
+"""Tasks of a parent process. Collecting one would resume it, on any loop that happens to run."""

@@ -20,7 +20,7 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class MisreadError(Exception):
-    """What the proxy tells does not say in one way which request it asks about."""
+    """The proxy's headers do not name one request unambiguously."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Dialect:
         return frozenset({self.uri.lower().encode("ascii"), self.method.lower().encode("ascii")})
 
     def is_told(self, scope: Mapping[str, Any]) -> bool:
-        """Whether anything in a request tells of another one."""
+        """Whether a request contains headers that describe another one."""
         return any(name in self.own_headers for name, _ in scope["headers"])
 
     def _target(self, scope: Mapping[str, Any], headers: Headers) -> bytes:

@@ -24,7 +24,7 @@ IDENTITY = (
     b"x-smarter-auth-key-name",
     b"x-smarter-auth-account",
 )
-"""Who was let in, for the service behind the proxy: in every answer, and empty where it is nobody that is known."""
+"""The principal, for the service behind the proxy: in every answer, and empty for anonymous requests."""
 STATUS = b"x-smarter-auth-status"
 """The true status of a refusal, for a proxy that knows no others than 401 and 403."""
 
@@ -80,8 +80,8 @@ class ForwardAuth:
 
     async def _decide(self, asked: Scope) -> Decision | None:
         """The decision for the request asked about; None where it names no resource."""
-        # What the dialect tells has been read; another header that tells of a host or a path may be the client's own.
-        # Our pages are the gate's, and not the service's: what is marked so is none of them.
+        # The dialect's headers have been read; another header with a host or a path may be the client's.
+        # Our pages belong to the gate, not to the service: this mark excludes them.
         request = {**hosts.without_forwarded(asked), "smarter_auth": None}
         target = await self._guard.find(request)
         if (
@@ -137,7 +137,7 @@ class ForwardAuth:
 
 
 def identity(decision: Decision | None) -> list[Header]:
-    """Who was let in, in printable ASCII: everything else, and ``%``, is percent-encoded UTF-8."""
+    """Return the principal's headers in printable ASCII; everything else, and ``%``, is percent-encoded UTF-8."""
     if not isinstance(decision, Grant):
         return _NOBODY
     principal = decision.principal

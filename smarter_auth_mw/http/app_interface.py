@@ -1,4 +1,4 @@
-"""ASGI or WSGI: how an app wants to be called, as far as its signature tells."""
+"""ASGI or WSGI: how an app wants to be called, judging by its signature."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ Credentials = Token | Malformed | None
 
 
 class Extractor:
-    """Finds our credentials in the headers of a request; foreign schemes are none of ours.
+    """Finds our credentials in the headers of a request; other schemes are ignored.
 
     ``ways`` are those of ``SMARTER_AUTH_CREDENTIALS``, and ``subprotocol`` for a WebSocket. A header that stands more
     than once with credentials of ours in it is malformed, as are two ways that bring different tokens.
@@ -142,7 +142,7 @@ def _offered(value: bytes) -> list[bytes]:
 
 def _token(value: bytes) -> Token | Malformed:
     if len(value) > MAX_TOKEN_BYTES:
-        return Malformed(f"a token has {MAX_TOKEN_BYTES} bytes at the most")
+        return Malformed(f"a token has {MAX_TOKEN_BYTES} bytes at most")
     if not _TOKEN68.fullmatch(value):
         return Malformed("a token is made of letters, digits and -._~+/ (RFC 9110 token68)")
     return Token(value)

@@ -1,4 +1,4 @@
-"""Who is at the other end: the peer's address, through proxies only where they are trusted, and its network."""
+"""The peer's address and network; forwarded headers count only from trusted proxies."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ UNIX = "unix:"
 UNKNOWN = "unknown"
 """A peer without an address (a socket in the file system), or with something in its place: one peer."""
 NETWORK_BITS = 64
-"""What an IPv6 site is given at the least: whoever has one address has all of these (RFC 6177)."""
+"""The smallest block that an IPv6 site gets: one address implies all of these (RFC 6177)."""
 MAX_HOPS = 32
 """How many proxies in a row are looked at, from the nearest one on."""
 MAX_ADDRESS_CHARS = 256
@@ -27,7 +27,7 @@ Address = IPv4Address | IPv6Address
 
 
 class Peers:
-    """Tells peers apart, given the ``trusted`` proxies: addresses, networks, or ``unix:``."""
+    """Identifies peers, given the ``trusted`` proxies: addresses, networks, or ``unix:``."""
 
     def __init__(self, trusted: Iterable[str] = ()) -> None:
         trusted = tuple(trusted)

@@ -73,7 +73,7 @@ class Pages:
         return _not_allowed if found and scope["method"] not in ("GET", "HEAD") else found
 
     def before(self, app: ASGIApp) -> ASGIApp:
-        """The app behind the pages, which is the app itself where there are none."""
+        """Return the app behind the pages, or the app itself if there are no pages."""
         return PagedApp(app, self) if self else app
 
 
@@ -95,7 +95,7 @@ class PagedApp:
 
 
 def mistakes_of(settings: RouteSettings, names: Callable[[str], object]) -> Iterable[Mistake]:
-    """What is wrong with the paths of pages; ``names`` tells what a request for a path names, None where nothing."""
+    """Return the mistakes in the paths of pages; ``names`` returns what a path names, or None."""
     taken: dict[str, str] = {}
     for name in SETTINGS:
         variable, path = PREFIX + name.upper(), getattr(settings, name)

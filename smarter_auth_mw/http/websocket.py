@@ -23,7 +23,7 @@ TURN_S = 0.002
 """How long the event loop may be kept busy by messages that wait already: it gets its turn within twice that."""
 
 _CLOSED = (OSError, WebSocketDisconnect)
-"""How an app is told that its peer is gone (ASGI 2.4), and how it hands that on."""
+"""How an app learns that its peer is gone (ASGI 2.4), and how it passes that on."""
 
 
 class CutError(OSError):
@@ -69,7 +69,7 @@ class _Turns:
 
 
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turns] = WeakKeyDictionary()
-"""Of each event loop, for all of its WebSockets together."""
+"""One per event loop, for all of its WebSockets."""
 
 
 class _Conversation:
@@ -87,7 +87,7 @@ class _Conversation:
 
     async def receive(self) -> Message:
         if not self.is_cut:
-            # It stays here until it is decided: whoever waits for it may give up meanwhile, and ask again.
+            # It stays here until it is decided: the waiting task may give up meanwhile and ask again.
             self._undecided = self._undecided or await self._receive()
             if self._turns.is_due():
                 await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""Workers that share a port share their figures, each by a file of its own: whoever is scraped tells for all."""
+"""Workers behind one port publish their metrics in one file each, so that any of them reports for all."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OWN_VARIABLE = "_SMARTER_AUTH_METRICS_DIR"
 """Set by `serve` and `gate` for their workers; prometheus_client, which the app may use too, does not read it."""
 EVERY_S = 2.0
 GONE_AFTER_S = 10.0
-"""Who has written nothing for so long is no more: what it has done still counts, how large it was does not."""
+"""A worker whose file is older than this has ended: its counters still count, its gauges do not."""
 
 _names: dict[int, str] = {}
 
@@ -66,7 +66,7 @@ _is_warned: list[bool] = []
 
 
 async def publishing() -> None:
-    """Tell the others now and then, for ever; and at the end what stays true."""
+    """Publish the figures every few seconds until cancelled, and the counters at the end."""
     if directory() is None:
         return
     try:
@@ -92,7 +92,7 @@ def publish(own: Figures) -> None:
 
 
 def with_others(own: Figures) -> Figures:
-    """The figures of this process and of all that have told theirs."""
+    """Return the figures of this process and of all workers that have published theirs."""
     place = directory()
     return own if place is None else figures.merged([own, *_others(place)])
 
@@ -109,7 +109,7 @@ def _others(place: Path) -> Iterator[Figures]:
 
 
 def _read(text: str) -> Figures:
-    """Of what another release may have told, that which is known here."""
+    """Parse figures of another worker, and drop metrics that only another release knows."""
     return {
         name: {tuple(labels): value for labels, value in values}
         for name, values in json.loads(text).items()
@@ -118,5 +118,5 @@ def _read(text: str) -> Figures:
 
 
 def _name() -> str:
-    """Of this process alone: another one may get its number when it is gone."""
+    """Return this process's file name; a later process may get the same number."""
     return _names.setdefault(os.getpid(), f"smarter_auth_{os.getpid()}_{uuid4().hex}.json")

@@ -27,7 +27,7 @@ class SmarterAuthCollector(Collector):
     """
 
     def describe(self) -> Iterator[Family]:
-        """The metrics without their values, by which a registry knows their names."""
+        """Yield the metrics without values, so that a registry knows their names."""
         for metric in METRICS.values():
             yield _family(metric, {})
 

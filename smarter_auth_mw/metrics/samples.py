@@ -23,7 +23,7 @@ Figures = dict[str, dict[Labels, float]]
 """By the metric's name."""
 
 SUM = "sum"
-"""Stands in the place of a histogram's bound for the sum of all that it counts."""
+"""Used instead of a histogram's bound for the sum of its values."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ DECISIONS: dict[Audited, tuple[type[Decision], ...]] = {
 }
 """Which decisions are noted."""
 PER_SECOND = 10.0
-"""How many requests a worker writes down at the most, on the average,"""
+"""The highest average rate of requests that a worker writes to the audit,"""
 BURST = 200
 """and how many at once."""
 MAX_EVENTS = 2_000
@@ -35,7 +35,7 @@ MAX_TEXT = 255
 
 @dataclass(frozen=True, slots=True)
 class RequestEvent:
-    """A request as the audit tells of it, or how many were left out; ``peer`` is the network that it came from."""
+    """A request in the audit, or how many were left out; ``peer`` is the network that it came from."""
 
     action: str
     at_s: float
@@ -79,7 +79,7 @@ class RequestSink(Protocol):
 class Audit:
     """Writes requests down, of whatever thread they are decided on.
 
-    ``network`` tells the peer's network. What is beyond the rate or the memory is counted by its outcome, and the
+    ``network`` returns the peer's network. What is beyond the rate or the memory is counted by its outcome, and the
     counts are written as an event.
     """
 
@@ -112,11 +112,11 @@ class Audit:
 
     @property
     def _room(self) -> int:
-        """How many events may wait, besides those of a batch that could not be written."""
+        """How many events may wait, in addition to a batch that could not be written."""
         return MAX_EVENTS - sum(len(batch.events) for batch in self._outbox)
 
     def observe(self, decision: Decision, scope: Mapping[str, Any]) -> None:
-        """Note it; whoever calls looks at ``decisions`` first."""
+        """Record it; callers check ``decisions`` first."""
         now_s = self._clock()
         with self._lock:
             if self._next_at_s >= now_s or len(self._events) >= self._room:

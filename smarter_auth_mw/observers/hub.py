@@ -41,7 +41,7 @@ class _Flushed:
 
 
 class Observers:
-    """Tells usage and audit of every decision, and has them written now and then.
+    """Passes every decision to usage and audit, and writes them at intervals.
 
     ``failures`` counts what an observer could not make of a decision, ``failed_flushes`` what could not be written.
     """
@@ -72,7 +72,7 @@ class Observers:
                 self.note(error)
 
     def passed(self, decision: Grant | Anonymous, scope: Mapping[str, Any]) -> None:
-        """The same for a request that passes, which mostly is only to be counted once more."""
+        """Observe a request that passes, which usually means counting it."""
         if isinstance(decision, Grant) and decision.tally.is_kept:
             decision.tally.once_more()
         else:

@@ -11,7 +11,7 @@ T = TypeVar("T")
 class Outbox(Generic[T]):
     """Keeps a batch until the store has confirmed it, and sends it again as it is: it may have been written already.
 
-    Each batch bears an id, by which the store recognizes it.
+    Each batch has an id, so that the store recognizes it.
     """
 
     def __init__(self, take: Callable[[], Iterable[T]]) -> None:

@@ -12,7 +12,7 @@ from smarter_auth_mw.log import log
 from smarter_auth_mw.tokens import shortened
 
 PAUSE_S = 10
-"""At the most one line in this time, with the number of those that were left out."""
+"""At most one line in this time, with the number of omitted ones."""
 SHOWN_CHARS = 400
 
 _PLAIN = re.compile(r"(?:/(?!\.\.?(?:/|$))[A-Za-z0-9._~-]+){1,8}/?")
@@ -24,7 +24,7 @@ Remedies = Callable[[str], object]
 
 
 class NearMisses:
-    """Tells operators of requests that were refused since they can be read two ways, and what to do if wrongly so."""
+    """Reports requests that were refused because they can be read two ways, and what to do if that was wrong."""
 
     def __init__(
         self, resolve: Resolve, remedies: Remedies = lambda _: None, clock: Callable[[], float] = time.monotonic

@@ -40,7 +40,7 @@ def observe(decision: Decision, _scope: Mapping[str, Any]) -> None:
 
 
 def traced(authenticate: Callable[P, Awaitable[Decision]]) -> Callable[P, Awaitable[Decision]]:
-    """The same, in a span of its own."""
+    """Authenticate within a span."""
     tracer = trace.get_tracer("smarter_auth_mw")
 
     async def authenticate_in_span(*arguments: P.args, **options: P.kwargs) -> Decision:

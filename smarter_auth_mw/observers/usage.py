@@ -17,7 +17,7 @@ from smarter_auth_mw.observers.outbox import Outbox
 from smarter_auth_mw.tally import Tally
 
 MAX_COUNTERS = 20_000
-"""What is told apart between two flushes; the rest is counted as others of its kind."""
+"""How many series are distinguished between two flushes; the rest is counted as others of its kind."""
 MAX_BATCH = 2_000
 """What is written at once: so much is done well within the time that a query has."""
 GRANTED, ANONYMOUS = "grant", "anonymous"
@@ -29,7 +29,7 @@ UNKNOWN, OTHER = "", "*"
 class Series(NamedTuple):
     """What is counted: of which resource, with which token of which key, and what came of it.
 
-    ``digest`` is that of an accepted token, empty elsewhere.
+    ``digest`` belongs to an accepted token; otherwise it is empty.
     """
 
     kind: str
@@ -95,7 +95,7 @@ class Usage:
             self._begin(decision)
 
     def observe_all(self) -> None:
-        """Have every decision observed from now on, as somebody else wants to hear of it: none counts by itself."""
+        """Have every decision observed from now on, because another observer needs it: no grant counts itself."""
         with self._lock:
             self._lets_count = False
             for counted in self._passes.values():

@@ -93,10 +93,10 @@ _KEY_COLUMNS = ("account", "key", "description", "labels", "active", "expires_at
 _ABSENCES = (("nameless_keys", "the key {key_id} has no name"),)
 """What only lines that were left out might have told."""
 _CHECKS = (
-    ("doubled_lines", "this stands in line {first_line} already"),
+    ("doubled_lines", "this is already in line {first_line}"),
     ("shared_tokens", "the digest is that of line {first_line}, which is another key's"),
-    ("torn_tokens", "the token of this digest is told of in another way in line {first_line}"),
-    ("taken_tokens", "the digest is that of a token of the key {key_id}"),
+    ("torn_tokens", "line {first_line} describes the token of this digest differently"),
+    ("taken_tokens", "the digest belongs to a token of the key {key_id}"),
     ("contradicted_keys", "the key {name!r} has no token here, and one in another line"),
     (
         "doubled_key_names",
@@ -113,7 +113,7 @@ _CHECKS = (
         "{kind}:{ref} is of a kind that the attached platform makes: its keys are bound one by one",
     ),
     ("open_bound_resources", "{kind}:{ref} is open here, and has a key bound to it"),
-    ("doubled_domains", "the domain {domain} stands in line {first_line} already, for another resource"),
+    ("doubled_domains", "the domain {domain} is already in line {first_line}, for another resource"),
     ("taken_domains", "the domain {domain} is that of {claimant}"),
 )
 

@@ -103,7 +103,7 @@ _MEANINGS: tuple[tuple[tuple[type[BaseException], ...], type[SmarterAuthError], 
         (asyncpg.LockNotAvailableError,),
         UnavailableError,
         "{where} has a table locked by somebody else, and nothing was done",
-        "Try again. Who holds the lock: SELECT pid, query FROM pg_stat_activity WHERE state <> 'idle'",
+        "Try again. To see what holds the lock: SELECT pid, query FROM pg_stat_activity WHERE state <> 'idle'",
     ),
     (
         (asyncpg.SerializationError, asyncpg.DeadlockDetectedError),

@@ -27,7 +27,7 @@ from smarter_auth_mw.postgres.reports import KeyCounts
 from smarter_auth_mw.postgres.storable import is_storable
 from smarter_auth_mw.postgres.transaction import Records
 
-_OTHER_SERVER = "{where} is not the server whose changes are heard."
+_OTHER_SERVER = "{where} is not the server that LISTEN_URL leads to."
 _TWO_SERVERS = "Let SMARTER_AUTH_DATABASE_URL and SMARTER_AUTH_LISTEN_URL lead to the same primary."
 
 _AS_OWNER = "Run it as the owner of the schema: SMARTER_AUTH_DATABASE_URL=postgresql://OWNER@HOST/DATABASE"

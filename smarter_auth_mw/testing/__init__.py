@@ -74,7 +74,7 @@ class AuthKit:
         self.now = BEGINS
         self.store = MemoryStore(lambda: self.now)
         self._given = {"database_url": "postgresql://in-memory/", "cache_url": "memory://", **settings}
-        known = Settings(**(self._given | {"routes": list(routes) or UNSAID}))  # Mistakes are told here and now.
+        known = Settings(**(self._given | {"routes": list(routes) or UNSAID}))  # Mistakes are raised here.
         self._routes = compile_routes(known) if routes else None
         if routes:
             self._given["routes"] = list(routes)
@@ -91,13 +91,13 @@ class AuthKit:
 
     def __exit__(self, *_: object) -> None:
         PLACE.stand_in = None
-        self.store.is_down = True  # Whoever goes on with it refuses everything.
+        self.store.is_down = True  # An app that still uses it refuses everything.
         self.store.replace(Tables())
         for loop, task, ended in self._open:
             with suppress(RuntimeError):  # The loop may have ended, and its connections with it.
                 loop.call_soon_threadsafe(task.cancel)
                 if loop.is_running() and loop is not asyncio._get_running_loop():
-                    ended.wait(PATIENCE_S)  # That of a WSGI app lives on, and is to begin anew.
+                    ended.wait(PATIENCE_S)  # The loop of a WSGI app lives on, and starts over.
 
     # What the engine of a middleware asks for.
 
@@ -127,7 +127,7 @@ class AuthKit:
 
     @contextmanager
     def opened(self, engine: Engine, know_domains: KnowDomains, observers: Observers | None) -> Iterator[None]:
-        """Let the engine, and whoever looks at its decisions, hear of everything at once."""
+        """Deliver all changes to the engine and to its observers at once."""
 
         def follow(tx: int) -> None:
             engine.changes.hear("*", tx, is_proven=True)
@@ -205,7 +205,7 @@ class AuthKit:
         return TestKey(minted.key.key_id, name, MintedToken(minted.token.reveal()))
 
     def rotate(self, key: TestKey, overlap: timedelta = OVERLAP) -> TestKey:
-        """The same key with a new token; the one it had goes on for ``overlap``."""
+        """Return the key with a new token; the previous token stays valid for ``overlap``."""
         rotated = _done(self._keys.rotate(key.key_id, overlap))
         return TestKey(key.key_id, key.name, MintedToken(rotated.token.reveal()))
 
@@ -239,7 +239,7 @@ class AuthKit:
     @property
     def decision(self) -> Decision:
         """About the last request for a resource; raises AssertionError where there was none."""
-        assert self.decisions, "No request for a resource has been decided: does its path stand in the routes?"  # noqa: S101
+        assert self.decisions, "No request for a resource has been decided: do the routes include its path?"  # noqa: S101
         return self.decisions[-1]
 
     def assert_granted(self, key: TestKey | None = None) -> Grant:
@@ -252,7 +252,7 @@ class AuthKit:
         return decision
 
     def assert_denied(self, reason: str | None = None) -> Denial:
-        """The last request was denied, for this reason if one is given: the true one, which no client is told."""
+        """Assert that the last request was denied, for this (true) reason if one is given."""
         decision = self.decision
         if not isinstance(decision, Denial):
             raise AssertionError(f"It was not denied: {_told(decision)}.")

@@ -1,4 +1,4 @@
-"""Rows of the store in memory, and what is told by the records that it holds."""
+"""Rows of the store in memory, made from its records."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class Tables:
     keys: dict[UUID, Key] = field(default_factory=dict)
     bindings: dict[tuple[str, UUID], BindingRow] = field(default_factory=dict)
     events: list[tuple[str, str]] = field(default_factory=list)
-    """Who did what."""
+    """Pairs of actor and action."""
 
     def copy(self) -> Tables:
         return Tables(dict(self.resources), dict(self.keys), dict(self.bindings), list(self.events))
@@ -279,7 +279,7 @@ class MemoryRecords(NoDatabase, Records):
 class MemoryStore(NoDatabase, Store):
     """The store on tables in memory: rows come from here, and all that is made of them from ``Store`` itself.
 
-    ``followers`` are told of each transaction when it has been committed, by its number.
+    ``followers`` are called with the number of each committed transaction.
     """
 
     def __init__(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
@@ -287,7 +287,7 @@ class MemoryStore(NoDatabase, Store):
         self.tables = Tables()
         self.followers: list[Callable[[int], object]] = []
         self.is_down = False
-        """Whether it is to be as a database is that cannot be reached."""
+        """Whether to behave like a database that cannot be reached."""
         self._clock = clock
         self._tx = 1
         answers: tuple[Callable[..., Sequence[Any]], ...] = (self._by_reference, self._by_alias, self._by_digest)

@@ -275,17 +275,17 @@ def test_lines_that_contradict_each_other_are_told(run: Commands, directory: Pat
         "bot:6,,,,,,,bot.example.com",
         "bot:7,,,,,,,bot.example.com",
     ) == [
-        "line 3: this stands in line 2 already",
-        "line 5: this stands in line 4 already",
+        "line 3: this is already in line 2",
+        "line 5: this is already in line 4",
         "line 7: the digest is that of line 6, which is another key's",
-        "line 9: the token of this digest is told of in another way in line 8",
+        "line 9: line 8 describes the token of this digest differently",
         "line 10: account differs from that of line 9, which is about the same",
         "line 11: the key 'fourth' has no token here, and one in another line",
         "line 14: protection differs from that of line 13, which is about the same",
-        "line 14: this stands in line 13 already",
+        "line 14: this is already in line 13",
         "line 15: bot:5 is open here, and has a key bound to it",
         "line 17: account default has the key 'sixth' in line 16 already: another name, or one key_id",
-        "line 19: the domain bot.example.com stands in line 18 already, for another resource",
+        "line 19: the domain bot.example.com is already in line 18, for another resource",
     ]
     told = _mistakes(run, directory / "in.csv", "key,key_id", f",{KEY_ID}")
     assert told == [f"line 2: the key {KEY_ID} has no name"]
@@ -317,7 +317,7 @@ def test_what_the_database_has_already_is_told(run: Commands, directory: Path) -
         "line 6: account default has a key of the name 'first', which is not revoked",
         "line 7: the domain bot.example.com is that of bot:1",
         f"line 8: there is a key {made['key_id']} already",
-        f"line 9: the digest is that of a token of the key {made['key_id']}",
+        f"line 9: the digest belongs to a token of the key {made['key_id']}",
     ]
 
 

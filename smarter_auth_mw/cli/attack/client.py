@@ -31,7 +31,7 @@ _STATUS_LINE = re.compile(rb"HTTP/\d(?:\.\d)? (\d{3})[^\n]*\n")
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One response; ``status`` is None for bytes that are none."""
+    """One response; ``status`` is None if the bytes are not HTTP."""
 
     status: int | None
     head: bytes = b""
@@ -102,7 +102,7 @@ class Report:
 
 
 async def attack(site: Site, cases: Iterable[Case], marker: Marker, timeout_s: float = TIMEOUT_S) -> Report:
-    """Send every case, a few at once, each on a connection of its own; raises OSError where there is none to be had."""
+    """Send every case, a few at once, each on its own connection; raises OSError if none can be opened."""
     slots = asyncio.Semaphore(AT_ONCE)
 
     async def sent(case: Case) -> Result:

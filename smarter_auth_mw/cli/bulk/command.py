@@ -151,7 +151,7 @@ class _Import:
             self.document = document
 
     async def _mint(self, bulk: Bulk) -> list[MintedKey]:
-        """The keys that got a token which is to be printed; those of a file are in it."""
+        """Mint tokens; return the keys whose tokens are printed. With a file, tokens are written there instead."""
         self._shown.step("minting", self._counts.minted)
         printed: list[MintedKey] = []
         writer = csv.writer(self._token_file.text, lineterminator="\n") if self._token_file else None
@@ -297,7 +297,7 @@ def _position(source: BinaryIO) -> int:
 
 @contextmanager
 def _stdout() -> Iterator[TextIO]:
-    """stdout in UTF-8, whatever the terminal's encoding is: the file that it may end in is to be read again."""
+    """Open stdout in UTF-8, whatever the terminal's encoding: the output may be redirected to a file for import."""
     out = TextIOWrapper(sys.stdout.buffer, "utf-8", newline="")
     try:
         with arriving():

@@ -1,4 +1,4 @@
-"""Lines of a CSV file as the database takes them, each judged by itself; what is wrong is told by its line."""
+"""Lines of a CSV file in the form that the database takes, each checked by itself; mistakes name their line."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KEY_COLUMNS = ("key", "key_id", "description", "labels", "active", "expires_at",
 COLUMNS = ("resource", "account", *RESOURCE_COLUMNS, *KEY_COLUMNS)
 """In the order of an export; a file has those that it needs, in any order."""
 NO_TOKEN = "none"
-"""Stands in the place of a digest for a key that has none, and is to get none."""
+"""Replaces the digest of a key that has no token and should get none."""
 
 _NO_UTF_8 = re.compile("[\udc80-\udcff]")
 """How Python reads bytes that are no UTF-8."""
@@ -54,7 +54,7 @@ Named = Callable[[str, str | None], Awaitable[Resource]]
 
 
 class Lines:
-    """The lines of a file, in order, each as it is to be staged; ``mistakes`` grows while they are read."""
+    """The lines of a file, in order, ready to be staged; ``mistakes`` grows while they are read."""
 
     def __init__(self, table: Table, named: Named, default_account: str, latest: datetime | None = None) -> None:
         self._latest = latest
@@ -246,7 +246,7 @@ def _time(cells: Mapping[str, str], column: str) -> datetime | None:
 
 
 def _digest(cells: Mapping[str, str]) -> bytes | None:
-    """Of knox's form; a message never repeats what stands there, since it may be a token."""
+    """Parse a token_key of knox's form; messages never repeat the value, since it may be a token."""
     value = cells.get("digest")
     if value is None or value == NO_TOKEN:
         return None
@@ -257,7 +257,7 @@ def _digest(cells: Mapping[str, str]) -> bytes | None:
         )
     digest = bytes.fromhex(value)
     if digest in _REFUSED or len(set(digest)) < _FEWEST_BYTES:
-        raise UsageError("the digest is that of an empty or a common string, or made up: anyone could guess the token")
+        raise UsageError("the digest belongs to an empty, common or made-up string: anyone could guess the token")
     return digest
 
 

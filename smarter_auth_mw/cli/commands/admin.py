@@ -17,7 +17,7 @@ from smarter_auth_mw.cli.session import Session
 from smarter_auth_mw.errors import UsageError
 
 FROM_APP = "_SMARTER_AUTH_ADMIN_APP"
-"""Tells uvicorn's worker processes whose settings and routes count; no setting, hence the underscore."""
+"""Passes the app to uvicorn's worker processes; not a setting, hence the underscore."""
 
 
 def admin(

@@ -206,7 +206,7 @@ def _row(document: Document) -> dict[str, Any]:
 
 
 def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | None:
-    """What differs, or all that is told where there is but one side."""
+    """Return what differs, or everything if there is only one side."""
     if before and after:
         changed = [name for name in after if before.get(name) != after[name]]
         return "; ".join(f"{name}: {_told(before.get(name))} -> {_told(after[name])}" for name in changed) or None

@@ -181,7 +181,7 @@ async def set_(
     expires_at = None if expires_in == "never" else arguments.expiry(expires_in)
     labels = arguments.labels(label or ())
     if both := sorted(labels.keys() & set(unlabel or ())):
-        raise UsageError(f"The label {both[0]!r} is to be set and to be taken away.")
+        raise UsageError(f"The label {both[0]!r} is named by --label and by --unlabel.")
     async with session.keys() as keys:
         changed = await keys.set_key(
             await arguments.key_id(session, key),

@@ -138,7 +138,7 @@ def check_no_cursor(cursor: str | None) -> None:
 
 
 def page_of(session: Session, page: Page[Any], documents: Sequence[Document], row: Any) -> Listing:
-    """One page: for programs with the cursor of the next one, which people are told on stderr."""
+    """Return one page: with the cursor of the next one for programs, which people get on stderr."""
     if page.next is not None and not session.as_json:
         note(f"There may be more: --cursor {page.next}")
     return Listing([row(document) for document in documents], {"items": documents, "next": page.next})

@@ -60,7 +60,7 @@ class Asked(NamedTuple):
     is_meant: bool
 
     def check_alone(self) -> None:
-        """Refuse filters beside the name of a key."""
+        """Refuse filters together with the name of a key."""
         if any(self):
             raise UsageError("A KEY is named, and filters for many keys are given.", hint="Leave out either.")
 

@@ -86,7 +86,7 @@ def application() -> Any:
 
 
 class Served(NamedTuple):
-    """What is to be served: the app's name, whether that is the name of what makes it, and what it speaks."""
+    """What is served: the app's name, whether it is a factory, and the app's interface."""
 
     name: str
     is_factory: bool = False

@@ -67,7 +67,7 @@ async def _totals(session: Session, filters: UsageFilters) -> AsyncGenerator[Doc
 
 
 def sparkline(points: Sequence[int], levels: str) -> str:
-    """The points as one character each; whatever is more than nothing is to be seen."""
+    """Return the points as one character each; any count above zero is visible."""
     highest = max(points, default=0)
     return "".join(levels[-(-point * (len(levels) - 1) // highest)] if highest else levels[0] for point in points)
 

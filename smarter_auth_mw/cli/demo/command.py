@@ -52,7 +52,7 @@ def demo(
 
 
 def default_directory() -> Path:
-    """The demo's own: beside the default one, which may hold the user's real keys."""
+    """Return the demo's own directory, next to the default one, which may hold the user's real keys."""
     from smarter_auth_mw.postgres.embedded import place as embedded_place
 
     return embedded_place.default_directory().with_name("demo")

@@ -128,7 +128,7 @@ def _of_route(one: Covered, routes: Routes, words: frozenset[str], refused: Sequ
             "warning",
             "uncovered",
             f"{route} looks like a resource, and no line of ROUTES covers it: it is open to anyone.",
-            f"Add a line for it to SMARTER_AUTH_ROUTES, or say that it is none: {_none_line(route)}",
+            f"Add a line for it to SMARTER_AUTH_ROUTES, or mark it as no resource: {_none_line(route)}",
         )
 
 
@@ -187,7 +187,7 @@ def _none_line(route: AppRoute) -> str:
 
 
 def of_preflights(covered: Iterable[Covered], middlewares: Sequence[type], settings: Settings) -> Iterator[Finding]:
-    """Who answers the browsers' questions."""
+    """Check what answers CORS preflights."""
     passes = settings.preflight == "pass"
     if _is_cors_inside(middlewares) and not passes:
         yield Finding(
@@ -218,7 +218,7 @@ def of_pages(covered: Iterable[Covered], settings: Settings) -> Iterator[Finding
 
 
 def of_forwarding(app: Any) -> Iterator[Finding]:
-    """Whether the app believes whoever says who they are."""
+    """Check whether the app trusts forwarded headers from everybody."""
     for _ in range(MAX_DEPTH):
         if getattr(getattr(app, "trusted_hosts", None), "always_trust", False):
             yield Finding(

@@ -1,4 +1,4 @@
-"""What doctor finds in what a worker needs: the database, what it hears of changes, the shared cache, the clocks."""
+"""What doctor checks of a worker's surroundings: database, notifications, shared cache and clocks."""
 
 from __future__ import annotations
 
@@ -114,8 +114,8 @@ async def _triggers(database: Database) -> AsyncIterator[Finding]:
             "triggers",
             f"{_are('The trigger', missing)} missing or disabled: changes go unheard, and nothing is kept past"
             " MAX_STALENESS_S.",
-            f"Run: {enable}. Or, as the owner of the schema: smarter-auth db migrate. One that was dropped needs its "
-            "CREATE TRIGGER first, which stands in smarter_auth_mw/postgres/sql/migrations.",
+            f"Run: {enable}. Or, as the owner of the schema: smarter-auth db migrate. A dropped trigger needs its "
+            "CREATE TRIGGER first; it is in smarter_auth_mw/postgres/sql/migrations.",
         )
     if not database.vitals.loses_its_name:
         yield Finding(
