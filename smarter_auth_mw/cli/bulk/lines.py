@@ -257,7 +257,7 @@ def _digest(cells: Mapping[str, str]) -> bytes | None:
         )
     digest = bytes.fromhex(value)
     if digest in _REFUSED or len(set(digest)) < _FEWEST_BYTES:
-        raise UsageError("the digest belongs to an empty or a common string, or is made up: anyone could guess the token")
+        raise UsageError("the digest is of an empty or a common string, or is made up: anyone could guess the token")
     return digest
 
 
