@@ -281,7 +281,8 @@ class RegisteredResource:
 class RegisteredBinding:
     """A binding by itself, with the resource (without all its keys) and the key that it binds."""
 
-    id: int
+    id: int | None
+    """None for a binding in the tables of an attached platform."""
     created_at: datetime
     updated_at: datetime
     resource: RegisteredResource

@@ -116,7 +116,13 @@ class MultipleObjectsReturned(RefusedError):  # noqa: N818
     code = "multiple"
 
 
-class ObjectNotUpdated(NotFoundError):  # noqa: N818
+class DatabaseError(SmarterAuthError):
+    """The database did not do what it was asked for."""
+
+    code = "database"
+
+
+class ObjectNotUpdated(NotFoundError, DatabaseError):  # noqa: N818
     """The object is not there any more, and nothing was written."""
 
     code = "not_updated"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Self
@@ -155,6 +156,22 @@ class TimestampedModel:
         found = await QuerySet(type(self)).get(**{self._identity: getattr(self, self._identity)})
         self._take(found._record)
 
+    def validate(self) -> None:
+        """Raise UsageError if ``save`` would refuse the object because of a field that cannot be changed."""
+        self._changes(None)
+
+    @classmethod
+    async def _elsewhere(cls, records: Records, lookups: Sequence[tuple[str, Any]]) -> list[Any]:
+        """The records that stand in an attached platform's own tables, those that the lookups may find at least."""
+        del records, lookups
+        return []
+
+    @classmethod
+    async def get_cached_object(cls, invalidate: bool = False, pk: Any = None) -> Self:  # noqa: FBT001, FBT002
+        """Return the object with this primary key, always as the database has it; raises ``DoesNotExist``."""
+        del invalidate
+        return await QuerySet(cls).get(pk=pk)
+
     @property
     def pk(self) -> Any:
         """The primary key."""
@@ -174,6 +191,11 @@ class TimestampedModel:
     def id_from_hashed_id(text: str) -> int | None:
         """The number of a hashed id; None for whatever is none."""
         return unhash(text)
+
+    @staticmethod
+    def find_hash(value: str) -> str | None:
+        """Return the first hashed id among the segments of a URL or path, or None."""
+        return next((segment for segment in re.split(r"[/?#&=]", value) if unhash(segment) is not None), None)
 
     @property
     def record_locator(self) -> str | None:

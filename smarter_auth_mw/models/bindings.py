@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar, Self
 from uuid import UUID
 
 from smarter_auth_mw.decision import opens
-from smarter_auth_mw.domain import RegisteredBinding, Resource
+from smarter_auth_mw.domain import RegisteredBinding, RegisteredResource, Resource
 from smarter_auth_mw.errors import UsageError
 from smarter_auth_mw.management.keys import Keys
 from smarter_auth_mw.model_sessions import acting_as, current
 from smarter_auth_mw.models.base import TIMES, TimestampedModel
-from smarter_auth_mw.models.querysets import Manager, Objects
+from smarter_auth_mw.models.querysets import Manager, Objects, QuerySet
 from smarter_auth_mw.models.resources import ResourceModel
 from smarter_auth_mw.models.tokens import TokenModel, key_reference
 from smarter_auth_mw.postgres.transaction import Records
@@ -93,7 +95,7 @@ class APIKeyModel(TimestampedModel):
             raise TypeError(f"{type(self).__name__} is made from {', '.join(self._made_from)}, not {', '.join(given)}.")
 
     @classmethod
-    async def _cached(cls, given: Iterable[object], owner: object, *, invalidate: bool) -> list[Self]:
+    def _cached_set(cls, given: Iterable[object], owner: object, *, invalidate: bool) -> QuerySet[Self]:
         """The bindings of the owner by the cache that requests are decided by, or all that there are, not cached.
 
         What stands in front may be either argument: the platform documents both orders.
@@ -101,16 +103,19 @@ class APIKeyModel(TimestampedModel):
         for one in given:
             owner, invalidate = (owner, one) if isinstance(one, bool) else (one, invalidate)
         if owner is None:
-            return await cls.objects.all()
-        resource = cls._resource(owner)
+            return QuerySet(cls)
+        return QuerySet(cls, source=partial(cls._cached, cls._resource(owner), invalidate=invalidate))
+
+    @classmethod
+    async def _cached(cls, resource: Resource, *, invalidate: bool) -> list[Self]:
         connection = await current()
         bindings = await connection.bindings(resource, invalidate=invalidate)
         read, found = connection.remembered.peek(resource.lookup) or (None, [])
         if read is not bindings:
             async with connection.reading() as records:
-                found = await records.bindings(
-                    resource.kind, await records.binding_ids(resource.kind, resource=resource)
-                )
+                ids = await records.binding_ids(resource.kind, resource=resource)
+                found = await records.bindings(resource.kind, ids)
+                found += _of_platform(await records.resource(resource))
             connection.remembered.put(resource.lookup, (bindings, found))
         return [cls._of(record) for record in found]
 
@@ -134,6 +139,25 @@ class APIKeyModel(TimestampedModel):
     @classmethod
     async def _all_ids(cls, records: Records) -> Sequence[int]:
         return await records.binding_ids(cls._owner_model.kind)
+
+    @classmethod
+    async def _elsewhere(cls, records: Records, lookups: Sequence[tuple[str, Any]]) -> list[RegisteredBinding]:
+        kind = cls._owner_model.kind
+        if not await records.is_platforms(kind):
+            return []
+        owners = [value for name, value in lookups if name in (cls._owner, f"{cls._owner}_id") and value is not None]
+        if owners:
+            return _of_platform(await records.resource(cls._resource(owners[0])))
+        return [binding for one in await records.resources(kind) for binding in _of_platform(one)]
+
+    def __eq__(self, other: object) -> bool:
+        """The same key on the same resource: a binding of an attached platform has no id of ours."""
+        if type(other) is not type(self) or not self.ready or not other.ready:
+            return self is other
+        return _identity_of(self._record) == _identity_of(other._record)
+
+    def __hash__(self) -> int:
+        return hash(_identity_of(self._record)) if self.ready else super().__hash__()
 
     @classmethod
     async def _ids_by_owner(cls, records: Records, value: Any) -> Sequence[int]:
@@ -195,14 +219,14 @@ class ChatBotAPIKey(APIKeyModel):
     _owner_model = ChatBot
 
     @classmethod
-    async def get_cached_objects(
-        cls, *given: ChatBot | bool, invalidate: bool = False, chatbot: ChatBot | None = None
-    ) -> list[Self]:
+    def get_cached_objects(
+        cls, *given: ChatBot | int | bool, invalidate: bool = False, chatbot: ChatBot | int | None = None
+    ) -> QuerySet[Self]:
         """The bindings of the chatbot as requests have them, never older than a decision, or all that there are."""
-        return await cls._cached(given, chatbot, invalidate=invalidate)
+        return cls._cached_set(given, chatbot, invalidate=invalidate)
 
     @classmethod
-    async def has_active_api_key(cls, chatbot: ChatBot, invalidate: bool = False) -> bool:  # noqa: FBT001, FBT002
+    async def has_active_api_key(cls, chatbot: ChatBot | int, invalidate: bool = False) -> bool:  # noqa: FBT001, FBT002
         """Whether any key opens the chatbot now."""
         return await cls._has_active(chatbot, invalidate=invalidate)
 
@@ -217,16 +241,29 @@ class LLMClientAPIKey(APIKeyModel):
     _owner_model = LLMClient
 
     @classmethod
-    async def get_cached_objects(
-        cls, *given: LLMClient | bool, invalidate: bool = False, llm_client: LLMClient | None = None
-    ) -> list[Self]:
+    def get_cached_objects(
+        cls, *given: LLMClient | int | bool, invalidate: bool = False, llm_client: LLMClient | int | None = None
+    ) -> QuerySet[Self]:
         """The bindings of the LLM client as requests have them, never older than a decision, or all that there are."""
-        return await cls._cached(given, llm_client, invalidate=invalidate)
+        return cls._cached_set(given, llm_client, invalidate=invalidate)
 
     @classmethod
-    async def has_active_api_key(cls, llm_client: LLMClient, invalidate: bool = False) -> bool:  # noqa: FBT001, FBT002
+    async def has_active_api_key(cls, llm_client: LLMClient | int, invalidate: bool = False) -> bool:  # noqa: FBT001, FBT002
         """Whether any key opens the LLM client now."""
         return await cls._has_active(llm_client, invalidate=invalidate)
+
+
+def _identity_of(record: RegisteredBinding) -> tuple[Resource, UUID]:
+    return record.resource.resource, record.key.key_id
+
+
+def _of_platform(resource: RegisteredResource | None) -> list[RegisteredBinding]:
+    """The bindings of a resource to keys of an attached platform, which are changed there alone."""
+    if resource is None:
+        return []
+    bare = replace(resource, keys=())
+    keys = [key for key in resource.keys if key.is_platforms]
+    return [RegisteredBinding(None, key.created_at, key.updated_at, bare, key) for key in keys]
 
 
 async def _key_ids(records: Records, value: object) -> list[UUID]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
@@ -27,6 +27,33 @@ class Created(NamedTuple, Generic[M]):
     token: str
 
 
+Lookups = tuple[tuple[str, Any], ...]
+Source = Callable[[], Awaitable[Sequence[Any]]]
+"""Where the objects of a set come from, if not from the database."""
+_USUAL = (
+    *("all", "filter", "exclude", "order_by", "get", "first", "last", "exists", "count", "in_bulk", "values"),
+    *("values_list", "select_related", "create", "get_or_create", "update", "delete", "slices"),
+)
+
+
+class Rows:
+    """Fields of the objects of a set; awaited, they are a list."""
+
+    def __init__(self, objects: Callable[[], Awaitable[Sequence[Any]]], read: Callable[[Any], Any]) -> None:
+        self._objects = objects
+        self._read = read
+
+    def __await__(self) -> Generator[Any, None, list[Any]]:
+        return self._list().__await__()
+
+    async def __aiter__(self) -> AsyncGenerator[Any, None]:
+        for row in await self._list():
+            yield row
+
+    async def _list(self) -> list[Any]:
+        return [self._read(one) for one in await self._objects()]
+
+
 class QuerySet(Generic[M]):
     """Objects of a model for which everything that was asked for holds; awaited, they are a list.
 
@@ -34,23 +61,117 @@ class QuerySet(Generic[M]):
     and names are the database's; the others are looked at here.
     """
 
-    def __init__(self, model: type[M], lookups: tuple[tuple[str, Any], ...] = ()) -> None:
+    def __init__(
+        self,
+        model: type[M],
+        lookups: tuple[tuple[str, Any], ...] = (),
+        *,
+        excluded: tuple[Lookups, ...] = (),
+        order: tuple[str, ...] = (),
+        windows: tuple[slice, ...] = (),
+        source: Source | None = None,
+    ) -> None:
         self.model = model
         self._lookups = lookups
+        self._excluded = excluded
+        self._order = order
+        self._windows = windows
+        self._source = source
+
+    def _with(self, **changes: Any) -> QuerySet[M]:
+        known = {"excluded": self._excluded, "order": self._order, "windows": self._windows, "source": self._source}
+        return QuerySet(self.model, **({"lookups": self._lookups} | known | changes))
+
+    def _plain(self, lookups: Mapping[str, Any]) -> Lookups:
+        """Check the lookups, of which a new key may be the value."""
+        if self._windows:
+            raise UsageError("A slice is not filtered or ordered.", hint="Filter first, then slice.")
+        for lookup in lookups:
+            _check(self.model, lookup)
+        return tuple((lookup, value.key if isinstance(value, Created) else value) for lookup, value in lookups.items())
 
     def filter(self, **lookups: Any) -> QuerySet[M]:
         """Those for which this holds too: ``name="x"``, ``api_key__is_active=True``, ``id__in=[1, 2]``.
 
         Raises ``UsageError`` for a field that there is not.
         """
-        for lookup in lookups:
-            _check(self.model, lookup)
-        plain = ((lookup, value.key if isinstance(value, Created) else value) for lookup, value in lookups.items())
-        return QuerySet(self.model, (*self._lookups, *plain))
+        return self._with(lookups=(*self._lookups, *self._plain(lookups)))
+
+    def exclude(self, **lookups: Any) -> QuerySet[M]:
+        """Those for which not all of this holds."""
+        return self._with(excluded=(*self._excluded, self._plain(lookups)))
+
+    def order_by(self, *fields: str) -> QuerySet[M]:
+        """The same objects in the order of these fields; ``-`` in front of one: descending."""
+        self._plain(dict.fromkeys(field.removeprefix("-") for field in fields))
+        return self._with(order=fields)
 
     def all(self) -> QuerySet[M]:
         """All of them."""
-        return QuerySet(self.model, self._lookups)
+        return self._with()
+
+    def select_related(self, *_: str) -> QuerySet[M]:
+        """The same: what an object belongs to is always loaded with it."""
+        return self._with()
+
+    def values_list(self, *fields: str, flat: bool = False) -> Rows:
+        """Awaited: a tuple of these fields for each object, or with ``flat`` the only field itself."""
+        if flat and len(fields) != 1:
+            raise UsageError("flat takes exactly one field.")
+        read = self._reader(fields)
+        return Rows(self._list, (lambda one: read(one)[0]) if flat else read)
+
+    def values(self, *fields: str) -> Rows:
+        """Awaited: a dictionary of these fields for each object."""
+        read, names = self._reader(fields), fields or tuple(self.model._fields)
+        return Rows(self._list, lambda one: dict(zip(names, read(one), strict=True)))
+
+    def _reader(self, fields: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
+        fields = fields or tuple(self.model._fields)
+        for field in fields:
+            _check(self.model, field)
+        return lambda one: tuple(_value(one, field.split("__")) for field in fields)
+
+    def __getitem__(self, place: int | slice) -> Any:
+        """A slice of the objects, or, awaited, the one at this place; raises IndexError then where there is none."""
+        parts = (place.start, place.stop) if isinstance(place, slice) else (place,)
+        if (isinstance(place, slice) and place.step is not None) or any(
+            part is not None and part < 0 for part in parts
+        ):
+            raise UsageError("A slice counts from the beginning, without a step.", hint="For the end: order_by, last()")
+        return self._with(windows=(*self._windows, place)) if isinstance(place, slice) else self._at(place)
+
+    async def _at(self, place: int) -> M:
+        found: list[M] = await self[place : place + 1]
+        return found[0]
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"{type(self).__name__} has no {name}: of Django's managers there are {', '.join(_USUAL)}."
+        )
+
+    async def last(self) -> M | None:
+        """The last one of its order, or None."""
+        found = await self
+        return found[-1] if found else None
+
+    async def in_bulk(self, ids: Sequence[Any] | None = None, *, field_name: str = "pk") -> dict[Any, M]:
+        """The objects by their primary keys, or by another field: all of them, or those with these ids."""
+        asked = self if ids is None else self.filter(**{f"{field_name}__in": ids})
+        return {getattr(one, field_name): one for one in await asked}
+
+    async def update(self, **values: Any) -> int:
+        """Write these values to all of them or none, in one transaction; how many that were. Raises ``UsageError``."""
+        if fixed := [name for name in values if name not in self.model._changeable]:
+            raise UsageError(f"{', '.join(fixed)} of a {self.model.__name__} cannot be changed.")
+        changed = await self
+        connection = await current()
+        async with connection.writing() as (acts, touched):
+            for one in changed:
+                for name, value in values.items():
+                    setattr(one, name, value)
+                touched.update(one._sources(await one._update(acts, values)))
+        return len(changed)
 
     async def get(self, **lookups: Any) -> M:
         """The only one; raises the model's ``DoesNotExist`` and ``MultipleObjectsReturned``."""
@@ -78,10 +199,10 @@ class QuerySet(Generic[M]):
 
     async def count(self) -> int:
         """How many there are."""
-        if not self._lookups:
+        if not (self._lookups or self._excluded or self._windows or self._source):
             connection = await current()
             async with connection.reading() as records:
-                return len(await self.model._all_ids(records))
+                return len(await self.model._all_ids(records)) + len(await self.model._elsewhere(records, ()))
         async with aclosing(self._chunks()) as chunks:
             return sum([len(chunk) async for chunk in chunks])
 
@@ -119,14 +240,38 @@ class QuerySet(Generic[M]):
         return [one async for one in self]
 
     async def _chunks(self) -> AsyncGenerator[list[M], None]:
+        async with aclosing(self._matching()) as chunks:
+            if not (self._order or self._windows):
+                async for chunk in chunks:
+                    yield chunk
+                return
+            found = [one async for chunk in chunks for one in chunk]
+        for field in reversed(self._order):
+            found.sort(key=lambda one: _sorting(one, field), reverse=field.startswith("-"))
+        for window in self._windows:
+            found = found[window]
+        yield found
+
+    async def _matching(self) -> AsyncGenerator[list[M], None]:
+        """The objects that match, some at a time, in the order in which they were made."""
+        if self._source is not None:
+            yield [one for one in await self._source() if self._matches(one, self._lookups)]
+            return
         connection = await current()
+        others = self._lookups_by(is_narrow=False)
         async with connection.reading() as records:
             ids = await self._ids(records)
+            elsewhere = list(map(self.model._of, await self.model._elsewhere(records, self._lookups)))
         for start in range(0, len(ids), CHUNK):
             async with connection.reading() as records:
                 found = await self.model._load(records, ids[start : start + CHUNK])
-            objects = map(self.model._of, found)
-            yield [one for one in objects if all(_holds(one, *lookup) for lookup in self._lookups_by(is_narrow=False))]
+            yield [one for one in map(self.model._of, found) if self._matches(one, others)]
+        if elsewhere:
+            yield [one for one in elsewhere if self._matches(one, self._lookups)]
+
+    def _matches(self, one: M, lookups: Iterable[tuple[str, Any]]) -> bool:
+        holds = all(_holds(one, *lookup) for lookup in lookups)
+        return holds and not any(all(_holds(one, *lookup) for lookup in group) for group in self._excluded)
 
     async def _ids(self, records: Records) -> Sequence[Any]:
         """Of the objects that the database finds: those for which every narrowing holds, or all."""
@@ -207,7 +352,23 @@ def _ordered(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
     return lambda found, value: found is not None and compare(found, value)
 
 
+def _textual(compare: Callable[[str, str], bool], *, folds: bool = False) -> Callable[[Any, Any], bool]:
+    def holds(found: Any, value: Any) -> bool:
+        text, part = ("" if found is None else str(found)), str(value)
+        return found is not None and compare(*((text.casefold(), part.casefold()) if folds else (text, part)))
+
+    return holds
+
+
 _OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
+    "contains": _textual(operator.contains),
+    "icontains": _textual(operator.contains, folds=True),
+    "startswith": _textual(str.startswith),
+    "istartswith": _textual(str.startswith, folds=True),
+    "endswith": _textual(str.endswith),
+    "iendswith": _textual(str.endswith, folds=True),
+    "iexact": _textual(operator.eq, folds=True),
+    "range": lambda found, ends: found is not None and bool(ends[0] <= found <= ends[1]),
     "exact": _same,
     "in": lambda found, values: any(_same(found, value) for value in values),
     "isnull": lambda found, value: (found is None) is value,
@@ -236,6 +397,16 @@ def _check(model: type[TimestampedModel], lookup: str) -> None:
 
 def _holds(thing: Any, lookup: str, value: Any) -> bool:
     path, holds = _parsed(lookup)
+    return holds(_value(thing, path), value)
+
+
+def _value(thing: Any, path: Sequence[str]) -> Any:
     for name in path:
         thing = getattr(thing, name, None)
-    return holds(thing, value)
+    return thing
+
+
+def _sorting(one: Any, field: str) -> tuple[bool, Any]:
+    """What an object is sorted by; nothing comes last."""
+    value = _value(one, field.removeprefix("-").split("__"))
+    return value is None, value if value is not None else 0

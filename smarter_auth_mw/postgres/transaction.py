@@ -286,7 +286,7 @@ class Records:
             for row in rows
         ]
 
-    async def touch_binding(self, binding_id: int) -> None:
+    async def touch_binding(self, binding_id: int | None) -> None:
         await QUERIES.touch_binding(self._connection, scope=self._scope, id=binding_id)
 
     async def audit(

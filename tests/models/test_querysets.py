@@ -1,0 +1,118 @@
+"""Managers and sets of objects as Django has them, and what is not there says so by its name."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+import smarter_auth_mw
+from smarter_auth_mw.config.settings import DatabaseSettings
+from smarter_auth_mw.errors import DatabaseError, UsageError
+from smarter_auth_mw.models import ChatBot, LLMClient, LLMClientAPIKey, SmarterAuthToken
+from tests.support.database import Database
+from tests.support.platform import Platform
+
+NAMES = ["alpha", "beta", "Gamma"]
+
+
+@pytest.fixture
+async def connected(database: Database) -> AsyncIterator[None]:
+    async with smarter_auth_mw.connect(DatabaseSettings(database_url=database.manager)):
+        for name in NAMES:
+            await SmarterAuthToken.objects.create(name=name, description=f"{name}'s")
+        yield
+
+
+@pytest.mark.usefixtures("connected")
+async def test_usual_methods_of_managers_find_what_django_finds() -> None:
+    keys = SmarterAuthToken.objects
+    assert [key.name for key in await keys.order_by("name")] == ["Gamma", "alpha", "beta"]
+    assert [key.name for key in await keys.order_by("-name")] == ["beta", "alpha", "Gamma"]
+    assert await keys.exclude(name="beta").order_by("created_at").values_list("name", flat=True) == ["alpha", "Gamma"]
+    assert await keys.filter(name__startswith="al").values_list("name", "description") == [("alpha", "alpha's")]
+    assert await keys.filter(name__icontains="GAM").values("name") == [{"name": "Gamma"}]
+    assert await keys.filter(name__contains="ta").count() == 1
+    last = await keys.order_by("name").last()
+    assert last is not None
+    assert last.name == "beta"
+    first = await keys.order_by("name").first()
+    assert first is not None
+    assert first.name == "Gamma"
+    assert [key.name for key in await keys.order_by("name")[1:]] == ["alpha", "beta"]
+    assert [key.name for key in await keys.order_by("name")[1:][:1]] == ["alpha"]
+    assert (await keys.order_by("name")[1]).name == "alpha"
+    with pytest.raises(IndexError):
+        await keys.order_by("name")[3]
+    assert await keys.exclude(name="beta").count() == await keys.all()[:2].count() == 2
+    assert (await keys.in_bulk([first.pk]))[first.pk] == first
+    assert set(await keys.in_bulk(field_name="name")) == set(NAMES)
+
+
+@pytest.mark.usefixtures("connected")
+async def test_an_update_writes_all_of_them() -> None:
+    keys = SmarterAuthToken.objects
+    assert await keys.filter(name__in=["alpha", "beta"]).update(is_active=False) == 2
+    assert await keys.filter(is_active=True).values_list("name", flat=True) == ["Gamma"]
+    with pytest.raises(UsageError, match="digest"):
+        await keys.update(digest="0" * 128)
+
+
+@pytest.mark.usefixtures("connected")
+async def test_what_cannot_be_asked_for_is_refused_by_its_name() -> None:
+    with pytest.raises(AttributeError, match="has no annotate: of Django's managers there are all, filter"):
+        SmarterAuthToken.objects.annotate()
+    assert not hasattr(SmarterAuthToken.objects, "aggregate")
+    for wrong in (
+        lambda: SmarterAuthToken.objects.order_by("colour"),
+        lambda: SmarterAuthToken.objects.exclude(colour="red"),
+        lambda: SmarterAuthToken.objects.all()[-1:],
+        lambda: SmarterAuthToken.objects.all()[:1].filter(name="alpha"),
+        lambda: SmarterAuthToken.objects.values_list("name", "digest", flat=True),
+    ):
+        with pytest.raises(UsageError):
+            wrong()
+
+
+@pytest.mark.usefixtures("connected")
+async def test_cached_bindings_are_a_set_that_is_filtered_on() -> None:
+    bot = await LLMClient.objects.create(name="bot")
+    for key in await SmarterAuthToken.objects.exclude(name="beta"):
+        await LLMClientAPIKey.objects.create(llm_client=bot, api_key=key)
+    cached = LLMClientAPIKey.get_cached_objects(llm_client=bot)
+    assert len(await cached) == 2
+    assert await cached.filter(api_key__is_active=True).exists()
+    assert await cached.filter(api_key__name="alpha").count() == 1
+    assert await cached.exclude(api_key__name="alpha").values_list("api_key__name", flat=True) == ["Gamma"]
+    assert await LLMClientAPIKey.get_cached_objects().filter(llm_client=bot).count() == 2
+
+
+@pytest.mark.usefixtures("connected")
+async def test_inherited_members_of_the_page_are_there() -> None:
+    bot = await ChatBot.objects.create(name="bot")
+    assert await ChatBot.get_cached_object(pk=bot.id) == bot
+    with pytest.raises(ChatBot.DoesNotExist):
+        await ChatBot.get_cached_object(pk=4711)
+    assert ChatBot.find_hash(f"https://example.com/bots/{bot.hashed_id}/prompt/?x=relax") == bot.hashed_id
+    assert ChatBot.find_hash("https://relax.example.com/rox") is None
+    bot.validate()
+    bot.ref = "other"
+    with pytest.raises(UsageError, match="ref"):
+        bot.validate()
+    assert issubclass(ChatBot.NotUpdated, DatabaseError)
+
+
+async def test_models_read_the_bindings_of_an_attached_platform(platform: Platform) -> None:
+    user = await platform.user("ada")
+    bot = await platform.bot("hr", user)
+    await platform.bind(bot, await platform.key("theirs", user))
+    async with smarter_auth_mw.connect(DatabaseSettings(database_url=platform.database.manager)):
+        assert await LLMClientAPIKey.has_active_api_key(bot)
+        (binding,) = await LLMClientAPIKey.get_cached_objects(llm_client=bot)
+        assert (binding.api_key.name, binding.llm_client_id) == ("theirs", bot)
+        assert await LLMClientAPIKey.objects.filter(llm_client=bot) == [binding]
+        assert await LLMClientAPIKey.objects.all() == [binding]
+        assert await LLMClientAPIKey.objects.count() == 1
+        assert await LLMClientAPIKey.objects.filter(llm_client=bot, api_key__is_active=True).exists()
+        assert not await LLMClientAPIKey.has_active_api_key(4711)
+        assert await LLMClientAPIKey.get_cached_objects(llm_client=4711) == []
