@@ -92,7 +92,7 @@ STORIES = {
     "model_sessions": "models/test_model_sessions",
     "models/base": "models/test_models",
     "models/bindings": "models/test_models",
-    "models/querysets": "models/test_models",
+    "models/lookups": "models/test_querysets",
     "models/resources": "models/test_models",
     "models/tokens": "models/test_models",
     "observers/outbox": "observers/test_hub",

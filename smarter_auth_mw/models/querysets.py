@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from smarter_auth_mw.errors import ConflictError, UsageError
 from smarter_auth_mw.model_sessions import current
+from smarter_auth_mw.models.lookups import check, holds, sorting, value_of
 from smarter_auth_mw.postgres.transaction import Records
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class QuerySet(Generic[M]):
         if self._windows:
             raise UsageError("A slice is not filtered or ordered.", hint="Filter first, then slice.")
         for lookup in lookups:
-            _check(self.model, lookup)
+            check(self.model, lookup)
         return tuple((lookup, value.key if isinstance(value, Created) else value) for lookup, value in lookups.items())
 
     def filter(self, **lookups: Any) -> QuerySet[M]:
@@ -129,8 +129,8 @@ class QuerySet(Generic[M]):
     def _reader(self, fields: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
         fields = fields or tuple(self.model._fields)
         for field in fields:
-            _check(self.model, field)
-        return lambda one: tuple(_value(one, field.split("__")) for field in fields)
+            check(self.model, field)
+        return lambda one: tuple(value_of(one, field.split("__")) for field in fields)
 
     def __getitem__(self, place: int | slice) -> Any:
         """A slice of the objects, or, awaited, the one at this place; raises IndexError then where there is none."""
@@ -247,7 +247,7 @@ class QuerySet(Generic[M]):
                 return
             found = [one async for chunk in chunks for one in chunk]
         for field in reversed(self._order):
-            found.sort(key=lambda one: _sorting(one, field), reverse=field.startswith("-"))
+            found.sort(key=lambda one: sorting(one, field), reverse=field.startswith("-"))
         for window in self._windows:
             found = found[window]
         yield found
@@ -270,8 +270,8 @@ class QuerySet(Generic[M]):
             yield [one for one in elsewhere if self._matches(one, self._lookups)]
 
     def _matches(self, one: M, lookups: Iterable[tuple[str, Any]]) -> bool:
-        holds = all(_holds(one, *lookup) for lookup in lookups)
-        return holds and not any(all(_holds(one, *lookup) for lookup in group) for group in self._excluded)
+        is_found = all(holds(one, *lookup) for lookup in lookups)
+        return is_found and not any(all(holds(one, *lookup) for lookup in group) for group in self._excluded)
 
     async def _ids(self, records: Records) -> Sequence[Any]:
         """Of the objects that the database finds: those for which every narrowing holds, or all."""
@@ -340,73 +340,3 @@ class Objects:
 
     def __get__(self, _: object, model: type[M]) -> Manager[M]:
         return Manager(model)
-
-
-def _same(found: Any, value: Any) -> bool:
-    """Equal, or the primary key of the object that was found."""
-    pk = getattr(found, "pk", None)
-    return bool(found == value) or (pk is not None and bool(pk == value))
-
-
-def _ordered(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
-    return lambda found, value: found is not None and compare(found, value)
-
-
-def _textual(compare: Callable[[str, str], bool], *, folds: bool = False) -> Callable[[Any, Any], bool]:
-    def holds(found: Any, value: Any) -> bool:
-        text, part = ("" if found is None else str(found)), str(value)
-        return found is not None and compare(*((text.casefold(), part.casefold()) if folds else (text, part)))
-
-    return holds
-
-
-_OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
-    "contains": _textual(operator.contains),
-    "icontains": _textual(operator.contains, folds=True),
-    "startswith": _textual(str.startswith),
-    "istartswith": _textual(str.startswith, folds=True),
-    "endswith": _textual(str.endswith),
-    "iendswith": _textual(str.endswith, folds=True),
-    "iexact": _textual(operator.eq, folds=True),
-    "range": lambda found, ends: found is not None and bool(ends[0] <= found <= ends[1]),
-    "exact": _same,
-    "in": lambda found, values: any(_same(found, value) for value in values),
-    "isnull": lambda found, value: (found is None) is value,
-    "lt": _ordered(operator.lt),
-    "lte": _ordered(operator.le),
-    "gt": _ordered(operator.gt),
-    "gte": _ordered(operator.ge),
-}
-
-
-def _parsed(lookup: str) -> tuple[list[str], Callable[[Any, Any], bool]]:
-    *path, last = lookup.split("__")
-    if path and last in _OPERATORS:
-        return path, _OPERATORS[last]
-    return [*path, last], _same
-
-
-def _check(model: type[TimestampedModel], lookup: str) -> None:
-    at: type[TimestampedModel] | None = model
-    for name in _parsed(lookup)[0]:
-        if at is None or name not in (*at._fields, "pk"):
-            known = ", ".join(at._fields) if at else "none"
-            raise UsageError(f"{lookup!r} asks for what is no field: {name!r}. There are: {known}.")
-        at = at._fields.get(name)
-
-
-def _holds(thing: Any, lookup: str, value: Any) -> bool:
-    path, holds = _parsed(lookup)
-    return holds(_value(thing, path), value)
-
-
-def _value(thing: Any, path: Sequence[str]) -> Any:
-    for name in path:
-        thing = getattr(thing, name, None)
-    return thing
-
-
-def _sorting(one: Any, field: str) -> tuple[bool, Any]:
-    """What an object is sorted by; nothing comes last."""
-    value = _value(one, field.removeprefix("-").split("__"))
-    return value is None, value if value is not None else 0

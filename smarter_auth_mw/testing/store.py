@@ -250,7 +250,7 @@ class MemoryRecords(NoDatabase, Records):
             return None
         return RegisteredBinding(bound.id, bound.created_at, bound.updated_at, held, self.tables.key(key_id))
 
-    async def touch_binding(self, binding_id: int) -> None:
+    async def touch_binding(self, binding_id: int | None) -> None:
         for place, bound in self.tables.bindings.items():
             if bound.id == binding_id:
                 self.tables.bindings[place] = replace(bound, updated_at=self._clock())
