@@ -10,7 +10,7 @@ QUICK := tests/test_decision.py tests/test_tokens.py tests/test_layout.py tests/
 	--deselect tests/routing/test_hostile_paths.py --deselect tests/cache/test_coherence_mistakes.py
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test quick check docs tests release-check workflows dependencies programs fuzz bench revocation bounds model soak format clean matrix
+.PHONY: demo test quick check docs tests release-check workflows dependencies programs fuzz bench revocation bounds model endurance figures soak format clean matrix
 
 demo: $(VENV)/.demo
 	@$(BIN)/smarter-auth demo $(ARGS)
@@ -47,6 +47,14 @@ fuzz: $(VENV)/.dev
 # Takes about ten minutes; ARGS="in_process" measures that alone, ARGS="--json FILE" keeps the figures.
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks $(ARGS)
+
+# The suite RUNS times beside busy loops and in other orders, then on one core, and the like; ARGS="tests/cache" tries a few.
+endurance: $(VENV)/.dev
+	$(BIN)/python -m tests.endurance --runs $(or $(RUNS),20) -- $(ARGS)
+
+# Which pages have figures that are older than the code that they speak of.
+figures: $(VENV)/.dev
+	$(BIN)/python -m tests.figures
 
 # What the bound is on this machine: four workers, real revocations, with and without notifications.
 revocation: $(VENV)/.dev

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -47,10 +48,13 @@ def named(url: str, database: str) -> str:
     return urlsplit(url)._replace(path=f"/{database}").geturl()
 
 
+FSYNC = os.environ.get("TESTS_FSYNC", "off")
+
+
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with Cluster.start(tmp_path_factory.mktemp("cluster")) as started:
-        settings = ("ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()", f"CREATE ROLE {MANAGER} LOGIN")
+        settings = (f"ALTER SYSTEM SET fsync = {FSYNC}", "SELECT pg_reload_conf()", f"CREATE ROLE {MANAGER} LOGIN")
         asyncio.run(_execute(started.url("owner"), *settings))
         yield started
     shutil.rmtree(started.home)  # for root that is no directory of pytest's

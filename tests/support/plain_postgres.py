@@ -30,7 +30,7 @@ OWNER, RUNTIME = "keeper", "web"
 PASSWORD = "correct-horse"
 PATIENCE_S = 60
 SETTINGS = {
-    "fsync": "off",
+    "fsync": os.environ.get("TESTS_FSYNC", "off"),
     "shared_buffers": "32MB",
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",

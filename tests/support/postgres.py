@@ -38,7 +38,10 @@ class Postgres:
         os.close(held)
         embedded_setup._configure(self._server)
         with (self._server.home / "postgresql.conf").open("a") as configuration:
-            configuration.writelines(f"{name} = '{value}'\n" for name, value in ({"fsync": "off"} | settings).items())
+            configuration.writelines(
+                f"{name} = '{value}'\n"
+                for name, value in ({"fsync": os.environ.get("TESTS_FSYNC", "off")} | settings).items()
+            )
 
     @classmethod
     def standby_of(cls, primary: Postgres, directory: Path) -> Self:
