@@ -6,11 +6,13 @@ import inspect
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import typer
+from annotated_types import Ge, Gt
 from docutils import nodes
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
@@ -35,14 +37,31 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
 
 
 def settings() -> Lines:
-    """Every setting, its default and what it means."""
+    """Every setting with its type and allowed values, its default and what it means."""
     return table(
-        ("variable", "default", "meaning"),
+        ("variable", "type", "default", "meaning"),
         (
-            (f"`{PREFIX}{name.upper()}`", _default(field.default), field.description or "")
+            (f"`{PREFIX}{name.upper()}`", _type(name, field), _default(field.default), field.description or "")
             for name, field in Settings.model_fields.items()
         ),
     )
+
+
+def _type(name: str, field: FieldInfo) -> str:
+    """The type as people write it, with the allowed values."""
+    if get_origin(field.annotation) is Literal:
+        return " or ".join(f"`{value}`" for value in get_args(field.annotation))
+    if get_origin(field.annotation) is tuple:
+        return "list"
+    kind = {bool: "`true` or `false`", int: "whole number", float: "seconds" if name.endswith("_s") else "number"}
+    words = kind.get(field.annotation, "text") if isinstance(field.annotation, type) else "text"
+    return ", ".join([words, *(_BOUNDS[type(one)](one) for one in field.metadata if type(one) in _BOUNDS)])
+
+
+_BOUNDS: dict[type, Callable[[Any], str]] = {
+    Ge: lambda bound: f"at least {bound.ge}",
+    Gt: lambda bound: f"more than {bound.gt}",
+}
 
 
 def _default(default: Any) -> str:
