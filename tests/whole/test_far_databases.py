@@ -26,7 +26,7 @@ async def test_a_far_database_is_heard_by_its_heartbeat_alone(
     round_trip_ms: int, own_server: Postgres, own_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("smarter_auth_mw.postgres.notifications.CHANNEL", "nobody_notifies_here")
-    async with away(own_server.socket, round_trip_ms / 2000) as port, open_pool(own_database.runtime) as pool:
+    async with away(own_server.socket, round_trip_ms / 2000) as port, open_pool(own_database.manager) as pool:
         keys = Keys(Store(pool), actor="tester")
         minted = await keys.create("laptop", bind=[KEYED])
         role, name = own_database.runtime.removeprefix("postgresql://").split("?")[0].split("@/")

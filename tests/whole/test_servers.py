@@ -131,7 +131,7 @@ async def test_a_websocket_takes_a_token_by_header_and_by_subprotocol(
 
 async def test_a_websocket_is_cut_at_a_message_after_its_key_was_revoked(server: Serving, database: Database) -> None:
     url = f"ws://127.0.0.1:{server.site.port}/bots/4/chat"
-    async with open_pool(database.runtime) as pool, asyncio.timeout(PATIENCE_S):
+    async with open_pool(database.manager) as pool, asyncio.timeout(PATIENCE_S):
         keys = Keys(Store(pool), actor="tester")
         minted = await keys.create(str(uuid4()), bind=[Resource("bot", "4")])
         headers = {"X-API-Key": minted.token.reveal()}
