@@ -189,12 +189,14 @@ def _none_line(route: AppRoute) -> str:
 def of_preflights(covered: Iterable[Covered], middlewares: Sequence[type], settings: Settings) -> Iterator[Finding]:
     """Check what answers CORS preflights."""
     passes = settings.preflight == "pass"
-    if _is_cors_inside(middlewares) and not passes:
+    if _is_cors_inside(middlewares):
+        preflights = "" if passes else "preflights, which bring no token, get 401, and "
         yield Finding(
             "warning",
             "cors",
-            "CORSMiddleware stands inside SmarterAuthMiddleware: preflights, which bring no token, get 401.",
-            "Add CORSMiddleware after ours, so that it stands outside, or set SMARTER_AUTH_PREFLIGHT=pass.",
+            f"CORSMiddleware stands inside SmarterAuthMiddleware: {preflights}refusals lack Access-Control-Allow-Origin"
+            ", so that a page in a browser sees a failed fetch instead of the status.",
+            "Add CORSMiddleware after ours, so that it stands outside and adds its headers to refusals too.",
         )
     for one in covered:
         if one.is_resource and one.route.takes_options:
