@@ -38,9 +38,10 @@ def env(database: Database) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def minted(env: dict[str, str]) -> dict[str, Any]:
+def minted(env: dict[str, str], database: Database) -> dict[str, Any]:
     """A key that opens bot 1."""
-    created: dict[str, Any] = program("key", "create", "--name", "k", "--bind", "bot:1", "--json", env=env).json
+    writing = env | {"SMARTER_AUTH_DATABASE_URL": database.manager}
+    created: dict[str, Any] = program("key", "create", "--name", "k", "--bind", "bot:1", "--json", env=writing).json
     return created
 
 
