@@ -293,7 +293,9 @@ class Cache:
         return entry
 
     def _lend(self, target: Target, read: BindingsRead) -> None:
-        if self.shared is None or read.bindings.account is None:
+        # Without a heartbeat another server's answer may be accepted, which does not belong under this tier's name.
+        holds = self.heartbeat_age_s < self._limits.max_staleness_s
+        if self.shared is None or not holds or read.bindings.account is None:
             return
         entry = SharedEntry(read.bindings, read.snapshot, read.sources)
         write = asyncio.get_running_loop().create_task(self.shared.put(target.lookup, entry))

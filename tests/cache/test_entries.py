@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from smarter_auth_mw.cache.changes import Changes, Snapshot
+from smarter_auth_mw.cache.codec import SharedEntry
 from smarter_auth_mw.cache.entries import FILL_ATTEMPTS, Cache, Entry, Limits
 from smarter_auth_mw.decision import Grant, decide
 from smarter_auth_mw.domain import Binding, Bindings, Principal, Resource, Target
@@ -226,3 +227,28 @@ def test_what_one_entry_has_granted_is_no_other_entrys_grant() -> None:
     first, other = (Entry(Bindings(Resource("bot", "1")), Snapshot.parse("10:10:"), (), 0, 0) for _ in range(2))
     first.keep_granted(TOKEN.fingerprint, Grant(Resource("bot", "1"), Principal("key-1", "laptop", "default")))
     assert other.granted_before(TOKEN.fingerprint, 0) is None
+
+
+@dataclass
+class Shelf:
+    """A shared tier that keeps what it is given, and finds nothing."""
+
+    put_there: list[str] = field(default_factory=list)
+
+    async def get(self, lookup: str) -> SharedEntry | None:
+        return None
+
+    async def put(self, lookup: str, entry: SharedEntry) -> None:
+        self.put_there.append(lookup)
+
+
+@pytest.mark.parametrize(("silent_s", "expected"), [(0, [BOT.lookup]), (5, [])])
+async def test_what_is_read_while_no_heartbeat_holds_is_not_shared(
+    world: World, silent_s: float, expected: list[str]
+) -> None:
+    world.cache.shared = shelf = Shelf()
+    world.cache.vouch(world.now_s)
+    world.now_s += silent_s
+    await world.cache.get(BOT)
+    await asyncio.sleep(0)  # It is put there by a task of its own.
+    assert shelf.put_there == expected
