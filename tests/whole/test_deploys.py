@@ -201,7 +201,8 @@ def test_a_rolling_deploy_serves_on_both_schemas_with_both_releases(
             new_load.go_on()
             assert set(new_load.answers) == set(load.answers) == {200}
             # The new release's command line revokes, and the old release's server hears of it.
-            assert program("key", "revoke", created["key_id"], env=newer, cwd=tmp_path).exit_code == 0
+            manager = {**newer, "SMARTER_AUTH_DATABASE_URL": database.manager}
+            assert program("key", "revoke", created["key_id"], env=manager, cwd=tmp_path).exit_code == 0
             for url in (load.url, new_load.url):
                 comes_to(401, url, token)
         assert set(load.answers) == {200, 401}
