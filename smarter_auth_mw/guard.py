@@ -134,9 +134,7 @@ class Guard:
             log("store.unavailable", "%s %s", error, error.hint)
 
     def _note(self, error: ConfigurationError) -> None:
-        known = self.mistakes.mistakes if self.mistakes else ()
-        named = {mistake.variable for mistake in known}
-        self.mistakes = ConfigurationError((*known, *(new for new in error.mistakes if new.variable not in named)))
+        self.mistakes = _together(self.mistakes, error) if self.mistakes else error
 
     def _resolve(self, scope: Mapping[str, Any]) -> Target | Denial | None:
         if self.routes is None:
@@ -350,6 +348,28 @@ class Guard:
             self._ignored = set(ignored)
             self.is_sure, self.minds_hosts = True, self.routes.reads_hosts
             self.by_path = Memo() if self.minds_hosts or not self._is_plain else self.routes.memo
+
+
+def load_settings() -> Settings:
+    """The settings of the environment and the files.
+
+    Raises ConfigurationError with their mistakes and those of the routes together.
+    """
+    try:
+        return Settings()
+    except ConfigurationError as error:
+        try:
+            compile_routes(RouteSettings())
+        except ConfigurationError as of_routes:
+            raise _together(error, of_routes) from None
+        raise
+
+
+def _together(error: ConfigurationError, other: ConfigurationError) -> ConfigurationError:
+    """Both at once; of a setting that is wrong twice the first mistake alone."""
+    named = {mistake.variable for mistake in error.mistakes}
+    new = [mistake for mistake in other.mistakes if mistake.variable not in named]
+    return ConfigurationError([*error.mistakes, *new], hint=error.hint or other.hint)
 
 
 def compile_routes(settings: RouteSettings, app: Any = None) -> Routes:

@@ -14,7 +14,7 @@ from smarter_auth_mw.cli.guards import Found
 from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.config.settings import DatabaseSettings, Settings
 from smarter_auth_mw.domain import Resource
-from smarter_auth_mw.guard import compile_routes
+from smarter_auth_mw.guard import compile_routes, load_settings
 from smarter_auth_mw.management import naming
 from smarter_auth_mw.management.keys import Keys
 from smarter_auth_mw.management.listings import Listings
@@ -53,7 +53,7 @@ class Session:
     @cached_property
     def settings(self) -> Settings:
         """Everything that serving needs; raises ConfigurationError."""
-        return (self.found and self.found.settings) or Settings()
+        return (self.found and self.found.settings) or load_settings()
 
     @cached_property
     def database_settings(self) -> Settings:

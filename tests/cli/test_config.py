@@ -121,3 +121,14 @@ def row_of(name: str) -> str:
 
 def test_a_variable_has_the_same_name_in_upper_case() -> None:
     assert PREFIX + "POOL_MAX" in PAGE.read_text()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["config"], ["gate", "--port", "0"], ["serve", "tests.support.asgi:APP", "--port", "0"], ["admin"]],
+)
+def test_mistakes_of_routes_and_of_other_settings_are_reported_together(bare: Commands, command: list[str]) -> None:
+    bare.set(database_url="postgresql:///app", routes="bot /bots/{oops}", pool_max="0", heartbeat_s="-1")
+    ran = bare(*command)
+    assert ran.exit_code == 2
+    assert [name for name in ("ROUTES", "POOL_MAX", "HEARTBEAT_S") if f"SMARTER_AUTH_{name}" not in ran.err] == []

@@ -12,10 +12,9 @@ from smarter_auth_mw import access_log
 from smarter_auth_mw.cli.arguments import Fd, Host, Port, Workers
 from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.cli.ports import listener
-from smarter_auth_mw.config.settings import Settings
 from smarter_auth_mw.gate.dialects import DIALECTS
 from smarter_auth_mw.gate.forward_auth import ForwardAuth
-from smarter_auth_mw.guard import compile_routes
+from smarter_auth_mw.guard import compile_routes, load_settings
 
 SPOKEN = "_SMARTER_AUTH_DIALECT"
 """Passes the dialect to uvicorn's worker processes; not a setting, hence the underscore."""
@@ -38,7 +37,7 @@ def gate(
 
     from smarter_auth_mw.cli import server
 
-    settings = Settings()
+    settings = load_settings()
     compile_routes(settings)  # Mistakes are reported before anything is served.
     if settings.hide_credentials:
         note("HIDE_CREDENTIALS does nothing here: the credentials are the proxy's to take out, as its example shows.")

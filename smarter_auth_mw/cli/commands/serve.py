@@ -21,10 +21,10 @@ from smarter_auth_mw.cli.arguments import Fd, Host, Port, Workers
 from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.cli.ports import listener
 from smarter_auth_mw.cli.user_app import EXAMPLE, load
-from smarter_auth_mw.config.settings import RouteSettings, Settings
+from smarter_auth_mw.config.settings import RouteSettings
 from smarter_auth_mw.engine.loop_thread import close_all
 from smarter_auth_mw.errors import SmarterAuthError, UsageError
-from smarter_auth_mw.guard import compile_routes
+from smarter_auth_mw.guard import compile_routes, load_settings
 from smarter_auth_mw.http.app_interface import interface_of
 from smarter_auth_mw.wsgi import SmarterAuthWSGIMiddleware
 
@@ -102,7 +102,7 @@ class Served(NamedTuple):
         guard = guards.guard_of(app)
         inner = [] if guard else guards.inner_middlewares(app)
         for one in [guard] if guard else [found for _, found in inner]:
-            compile_routes(one.settings or Settings(), one.app)
+            compile_routes(one.settings or load_settings(), one.app)
         for place in guards.idle_lifespans(app):
             tell(f"The app at {place} has a lifespan of its own, which nobody runs: start it in that of {self.name}.")
         if guard:
@@ -153,7 +153,7 @@ def _reasons(app: Any, inner: Iterable[tuple[str, guards.Found]]) -> Iterator[st
 
 
 def _guarded(app: Any, tell: Callable[[str], None], *, is_wsgi: bool) -> Any:
-    settings = Settings()
+    settings = load_settings()
     compile_routes(settings, app)
     for path in settings.files:
         tell(f"Settings are read from {path}.")
