@@ -19,7 +19,7 @@ import asyncpg
 
 from benchmarks.database import fill, make, server
 from smarter_auth_mw.domain import Resource, Target
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.postgres.notifications import open_wire
 from smarter_auth_mw.postgres.pool import open_pool
 from smarter_auth_mw.postgres.store import Store
@@ -48,7 +48,7 @@ async def measure(seconds: float, listeners: Sequence[int]) -> None:
         await fill(database.owner, RESOURCES, EACH)
         pool = await stack.enter_async_context(open_pool(database.runtime, pool_min=CALLERS, pool_max=CALLERS))
         store, numbers = Store(pool), count(1)
-        keys = Keys(store, actor="benchmark")
+        keys = Management(store, actor="benchmark")
 
         async def look_up() -> None:
             await store.read(Target(Resource("bot", str(next(numbers) * 7919 % RESOURCES + 1))))

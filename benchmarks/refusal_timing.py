@@ -23,7 +23,7 @@ import asyncpg
 
 from smarter_auth_mw import Settings, SmarterAuthMiddleware
 from smarter_auth_mw.domain import Resource
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.postgres.embedded.cluster import Cluster
 from smarter_auth_mw.postgres.migrations import migrate
 from smarter_auth_mw.postgres.pool import open_pool
@@ -37,7 +37,7 @@ WARM_UP = 2_000
 async def tokens(url: str, owner_url: str) -> dict[str, str]:
     """One token for each way to be refused."""
     async with open_pool(url) as pool:
-        keys = Keys(Store(pool), actor="benchmark")
+        keys = Management(Store(pool), actor="benchmark")
         minted = {name: await keys.create(name, bind=[BOT]) for name in ("inactive", "revoked", "expired")}
         minted["other resource's"] = await keys.create("other", bind=[OTHER])
         minted["other account's"] = await keys.create("foreign", account="foreign")

@@ -28,7 +28,7 @@ from benchmarks.database import make, server
 from benchmarks.load import Load, apart, cpu_s
 from benchmarks.measuring import Row, in_turn, row, show
 from smarter_auth_mw.domain import Resource
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.postgres.pool import open_pool
 from smarter_auth_mw.postgres.store import Store
 
@@ -128,7 +128,9 @@ def rate_rows(rates: Mapping[str, Sequence[float]]) -> list[Row]:
 
 async def bound_token(url: str) -> str:
     async with open_pool(url) as pool:
-        return (await Keys(Store(pool), actor="benchmark").create("laptop", bind=[Resource("bot", "1")])).token.reveal()
+        return (
+            await Management(Store(pool), actor="benchmark").create("laptop", bind=[Resource("bot", "1")])
+        ).token.reveal()
 
 
 def run(*command: str, **environment: str) -> str:

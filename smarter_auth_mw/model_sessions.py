@@ -17,8 +17,8 @@ from smarter_auth_mw.engine.assembly import open_engine
 from smarter_auth_mw.engine.engine import Engine
 from smarter_auth_mw.engine.engines import Engines, every
 from smarter_auth_mw.errors import UsageError
-from smarter_auth_mw.management.keys import Keys
-from smarter_auth_mw.postgres.transaction import Records
+from smarter_auth_mw.management.keys import Management
+from smarter_auth_mw.postgres.transaction import Transaction
 
 ACTOR = "models"
 """The default actor for what models do."""
@@ -58,17 +58,17 @@ class ModelSession:
             _remembered[self._engine] = BoundedMemoryCache(MAX_REMEMBERED, weigh=lambda kept: len(kept[1]) + 1)
         return _remembered[self._engine]
 
-    def reading(self) -> AbstractAsyncContextManager[Records]:
+    def reading(self) -> AbstractAsyncContextManager[Transaction]:
         """One transaction to read in."""
         return self._engine.store.transaction()
 
     @asynccontextmanager
-    async def writing(self) -> AsyncIterator[tuple[Keys, set[str]]]:
+    async def writing(self) -> AsyncIterator[tuple[Management, set[str]]]:
         """One transaction to write in, and a set that takes the sources it changes.
 
         This process does not wait for notifications of its own changes: its cache is updated when the block ends.
         """
-        keys = Keys(
+        keys = Management(
             self._engine.store,
             _acting.get() or self._actor,
             default_account=self._settings.default_account,

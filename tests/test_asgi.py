@@ -23,7 +23,7 @@ from smarter_auth_mw import SmarterAuthMiddleware
 from smarter_auth_mw.asgi import AUTHENTICATED
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.errors import ConfigurationError
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.tokens import Token
 from tests.support.asgi import APP, KEYED, OTHER, Conversation, bearer, client, guarded, health, lifespan, raw, scope
 from tests.support.database import Database
@@ -74,7 +74,7 @@ async def test_a_route_that_is_no_resource_passes_untouched(http: httpx.AsyncCli
     assert (answer.status_code, answer.json()) == (200, [])
 
 
-async def test_refused_tokens_cannot_be_told_apart(http: httpx.AsyncClient, keys: Keys, token: Token) -> None:
+async def test_refused_tokens_cannot_be_told_apart(http: httpx.AsyncClient, keys: Management, token: Token) -> None:
     refused = {"unknown": "0" * 64, "elsewhere": (await keys.create("b", bind=[OTHER])).token.reveal()}
     for change in (keys.deactivate, keys.revoke):
         minted = await keys.create(change.__name__, bind=[KEYED])
@@ -87,7 +87,7 @@ async def test_refused_tokens_cannot_be_told_apart(http: httpx.AsyncClient, keys
 
 
 async def test_an_expired_key_is_refused_and_nothing_is_deleted(
-    http: httpx.AsyncClient, keys: Keys, owner: asyncpg.Connection
+    http: httpx.AsyncClient, keys: Management, owner: asyncpg.Connection
 ) -> None:
     minted = await keys.create("short", bind=[KEYED], expires_at=datetime.now(UTC) + timedelta(hours=1))
     await owner.execute("UPDATE smarter_auth.key SET expires_at = now() - interval '1 s'")
@@ -111,7 +111,7 @@ async def test_what_can_be_read_two_ways_is_refused(app: SmarterAuthMiddleware, 
         assert talk.sent[0]["status"] == 400
 
 
-async def test_another_spelling_of_a_registered_slug_is_refused(http: httpx.AsyncClient, keys: Keys) -> None:
+async def test_another_spelling_of_a_registered_slug_is_refused(http: httpx.AsyncClient, keys: Management) -> None:
     minted = await keys.create("k", bind=[Resource("bot", "my-bot")])
     assert (await http.get("/bots/my-bot", headers=bearer(minted.token))).status_code == 200
     assert (await http.get("/bots/my_bot", headers=bearer(minted.token))).status_code == 400
@@ -170,7 +170,7 @@ async def test_a_schema_that_was_not_migrated_is_503(
 
 
 async def test_a_protected_kind_that_no_line_names_is_one_warning_and_no_refusal_to_start(
-    database: Database, keys: Keys, caplog: pytest.LogCaptureFixture
+    database: Database, keys: Management, caplog: pytest.LogCaptureFixture
 ) -> None:
     await keys.add_resource(Resource("llm", "1"), protect=True)
     await keys.add_resource(Resource("note", "1"))

@@ -23,7 +23,7 @@ import smarter_auth_mw
 from smarter_auth_mw.access_log import PAUSE_S, WithoutFloods, WithoutTokens
 from smarter_auth_mw.decision import Denial
 from smarter_auth_mw.log import _LEVELS, EVENTS, Event, level_of, log
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.observers.audit import Audit, RequestEvent
 from smarter_auth_mw.observers.hub import AUDIT, USAGE
 from smarter_auth_mw.observers.refused_spellings import NearMisses
@@ -99,7 +99,7 @@ def test_what_looks_like_a_token_is_hidden(form: TokenFormat, caplog: pytest.Log
 
 @pytest.mark.parametrize("form", ["knox", "checked"])
 async def test_no_token_reaches_our_log_or_the_audit(
-    form: TokenFormat, database: Database, keys: Keys, owner: asyncpg.Connection, caplog: pytest.LogCaptureFixture
+    form: TokenFormat, database: Database, keys: Management, owner: asyncpg.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     minted = await keys.create("laptop", bind=[KEYED], form=form)

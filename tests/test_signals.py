@@ -11,7 +11,7 @@ from starlette.authentication import UnauthenticatedUser
 from smarter_auth_mw import SmarterAuthMiddleware
 from smarter_auth_mw.decision import Reason
 from smarter_auth_mw.domain import Principal
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.signals import SIGNALS, authentication_failure, authentication_request, authentication_success
 from smarter_auth_mw.tokens import Token, mint
 from tests import test_wsgi
@@ -45,7 +45,7 @@ class Heard:
         return [name for name, _ in self.calls]
 
 
-async def test_a_request_and_what_came_of_it_are_told(database: Database, token: Token, keys: Keys) -> None:
+async def test_a_request_and_what_came_of_it_are_told(database: Database, token: Token, keys: Management) -> None:
     await keys.add_resource(OTHER)
     app = guarded(database.runtime)
     async with lifespan(app), client(app) as http:

@@ -19,9 +19,9 @@ from flask import Flask
 from smarter_auth_mw import Settings, SmarterAuthMiddleware
 from smarter_auth_mw.errors import ConfigurationError, InvalidReferenceError, RefusedError, UnknownKindError, UsageError
 from smarter_auth_mw.models import ChatBot, ChatBotAPIKey
-from smarter_auth_mw.postgres.transaction import Records
+from smarter_auth_mw.postgres.transaction import Transaction
 from smarter_auth_mw.testing import AuthKit
-from smarter_auth_mw.testing.store import MemoryRecords, MemoryStore
+from smarter_auth_mw.testing.store import MemoryStore, MemoryTransaction
 from smarter_auth_mw.wsgi import SmarterAuthWSGIMiddleware
 
 HOUR = timedelta(hours=1)
@@ -171,10 +171,10 @@ def test_token_of_a_test_hides_itself(smarter_auth: AuthKit) -> None:
 
 
 def test_everything_that_keys_are_written_by_is_there_in_memory() -> None:
-    of_models = {name for name in vars(Records) if name.endswith(("_ids", "_id", "_by_id"))} | {"bindings"}
+    of_models = {name for name in vars(Transaction) if name.endswith(("_ids", "_id", "_by_id"))} | {"bindings"}
     of_models |= {"prune_audit", "bound_keys"}
-    public = {name for name in vars(Records) if not name.startswith("_")} - of_models
-    assert public <= set(vars(MemoryRecords))
+    public = {name for name in vars(Transaction) if not name.startswith("_")} - of_models
+    assert public <= set(vars(MemoryTransaction))
     assert MemoryStore.read is not None
 
 

@@ -14,7 +14,7 @@ from flask import Flask, request
 
 from smarter_auth_mw import Settings, SmarterAuthMiddleware
 from smarter_auth_mw.domain import Resource
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.tokens import Token
 from smarter_auth_mw.wsgi import SmarterAuthWSGIMiddleware
 from tests.support.database import Database
@@ -48,7 +48,7 @@ def client(app: Any, **options: Any) -> httpx.Client:
 
 
 @pytest.fixture
-async def minted(keys: Keys) -> Token:
+async def minted(keys: Management) -> Token:
     return (await keys.create("laptop", bind=[Resource("bot", "1")])).token
 
 

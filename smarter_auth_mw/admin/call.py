@@ -14,7 +14,7 @@ from smarter_auth_mw.admin.services import Services
 from smarter_auth_mw.admin.values import UUID_TEXT
 from smarter_auth_mw.domain import Key, RegisteredResource, Resource
 from smarter_auth_mw.errors import NotFoundError
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.management.listings import Listings, ResourceFilters
 from smarter_auth_mw.management.many_keys import ManyKeys
 from smarter_auth_mw.management.operators import Operator, Role, is_allowed, is_in_scope
@@ -46,10 +46,10 @@ class Call:
     if_match: str | None = None
 
     @cached_property
-    def keys(self) -> Keys:
+    def keys(self) -> Management:
         """The write side, in the operator's name and within the operator's account."""
         settings = self.services.settings
-        return Keys(
+        return Management(
             self.services.store,
             self.operator.actor,
             scope=self.operator.account,

@@ -16,7 +16,7 @@ from smarter_auth_mw.config.settings import DatabaseSettings, Settings
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.guard import compile_routes, load_settings
 from smarter_auth_mw.management import naming
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.management.listings import Listings
 from smarter_auth_mw.postgres.opening import open_store
 from smarter_auth_mw.postgres.store import Store
@@ -66,15 +66,15 @@ class Session:
         return compile_routes(self.settings, self.found and self.found.app)
 
     @asynccontextmanager
-    async def keys(self) -> AsyncIterator[Keys]:
+    async def keys(self) -> AsyncIterator[Management]:
         """The write side, on the settings' database, in the name of the actor."""
         async with open_store(self.database_settings) as store:
             yield self.keys_of(store)
 
-    def keys_of(self, store: Store) -> Keys:
+    def keys_of(self, store: Store) -> Management:
         """Return the write side on a store that is already open."""
         settings = self.database_settings
-        return Keys(
+        return Management(
             store,
             self.actor or os_user(),
             default_account=settings.default_account,

@@ -13,11 +13,11 @@ from smarter_auth_mw.domain import Key, Protection, RegisteredBinding, Registere
 from smarter_auth_mw.errors import ConflictError, NotFoundError, RefusedError
 from smarter_auth_mw.management.lifetimes import check_expiry, check_policy, check_time_zone, is_beyond, latest, within
 from smarter_auth_mw.management.opening import judged
-from smarter_auth_mw.management.resources import UNCHANGED, Resources, Unchanged, changed, registered
+from smarter_auth_mw.management.resources import UNCHANGED, ResourceManagement, Unchanged, changed, registered
 from smarter_auth_mw.management.rotations import OVERLAP, check_rotation, end_of_overlap
 from smarter_auth_mw.management.token_formats import minter
 from smarter_auth_mw.postgres.storable import checked, checked_labels, checked_resource
-from smarter_auth_mw.postgres.transaction import Records
+from smarter_auth_mw.postgres.transaction import Transaction
 from smarter_auth_mw.tokens import Token, TokenFormat
 
 MAX_DESCRIPTION = 10_000
@@ -57,8 +57,8 @@ class Leaked:
     unknown: int
 
 
-class Keys(Resources):
-    """Everything that is done to resources and keys, in the name of ``actor``; raises as ``Resources`` does."""
+class Management(ResourceManagement):
+    """All acts on keys and resources, in the name of ``actor``; raises as ``ResourceManagement`` does."""
 
     async def create(
         self,
@@ -85,19 +85,21 @@ class Keys(Resources):
         expires_at = within(expires_at, self._longest_life, self._clock())
         checked_labels(labels)
         token = minter(form, prefix)()
-        async with self._store.transaction(self._scope) as records:
-            key_id = await records.add_key(account, name, description, expires_at)
+        async with self._store.transaction(self._scope) as transaction:
+            key_id = await transaction.add_key(account, name, description, expires_at)
             if key_id is None:
                 raise _taken(account, name)
-            key = await _key(records, key_id)
+            key = await _key(transaction, key_id)
             if labels:
-                await records.set_key(key, {"labels": dict(labels)})
-                key = await _key(records, key_id)
-            await records.add_token(token, key)
-            await records.audit(self._actor, "key.create", key, after=key)
+                await transaction.set_key(key, {"labels": dict(labels)})
+                key = await _key(transaction, key_id)
+            await transaction.add_token(token, key)
+            await transaction.audit(self._actor, "key.create", key, after=key)
             # In one order, so that two who bind the same resources cannot wait for each other.
-            created = tuple([resource for resource in sorted(set(bind)) if await self._bind(records, key, resource)])
-            return Minted(await _key(records, key_id), token, created)
+            created = tuple(
+                [resource for resource in sorted(set(bind)) if await self._bind(transaction, key, resource)]
+            )
+            return Minted(await _key(transaction, key_id), token, created)
 
     async def bind(
         self, key_id: UUID, resource: Resource, *, register: bool = True, allow_anonymous: bool = False
@@ -107,33 +109,39 @@ class Keys(Resources):
         Without ``register``, and with a scope, a resource that is not there is not found. Where deactivated keys do not
         protect, binding one may open a resource that had none: that needs ``allow_anonymous``.
         """
-        async with self._store.transaction(self._scope) as records:
-            key = await _living_key(records, key_id)
-            created = await self._bind(records, key, resource, register=register, allow_anonymous=allow_anonymous)
+        async with self._store.transaction(self._scope) as transaction:
+            key = await _living_key(transaction, key_id)
+            created = await self._bind(transaction, key, resource, register=register, allow_anonymous=allow_anonymous)
         return BoundKey(await self.key(key_id), created)
 
     async def _bind(
-        self, records: Records, key: Key, resource: Resource, *, register: bool = True, allow_anonymous: bool = False
+        self,
+        transaction: Transaction,
+        key: Key,
+        resource: Resource,
+        *,
+        register: bool = True,
+        allow_anonymous: bool = False,
     ) -> bool:
         checked_resource(resource)
-        known = await records.resource(resource, few=True)
+        known = await transaction.resource(resource, few=True)
         if known is not None:
-            await self._note(records, known)
+            await self._note(transaction, known)
         created = (
-            known is None and register and self._scope is None and await records.add_resource(resource, key.account)
+            known is None and register and self._scope is None and await transaction.add_resource(resource, key.account)
         )
-        held = await registered(records, resource)
+        held = await registered(transaction, resource)
         if created:
-            await records.audit(self._actor, "resource.add", held, after=held)
+            await transaction.audit(self._actor, "resource.add", held, after=held)
         if held.account != key.account:
             raise RefusedError(
                 f"{resource} belongs to account {held.account!r}, the key to {key.account!r}.",
                 hint="A key opens only resources of its own account.",
             )
-        async with judged(records, [resource], self._require, allow_anonymous=allow_anonymous):
-            if not await records.add_binding(resource, key):
+        async with judged(transaction, [resource], self._require, allow_anonymous=allow_anonymous):
+            if not await transaction.add_binding(resource, key):
                 raise ConflictError(f"The key {key.key_id} is bound to {resource} already.")
-            await records.audit(self._actor, "key.bind", key, resource=resource)
+            await transaction.audit(self._actor, "key.bind", key, resource=resource)
         return created
 
     async def unbind(self, key_id: UUID, resource: Resource, *, allow_anonymous: bool = False) -> Key:
@@ -141,33 +149,33 @@ class Keys(Resources):
 
         A resource that was declared protected stays so.
         """
-        async with self._store.transaction(self._scope) as records:
-            key = await _key(records, key_id, lock=True)
-            held = await registered(records, resource)
-            async with judged(records, [resource], self._require, allow_anonymous=allow_anonymous):
-                await self._unbind(records, key, held, releases=True)
+        async with self._store.transaction(self._scope) as transaction:
+            key = await _key(transaction, key_id, lock=True)
+            held = await registered(transaction, resource)
+            async with judged(transaction, [resource], self._require, allow_anonymous=allow_anonymous):
+                await self._unbind(transaction, key, held, releases=True)
         return await self.key(key_id)
 
-    async def _unbind(self, records: Records, key: Key, held: RegisteredResource, *, releases: bool) -> None:
+    async def _unbind(self, transaction: Transaction, key: Key, held: RegisteredResource, *, releases: bool) -> None:
         """Unbind; with ``releases`` the last binding takes with it the latch that the first one closed."""
-        if not await records.delete_binding(held.resource, key.key_id):
+        if not await transaction.delete_binding(held.resource, key.key_id):
             raise _not_bound(key.key_id, held.resource)
-        await records.audit(self._actor, "key.unbind", key, resource=held.resource)
+        await transaction.audit(self._actor, "key.unbind", key, resource=held.resource)
         if releases and len(held.keys) == 1 and held.protection is Protection.BOUND:
-            await records.release(held.resource, self._actor, "unbind --allow-anonymous")
+            await transaction.release(held.resource, self._actor, "unbind --allow-anonymous")
 
     async def binding(self, key_id: UUID, resource: Resource) -> RegisteredBinding:
         """What binds the key to the resource."""
-        async with self._store.transaction(self._scope) as records:
-            return await _binding(records, key_id, resource)
+        async with self._store.transaction(self._scope) as transaction:
+            return await _binding(transaction, key_id, resource)
 
     async def touch_binding(self, key_id: UUID, resource: Resource) -> RegisteredBinding:
         """Note that a binding was saved, though nothing of it can change."""
-        async with self._store.transaction(self._scope) as records:
-            held = await _binding(records, key_id, resource)
-            await records.touch_binding(held.id)
-            await records.audit(self._actor, "binding.touch", held.key, resource=resource)
-            return await _binding(records, key_id, resource)
+        async with self._store.transaction(self._scope) as transaction:
+            held = await _binding(transaction, key_id, resource)
+            await transaction.touch_binding(held.id)
+            await transaction.audit(self._actor, "binding.touch", held.key, resource=resource)
+            return await _binding(transaction, key_id, resource)
 
     async def set_key(
         self,
@@ -188,15 +196,15 @@ class Keys(Resources):
         check_time_zone(changes.get("expires_at"))
         if "expires_at" in changes:
             check_policy(changes["expires_at"], self._longest_life, self._clock())
-        async with self._store.transaction(self._scope) as records:
-            before = await _living_key(records, key_id)
+        async with self._store.transaction(self._scope) as transaction:
+            before = await _living_key(transaction, key_id)
             if labels:
                 merged = {**before.labels, **labels}
                 kept = {name: value for name, value in merged.items() if value is not None}
                 changes["labels"] = checked_labels(kept)
-            if not await records.set_key(before, changes):
+            if not await transaction.set_key(before, changes):
                 raise _taken(before.account, changes["name"])
-            await self._changed(records, "key.set", before)
+            await self._changed(transaction, "key.set", before)
         return await self.key(key_id)
 
     async def activate(self, key_id: UUID) -> Key:
@@ -215,18 +223,18 @@ class Keys(Resources):
         return await self._set_active(key_id, is_active=None, allow_anonymous=allow_anonymous)
 
     async def _set_active(self, key_id: UUID, *, is_active: bool | None, allow_anonymous: bool = False) -> Key:
-        async with self._store.transaction(self._scope) as records:
-            before = await _living_key(records, key_id)
+        async with self._store.transaction(self._scope) as transaction:
+            before = await _living_key(transaction, key_id)
             if before.is_active != is_active:
-                bound = await self._lock_resources_of(records, [key_id])
-                async with judged(records, bound, self._require, allow_anonymous=allow_anonymous):
-                    await records.set_active(key_id, is_active=not before.is_active)
-                await self._changed(records, "key.deactivate" if before.is_active else "key.activate", before)
+                bound = await self._lock_resources_of(transaction, [key_id])
+                async with judged(transaction, bound, self._require, allow_anonymous=allow_anonymous):
+                    await transaction.set_active(key_id, is_active=not before.is_active)
+                await self._changed(transaction, "key.deactivate" if before.is_active else "key.activate", before)
         return await self.key(key_id)
 
-    async def _lock_resources_of(self, records: Records, key_ids: Sequence[UUID]) -> Sequence[Resource]:
+    async def _lock_resources_of(self, transaction: Transaction, key_ids: Sequence[UUID]) -> Sequence[Resource]:
         """Lock what a change of these keys may open: nothing where deactivated keys protect like any others."""
-        return await records.lock_resources_of(key_ids) if self._require == "active" else ()
+        return await transaction.lock_resources_of(key_ids) if self._require == "active" else ()
 
     async def rotate(
         self,
@@ -244,19 +252,19 @@ class Keys(Resources):
         has the format and the prefix of the previous one, unless ``form`` or ``prefix`` says another. ``replaces`` is
         the public head of the token to be replaced: if the newest one is another, somebody has rotated it already.
         """
-        async with self._store.transaction(self._scope) as records:
-            before = await _living_key(records, key_id)
+        async with self._store.transaction(self._scope) as transaction:
+            before = await _living_key(transaction, key_id)
             now = self._clock()
             check_rotation(before, now, force=force, replaces=replaces)
             until = end_of_overlap(overlap, before, now)
             token = minter(form, prefix, before.token_keys[-1] if before.tokens else "")()
-            await records.expire_tokens(key_id, until)
-            await records.add_token(token, before)
+            await transaction.expire_tokens(key_id, until)
+            await transaction.add_token(token, before)
             if is_beyond(before.expires_at, self._longest_life, now):
-                await records.set_key(before, {"expires_at": latest(self._longest_life, now)})
+                await transaction.set_key(before, {"expires_at": latest(self._longest_life, now)})
             told = f"the previous token is valid until {until.isoformat()}, the new one begins with {token.token_key}"
-            await self._changed(records, "key.rotate", before, told)
-            after = await _key(records, key_id)
+            await self._changed(transaction, "key.rotate", before, told)
+            after = await _key(transaction, key_id)
         return Rotated(after, token, until)
 
     async def revoke(self, key_id: UUID, *, unbind: bool = False, allow_anonymous: bool = False) -> Key:
@@ -265,23 +273,25 @@ class Keys(Resources):
         With ``unbind`` it is taken off everything too. What loses its last binding so stays protected all the same,
         unless ``allow_anonymous``.
         """
-        async with self._store.transaction(self._scope) as records:
-            before = await _key(records, key_id, lock=True)
-            bound = await records.lock_resources_of([key_id]) if unbind else ()
-            async with judged(records, bound, self._require, allow_anonymous=allow_anonymous):
+        async with self._store.transaction(self._scope) as transaction:
+            before = await _key(transaction, key_id, lock=True)
+            bound = await transaction.lock_resources_of([key_id]) if unbind else ()
+            async with judged(transaction, bound, self._require, allow_anonymous=allow_anonymous):
                 for resource in bound:
-                    await self._unbind(records, before, await registered(records, resource), releases=allow_anonymous)
+                    await self._unbind(
+                        transaction, before, await registered(transaction, resource), releases=allow_anonymous
+                    )
             if before.revoked_at is None:
-                await records.revoke(key_id)
-                await self._changed(records, "key.revoke", before)
+                await transaction.revoke(key_id)
+                await self._changed(transaction, "key.revoke", before)
         return await self.key(key_id)
 
     async def revoke_tokens(self, tokens: Iterable[Token]) -> Leaked:
         """Revoke the keys that these tokens belong to or belonged to, each in a transaction of its own."""
         digests = [token.digest for token in tokens]
-        async with self._store.transaction(self._scope) as records:
-            owners = await records.owners(digests)
-            found = await records.keys_by_id(sorted(set(owners.values())))
+        async with self._store.transaction(self._scope) as transaction:
+            owners = await transaction.owners(digests)
+            found = await transaction.keys_by_id(sorted(set(owners.values())))
         # Ours first: that the platform's are refused must not keep them.
         found_ids = sorted(found, key=lambda key_id: (found[key_id].is_platforms, key_id))
         keys = [await self.revoke(key_id) for key_id in found_ids]
@@ -289,28 +299,28 @@ class Keys(Resources):
 
     async def owners(self, digests: Sequence[bytes]) -> dict[bytes, Key]:
         """Return the keys that tokens of these digests belong to, by digest."""
-        async with self._store.transaction(self._scope) as records:
-            owners = await records.owners(digests)
-            found = await records.keys_by_id(sorted(set(owners.values())), 0)
+        async with self._store.transaction(self._scope) as transaction:
+            owners = await transaction.owners(digests)
+            found = await transaction.keys_by_id(sorted(set(owners.values())), 0)
             return {digest: found[key_id] for digest, key_id in owners.items() if key_id in found}
 
     async def held_key(self, key_id: UUID) -> Key:
         """Return the key, which nobody else changes until the transaction ends (``together``)."""
-        async with self._store.transaction(self._scope) as records:
-            return await _key(records, key_id, lock=True)
+        async with self._store.transaction(self._scope) as transaction:
+            return await _key(transaction, key_id, lock=True)
 
     async def owner(self, digest: bytes) -> Key:
         """The key that the token of this digest belongs to."""
-        async with self._store.transaction(self._scope) as records:
-            owners = await records.owners([digest])
+        async with self._store.transaction(self._scope) as transaction:
+            owners = await transaction.owners([digest])
             if digest not in owners:
                 raise NotFoundError("No key has a token of this digest.")
-            return await _key(records, owners[digest])
+            return await _key(transaction, owners[digest])
 
     async def key(self, key_id: UUID) -> Key:
         """The key with its bindings."""
-        async with self._store.transaction(self._scope) as records:
-            return await _key(records, key_id)
+        async with self._store.transaction(self._scope) as transaction:
+            return await _key(transaction, key_id)
 
     async def keys(
         self,
@@ -324,11 +334,11 @@ class Keys(Resources):
         ``expiring_within``: those that will expire in this time, the next one first. ``max_lifetime``: those with a
         valid token that is older than this.
         """
-        async with self._store.transaction(self._scope) as records:
+        async with self._store.transaction(self._scope) as transaction:
             if resource is None:
-                found = await records.keys()
+                found = await transaction.keys()
             else:
-                found = list((await registered(records, resource, lock=False)).keys)
+                found = list((await registered(transaction, resource, lock=False)).keys)
         now = self._clock()
         if max_lifetime is not None:
             found = [key for key in found if key.is_older_than(max_lifetime, now)]
@@ -336,14 +346,14 @@ class Keys(Resources):
             found = sorted((key for key in found if key.expires_within(expiring_within, now)), key=_expiry)
         return found
 
-    async def _changed(self, records: Records, action: str, before: Key, reason: str = "") -> None:
-        after = await _key(records, before.key_id, most=0)
-        await records.audit(self._actor, action, after, before=before, after=after, reason=reason)
+    async def _changed(self, transaction: Transaction, action: str, before: Key, reason: str = "") -> None:
+        after = await _key(transaction, before.key_id, most=0)
+        await transaction.audit(self._actor, action, after, before=before, after=after, reason=reason)
 
 
-async def _key(records: Records, key_id: UUID, *, lock: bool = False, most: int | None = None) -> Key:
+async def _key(transaction: Transaction, key_id: UUID, *, lock: bool = False, most: int | None = None) -> Key:
     """The key; one that is held until the transaction ends comes without its bindings."""
-    found = await records.key(key_id, lock=lock, most=0 if lock else most)
+    found = await transaction.key(key_id, lock=lock, most=0 if lock else most)
     if found is None:
         raise NotFoundError(f"There is no key {key_id}.", hint="To see what there is: smarter-auth key list")
     if lock and found.is_platforms:
@@ -354,15 +364,15 @@ async def _key(records: Records, key_id: UUID, *, lock: bool = False, most: int 
     return found
 
 
-async def _binding(records: Records, key_id: UUID, resource: Resource) -> RegisteredBinding:
-    found = await records.binding(resource, key_id)
+async def _binding(transaction: Transaction, key_id: UUID, resource: Resource) -> RegisteredBinding:
+    found = await transaction.binding(resource, key_id)
     if found is None:
         raise _not_bound(key_id, resource)
     return found
 
 
-async def _living_key(records: Records, key_id: UUID) -> Key:
-    key = await _key(records, key_id, lock=True)
+async def _living_key(transaction: Transaction, key_id: UUID) -> Key:
+    key = await _key(transaction, key_id, lock=True)
     if key.revoked_at is not None:
         raise RefusedError(
             f"The key {key_id} is revoked, and stays so.", hint="Create another: smarter-auth key create"

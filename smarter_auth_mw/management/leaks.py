@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.management.many_keys import ManyKeys
 
 
@@ -22,7 +22,7 @@ class Ended:
     unknown: int
 
 
-async def end_leaked(keys: Keys, many: ManyKeys, digests: Sequence[bytes]) -> Ended:
+async def end_leaked(keys: Management, many: ManyKeys, digests: Sequence[bytes]) -> Ended:
     """Revoke the keys that tokens of these digests belong to, all or none.
 
     ``keys`` and ``many`` have one scope: tokens of keys that it excludes count as unknown.

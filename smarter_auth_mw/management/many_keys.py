@@ -20,7 +20,7 @@ from smarter_auth_mw.management.token_formats import minter
 from smarter_auth_mw.postgres.bulk import HeldKey, KeyBatches, NewToken
 from smarter_auth_mw.postgres.lists import Lists
 from smarter_auth_mw.postgres.storable import checked
-from smarter_auth_mw.postgres.transaction import Records
+from smarter_auth_mw.postgres.transaction import Transaction
 from smarter_auth_mw.tokens import TokenFormat
 
 AT_ONCE = 2_000
@@ -49,7 +49,7 @@ class Rotation(NamedTuple):
 class ManyKeys:
     """Acts on all keys that are not revoked and that filters find, in the name of ``actor``: all of them, or none.
 
-    ``scope``, ``require``, ``longest_life`` and what is raised are as in ``Keys``. ``is_dry``: everything is done, and
+    ``scope``, ``require``, ``longest_life`` and what is raised are as in ``Management``. ``is_dry``: all is done, and
     taken back. ``progress`` is called with how many more keys are done. Keys of an attached platform are left alone.
     """
 
@@ -123,11 +123,11 @@ class ManyKeys:
             told = [(key, "", {"is_active": True}, {"is_active": False}) for key in keys]
             await batches.audit(self._actor, "key.deactivate", told)
 
-        async with self._held(await self.find(filters), is_dry=is_dry) as (records, batches, held):
+        async with self._held(await self.find(filters), is_dry=is_dry) as (transaction, batches, held):
             keys = [key for key in held if key.is_active]
             is_asked = self._require == "active"
-            bound = await records.lock_resources_of([key.key_id for key in keys]) if is_asked else ()
-            async with judged(records, bound, self._require, allow_anonymous=allow_anonymous):
+            bound = await transaction.lock_resources_of([key.key_id for key in keys]) if is_asked else ()
+            async with judged(transaction, bound, self._require, allow_anonymous=allow_anonymous):
                 await _in_parts(batches, keys, deactivate, progress)
             return [key.key_id for key in keys]
 
@@ -183,12 +183,12 @@ class ManyKeys:
     @asynccontextmanager
     async def _held(
         self, key_ids: Sequence[UUID], *, is_dry: bool
-    ) -> AsyncIterator[tuple[Records, KeyBatches, list[HeldKey]]]:
+    ) -> AsyncIterator[tuple[Transaction, KeyBatches, list[HeldKey]]]:
         """Hold the keys in one transaction, which is taken back where it is only a trial."""
         with suppress(_UndoneError):
             async with self._store.bare_transaction() as connection:
                 batches = KeyBatches(connection, self._scope)
-                yield Records(connection, self._scope), batches, await batches.lock(key_ids)
+                yield Transaction(connection, self._scope), batches, await batches.lock(key_ids)
                 if is_dry:
                     raise _UndoneError
 

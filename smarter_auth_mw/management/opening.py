@@ -8,14 +8,14 @@ from contextlib import asynccontextmanager
 from smarter_auth_mw.decision import Require, is_protected
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.errors import WouldOpenError
-from smarter_auth_mw.postgres.transaction import Records
+from smarter_auth_mw.postgres.transaction import Transaction
 
 _SHOWN = 3
 
 
 @asynccontextmanager
 async def judged(
-    records: Records, resources: Sequence[Resource], require: Require, *, allow_anonymous: bool
+    transaction: Transaction, resources: Sequence[Resource], require: Require, *, allow_anonymous: bool
 ) -> AsyncIterator[None]:
     """Do an act on resources, which are locked, in the block; refuse it if it opens one, unless ``allow_anonymous``.
 
@@ -25,9 +25,9 @@ async def judged(
     if allow_anonymous:
         yield
         return
-    before = await _protected(records, resources, require)
+    before = await _protected(transaction, resources, require)
     yield
-    opened = sorted(before - await _protected(records, resources, require))
+    opened = sorted(before - await _protected(transaction, resources, require))
     if opened:
         raise WouldOpenError(
             f"{_told(opened)} would be open to anyone then.",
@@ -36,8 +36,8 @@ async def judged(
         )
 
 
-async def _protected(records: Records, resources: Sequence[Resource], require: Require) -> set[Resource]:
-    found = await records.closures(resources) if resources else ()
+async def _protected(transaction: Transaction, resources: Sequence[Resource], require: Require) -> set[Resource]:
+    found = await transaction.closures(resources) if resources else ()
     return {one.resource for one in found if is_protected(one, require=require)}
 
 

@@ -14,7 +14,7 @@ from smarter_auth_mw.decision import Require
 from smarter_auth_mw.domain import OnError, Protection, RegisteredResource, Resource
 from smarter_auth_mw.errors import ConflictError, NotFoundError, OutOfScopeError, RefusedError
 from smarter_auth_mw.postgres.storable import checked, checked_resource
-from smarter_auth_mw.postgres.transaction import Records
+from smarter_auth_mw.postgres.transaction import Transaction
 
 
 class Unchanged(Enum):
@@ -31,10 +31,10 @@ Maybe = str | None | Literal[Unchanged.UNCHANGED]
 class Ledger(Protocol):
     """Where the records are kept."""
 
-    def transaction(self, scope: str | None = None) -> AbstractAsyncContextManager[Records]: ...
+    def transaction(self, scope: str | None = None) -> AbstractAsyncContextManager[Transaction]: ...
 
 
-class Resources:
+class ResourceManagement:
     """Everything that is done to resources, in the name of ``actor``.
 
     ``scope`` limits all of it to one account, whose name it is: what belongs to another account is not found, like what
@@ -72,9 +72,9 @@ class Resources:
     @asynccontextmanager
     async def together(self) -> AsyncIterator[Self]:
         """What is done in the block with what it is given is one transaction: all of it, or nothing."""
-        async with self._store.transaction(self._scope) as records:
+        async with self._store.transaction(self._scope) as transaction:
             joined = copy(self)
-            joined._store = _Joined(records)
+            joined._store = _Joined(transaction)
             yield joined
 
     async def add_resource(
@@ -93,23 +93,23 @@ class Resources:
         checked_resource(resource)
         _check_texts(name=name, domain=domain)
         protection = Protection.DECLARED if protect else Protection.OPEN
-        async with self._store.transaction(self._scope) as records:
-            await _check_claim(records, resource, domain)
-            known = await records.resource(resource, few=True)
+        async with self._store.transaction(self._scope) as transaction:
+            await _check_claim(transaction, resource, domain)
+            known = await transaction.resource(resource, few=True)
             if known is not None and known.is_platforms:
                 raise ConflictError(
                     f"{resource} is the platform's, and known by it.",
                     hint="To protect it: smarter-auth resource protect",
                 )
-            added = await records.add_resource(
+            added = await transaction.add_resource(
                 resource, account, name=name, domain=domain, protection=protection, on_error=on_error
             )
-            found = await registered(records, resource)
+            found = await registered(transaction, resource)
             if not added:
                 raise ConflictError(
                     f"{resource} is registered already.", hint="To change it: smarter-auth resource set"
                 )
-            await records.audit(self._actor, "resource.add", found, after=found)
+            await transaction.audit(self._actor, "resource.add", found, after=found)
         return found
 
     async def number_resource(
@@ -119,13 +119,13 @@ class Resources:
         self._check_unscoped()
         account = self._account(account)
         _check_texts(kind=kind, name=name)
-        async with self._store.transaction(self._scope) as records:
-            if await records.is_platforms(kind):
+        async with self._store.transaction(self._scope) as transaction:
+            if await transaction.is_platforms(kind):
                 raise RefusedError(f"Resources of the kind {kind} are made in the platform.", hint=_IN_THE_PLATFORM)
-            while (ref := await records.number_resource(kind, account, name)) is None:
+            while (ref := await transaction.number_resource(kind, account, name)) is None:
                 pass  # Somebody wrote that number by hand: the next one.
-            found = await registered(records, checked_resource(Resource(kind, ref)))
-            await records.audit(self._actor, "resource.add", found, after=found)
+            found = await registered(transaction, checked_resource(Resource(kind, ref)))
+            await transaction.audit(self._actor, "resource.add", found, after=found)
         return found
 
     async def set_resource(
@@ -142,47 +142,47 @@ class Resources:
         if changes.keys() - {"name"}:
             self._check_unscoped()
         _check_texts(**{name: value for name, value in changes.items() if isinstance(value, str)})
-        async with self._store.transaction(self._scope) as records:
-            before = await registered(records, resource)
+        async with self._store.transaction(self._scope) as transaction:
+            before = await registered(transaction, resource)
             if before.is_platforms and changes.keys() - {"on_error"}:
                 raise RefusedError(f"{resource} is the platform's.", hint=_IN_THE_PLATFORM)
-            await self._note(records, before)
+            await self._note(transaction, before)
             if before.keys and changes.get("account", before.account) != before.account:
                 raise RefusedError(f"{resource} has keys of account {before.account!r}.", hint="Unbind them first.")
-            await _check_claim(records, resource, changes.get("domain"))
-            await records.set_resource(replace(before, **changes))
-            after = await registered(records, resource)
-            await records.audit(self._actor, "resource.set", after, before=before, after=after)
+            await _check_claim(transaction, resource, changes.get("domain"))
+            await transaction.set_resource(replace(before, **changes))
+            after = await registered(transaction, resource)
+            await transaction.audit(self._actor, "resource.set", after, before=before, after=after)
         return await self.resource(resource)
 
     async def protect(self, resource: Resource) -> RegisteredResource:
         """Declare a resource protected, with or without bindings."""
-        async with self._store.transaction(self._scope) as records:
-            before = await registered(records, resource)
+        async with self._store.transaction(self._scope) as transaction:
+            before = await registered(transaction, resource)
             if before.protection is not Protection.DECLARED:
-                await self._note(records, before)
-                await records.declare(resource)
-                after = await registered(records, resource)
-                await records.audit(self._actor, "resource.protect", after, before=before, after=after)
+                await self._note(transaction, before)
+                await transaction.declare(resource)
+                after = await registered(transaction, resource)
+                await transaction.audit(self._actor, "resource.protect", after, before=before, after=after)
         return await self.resource(resource)
 
     async def unprotect(self, resource: Resource) -> RegisteredResource:
         """Open a resource to anonymous traffic; refused while keys are bound to it."""
-        async with self._store.transaction(self._scope) as records:
-            held = await registered(records, resource)
+        async with self._store.transaction(self._scope) as transaction:
+            held = await registered(transaction, resource)
             if held.keys:
                 raise RefusedError(
                     f"{resource} has bindings, each of which protects it.",
                     hint=f"First: smarter-auth key unbind {held.keys[0].key_id} {resource}",
                 )
-            await records.release(resource, self._actor, "resource unprotect")
-            return await registered(records, resource)
+            await transaction.release(resource, self._actor, "resource unprotect")
+            return await registered(transaction, resource)
 
     async def remove_resource(self, resource: Resource, *, allow_anonymous: bool = False) -> None:
         """Forget a resource. Unknown it is open: a protected one needs ``allow_anonymous``, and loses its bindings."""
         self._check_unscoped()
-        async with self._store.transaction(self._scope) as records:
-            held = await registered(records, resource)
+        async with self._store.transaction(self._scope) as transaction:
+            held = await registered(transaction, resource)
             if held.is_platforms:
                 raise RefusedError(f"{resource} is the platform's.", hint=_IN_THE_PLATFORM)
             if held.is_protected and not allow_anonymous:
@@ -190,30 +190,30 @@ class Resources:
                     f"{resource} is protected, and would be open to anyone once it is removed.",
                     hint=f"Unbind its keys, then: smarter-auth resource unprotect {resource}",
                 )
-            await records.unbind_all(resource, self._actor)
-            await records.release(resource, self._actor, "removed with allow_anonymous")
-            await records.delete_resource(resource)
-            await records.audit(self._actor, "resource.remove", held, before=held)
+            await transaction.unbind_all(resource, self._actor)
+            await transaction.release(resource, self._actor, "removed with allow_anonymous")
+            await transaction.delete_resource(resource)
+            await transaction.audit(self._actor, "resource.remove", held, before=held)
 
     async def resource(self, resource: Resource) -> RegisteredResource:
         """The resource with its keys."""
-        async with self._store.transaction(self._scope) as records:
-            return await registered(records, resource, lock=False)
+        async with self._store.transaction(self._scope) as transaction:
+            return await registered(transaction, resource, lock=False)
 
     async def resources(self, kind: str | None = None) -> list[RegisteredResource]:
         """All resources, or those of a kind, with their keys."""
-        async with self._store.transaction(self._scope) as records:
-            return await records.resources(kind)
+        async with self._store.transaction(self._scope) as transaction:
+            return await transaction.resources(kind)
 
     async def transaction_id(self) -> int:
         """The number of the transaction that acts ``together`` are."""
-        async with self._store.transaction(self._scope) as records:
-            return await records.transaction_id()
+        async with self._store.transaction(self._scope) as transaction:
+            return await transaction.transaction_id()
 
-    async def _note(self, records: Records, held: RegisteredResource) -> None:
+    async def _note(self, transaction: Transaction, held: RegisteredResource) -> None:
         """Have a row of ours for a platform's resource, to keep in it what the platform does not know."""
         if held.is_platforms:
-            await records.add_resource(held.resource, held.account)
+            await transaction.add_resource(held.resource, held.account)
 
     def _check_unscoped(self) -> None:
         if self._scope is not None:
@@ -228,16 +228,16 @@ class Resources:
 class _Joined:
     """A transaction that is under way, for acts that begin one of their own: each is done completely or not at all."""
 
-    def __init__(self, records: Records) -> None:
-        self._records = records
+    def __init__(self, transaction: Transaction) -> None:
+        self._records = transaction
 
-    def transaction(self, scope: str | None = None) -> AbstractAsyncContextManager[Records]:  # noqa: ARG002
+    def transaction(self, scope: str | None = None) -> AbstractAsyncContextManager[Transaction]:  # noqa: ARG002
         return self._records.savepoint()
 
 
-async def registered(records: Records, resource: Resource, *, lock: bool = True) -> RegisteredResource:
+async def registered(transaction: Transaction, resource: Resource, *, lock: bool = True) -> RegisteredResource:
     """The resource, held until the transaction ends with at most two of its keys, or not held with all of them."""
-    found = await records.resource(resource, lock=lock, few=lock)
+    found = await transaction.resource(resource, lock=lock, few=lock)
     if found is None:
         raise NotFoundError(
             f"There is no resource {resource}.", hint=f"To register it: smarter-auth resource add {resource}"
@@ -255,8 +255,8 @@ def changed(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not UNCHANGED}
 
 
-async def _check_claim(records: Records, resource: Resource, domain: str | None) -> None:
-    claimant = None if domain is None else await records.claimant(domain)
+async def _check_claim(transaction: Transaction, resource: Resource, domain: str | None) -> None:
+    claimant = None if domain is None else await transaction.claimant(domain)
     if claimant not in (None, str(resource)):
         raise ConflictError(f"The domain {domain} is that of {claimant}.", hint="A domain names one resource.")
 

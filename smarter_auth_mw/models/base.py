@@ -15,14 +15,14 @@ from smarter_auth_mw.errors import (
     ObjectNotUpdated,
     UsageError,
 )
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.model_sessions import current
 from smarter_auth_mw.models.querysets import QuerySet
-from smarter_auth_mw.postgres.transaction import Records
+from smarter_auth_mw.postgres.transaction import Transaction
 from smarter_auth_mw.routing.references import hashed_id, unhash
 
 TIMES = ("created_at", "updated_at")
-Narrowing = Callable[[Records, Any], Awaitable[Sequence[Any]]]
+Narrowing = Callable[[Transaction, Any], Awaitable[Sequence[Any]]]
 
 
 class TimestampedModel:
@@ -61,12 +61,12 @@ class TimestampedModel:
             setattr(cls, name, type(name, (base,), nested))
 
     @classmethod
-    async def _all_ids(cls, records: Records) -> Sequence[Any]:
+    async def _all_ids(cls, transaction: Transaction) -> Sequence[Any]:
         """The ids of all objects, in the order in which they were made."""
         raise NotImplementedError
 
     @classmethod
-    async def _load(cls, records: Records, ids: Sequence[Any]) -> list[Any]:
+    async def _load(cls, transaction: Transaction, ids: Sequence[Any]) -> list[Any]:
         """The records with these ids, in their order; those that are gone are left out."""
         raise NotImplementedError
 
@@ -80,15 +80,15 @@ class TimestampedModel:
         """What changes for caches when the record does."""
         raise NotImplementedError
 
-    async def _insert(self, acts: Keys) -> Any:
+    async def _insert(self, acts: Management) -> Any:
         """Make the record."""
         raise NotImplementedError
 
-    async def _update(self, acts: Keys, changes: Mapping[str, Any]) -> Any:
+    async def _update(self, acts: Management, changes: Mapping[str, Any]) -> Any:
         """Write these changes; the record with them."""
         raise NotImplementedError
 
-    async def _remove(self, acts: Keys, *, allow_anonymous: bool) -> None:
+    async def _remove(self, acts: Management, *, allow_anonymous: bool) -> None:
         """Delete the record."""
         raise NotImplementedError
 
@@ -116,7 +116,7 @@ class TimestampedModel:
             touched.update(self._sources(record))
         self._take(record)
 
-    async def _written(self, acts: Keys, changes: Mapping[str, Any]) -> Any:
+    async def _written(self, acts: Management, changes: Mapping[str, Any]) -> Any:
         if not self.ready:
             return await self._insert(acts)
         try:
@@ -161,9 +161,9 @@ class TimestampedModel:
         self._changes(None)
 
     @classmethod
-    async def _elsewhere(cls, records: Records, lookups: Sequence[tuple[str, Any]]) -> list[Any]:
+    async def _elsewhere(cls, transaction: Transaction, lookups: Sequence[tuple[str, Any]]) -> list[Any]:
         """The records that stand in an attached platform's own tables, those that the lookups may find at least."""
-        del records, lookups
+        del transaction, lookups
         return []
 
     @classmethod

@@ -12,13 +12,13 @@ from uuid import UUID
 from smarter_auth_mw.decision import opens
 from smarter_auth_mw.domain import RegisteredBinding, RegisteredResource, Resource
 from smarter_auth_mw.errors import UsageError
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.model_sessions import acting_as, current
 from smarter_auth_mw.models.base import TIMES, TimestampedModel
 from smarter_auth_mw.models.querysets import Manager, Objects, QuerySet
 from smarter_auth_mw.models.resources import ResourceModel
 from smarter_auth_mw.models.tokens import TokenModel, key_reference
-from smarter_auth_mw.postgres.transaction import Records
+from smarter_auth_mw.postgres.transaction import Transaction
 from smarter_auth_mw.routing.references import integer, plain
 
 __all__ = ["ChatBot", "ChatBotAPIKey", "LLMClient", "LLMClientAPIKey", "SmarterAuthToken", "acting_as"]
@@ -112,10 +112,10 @@ class APIKeyModel(TimestampedModel):
         bindings = await connection.bindings(resource, invalidate=invalidate)
         read, found = connection.remembered.peek(resource.lookup) or (None, [])
         if read is not bindings:
-            async with connection.reading() as records:
-                ids = await records.binding_ids(resource.kind, resource=resource)
-                found = await records.bindings(resource.kind, ids)
-                found += _of_platform(await records.resource(resource))
+            async with connection.reading() as transaction:
+                ids = await transaction.binding_ids(resource.kind, resource=resource)
+                found = await transaction.bindings(resource.kind, ids)
+                found += _of_platform(await transaction.resource(resource))
             connection.remembered.put(resource.lookup, (bindings, found))
         return [cls._of(record) for record in found]
 
@@ -137,18 +137,18 @@ class APIKeyModel(TimestampedModel):
         return Resource(cls._owner_model.kind, ref)
 
     @classmethod
-    async def _all_ids(cls, records: Records) -> Sequence[int]:
-        return await records.binding_ids(cls._owner_model.kind)
+    async def _all_ids(cls, transaction: Transaction) -> Sequence[int]:
+        return await transaction.binding_ids(cls._owner_model.kind)
 
     @classmethod
-    async def _elsewhere(cls, records: Records, lookups: Sequence[tuple[str, Any]]) -> list[RegisteredBinding]:
+    async def _elsewhere(cls, transaction: Transaction, lookups: Sequence[tuple[str, Any]]) -> list[RegisteredBinding]:
         kind = cls._owner_model.kind
-        if not await records.is_platforms(kind):
+        if not await transaction.is_platforms(kind):
             return []
         owners = [value for name, value in lookups if name in (cls._owner, f"{cls._owner}_id") and value is not None]
         if owners:
-            return _of_platform(await records.resource(cls._resource(owners[0])))
-        return [binding for one in await records.resources(kind) for binding in _of_platform(one)]
+            return _of_platform(await transaction.resource(cls._resource(owners[0])))
+        return [binding for one in await transaction.resources(kind) for binding in _of_platform(one)]
 
     def __eq__(self, other: object) -> bool:
         """The same key on the same resource: a binding of an attached platform has no id of ours."""
@@ -160,22 +160,22 @@ class APIKeyModel(TimestampedModel):
         return hash(_identity_of(self._record)) if self.ready else super().__hash__()
 
     @classmethod
-    async def _ids_by_owner(cls, records: Records, value: Any) -> Sequence[int]:
-        return await records.binding_ids(cls._owner_model.kind, resource=cls._resource(value))
+    async def _ids_by_owner(cls, transaction: Transaction, value: Any) -> Sequence[int]:
+        return await transaction.binding_ids(cls._owner_model.kind, resource=cls._resource(value))
 
     @classmethod
-    async def _ids_by_key(cls, records: Records, value: Any) -> Sequence[int]:
-        key_ids = await _key_ids(records, value)
-        return await records.binding_ids(cls._owner_model.kind, key_id=key_ids[0]) if key_ids else []
+    async def _ids_by_key(cls, transaction: Transaction, value: Any) -> Sequence[int]:
+        key_ids = await _key_ids(transaction, value)
+        return await transaction.binding_ids(cls._owner_model.kind, key_id=key_ids[0]) if key_ids else []
 
     @classmethod
-    async def _ids_by_id(cls, _: Records, value: Any) -> Sequence[int]:
+    async def _ids_by_id(cls, _: Transaction, value: Any) -> Sequence[int]:
         number = integer(str(value))
         return [] if number is None else [int(number)]
 
     @classmethod
-    async def _load(cls, records: Records, ids: Sequence[int]) -> list[RegisteredBinding]:
-        return await records.bindings(cls._owner_model.kind, ids)
+    async def _load(cls, transaction: Transaction, ids: Sequence[int]) -> list[RegisteredBinding]:
+        return await transaction.bindings(cls._owner_model.kind, ids)
 
     @classmethod
     def _values(cls, record: RegisteredBinding) -> Mapping[str, Any]:
@@ -194,7 +194,7 @@ class APIKeyModel(TimestampedModel):
     def _sources(cls, record: RegisteredBinding) -> Iterable[str]:
         return [f"resource:{record.resource.resource.lookup}"]
 
-    async def _insert(self, acts: Keys) -> RegisteredBinding:
+    async def _insert(self, acts: Management) -> RegisteredBinding:
         owner = getattr(self, self._owner)
         resource = self._resource(getattr(self, f"{self._owner}_id") if owner is None else owner)
         asked = key_reference(self.api_key if self.api_key is not None else self.api_key_id)
@@ -202,10 +202,10 @@ class APIKeyModel(TimestampedModel):
         await acts.bind(key_id, resource, register=False)
         return await acts.binding(key_id, resource)
 
-    async def _update(self, acts: Keys, _: Mapping[str, Any]) -> RegisteredBinding:
+    async def _update(self, acts: Management, _: Mapping[str, Any]) -> RegisteredBinding:
         return await acts.touch_binding(self.api_key.key_id, self._record.resource.resource)
 
-    async def _remove(self, acts: Keys, *, allow_anonymous: bool) -> None:
+    async def _remove(self, acts: Management, *, allow_anonymous: bool) -> None:
         await acts.unbind(self.api_key.key_id, self._record.resource.resource, allow_anonymous=allow_anonymous)
 
 
@@ -266,7 +266,7 @@ def _of_platform(resource: RegisteredResource | None) -> list[RegisteredBinding]
     return [RegisteredBinding(None, key.created_at, key.updated_at, bare, key) for key in keys]
 
 
-async def _key_ids(records: Records, value: object) -> list[UUID]:
+async def _key_ids(transaction: Transaction, value: object) -> list[UUID]:
     """The key that is meant, or nothing."""
     asked = key_reference(value)
-    return [asked] if isinstance(asked, UUID) else list((await records.owners([asked])).values())
+    return [asked] if isinstance(asked, UUID) else list((await transaction.owners([asked])).values())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from smarter_auth_mw.errors import ConflictError, UsageError
 from smarter_auth_mw.model_sessions import current
 from smarter_auth_mw.models.lookups import check, holds, sorting, value_of
-from smarter_auth_mw.postgres.transaction import Records
+from smarter_auth_mw.postgres.transaction import Transaction
 
 if TYPE_CHECKING:
     from smarter_auth_mw.models.base import TimestampedModel
@@ -201,8 +201,8 @@ class QuerySet(Generic[M]):
         """How many there are."""
         if not (self._lookups or self._excluded or self._windows or self._source):
             connection = await current()
-            async with connection.reading() as records:
-                return len(await self.model._all_ids(records)) + len(await self.model._elsewhere(records, ()))
+            async with connection.reading() as transaction:
+                return len(await self.model._all_ids(transaction)) + len(await self.model._elsewhere(transaction, ()))
         async with aclosing(self._chunks()) as chunks:
             return sum([len(chunk) async for chunk in chunks])
 
@@ -259,12 +259,12 @@ class QuerySet(Generic[M]):
             return
         connection = await current()
         others = self._lookups_by(is_narrow=False)
-        async with connection.reading() as records:
-            ids = await self._ids(records)
-            elsewhere = list(map(self.model._of, await self.model._elsewhere(records, self._lookups)))
+        async with connection.reading() as transaction:
+            ids = await self._ids(transaction)
+            elsewhere = list(map(self.model._of, await self.model._elsewhere(transaction, self._lookups)))
         for start in range(0, len(ids), CHUNK):
-            async with connection.reading() as records:
-                found = await self.model._load(records, ids[start : start + CHUNK])
+            async with connection.reading() as transaction:
+                found = await self.model._load(transaction, ids[start : start + CHUNK])
             yield [one for one in map(self.model._of, found) if self._matches(one, others)]
         if elsewhere:
             yield [one for one in elsewhere if self._matches(one, self._lookups)]
@@ -273,14 +273,14 @@ class QuerySet(Generic[M]):
         is_found = all(holds(one, *lookup) for lookup in lookups)
         return is_found and not any(all(holds(one, *lookup) for lookup in group) for group in self._excluded)
 
-    async def _ids(self, records: Records) -> Sequence[Any]:
+    async def _ids(self, transaction: Transaction) -> Sequence[Any]:
         """Of the objects that the database finds: those for which every narrowing holds, or all."""
         ids: Sequence[Any] | None = None
         for name, value in self._lookups_by(is_narrow=True):
-            found = await self.model._narrowings[name](records, value)
+            found = await self.model._narrowings[name](transaction, value)
             both = set(found).intersection(found if ids is None else ids)
             ids = [one for one in found if one in both]
-        return await self.model._all_ids(records) if ids is None else ids
+        return await self.model._all_ids(transaction) if ids is None else ids
 
     def _lookups_by(self, *, is_narrow: bool) -> list[tuple[str, Any]]:
         """The lookups that the database answers, or the others; what is not there has no index."""

@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 from smarter_auth_mw.domain import OnError, RegisteredResource, Resource
 from smarter_auth_mw.errors import UsageError
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.models.base import TIMES, TimestampedModel
 from smarter_auth_mw.models.querysets import Objects
 from smarter_auth_mw.postgres.storable import is_storable
-from smarter_auth_mw.postgres.transaction import Records
+from smarter_auth_mw.postgres.transaction import Transaction
 from smarter_auth_mw.routing.references import integer, plain
 
 
@@ -59,22 +59,22 @@ class ResourceModel(TimestampedModel):
         return Resource(self.kind, self.ref)
 
     @classmethod
-    async def _all_ids(cls, records: Records) -> Sequence[int]:
-        return await records.resource_ids(cls.kind)
+    async def _all_ids(cls, transaction: Transaction) -> Sequence[int]:
+        return await transaction.resource_ids(cls.kind)
 
     @classmethod
-    async def _ids_by_ref(cls, records: Records, value: Any) -> Sequence[int]:
+    async def _ids_by_ref(cls, transaction: Transaction, value: Any) -> Sequence[int]:
         ref = str(value)
-        return await records.resource_id(Resource(cls.kind, ref)) if plain(ref) else []
+        return await transaction.resource_id(Resource(cls.kind, ref)) if plain(ref) else []
 
     @classmethod
-    async def _ids_by_name(cls, records: Records, value: Any) -> Sequence[int]:
+    async def _ids_by_name(cls, transaction: Transaction, value: Any) -> Sequence[int]:
         is_text = isinstance(value, str) and is_storable(value)
-        return await records.resource_ids(cls.kind, value) if is_text else []
+        return await transaction.resource_ids(cls.kind, value) if is_text else []
 
     @classmethod
-    async def _load(cls, records: Records, ids: Sequence[int]) -> list[RegisteredResource]:
-        found = await records.resources_by_id(ids)
+    async def _load(cls, transaction: Transaction, ids: Sequence[int]) -> list[RegisteredResource]:
+        found = await transaction.resources_by_id(ids)
         return [found[row_id] for row_id in ids if row_id in found]
 
     @classmethod
@@ -96,7 +96,7 @@ class ResourceModel(TimestampedModel):
     def _sources(cls, record: RegisteredResource) -> Iterable[str]:
         return [f"resource:{record.resource.lookup}", f"directory:{record.resource.kind}"]
 
-    async def _insert(self, acts: Keys) -> RegisteredResource:
+    async def _insert(self, acts: Management) -> RegisteredResource:
         if self.ref is None:
             made = await acts.number_resource(self.kind, name=self.name, account=self.account)
             if self.domain is None and self.on_error == "stale":
@@ -112,8 +112,8 @@ class ResourceModel(TimestampedModel):
             on_error=self.on_error,
         )
 
-    async def _update(self, acts: Keys, changes: Mapping[str, Any]) -> RegisteredResource:
+    async def _update(self, acts: Management, changes: Mapping[str, Any]) -> RegisteredResource:
         return await acts.set_resource(self.resource, **changes)
 
-    async def _remove(self, acts: Keys, *, allow_anonymous: bool) -> None:
+    async def _remove(self, acts: Management, *, allow_anonymous: bool) -> None:
         await acts.remove_resource(self.resource, allow_anonymous=allow_anonymous)

@@ -10,13 +10,13 @@ from uuid import UUID
 
 from smarter_auth_mw.domain import Key
 from smarter_auth_mw.errors import NotFoundError, UsageError
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.management.rotations import OVERLAP
 from smarter_auth_mw.model_sessions import current
 from smarter_auth_mw.models.base import TIMES, TimestampedModel
 from smarter_auth_mw.models.querysets import BaseManager, Created
 from smarter_auth_mw.postgres.storable import is_storable
-from smarter_auth_mw.postgres.transaction import Records
+from smarter_auth_mw.postgres.transaction import Transaction
 from smarter_auth_mw.tokens import MintedToken, TokenFormat
 
 _DIGEST = re.compile(r"[0-9a-fA-F]{128}")
@@ -116,7 +116,7 @@ class TokenModel(TimestampedModel):
         await self._turn(lambda acts: acts.toggle_active(self.key_id, allow_anonymous=allow_anonymous))
 
     async def rotate(self, overlap: timedelta = OVERLAP, *, force: bool = False) -> Created[Self]:
-        """Give the key a new token; the one before stays valid for ``overlap``. See ``Keys.rotate``."""
+        """Give the key a new token; the one before stays valid for ``overlap``. See ``Management.rotate``."""
         connection = await current()
         async with connection.writing() as (acts, touched):
             rotated = await acts.rotate(self.key_id, overlap, force=force)
@@ -125,7 +125,7 @@ class TokenModel(TimestampedModel):
         self.token = MintedToken(rotated.token.reveal())
         return Created(self, self.token)
 
-    async def _turn(self, turn: Callable[[Keys], Awaitable[Key]]) -> None:
+    async def _turn(self, turn: Callable[[Management], Awaitable[Key]]) -> None:
         connection = await current()
         async with connection.writing() as (acts, touched):
             key = await turn(acts)
@@ -133,7 +133,7 @@ class TokenModel(TimestampedModel):
         self._take(key)
 
     @classmethod
-    async def _ids_by_key_id(cls, _: Records, value: Any) -> Sequence[UUID]:
+    async def _ids_by_key_id(cls, _: Transaction, value: Any) -> Sequence[UUID]:
         try:
             key_id = value if isinstance(value, UUID) else UUID(str(value))
         except ValueError:
@@ -141,26 +141,26 @@ class TokenModel(TimestampedModel):
         return [key_id]
 
     @classmethod
-    async def _ids_by_digest(cls, records: Records, value: Any) -> Sequence[UUID]:
+    async def _ids_by_digest(cls, transaction: Transaction, value: Any) -> Sequence[UUID]:
         """Of any of the key's tokens, also of one that was rotated out."""
         is_digest = isinstance(value, str) and _DIGEST.fullmatch(value)
-        return list((await records.owners([bytes.fromhex(value)])).values()) if is_digest else []
+        return list((await transaction.owners([bytes.fromhex(value)])).values()) if is_digest else []
 
     @classmethod
-    async def _ids_by_token_key(cls, records: Records, value: Any) -> Sequence[UUID]:
-        return await records.key_ids(token_key=value) if _is_text(value) else []
+    async def _ids_by_token_key(cls, transaction: Transaction, value: Any) -> Sequence[UUID]:
+        return await transaction.key_ids(token_key=value) if _is_text(value) else []
 
     @classmethod
-    async def _ids_by_name(cls, records: Records, value: Any) -> Sequence[UUID]:
-        return await records.key_ids(name=value) if _is_text(value) else []
+    async def _ids_by_name(cls, transaction: Transaction, value: Any) -> Sequence[UUID]:
+        return await transaction.key_ids(name=value) if _is_text(value) else []
 
     @classmethod
-    async def _all_ids(cls, records: Records) -> Sequence[UUID]:
-        return await records.key_ids()
+    async def _all_ids(cls, transaction: Transaction) -> Sequence[UUID]:
+        return await transaction.key_ids()
 
     @classmethod
-    async def _load(cls, records: Records, ids: Sequence[UUID]) -> list[Key]:
-        found = await records.keys_by_id(ids)
+    async def _load(cls, transaction: Transaction, ids: Sequence[UUID]) -> list[Key]:
+        found = await transaction.keys_by_id(ids)
         return [found[key_id] for key_id in ids if key_id in found and found[key_id].revoked_at is None]
 
     @classmethod
@@ -186,7 +186,7 @@ class TokenModel(TimestampedModel):
     def _sources(cls, record: Key) -> Iterable[str]:
         return [f"key:{record.key_id}"]
 
-    async def _insert(self, acts: Keys) -> Key:
+    async def _insert(self, acts: Management) -> Key:
         minted = await acts.create(
             self.name,
             account=self.account,
@@ -198,7 +198,7 @@ class TokenModel(TimestampedModel):
         self.token = MintedToken(minted.token.reveal())
         return minted.key if self.is_active else await acts.deactivate(minted.key.key_id)
 
-    async def _update(self, acts: Keys, changes: Mapping[str, Any]) -> Key:
+    async def _update(self, acts: Management, changes: Mapping[str, Any]) -> Key:
         if (await acts.key(self.key_id)).revoked_at is not None:
             raise NotFoundError("It is revoked.")
         values = {name: value for name, value in changes.items() if name != "is_active"}
@@ -211,7 +211,7 @@ class TokenModel(TimestampedModel):
             key = await (acts.activate if self.is_active else acts.deactivate)(self.key_id)
         return key
 
-    async def _remove(self, acts: Keys, *, allow_anonymous: bool) -> None:
+    async def _remove(self, acts: Management, *, allow_anonymous: bool) -> None:
         await acts.revoke(self.key_id, unbind=True, allow_anonymous=allow_anonymous)
 
     def __str__(self) -> str:

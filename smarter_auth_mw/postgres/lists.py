@@ -13,7 +13,7 @@ import aiosql
 from smarter_auth_mw.domain import Key, RegisteredResource, Resource
 from smarter_auth_mw.postgres.queries import QUERIES, SQL, platforms_resource, resource_of
 from smarter_auth_mw.postgres.reports import AuditEvent
-from smarter_auth_mw.postgres.transaction import Records, by_lookup
+from smarter_auth_mw.postgres.transaction import Transaction, by_lookup
 
 STATEMENTS: Any = aiosql.from_str((SQL / "lists.sql").read_text("utf-8"), "asyncpg")
 """The statements of ``lists.sql``, by name."""
@@ -41,7 +41,7 @@ class Lists:
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
-        self._records = Records(connection)
+        self._transaction = Transaction(connection)
 
     async def plan_by_index(self) -> None:
         """Have every statement of this transaction read indexes in order, whatever the statistics say."""
@@ -57,12 +57,12 @@ class Lists:
 
     async def load_keys(self, key_ids: Sequence[UUID], most_bound: int | None) -> list[Key]:
         """The keys with these ids, in their order, each with at most so many bindings."""
-        found = await self._records.keys_by_id(key_ids, most_bound)
+        found = await self._transaction.keys_by_id(key_ids, most_bound)
         return [found[key_id] for key_id in key_ids if key_id in found]
 
     async def owners(self, digests: Sequence[bytes]) -> list[UUID]:
         """The ids of the keys that tokens of these digests belong to."""
-        return list((await self._records.owners(digests)).values())
+        return list((await self._transaction.owners(digests)).values())
 
     async def resources(self, arguments: Arguments) -> Found:
         return _found([row async for row in STATEMENTS.list_resources(self._connection, **arguments)])
@@ -76,9 +76,9 @@ class Lists:
 
     async def load_resources(self, ids: Sequence[int], most_bound: int | None) -> list[RegisteredResource]:
         """The resources with these ids, in their order, each with at most so many keys, without tokens and bindings."""
-        keys = await self._records.bound_keys(ids, most_bound)
+        keys = await self._transaction.bound_keys(ids, most_bound)
         rows = [row async for row in QUERIES.find_resources(self._connection, ids=list(ids), scope=None)]
-        kinds = {kind for kind in {row["kind"] for row in rows} if await self._records.is_platforms(kind)}
+        kinds = {kind for kind in {row["kind"] for row in rows} if await self._transaction.is_platforms(kind)}
         found = {row["id"]: _resource(row, keys.get(row["id"], ())) for row in rows}
         for resource_id, own in found.items():
             if own.resource.kind in kinds:
@@ -95,7 +95,7 @@ class Lists:
         return own if row is None else platforms_resource(own, own.resource.kind, row, await self._platforms_keys(row))
 
     async def _platforms_keys(self, row: Any) -> Sequence[Key]:
-        return list((await self._records.keys_by_id(row["key_ids"])).values())
+        return list((await self._transaction.keys_by_id(row["key_ids"])).values())
 
     async def audit(self, arguments: Arguments) -> Found:
         return _found([row async for row in STATEMENTS.list_audit(self._connection, **arguments)])

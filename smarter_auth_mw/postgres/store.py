@@ -25,7 +25,7 @@ from smarter_auth_mw.postgres.pool import Pool, PoolSizes
 from smarter_auth_mw.postgres.queries import QUERIES
 from smarter_auth_mw.postgres.reports import KeyCounts
 from smarter_auth_mw.postgres.storable import is_storable
-from smarter_auth_mw.postgres.transaction import Records
+from smarter_auth_mw.postgres.transaction import Transaction
 
 _OTHER_SERVER = "{where} is not the server that LISTEN_URL leads to."
 _TWO_SERVERS = "Let SMARTER_AUTH_DATABASE_URL and SMARTER_AUTH_LISTEN_URL lead to the same primary."
@@ -225,9 +225,9 @@ class Store:
 
     async def prune_audit(self, before: datetime, actor: str) -> int:
         """Forget audit events that are older, write that down, and tell how many; for the owner of the schema."""
-        async with self.transaction() as records:
+        async with self.transaction() as transaction:
             try:
-                return await records.prune_audit(before, actor)
+                return await transaction.prune_audit(before, actor)
             except asyncpg.InsufficientPrivilegeError:
                 raise RefusedError("The audit is append-only for this role.", hint=_AS_OWNER) from None
 
@@ -249,10 +249,10 @@ class Store:
             yield OperatorSessions(connection)
 
     @asynccontextmanager
-    async def transaction(self, scope: str | None = None) -> AsyncIterator[Records]:
+    async def transaction(self, scope: str | None = None) -> AsyncIterator[Transaction]:
         """One transaction of the write side, of one account or of all: all of what is done in the block, or nothing."""
         async with self.bare_transaction() as connection:
-            yield Records(connection, scope)
+            yield Transaction(connection, scope)
 
     @asynccontextmanager
     async def bare_transaction(self) -> AsyncIterator[Any]:

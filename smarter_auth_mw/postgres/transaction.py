@@ -25,7 +25,7 @@ from smarter_auth_mw.tokens import Token
 _PRUNED_AT_ONCE = 20_000
 
 
-class Records:
+class Transaction:
     """Resources, keys, bindings and the audit, on one connection in one transaction.
 
     ``scope`` is an account, and stands in the WHERE of every statement that reads or changes something, locks included:
@@ -37,7 +37,7 @@ class Records:
         self._scope = scope
 
     @asynccontextmanager
-    async def savepoint(self) -> AsyncIterator[Records]:
+    async def savepoint(self) -> AsyncIterator[Transaction]:
         """The same transaction: what is done in the block is done completely, or not at all."""
         async with self._connection.transaction():
             yield self

@@ -26,7 +26,7 @@ from smarter_auth_mw.engine.engine import Engine, KnowDomains
 from smarter_auth_mw.engine.stand_in import PLACE
 from smarter_auth_mw.errors import UnknownKindError, UsageError
 from smarter_auth_mw.guard import compile_routes
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.management.rotations import OVERLAP
 from smarter_auth_mw.observers.hub import Observers
 from smarter_auth_mw.testing.store import MemoryStore, Tables
@@ -64,7 +64,7 @@ class AuthKit:
     middleware itself looks (environment, ``.env``, TOML file).
 
     A resource is written as ``kind:ref``, in the spelling of the kit's routes. What people do by the command line is a
-    plain method here, which raises what ``Keys`` raises, and counts at once for the next request. Raises
+    plain method here, which raises what ``Management`` raises, and counts at once for the next request. Raises
     ConfigurationError.
     """
 
@@ -78,7 +78,7 @@ class AuthKit:
         self._routes = compile_routes(known) if routes else None
         if routes:
             self._given["routes"] = list(routes)
-        self._keys = Keys(self.store, "test", require=known.require, clock=lambda: self.now)
+        self._keys = Management(self.store, "test", require=known.require, clock=lambda: self.now)
         self._observers: WeakSet[Observers] = WeakSet()
         self._counters = BoundedCounters(clock=self.clock)
         self._open: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any], threading.Event]] = []

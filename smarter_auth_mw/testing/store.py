@@ -27,7 +27,7 @@ from smarter_auth_mw.postgres.pool import PoolSizes
 from smarter_auth_mw.postgres.queries import closure
 from smarter_auth_mw.postgres.reports import KeyCounts
 from smarter_auth_mw.postgres.store import Store, statements
-from smarter_auth_mw.postgres.transaction import Records
+from smarter_auth_mw.postgres.transaction import Transaction
 from smarter_auth_mw.testing.rows import NO_KEY, Row, aliases_of, in_order, is_held, key_columns
 from smarter_auth_mw.tokens import Token
 
@@ -84,7 +84,7 @@ class NoDatabase:
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
 
-class MemoryRecords(NoDatabase, Records):
+class MemoryTransaction(NoDatabase, Transaction):
     """One transaction on a copy of the tables; no method ever waits."""
 
     def __init__(self, tables: Tables, clock: Callable[[], datetime], tx: int, scope: str | None = None) -> None:
@@ -94,7 +94,7 @@ class MemoryRecords(NoDatabase, Records):
         self._tx = tx
 
     @asynccontextmanager
-    async def savepoint(self) -> AsyncIterator[MemoryRecords]:
+    async def savepoint(self) -> AsyncIterator[MemoryTransaction]:
         before = self.tables.copy()
         try:
             yield self
@@ -294,14 +294,14 @@ class MemoryStore(NoDatabase, Store):
         self._rows = dict(zip(statements(), answers, strict=True))
 
     @asynccontextmanager
-    async def transaction(self, scope: str | None = None) -> AsyncIterator[MemoryRecords]:
+    async def transaction(self, scope: str | None = None) -> AsyncIterator[MemoryTransaction]:
         self._check_up()
         before = self.tables
-        records = MemoryRecords(before.copy(), self._clock, self._tx + 1, scope)
-        yield records
+        transaction = MemoryTransaction(before.copy(), self._clock, self._tx + 1, scope)
+        yield transaction
         if self.tables is not before:
             raise UnavailableError("It was changed by somebody else at the same moment, and nothing was done.")
-        self.replace(records.tables)
+        self.replace(transaction.tables)
 
     def replace(self, tables: Tables) -> None:
         """Let this be all that is known from now on, and tell so."""

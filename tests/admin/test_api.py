@@ -14,7 +14,7 @@ import pytest
 
 from smarter_auth_mw.admin import AdminApp
 from smarter_auth_mw.domain import Resource
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.management.operators import Role
 from smarter_auth_mw.observers.usage import GRANTED, Batch, Series
 from smarter_auth_mw.tokens import mint, mint_operator_token
@@ -198,7 +198,7 @@ async def test_resource_that_no_request_reaches_is_refused(admin: Caller, kind: 
     assert (await admin.json("GET", "/resources"))["items"] == []
 
 
-async def test_pages_follow_their_links_and_lose_nothing(admin: Caller, writes: Keys) -> None:
+async def test_pages_follow_their_links_and_lose_nothing(admin: Caller, writes: Management) -> None:
     for number in range(7):
         await writes.create(f"key {number}")
     names, url = [], "?limit=3&find=key%20"
@@ -238,7 +238,7 @@ async def test_lists_filter(admin: Caller) -> None:
     assert [resource["ref"] for resource in resources] == ["2"]
 
 
-async def test_inner_lists_are_cut_and_say_so(admin: Caller, writes: Keys) -> None:
+async def test_inner_lists_are_cut_and_say_so(admin: Caller, writes: Management) -> None:
     keys = [(await writes.create(f"key {number:02}", bind=[BOT])).key for number in range(12)]
     shown = await admin.json("GET", "/resources/bot/1")
     assert (len(shown["bindings"]), shown["more"]) == (10, True)
@@ -248,7 +248,7 @@ async def test_inner_lists_are_cut_and_say_so(admin: Caller, writes: Keys) -> No
     assert (len(shown["bindings"]), shown["more"]) == (10, True)
 
 
-async def test_many_keys_are_revoked_in_one_transaction(site: Site, admin: Caller, writes: Keys) -> None:
+async def test_many_keys_are_revoked_in_one_transaction(site: Site, admin: Caller, writes: Management) -> None:
     own = [(await writes.create(f"key {number}", account=OWN)).key.key_id for number in range(3)]
     foreign = (await writes.create("foreign", account=FOREIGN)).key.key_id
     ids = [str(key_id) for key_id in [*own, foreign, uuid4()]]
@@ -262,7 +262,7 @@ async def test_many_keys_are_revoked_in_one_transaction(site: Site, admin: Calle
     assert states == ["revoked"] * 3 + ["active"]
 
 
-async def test_leaked_tokens_are_ended_and_counted_and_none_comes_back(site: Site, writes: Keys) -> None:
+async def test_leaked_tokens_are_ended_and_counted_and_none_comes_back(site: Site, writes: Management) -> None:
     own, other = await writes.create("own", account=OWN), await writes.create("other", account=FOREIGN)
     by_digest = await writes.create("by digest", account=OWN)
     operator = await site.operators.create("leaky", Role.ADMIN, account=OWN)

@@ -15,7 +15,7 @@ import pytest
 
 from smarter_auth_mw.admin.operations import OPERATIONS, Operation
 from smarter_auth_mw.domain import Resource
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.management.operators import Operator, Role, is_allowed
 from smarter_auth_mw.tokens import mint
 from tests.support.admin import FOREIGN, OWN, Caller, Site
@@ -92,7 +92,7 @@ def test_every_operation_has_a_sample_of_what_it_takes() -> None:
 
 
 @pytest.fixture
-async def foreign(writes: Keys) -> dict[str, str]:
+async def foreign(writes: Management) -> dict[str, str]:
     """A key and a resource of another account; and some of the own, so that there is something to see."""
     await writes.create("own", account=OWN, bind=[Resource("bot", "1")])
     minted = await writes.create("secret", account=FOREIGN, bind=[Resource("bot", "42"), Resource("bot", "43")])
@@ -186,7 +186,7 @@ async def test_a_foreign_account_in_a_query_or_a_body_is_forbidden_whether_or_no
     assert (await caller.json("POST", "/keys", {"name": "x", "account": OWN}))["account"] == OWN
 
 
-async def test_operator_of_one_account_neither_registers_nor_takes_over(site: Site, writes: Keys) -> None:
+async def test_operator_of_one_account_neither_registers_nor_takes_over(site: Site, writes: Management) -> None:
     caller = await site.caller(ADMIN, OWN)
     key = await caller.json("POST", "/keys", {"name": "mine"})
     unregistered = await caller("PUT", f"/resources/bot/77/keys/{key['key_id']}")

@@ -12,7 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from smarter_auth_mw import SmarterAuthMiddleware
 from smarter_auth_mw.decision import Decision
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.tokens import Token
 from tests.support.asgi import KEYED, Conversation, forget, guarded, lifespan, raw, scope, speak_lifespan
 from tests.support.database import Database
@@ -89,7 +89,7 @@ async def test_credentials_are_hidden(database: Database, token: Token, seen: Se
 
 
 async def test_a_websocket_for_the_same_path_is_cut_as_any_other(
-    database: Database, token: Token, keys: Keys, seen: Seen
+    database: Database, token: Token, keys: Management, seen: Seen
 ) -> None:
     async with lifespan(guarded(database.runtime, seen)) as app:
         await warm(app, token)

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from smarter_auth_mw import SmarterAuthMiddleware
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.tokens import Token
 from tests.support.asgi import bearer, guarded, lifespan
 from tests.support.database import Database
@@ -40,19 +40,23 @@ async def test_an_unknown_or_malformed_one_is_refused(http: httpx.AsyncClient, v
 
 
 @pytest.mark.parametrize("change", ["deactivate", "revoke"])
-async def test_a_key_that_is_not_valid_any_more_is_refused(http: httpx.AsyncClient, keys: Keys, change: str) -> None:
+async def test_a_key_that_is_not_valid_any_more_is_refused(
+    http: httpx.AsyncClient, keys: Management, change: str
+) -> None:
     minted = await keys.create("k")
     await getattr(keys, change)(minted.key.key_id)
     assert (await http.get("/bots/2", headers=bearer(minted.token))).status_code == 401
 
 
-async def test_an_expired_one_is_refused(http: httpx.AsyncClient, keys: Keys, owner: asyncpg.Connection) -> None:
+async def test_an_expired_one_is_refused(http: httpx.AsyncClient, keys: Management, owner: asyncpg.Connection) -> None:
     minted = await keys.create("k", expires_at=datetime.now(UTC) + timedelta(hours=1))
     await owner.execute("UPDATE smarter_auth.key SET expires_at = now() - interval '1 s'")
     assert (await http.get("/bots/2", headers=bearer(minted.token))).status_code == 401
 
 
-async def test_a_token_is_accepted_as_soon_as_it_is_minted(http: httpx.AsyncClient, keys: Keys, owner: Any) -> None:
+async def test_a_token_is_accepted_as_soon_as_it_is_minted(
+    http: httpx.AsyncClient, keys: Management, owner: Any
+) -> None:
     token = Token(b"a" * 64)
     assert (await http.get("/bots/2", headers=bearer(token))).status_code == 401
     minted = await keys.create("k")
@@ -60,7 +64,7 @@ async def test_a_token_is_accepted_as_soon_as_it_is_minted(http: httpx.AsyncClie
     assert (await http.get("/bots/2", headers=bearer(token))).status_code == 200
 
 
-async def test_a_protected_resource_asks_for_its_own(http: httpx.AsyncClient, keys: Keys, token: Token) -> None:
+async def test_a_protected_resource_asks_for_its_own(http: httpx.AsyncClient, keys: Management, token: Token) -> None:
     assert (await http.get("/bots/1", headers=bearer(token))).status_code == 200
     assert (await http.get("/bots/1", headers=bearer((await keys.create("k")).token))).status_code == 401
     assert (await http.get("/bots/1", headers={"X-API-Key": "a b"})).status_code == 400

@@ -10,7 +10,7 @@ import pytest
 
 from smarter_auth_mw.authentication import wall_clock
 from smarter_auth_mw.authentication.wall_clock import WallClock
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from tests.support.asgi import KEYED
 from tests.support.database import Database
 from tests.support.worker import beaten, until, worker
@@ -90,7 +90,7 @@ def test_a_little_apart_is_agreed_and_no_reason_to_go_back(machine: Machine) -> 
 
 
 async def test_a_key_counts_again_once_a_worker_with_a_wrong_start_is_set_right(
-    machine: Machine, database: Database, keys: Keys
+    machine: Machine, database: Database, keys: Management
 ) -> None:
     minted = await keys.create("hour", bind=[KEYED], expires_at=datetime.now(UTC) + timedelta(hours=1))
     machine.ahead_s = 2 * HOUR_S

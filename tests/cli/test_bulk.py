@@ -18,7 +18,7 @@ import pytest
 
 from smarter_auth_mw.cli.bulk import command as bulk
 from smarter_auth_mw.domain import Resource
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.tokens import Token, mint
 from tests.support.cli import PROGRAM, Commands, environment, rows
 from tests.support.database import Database
@@ -359,7 +359,7 @@ def test_file_that_is_not_there_is_told(run: Commands, directory: Path) -> None:
     assert "cannot be read" in run("import", str(directory)).error
 
 
-async def _fill(keys: Keys) -> None:
+async def _fill(keys: Management) -> None:
     """Something of everything that an export has to keep."""
     bots = [Resource("bot", str(number)) for number in range(1, 5)]
     await keys.add_resource(bots[0], name="Sales, „west“", domain="bot.example.com", on_error="deny")
@@ -379,7 +379,7 @@ async def _fill(keys: Keys) -> None:
 
 
 async def test_what_was_exported_is_imported_as_it_was(
-    run: Commands, keys: Keys, database: Database, other_database: Database, directory: Path
+    run: Commands, keys: Management, database: Database, other_database: Database, directory: Path
 ) -> None:
     await _fill(keys)
     await _execute(

@@ -19,7 +19,7 @@ from smarter_auth_mw import Settings
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.errors import ConfigurationError
 from smarter_auth_mw.guard import compile_routes
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.postgres.store import Store
 from smarter_auth_mw.wsgi import SmarterAuthWSGIMiddleware
 from tests import test_wsgi
@@ -125,7 +125,7 @@ def test_a_page_that_would_lie_in_a_resource_is_a_mistake(paths: dict[str, str],
     assert said in str(caught.value)
 
 
-async def test_a_page_answers_before_hosts_are_read(database: Database, keys: Keys) -> None:
+async def test_a_page_answers_before_hosts_are_read(database: Database, keys: Management) -> None:
     await keys.create("laptop", bind=[Resource("bot", "shut")])
     app = guarded(database.runtime, routes=["bot host:{ref}.bots.example"], **PATHS)
     async with lifespan(app), client(app) as http:
@@ -151,7 +151,7 @@ APPS = {
 }
 
 
-async def test_under_wsgi_the_pages_are_the_same(database: Database, keys: Keys) -> None:
+async def test_under_wsgi_the_pages_are_the_same(database: Database, keys: Management) -> None:
     app = test_wsgi.guarded(database.runtime, **PATHS)
     await asyncio.to_thread(_ask_wsgi, app)
     app.close()
@@ -228,7 +228,7 @@ async def test_a_listening_connection_that_is_lost_degrades_it(database: Databas
         await comes_to(http, degraded("heartbeat_late"))
 
 
-async def test_a_shared_cache_that_is_lost_degrades_it(database: Database, keys: Keys) -> None:
+async def test_a_shared_cache_that_is_lost_degrades_it(database: Database, keys: Management) -> None:
     await keys.add_resource(KEYED)
     with Valkey() as valkey:
         async with running(database.runtime, cache_url=valkey.url) as http:
@@ -243,7 +243,7 @@ async def test_a_schema_that_is_gone_is_told_of(database: Database, owner: async
         await comes_to(http, not_ready("schema_mismatch"))
 
 
-async def test_a_kind_that_is_protected_and_has_no_route_is_told_of(database: Database, keys: Keys) -> None:
+async def test_a_kind_that_is_protected_and_has_no_route_is_told_of(database: Database, keys: Management) -> None:
     await keys.create("laptop", bind=[Resource("llm", "1")])
     async with running(database.runtime) as http:
         assert await told(http) == degraded("kinds_unrouted")

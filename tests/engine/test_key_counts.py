@@ -14,7 +14,7 @@ from smarter_auth_mw.engine import key_counts
 from smarter_auth_mw.engine.assembly import running
 from smarter_auth_mw.engine.key_counts import MOST_COUNTED, KeyCounter
 from smarter_auth_mw.errors import UnavailableError
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.management.listings import KeyFilters, Listings
 from smarter_auth_mw.postgres.reports import KeyCounts
 from smarter_auth_mw.postgres.store import Store
@@ -26,7 +26,7 @@ NOTHING = KeyCounts(0, 0, 0, 0, 0, 0)
 
 
 async def test_keys_count_while_they_live_and_from_the_day_on_that_the_lists_show_them(
-    store: Store, keys: Keys, owner: asyncpg.Connection
+    store: Store, keys: Management, owner: asyncpg.Connection
 ) -> None:
     now = datetime.now(UTC)
     for days in (0.5, 3, 20, 40):

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from smarter_auth_mw.domain import Resource
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from tests.support.database import Database
 from tests.support.lifecycle_scenarios import SCENARIOS
 
@@ -17,7 +17,7 @@ STRICT = ["-X", "dev", "-W", "error", "-W", "ignore:Using `httpx`"]
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-async def test_it_runs_without_a_warning(name: str, database: Database, keys: Keys) -> None:
+async def test_it_runs_without_a_warning(name: str, database: Database, keys: Management) -> None:
     minted = await keys.create("laptop", bind=[Resource("bot", "1")])
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("SMARTER_AUTH_")},

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from smarter_auth_mw.gate.dialects import DIALECTS
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.tokens import Token
 from tests.support.asgi import KEYED
 from tests.support.database import Database
@@ -31,7 +31,7 @@ def identity(answer: httpx.Response) -> dict[str, str]:
 
 
 @every_dialect
-async def test_a_bound_token_passes_and_tells_who_it_is(database: Database, keys: Keys, dialect: str) -> None:
+async def test_a_bound_token_passes_and_tells_who_it_is(database: Database, keys: Management, dialect: str) -> None:
     minted = await keys.create("laptop", bind=[KEYED])
     async with gate(database.runtime, dialect) as proxy:
         answer = await proxy.ask("/bots/1/chat?q=/bots/2", credentials(minted.token), method="POST")
@@ -177,7 +177,7 @@ async def test_a_database_that_is_down_lets_nobody_pass() -> None:
     assert (answer.status_code, answer.headers["x-smarter-auth-status"]) == (403, "503")
 
 
-async def test_names_are_told_in_printable_ascii_and_can_be_decoded(database: Database, keys: Keys) -> None:
+async def test_names_are_told_in_printable_ascii_and_can_be_decoded(database: Database, keys: Management) -> None:
     name = "Büro 50% ✓"
     minted = await keys.create(name, bind=[KEYED])
     async with gate(database.runtime) as proxy:
@@ -229,7 +229,7 @@ async def test_probes_of_the_gate_itself_are_answered(database: Database, token:
         assert (await proxy.send("GET", "/livez", *told)).status_code in (400, 403) or dialect == "envoy"
 
 
-async def test_a_revoked_key_is_refused(database: Database, keys: Keys) -> None:
+async def test_a_revoked_key_is_refused(database: Database, keys: Management) -> None:
     minted = await keys.create("laptop", bind=[KEYED])
     async with gate(database.runtime) as proxy:
         assert (await proxy.ask("/bots/1", credentials(minted.token))).status_code == 200

@@ -14,7 +14,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from smarter_auth_mw import SmarterAuthMiddleware
 from smarter_auth_mw.decision import Anonymous, Decision, Denial, Reason
 from smarter_auth_mw.http.websocket import converse
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.tokens import Token
 from tests.support.asgi import KEYED, OTHER, Conversation, forget, guarded, raw, scope
 from tests.support.database import Database
@@ -29,7 +29,7 @@ Revoke = Callable[[], Awaitable[None]]
 
 
 @pytest.fixture
-def revoke(app: SmarterAuthMiddleware, keys: Keys) -> Revoke:
+def revoke(app: SmarterAuthMiddleware, keys: Management) -> Revoke:
     """What happens between two messages: the keys of the resource are revoked."""
 
     async def revoking() -> None:
@@ -132,7 +132,7 @@ class TestCut:
         assert talk.sent[-1] == CUT
 
     async def test_an_open_resource_that_was_bound_meanwhile_is_cut_too(
-        self, app: SmarterAuthMiddleware, keys: Keys
+        self, app: SmarterAuthMiddleware, keys: Management
     ) -> None:
         async def bind() -> None:
             await keys.create("first", bind=[OTHER])
@@ -142,7 +142,7 @@ class TestCut:
         await app(asked(path="/bots/2/chat"), talk.receive, talk.send)
         assert talk.types == ["accept", "send", "close"]
 
-    async def cut(self, database: Database, token: Token, keys: Keys, handler: Any) -> list[Message]:
+    async def cut(self, database: Database, token: Token, keys: Management, handler: Any) -> list[Message]:
         """What is sent where the grant of a WebSocket that the handler serves is gone with its second message."""
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -158,7 +158,7 @@ class TestCut:
         await guard(asked(raw(token)), talk.receive, talk.send)
         return talk.sent
 
-    async def test_an_app_may_still_be_sending(self, database: Database, token: Token, keys: Keys) -> None:
+    async def test_an_app_may_still_be_sending(self, database: Database, token: Token, keys: Management) -> None:
         ended: list[str] = []
 
         async def handler(websocket: WebSocket) -> None:
@@ -181,7 +181,7 @@ class TestCut:
         assert sent.count(CUT) == 1
         assert ended == ["stream"]
 
-    async def test_an_app_may_close_it_once_more(self, database: Database, token: Token, keys: Keys) -> None:
+    async def test_an_app_may_close_it_once_more(self, database: Database, token: Token, keys: Management) -> None:
         async def handler(websocket: WebSocket) -> None:
             await websocket.accept()
             try:
@@ -193,7 +193,7 @@ class TestCut:
         assert await self.cut(database, token, keys, handler) == [ACCEPT, CUT]
 
     async def test_an_app_that_goes_on_receiving_is_told_again(
-        self, database: Database, token: Token, keys: Keys
+        self, database: Database, token: Token, keys: Management
     ) -> None:
         received: list[str] = []
 
@@ -205,7 +205,7 @@ class TestCut:
         assert received == ["websocket.receive", *["websocket.disconnect"] * 3]
 
     async def test_an_app_that_has_closed_it_is_not_closed_again(
-        self, database: Database, token: Token, keys: Keys
+        self, database: Database, token: Token, keys: Management
     ) -> None:
         async def handler(websocket: WebSocket) -> None:
             await websocket.accept()
@@ -216,7 +216,7 @@ class TestCut:
         sent = await self.cut(database, token, keys, handler)
         assert [message.get("code") for message in sent] == [None, 4000]
 
-    async def test_an_apps_own_failure_is_not_hidden(self, database: Database, token: Token, keys: Keys) -> None:
+    async def test_an_apps_own_failure_is_not_hidden(self, database: Database, token: Token, keys: Management) -> None:
         async def handler(websocket: WebSocket) -> None:
             await websocket.accept()
             try:

@@ -14,7 +14,7 @@ from smarter_auth_mw.engine.assembly import authenticator_of
 from smarter_auth_mw.errors import NotFoundError
 from smarter_auth_mw.guard import Guard
 from smarter_auth_mw.management.check import Checker, request_scope
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.postgres.store import Store
 from smarter_auth_mw.tokens import Token
 
@@ -41,7 +41,9 @@ def check(store: Store) -> Check:
     return check
 
 
-async def test_another_accounts_resource_is_not_found_like_one_that_is_not_there(check: Check, keys: Keys) -> None:
+async def test_another_accounts_resource_is_not_found_like_one_that_is_not_there(
+    check: Check, keys: Management
+) -> None:
     await keys.add_resource(Resource("bot", "1"), account="theirs", protect=True)
     refusals = []
     for path in ("/bots/1", "/bots/2"):
@@ -53,7 +55,7 @@ async def test_another_accounts_resource_is_not_found_like_one_that_is_not_there
     assert (await check("/health", account="mine"))["decision"] == "pass"
 
 
-async def test_another_accounts_token_is_an_unknown_one(check: Check, keys: Keys) -> None:
+async def test_another_accounts_token_is_an_unknown_one(check: Check, keys: Management) -> None:
     await keys.add_resource(Resource("bot", "1"), account="mine", protect=True)
     foreign = await keys.create("foreign", account="theirs", bind=[Resource("bot", "2")])
     own = await keys.create("own", account="mine")

@@ -11,7 +11,7 @@ import pytest
 import smarter_auth_mw
 from smarter_auth_mw.config.settings import DatabaseSettings
 from smarter_auth_mw.errors import ConfigurationError, RefusedError
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.models import SmarterAuthToken
 from smarter_auth_mw.postgres.store import Store
 from tests.support.cli import Commands
@@ -23,13 +23,13 @@ LONGEST = 90 * DAY
 
 
 @pytest.fixture
-def limited(store: Store) -> Keys:
-    return Keys(store, "tester", longest_life=LONGEST, clock=lambda: NOW)
+def limited(store: Store) -> Management:
+    return Management(store, "tester", longest_life=LONGEST, clock=lambda: NOW)
 
 
 @pytest.mark.parametrize(("asked", "given"), [(None, 90), (10, 10), (90, 90)])
 async def test_key_without_an_expiry_gets_the_latest_that_is_allowed(
-    limited: Keys, asked: int | None, given: int
+    limited: Management, asked: int | None, given: int
 ) -> None:
     minted = await limited.create("one", expires_at=None if asked is None else NOW + asked * DAY)
     assert minted.key.expires_at == NOW + given * DAY
@@ -43,20 +43,26 @@ async def test_key_without_an_expiry_gets_the_latest_that_is_allowed(
         lambda limited, key_id: limited.set_key(key_id, expires_at=None),
     ],
 )
-async def test_what_would_be_valid_for_longer_is_refused(limited: Keys, act: Callable[..., Awaitable[object]]) -> None:
+async def test_what_would_be_valid_for_longer_is_refused(
+    limited: Management, act: Callable[..., Awaitable[object]]
+) -> None:
     before = (await limited.create("one")).key
     with pytest.raises(RefusedError, match="MAX_KEY_LIFETIME allows 90 days"):
         await act(limited, before.key_id)
     assert await limited.keys() == [before]
 
 
-async def test_rotation_brings_an_old_key_within_the_policy(store: Store, keys: Keys, limited: Keys) -> None:
+async def test_rotation_brings_an_old_key_within_the_policy(
+    store: Store, keys: Management, limited: Management
+) -> None:
     for expires_at, then in ((None, NOW + LONGEST), (NOW + 2 * LONGEST, NOW + LONGEST), (NOW + DAY, NOW + DAY)):
-        made = await Keys(store, "before", clock=lambda: NOW).create(f"until {expires_at}", expires_at=expires_at)
+        made = await Management(store, "before", clock=lambda: NOW).create(f"until {expires_at}", expires_at=expires_at)
         assert (await limited.rotate(made.key.key_id)).key.expires_at == then
 
 
-async def test_what_else_is_changed_of_an_old_key_is_no_matter_of_the_policy(keys: Keys, limited: Keys) -> None:
+async def test_what_else_is_changed_of_an_old_key_is_no_matter_of_the_policy(
+    keys: Management, limited: Management
+) -> None:
     old = (await keys.create("old")).key
     assert (await limited.set_key(old.key_id, name="renamed")).expires_at is None
     assert (await limited.deactivate(old.key_id)).expires_at is None

@@ -14,7 +14,7 @@ from smarter_auth_mw.decision import Grant, decide
 from smarter_auth_mw.domain import Resource, Target
 from smarter_auth_mw.errors import OutOfScopeError, UsageError, WouldOpenError
 from smarter_auth_mw.management import many_keys
-from smarter_auth_mw.management.keys import Keys, Minted
+from smarter_auth_mw.management.keys import Management, Minted
 from smarter_auth_mw.management.listings import KeyFilters
 from smarter_auth_mw.management.many_keys import ManyKeys, parts
 from smarter_auth_mw.postgres.bulk import HeldKey, NewToken
@@ -33,7 +33,7 @@ def many(store: Store) -> ManyKeys:
 
 
 @pytest.fixture
-async def minted(keys: Keys) -> list[Minted]:
+async def minted(keys: Management) -> list[Minted]:
     """Three keys of an account, two of which open a bot; and one of another account."""
     await keys.add_resource(BOT, account="acme")
     made = [
@@ -49,7 +49,7 @@ async def _opens(store: Store, token: Token) -> bool:
     return isinstance(decide(bindings, token, datetime.now(UTC).timestamp()), Grant)
 
 
-async def _names(keys: Keys, ids: Sequence[UUID]) -> list[str]:
+async def _names(keys: Management, ids: Sequence[UUID]) -> list[str]:
     return sorted([(await keys.key(key_id)).name for key_id in ids])
 
 
@@ -66,7 +66,12 @@ async def _names(keys: Keys, ids: Sequence[UUID]) -> list[str]:
     ],
 )
 async def test_those_are_changed_that_the_filters_find(
-    many: ManyKeys, keys: Keys, minted: list[Minted], owner: asyncpg.Connection, filters: KeyFilters, names: list[str]
+    many: ManyKeys,
+    keys: Management,
+    minted: list[Minted],
+    owner: asyncpg.Connection,
+    filters: KeyFilters,
+    names: list[str],
 ) -> None:
     await owner.execute("UPDATE smarter_auth.key SET created_at = now() - interval '40 days' WHERE name = 'two'")
     await owner.execute("UPDATE smarter_auth.key_use SET idle_since = now() - interval '40 days' WHERE key_id = $1",
@@ -79,7 +84,7 @@ async def test_those_are_changed_that_the_filters_find(
 
 
 async def test_revoked_keys_leave_what_they_opened_protected(
-    many: ManyKeys, keys: Keys, store: Store, minted: list[Minted]
+    many: ManyKeys, keys: Management, store: Store, minted: list[Minted]
 ) -> None:
     await many.revoke(KeyFilters(resource=BOT))
     assert not await _opens(store, minted[0].token)
@@ -88,7 +93,7 @@ async def test_revoked_keys_leave_what_they_opened_protected(
 
 
 async def test_failure_half_way_changes_nothing(
-    many: ManyKeys, keys: Keys, minted: list[Minted], monkeypatch: pytest.MonkeyPatch
+    many: ManyKeys, keys: Management, minted: list[Minted], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(many_keys, "AT_ONCE", 2)
     before, done = await keys.keys(), 0
@@ -104,7 +109,7 @@ async def test_failure_half_way_changes_nothing(
     assert await keys.keys() == before
 
 
-async def test_trial_names_the_keys_and_changes_nothing(many: ManyKeys, keys: Keys, minted: list[Minted]) -> None:
+async def test_trial_names_the_keys_and_changes_nothing(many: ManyKeys, keys: Management, minted: list[Minted]) -> None:
     before = await keys.keys()
     for found in (
         await many.revoke(ACME, is_dry=True),
@@ -119,13 +124,13 @@ def _not_to_be_called(*_: Any) -> None:
     raise AssertionError
 
 
-async def test_deactivated_are_those_that_are_active(many: ManyKeys, keys: Keys, minted: list[Minted]) -> None:
+async def test_deactivated_are_those_that_are_active(many: ManyKeys, keys: Management, minted: list[Minted]) -> None:
     await keys.deactivate(minted[0].key.key_id)
     assert await _names(keys, await many.deactivate(ACME)) == ["three", "two"]
     assert [key.is_active for key in await keys.keys() if key.account == "acme"] == [False] * 3
 
 
-async def test_what_opens_asks_of_many_too(store: Store, keys: Keys, minted: list[Minted]) -> None:
+async def test_what_opens_asks_of_many_too(store: Store, keys: Management, minted: list[Minted]) -> None:
     many = ManyKeys(store, "tester", require="active")
     with pytest.raises(WouldOpenError, match=str(BOT)):
         await many.deactivate(ACME)
@@ -154,7 +159,7 @@ async def test_new_tokens_are_safe_before_they_count(
     assert "the new one begins with" in event.reason
 
 
-async def test_tokens_that_cannot_be_kept_do_not_count(many: ManyKeys, keys: Keys, minted: list[Minted]) -> None:
+async def test_tokens_that_cannot_be_kept_do_not_count(many: ManyKeys, keys: Management, minted: list[Minted]) -> None:
     def secure() -> None:
         raise UsageError("The disk is full.")
 
@@ -165,7 +170,7 @@ async def test_tokens_that_cannot_be_kept_do_not_count(many: ManyKeys, keys: Key
 
 
 async def test_expired_keys_and_rotations_under_way_are_left_alone(
-    many: ManyKeys, keys: Keys, minted: list[Minted], owner: asyncpg.Connection
+    many: ManyKeys, keys: Management, minted: list[Minted], owner: asyncpg.Connection
 ) -> None:
     await keys.rotate(minted[0].key.key_id)
     await owner.execute("UPDATE smarter_auth.key SET expires_at = now() - interval '1 day' WHERE name = 'three'")
@@ -175,14 +180,16 @@ async def test_expired_keys_and_rotations_under_way_are_left_alone(
     assert await _names(keys, rotation.key_ids) == ["one", "two"]
 
 
-async def test_rotation_of_many_brings_them_within_the_policy(store: Store, keys: Keys, minted: list[Minted]) -> None:
+async def test_rotation_of_many_brings_them_within_the_policy(
+    store: Store, keys: Management, minted: list[Minted]
+) -> None:
     many = ManyKeys(store, "tester", longest_life=90 * DAY)
     await many.rotate(ACME, lambda _: None, lambda: None)
     ends = [key.expires_at for key in await keys.keys() if key.account == "acme"]
     assert all(end is not None and end - datetime.now(UTC) <= 90 * DAY for end in ends)
 
 
-async def test_scope_holds_for_many(store: Store, keys: Keys, minted: list[Minted]) -> None:
+async def test_scope_holds_for_many(store: Store, keys: Management, minted: list[Minted]) -> None:
     many = ManyKeys(store, "me", scope="acme")
     with pytest.raises(OutOfScopeError):
         await many.revoke(KeyFilters(account="other"))
@@ -205,7 +212,9 @@ def test_one_statement_concerns_few_keys_and_few_accounts() -> None:
     assert all(len({key.account for key in part}) <= 100 for part in many_accounts)
 
 
-async def test_bots_of_others_are_not_disturbed(many: ManyKeys, store: Store, keys: Keys, minted: list[Minted]) -> None:
+async def test_bots_of_others_are_not_disturbed(
+    many: ManyKeys, store: Store, keys: Management, minted: list[Minted]
+) -> None:
     """The change names the keys or the account, and never everything."""
     await many.revoke(ACME)
     async with store.bare_transaction() as connection:

@@ -15,9 +15,9 @@ import pytest
 from smarter_auth_mw.decision import Require, is_protected
 from smarter_auth_mw.domain import Key, Resource, Target
 from smarter_auth_mw.errors import RefusedError, WouldOpenError
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.postgres.store import Store
-from smarter_auth_mw.postgres.transaction import Records
+from smarter_auth_mw.postgres.transaction import Transaction
 from smarter_auth_mw.testing.store import MemoryStore
 from tests.support.lists import audited
 
@@ -34,7 +34,7 @@ OTHERS: tuple[tuple[State, ...], ...] = (
     ("inactive", "inactive"),
     ("inactive", "revoked"),
 )
-Act = Callable[[Keys, UUID, Resource, bool], Awaitable[object]]
+Act = Callable[[Management, UUID, Resource, bool], Awaitable[object]]
 ACTS: dict[str, Act] = {
     "bind": lambda keys, key_id, bot, allow: keys.bind(key_id, bot, allow_anonymous=allow),
     "unbind": lambda keys, key_id, bot, allow: keys.unbind(key_id, bot, allow_anonymous=allow),
@@ -59,7 +59,7 @@ class Scene:
     def __init__(self, store: Store, require: Require) -> None:
         self.store = store
         self.require = require
-        self.keys = Keys(store, "tester", require=require)
+        self.keys = Management(store, "tester", require=require)
 
     async def key(self, state: State, *bound: Resource) -> UUID:
         minted = await self.keys.create(f"key {next(_numbers)}", bind=bound)
@@ -189,10 +189,10 @@ class Measured:
         self.read: list[int] = []
 
     @asynccontextmanager
-    async def transaction(self, scope: str | None = None) -> AsyncIterator[Records]:
+    async def transaction(self, scope: str | None = None) -> AsyncIterator[Transaction]:
         async with self._store.bare_transaction() as connection:
             before = await connection.fetchval(_ROWS_READ)
-            yield Records(connection, scope)
+            yield Transaction(connection, scope)
             self.read.append(await connection.fetchval(_ROWS_READ) - before)
 
 
@@ -204,7 +204,7 @@ SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::bigint FROM pg_stat_xact_
 
 async def test_write_does_not_load_all_keys_of_a_resource(store: Store, owner: asyncpg.Connection) -> None:
     measured = Measured(store)
-    keys = Keys(measured, "tester", require="active")
+    keys = Management(measured, "tester", require="active")
     await keys.add_resource(BOT)
     await owner.execute("""
         INSERT INTO smarter_auth.key (name) SELECT 'many ' || n FROM generate_series(1, 1000) AS n;

@@ -14,7 +14,7 @@ import pytest
 from smarter_auth_mw.decision import Decision, Denial, Grant, Reason, decide
 from smarter_auth_mw.domain import Key, Protection, Resource, Target
 from smarter_auth_mw.errors import ConflictError, NotFoundError, RefusedError, UnavailableError, UsageError
-from smarter_auth_mw.management.keys import Keys, Rotated
+from smarter_auth_mw.management.keys import Management, Rotated
 from smarter_auth_mw.postgres.store import Store
 from smarter_auth_mw.tokens import Token, mint
 
@@ -36,8 +36,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def keys(store: Store, clock: Clock) -> Keys:
-    return Keys(store, actor="tester", clock=clock)
+def keys(store: Store, clock: Clock) -> Management:
+    return Management(store, actor="tester", clock=clock)
 
 
 async def decided(store: Store, token: Token, at: datetime) -> Decision:
@@ -45,7 +45,7 @@ async def decided(store: Store, token: Token, at: datetime) -> Decision:
     return decide((await store.read(Target(BOT))).bindings, token, at.timestamp())
 
 
-async def test_rotation_gives_the_same_key_another_token(keys: Keys, store: Store, clock: Clock) -> None:
+async def test_rotation_gives_the_same_key_another_token(keys: Management, store: Store, clock: Clock) -> None:
     minted = await keys.create("one", bind=[BOT, OTHER])
     rotated = await keys.rotate(minted.key.key_id, HOUR)
     assert rotated.key.key_id == minted.key.key_id
@@ -59,7 +59,7 @@ async def test_rotation_gives_the_same_key_another_token(keys: Keys, store: Stor
 
 
 async def test_previous_token_is_valid_until_the_overlap_ends_and_not_a_moment_longer(
-    keys: Keys, store: Store, clock: Clock
+    keys: Management, store: Store, clock: Clock
 ) -> None:
     minted = await keys.create("one", bind=[BOT])
     rotated = await keys.rotate(minted.key.key_id, HOUR)
@@ -68,7 +68,9 @@ async def test_previous_token_is_valid_until_the_overlap_ends_and_not_a_moment_l
     assert isinstance(await decided(store, rotated.token, late + 1000 * DAY), Grant)
 
 
-async def test_rotation_without_overlap_ends_the_previous_token_at_once(keys: Keys, store: Store, clock: Clock) -> None:
+async def test_rotation_without_overlap_ends_the_previous_token_at_once(
+    keys: Management, store: Store, clock: Clock
+) -> None:
     minted = await keys.create("one", bind=[BOT])
     rotated = await keys.rotate(minted.key.key_id, timedelta(0))
     assert rotated.previous_valid_until == clock.now
@@ -77,7 +79,7 @@ async def test_rotation_without_overlap_ends_the_previous_token_at_once(keys: Ke
     assert isinstance(await decided(store, rotated.token, just_after), Grant)
 
 
-async def test_rotation_during_a_rotation_is_refused_and_says_until_when(keys: Keys, clock: Clock) -> None:
+async def test_rotation_during_a_rotation_is_refused_and_says_until_when(keys: Management, clock: Clock) -> None:
     minted = await keys.create("one")
     rotated = await keys.rotate(minted.key.key_id, HOUR)
     with pytest.raises(RefusedError, match=re.escape(rotated.previous_valid_until.isoformat())) as refused:
@@ -89,7 +91,7 @@ async def test_rotation_during_a_rotation_is_refused_and_says_until_when(keys: K
 
 
 async def test_forced_rotation_lets_no_earlier_token_live_longer_than_before(
-    keys: Keys, store: Store, clock: Clock
+    keys: Management, store: Store, clock: Clock
 ) -> None:
     minted = await keys.create("one", bind=[BOT])
     second = await keys.rotate(minted.key.key_id, HOUR)
@@ -101,19 +103,19 @@ async def test_forced_rotation_lets_no_earlier_token_live_longer_than_before(
         assert isinstance(await decided(store, token, just_after), Denial)
 
 
-async def test_two_who_rotate_at_once_do_not_lose_a_token(keys: Keys) -> None:
+async def test_two_who_rotate_at_once_do_not_lose_a_token(keys: Management) -> None:
     key_id = (await keys.create("one")).key.key_id
     done = await asyncio.gather(*(keys.rotate(key_id, HOUR) for _ in range(4)), return_exceptions=True)
     assert sorted(type(result).__name__ for result in done) == ["Rotated"] + ["RotationOverlapsError"] * 3
     assert len((await keys.key(key_id)).tokens) == 2
 
 
-async def test_overlap_ends_with_the_key_itself(keys: Keys, clock: Clock) -> None:
+async def test_overlap_ends_with_the_key_itself(keys: Management, clock: Clock) -> None:
     key_id = (await keys.create("one", expires_at=clock.now + HOUR)).key.key_id
     assert (await keys.rotate(key_id, DAY)).previous_valid_until == clock.now + HOUR
 
 
-async def test_new_token_has_the_format_of_the_previous_one_unless_another_is_asked_for(keys: Keys) -> None:
+async def test_new_token_has_the_format_of_the_previous_one_unless_another_is_asked_for(keys: Management) -> None:
     key_id = (await keys.create("one", form="checked")).key.key_id
     forms = [
         (await keys.rotate(key_id, timedelta(0), force=True)).token,
@@ -123,7 +125,7 @@ async def test_new_token_has_the_format_of_the_previous_one_unless_another_is_as
     assert [token.reveal().startswith("sm_") for token in forms] == [True, False, False]
 
 
-async def test_expired_revoked_and_unknown_keys_are_not_rotated(keys: Keys, clock: Clock) -> None:
+async def test_expired_revoked_and_unknown_keys_are_not_rotated(keys: Management, clock: Clock) -> None:
     expired = (await keys.create("one", expires_at=clock.now + HOUR)).key.key_id
     revoked = (await keys.create("two")).key.key_id
     await keys.revoke(revoked)
@@ -138,14 +140,14 @@ async def test_expired_revoked_and_unknown_keys_are_not_rotated(keys: Keys, cloc
 
 
 @pytest.mark.parametrize("overlap", [timedelta(seconds=-1), timedelta.max])
-async def test_impossible_overlap_is_refused(keys: Keys, overlap: timedelta) -> None:
+async def test_impossible_overlap_is_refused(keys: Management, overlap: timedelta) -> None:
     key = (await keys.create("one")).key
     with pytest.raises(UsageError, match="overlap"):
         await keys.rotate(key.key_id, overlap)
     assert await keys.key(key.key_id) == key
 
 
-async def test_rotation_is_written_down_without_any_secret(keys: Keys, owner: asyncpg.Connection) -> None:
+async def test_rotation_is_written_down_without_any_secret(keys: Management, owner: asyncpg.Connection) -> None:
     minted = await keys.create("one")
     rotated = await keys.rotate(minted.key.key_id, HOUR)
     (event,) = await owner.fetch("SELECT * FROM smarter_auth.audit_event ORDER BY id DESC LIMIT 1")
@@ -157,7 +159,7 @@ async def test_rotation_is_written_down_without_any_secret(keys: Keys, owner: as
         assert token.digest.hex() not in str(tuple(event))
 
 
-async def test_each_token_shows_its_own_last_use(keys: Keys, owner: asyncpg.Connection, clock: Clock) -> None:
+async def test_each_token_shows_its_own_last_use(keys: Management, owner: asyncpg.Connection, clock: Clock) -> None:
     minted = await keys.create("one")
     await keys.rotate(minted.key.key_id, HOUR)
     await owner.execute("INSERT INTO smarter_auth.token_use VALUES ($1, $2)", minted.token.digest, clock.now)
@@ -167,7 +169,7 @@ async def test_each_token_shows_its_own_last_use(keys: Keys, owner: asyncpg.Conn
     assert [token.token_key for token in key.previous_tokens(clock.now)] == [minted.token.token_key]
 
 
-async def test_changing_a_key_leaves_the_rest_as_it_is(keys: Keys, clock: Clock) -> None:
+async def test_changing_a_key_leaves_the_rest_as_it_is(keys: Management, clock: Clock) -> None:
     before = (await keys.create("one", description="for CI", expires_at=clock.now + DAY)).key
     after = await keys.set_key(before.key_id, name="two")
     assert (after.name, after.description, after.expires_at) == ("two", "for CI", before.expires_at)
@@ -176,7 +178,7 @@ async def test_changing_a_key_leaves_the_rest_as_it_is(keys: Keys, clock: Clock)
     assert (past.expires_at, past.description) == (clock.now - HOUR, "")
 
 
-async def test_name_of_another_living_key_is_not_taken(keys: Keys) -> None:
+async def test_name_of_another_living_key_is_not_taken(keys: Management) -> None:
     one = (await keys.create("one")).key
     two = (await keys.create("two")).key
     with pytest.raises(ConflictError, match="'one'"):
@@ -186,7 +188,7 @@ async def test_name_of_another_living_key_is_not_taken(keys: Keys) -> None:
     assert (await keys.set_key(two.key_id, name="one")).name == "one"
 
 
-async def test_what_cannot_be_stored_changes_nothing(keys: Keys) -> None:
+async def test_what_cannot_be_stored_changes_nothing(keys: Management) -> None:
     key = (await keys.create("one")).key
     for change in ({"name": ""}, {"name": "a\0b"}, {"description": "x" * 10_001}, {"expires_at": datetime(2999, 1, 1)}):
         with pytest.raises(UsageError):
@@ -194,14 +196,14 @@ async def test_what_cannot_be_stored_changes_nothing(keys: Keys) -> None:
     assert await keys.key(key.key_id) == key
 
 
-async def test_toggling_twice_at_once_is_two_turns(keys: Keys) -> None:
+async def test_toggling_twice_at_once_is_two_turns(keys: Management) -> None:
     key = (await keys.create("one")).key
     turned = await asyncio.gather(*(keys.toggle_active(key.key_id) for _ in range(2)))
     assert {key.is_active for key in turned} == {True, False}
     assert (await keys.key(key.key_id)).is_active
 
 
-async def test_leaked_tokens_revoke_the_keys_they_belong_or_belonged_to(keys: Keys, store: Store) -> None:
+async def test_leaked_tokens_revoke_the_keys_they_belong_or_belonged_to(keys: Management, store: Store) -> None:
     first, second = await keys.create("one", bind=[BOT]), await keys.create("two")
     rotated = await keys.rotate(first.key.key_id, timedelta(0))
     healthy = await keys.create("three")
@@ -213,7 +215,7 @@ async def test_leaked_tokens_revoke_the_keys_they_belong_or_belonged_to(keys: Ke
     assert (await store.read(Target(BOT))).bindings.protection is Protection.BOUND
 
 
-async def test_leaked_tokens_of_nobody_change_nothing(keys: Keys, owner: asyncpg.Connection) -> None:
+async def test_leaked_tokens_of_nobody_change_nothing(keys: Management, owner: asyncpg.Connection) -> None:
     leaked = await keys.revoke_tokens([mint()])
     assert (leaked.keys, leaked.unknown) == ((), 1)
     assert await owner.fetchval("SELECT count(*) FROM smarter_auth.audit_event") == 0
@@ -221,7 +223,7 @@ async def test_leaked_tokens_of_nobody_change_nothing(keys: Keys, owner: asyncpg
 
 @pytest.mark.parametrize(("allow_anonymous", "left"), [(False, Protection.BOUND), (True, Protection.OPEN)])
 async def test_key_that_is_taken_off_everything_opens_only_what_is_meant_to_be_open(
-    keys: Keys, allow_anonymous: bool, left: Protection
+    keys: Management, allow_anonymous: bool, left: Protection
 ) -> None:
     minted = await keys.create("one", bind=[BOT, OTHER])
     await keys.create("two", bind=[OTHER])
@@ -232,7 +234,9 @@ async def test_key_that_is_taken_off_everything_opens_only_what_is_meant_to_be_o
     assert (await keys.resource(OTHER)).protection is Protection.BOUND
 
 
-async def test_key_that_expires_too_late_or_never_is_refused_where_that_is_wished(keys: Keys, clock: Clock) -> None:
+async def test_key_that_expires_too_late_or_never_is_refused_where_that_is_wished(
+    keys: Management, clock: Clock
+) -> None:
     for expires_at, says in ((None, "without end"), (clock.now + 2 * DAY, "longer than 1 day")):
         with pytest.raises(RefusedError, match=says):
             await keys.create("one", expires_at=expires_at, max_lifetime=DAY)
@@ -240,7 +244,7 @@ async def test_key_that_expires_too_late_or_never_is_refused_where_that_is_wishe
     await keys.create("one", expires_at=clock.now + DAY, max_lifetime=DAY)
 
 
-async def test_keys_that_expire_soon_are_listed_the_next_one_first(keys: Keys, clock: Clock) -> None:
+async def test_keys_that_expire_soon_are_listed_the_next_one_first(keys: Management, clock: Clock) -> None:
     for name, span in (("later", 13 * DAY), ("sooner", HOUR), ("too late", 15 * DAY), ("past", timedelta(seconds=1))):
         await keys.create(name, expires_at=clock.now + span)
     await keys.create("never")
@@ -251,7 +255,7 @@ async def test_keys_that_expire_soon_are_listed_the_next_one_first(keys: Keys, c
 
 
 async def test_keys_with_a_valid_token_older_than_allowed_are_listed(
-    keys: Keys, owner: asyncpg.Connection, clock: Clock
+    keys: Management, owner: asyncpg.Connection, clock: Clock
 ) -> None:
     await keys.create("old")
     renewed = (await keys.create("renewed")).key
@@ -265,7 +269,7 @@ async def test_keys_with_a_valid_token_older_than_allowed_are_listed(
     assert [key.name for key in await keys.keys(max_lifetime=9 * DAY)] == ["old"]
 
 
-async def test_acts_together_are_all_done_or_none(keys: Keys) -> None:
+async def test_acts_together_are_all_done_or_none(keys: Management) -> None:
     async with keys.together() as acts:
         one = await acts.create("one", bind=[BOT])
         await acts.deactivate(one.key.key_id)
@@ -281,7 +285,7 @@ async def test_acts_together_are_all_done_or_none(keys: Keys) -> None:
     assert [key.name for key in await keys.keys()] == ["one"]
 
 
-async def test_act_that_failed_among_others_left_nothing_behind(keys: Keys) -> None:
+async def test_act_that_failed_among_others_left_nothing_behind(keys: Management) -> None:
     await keys.add_resource(BOT, account="acme")
     async with keys.together() as acts:
         with pytest.raises(RefusedError):
@@ -292,7 +296,7 @@ async def test_act_that_failed_among_others_left_nothing_behind(keys: Keys) -> N
 
 
 async def test_database_that_goes_away_in_the_middle_takes_nothing_with_it(
-    keys: Keys, owner: asyncpg.Connection
+    keys: Management, owner: asyncpg.Connection
 ) -> None:
     key = (await keys.create("one", bind=[BOT])).key
 
@@ -312,7 +316,7 @@ async def test_database_that_goes_away_in_the_middle_takes_nothing_with_it(
     assert isinstance(await keys.rotate(key.key_id, HOUR), Rotated)
 
 
-async def test_numbered_resources_never_share_a_number(keys: Keys) -> None:
+async def test_numbered_resources_never_share_a_number(keys: Management) -> None:
     for taken in range(1, 20):
         await keys.add_resource(Resource("bot", str(taken)))
     made = await asyncio.gather(*(keys.number_resource("bot", name="made") for _ in range(10)))
@@ -322,13 +326,15 @@ async def test_numbered_resources_never_share_a_number(keys: Keys) -> None:
     assert len(await keys.resources("bot")) == 29
 
 
-async def test_number_that_was_given_once_is_not_given_again(keys: Keys) -> None:
+async def test_number_that_was_given_once_is_not_given_again(keys: Management) -> None:
     first = await keys.number_resource("bot")
     await keys.remove_resource(first.resource)
     assert (await keys.number_resource("bot")).resource != first.resource
 
 
-async def test_number_that_is_somebody_elses_reference_is_passed_over(keys: Keys, owner: asyncpg.Connection) -> None:
+async def test_number_that_is_somebody_elses_reference_is_passed_over(
+    keys: Management, owner: asyncpg.Connection
+) -> None:
     first = int((await keys.number_resource("bot")).resource.ref)
     for taken in range(first + 3, first + 6):
         await owner.execute(
@@ -339,7 +345,7 @@ async def test_number_that_is_somebody_elses_reference_is_passed_over(keys: Keys
 
 
 async def test_protected_resource_goes_with_its_bindings_where_that_is_meant(
-    keys: Keys, owner: asyncpg.Connection
+    keys: Management, owner: asyncpg.Connection
 ) -> None:
     key = (await keys.create("one", bind=[BOT])).key
     await keys.remove_resource(BOT, allow_anonymous=True)
@@ -350,7 +356,7 @@ async def test_protected_resource_goes_with_its_bindings_where_that_is_meant(
     assert json.loads(told[0]["before"])["protection"] == "bound"
 
 
-async def test_binding_to_what_is_gone_does_not_register_it_anew(keys: Keys) -> None:
+async def test_binding_to_what_is_gone_does_not_register_it_anew(keys: Management) -> None:
     key = (await keys.create("one")).key
     with pytest.raises(NotFoundError, match="bot:42"):
         await keys.bind(key.key_id, BOT, register=False)

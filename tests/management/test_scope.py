@@ -14,7 +14,7 @@ import pytest
 
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.errors import NotFoundError, OutOfScopeError, SmarterAuthError
-from smarter_auth_mw.management.keys import Keys, Minted
+from smarter_auth_mw.management.keys import Management, Minted
 from smarter_auth_mw.management.listings import AuditFilters, KeyFilters, Listings, ResourceFilters, UsageFilters
 from smarter_auth_mw.observers.usage import GRANTED, Batch, Series
 from smarter_auth_mw.postgres.store import Store
@@ -54,7 +54,7 @@ UNKNOWN = Things(
 class World:
     """What acts and lists with the scope of one account, which has a key too, and another account's things."""
 
-    keys: Keys
+    keys: Management
     lists: Listings
     mine: Minted
     theirs: Things
@@ -72,7 +72,7 @@ class World:
 
 @pytest.fixture
 async def world(store: Store, owner: asyncpg.Connection) -> World:
-    everybody = Keys(store, "tester")
+    everybody = Management(store, "tester")
     theirs = Resource("bot", "1")
     await everybody.add_resource(theirs, account="theirs", domain="theirs.example.com", name="their-bot")
     key = await everybody.create("their-key", account="theirs", bind=[theirs], labels={"team": "their-label"})
@@ -82,7 +82,7 @@ async def world(store: Store, owner: asyncpg.Connection) -> World:
     series = Series(*theirs, GRANTED, str(key.key.key_id), key.token.token_key, key.token.digest)
     await store.write_usage(Batch({series: 3}, uuid4(), 0.0))
     things = Things("theirs", theirs, key.key.key_id, "their-key", key.token, "their-label", "theirs.example.com")
-    return World(Keys(store, "me", scope="mine"), Listings(store, scope="mine"), mine, things, owner)
+    return World(Management(store, "me", scope="mine"), Listings(store, scope="mine"), mine, things, owner)
 
 
 Act = Callable[[World, Things], Any]
@@ -222,7 +222,7 @@ async def test_what_another_account_has_answers_like_what_does_not_exist(world: 
     assert not any(word in foreign for word in ("theirs", "their-", str(world.theirs.key_id)))
 
 
-@pytest.mark.parametrize(("room", "table"), [(Keys, {**ACTS, **ELSEWHERE}), (Listings, LISTS)])
+@pytest.mark.parametrize(("room", "table"), [(Management, {**ACTS, **ELSEWHERE}), (Listings, LISTS)])
 def test_every_public_method_stands_in_the_table(room: type, table: dict[str, Any]) -> None:
     methods = {name for name, _ in inspect.getmembers(room, inspect.isfunction) if not name.startswith("_")}
     assert methods == set(table)
@@ -268,9 +268,9 @@ async def test_scope_holds_for_acts_that_are_done_together(world: World) -> None
 
 async def test_scope_holds_in_memory_too() -> None:
     store = MemoryStore()
-    everybody = Keys(store, "tester")
+    everybody = Management(store, "tester")
     minted = await everybody.create("their-key", account="theirs", bind=[Resource("bot", "1")])
-    scoped = Keys(store, "me", scope="mine")
+    scoped = Management(store, "me", scope="mine")
     assert (await scoped.keys(), await scoped.resources()) == ([], [])
     for refused in (
         scoped.owner(minted.token.digest),

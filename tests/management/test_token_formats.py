@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from smarter_auth_mw.errors import UsageError
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.management.token_formats import minter
 from smarter_auth_mw.tokens import TokenFormat, form_of, prefix_of
 
@@ -52,7 +52,7 @@ def test_what_no_token_can_have_is_refused_with_what_to_do(form: TokenFormat | N
     assert hint in refused.value.hint
 
 
-async def test_keys_are_made_and_rotated_with_a_prefix(keys: Keys) -> None:
+async def test_keys_are_made_and_rotated_with_a_prefix(keys: Management) -> None:
     minted = await keys.create("one", prefix="test")
     rotated = await keys.rotate(minted.key.key_id)
     moved = await keys.rotate(minted.key.key_id, prefix="live", force=True)

@@ -24,7 +24,7 @@ from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.errors import ConfigurationError
 from smarter_auth_mw.guard import compile_routes
 from smarter_auth_mw.http import status_pages as pages
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.metrics import SmarterAuthCollector
 from smarter_auth_mw.metrics import multiprocess as exchange
 from smarter_auth_mw.metrics import samples as figures
@@ -88,7 +88,7 @@ async def comes_to(http: httpx.AsyncClient, expected: Mapping[tuple[str, ...], f
         raise AssertionError({name: found.get(name) for name in expected}) from None
 
 
-async def test_decisions_are_counted_by_kind_and_reason(database: Database, keys: Keys, token: Token) -> None:
+async def test_decisions_are_counted_by_kind_and_reason(database: Database, keys: Management, token: Token) -> None:
     await keys.add_resource(OTHER)
     async with running(database.runtime, routes=["bot /bots/{ref}", "llm /llms/{ref}"]) as http:
         for path, headers, times in (
@@ -121,7 +121,7 @@ async def test_decisions_are_counted_by_kind_and_reason(database: Database, keys
         )
 
 
-async def test_no_secret_and_no_reference_is_in_them(database: Database, keys: Keys) -> None:
+async def test_no_secret_and_no_reference_is_in_them(database: Database, keys: Management) -> None:
     minted = await keys.create("laptop", bind=[Resource("bot", "sales-bot")])
     async with running(database.runtime) as http:
         for token in (minted.token, mint()):
@@ -134,7 +134,7 @@ async def test_no_secret_and_no_reference_is_in_them(database: Database, keys: K
         assert len(ours) < 100
 
 
-async def test_keys_that_need_attention_are_counted_in_the_background(database: Database, keys: Keys) -> None:
+async def test_keys_that_need_attention_are_counted_in_the_background(database: Database, keys: Management) -> None:
     minted = await keys.create("laptop", expires_at=datetime.now(UTC) + timedelta(days=3))
     await keys.rotate(minted.key.key_id)
     async with running(database.runtime) as http:
@@ -151,7 +151,7 @@ async def test_keys_that_need_attention_are_counted_in_the_background(database: 
         )
 
 
-async def test_what_was_counted_never_falls(database: Database, keys: Keys) -> None:
+async def test_what_was_counted_never_falls(database: Database, keys: Management) -> None:
     await keys.add_resource(OTHER)
     app = guarded(database.runtime, metrics_path="/metrics")
     fills = 0.0
@@ -183,7 +183,9 @@ async def test_a_scrape_takes_nothing_away_from_usage_nor_a_flush_from_the_metri
 
 
 @pytest.mark.parametrize("listens", [True, False])
-async def test_how_long_a_change_takes_to_be_heard_is_told(database: Database, keys: Keys, *, listens: bool) -> None:
+async def test_how_long_a_change_takes_to_be_heard_is_told(
+    database: Database, keys: Management, *, listens: bool
+) -> None:
     minted = await keys.create("laptop", bind=[KEYED])
     async with running(database.runtime, statement_cache_size=100 if listens else 0) as http:
         while not (await scraped(http))["heartbeats_total",]:

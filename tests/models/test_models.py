@@ -15,7 +15,7 @@ import smarter_auth_mw
 from smarter_auth_mw.config.settings import DatabaseSettings
 from smarter_auth_mw.domain import Protection, Resource
 from smarter_auth_mw.errors import ConflictError, NotFoundError, RefusedError, UnavailableError, UsageError
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.model_sessions import ModelSession, current
 from smarter_auth_mw.models import ChatBot, ChatBotAPIKey, LLMClient, LLMClientAPIKey, SmarterAuthToken, querysets
 from smarter_auth_mw.postgres.pool import open_pool
@@ -45,7 +45,7 @@ async def make_binding(name: str = "key", bot: LLMClient | None = None) -> LLMCl
 # Bots and LLM clients
 
 
-async def test_bot_gets_its_number_as_its_reference(keys: Keys) -> None:
+async def test_bot_gets_its_number_as_its_reference(keys: Management) -> None:
     bot = await ChatBot.objects.create(name="mine")
     assert bot.ref == str(bot.id)
     assert bot.resource == Resource("chatbot", str(bot.id))
@@ -53,14 +53,14 @@ async def test_bot_gets_its_number_as_its_reference(keys: Keys) -> None:
     assert (await keys.resource(bot.resource)).name == "mine"
 
 
-async def test_bots_that_are_made_at_once_have_numbers_of_their_own(keys: Keys) -> None:
+async def test_bots_that_are_made_at_once_have_numbers_of_their_own(keys: Management) -> None:
     for taken in range(1, 8):
         await keys.add_resource(Resource("chatbot", str(taken)))
     bots = await asyncio.gather(*(ChatBot.objects.create(name="mine") for _ in range(10)))
     assert len({bot.id for bot in bots} | set(range(1, 8))) == 17
 
 
-async def test_bot_is_found_by_the_reference_that_requests_use(keys: Keys) -> None:
+async def test_bot_is_found_by_the_reference_that_requests_use(keys: Management) -> None:
     await keys.add_resource(Resource("chatbot", "42"), name="theirs")
     assert (await ChatBot.objects.get(id=42)).name == "theirs"
     assert (await ChatBot.objects.get(id="42")).id == 42
@@ -68,7 +68,7 @@ async def test_bot_is_found_by_the_reference_that_requests_use(keys: Keys) -> No
     assert not await LLMClient.objects.filter(id=42).exists()
 
 
-async def test_bot_with_a_slug_has_no_number(keys: Keys) -> None:
+async def test_bot_with_a_slug_has_no_number(keys: Management) -> None:
     await keys.add_resource(Resource("chatbot", "support"))
     bot = await ChatBot.objects.get(ref="support")
     assert (bot.id, bot.hashed_id, bot.record_locator, bot.ready) == (None, None, None, True)
@@ -141,7 +141,7 @@ async def test_what_a_record_is_known_by_cannot_be_changed() -> None:
         await key.save()
 
 
-async def test_refreshing_takes_over_what_others_wrote(keys: Keys) -> None:
+async def test_refreshing_takes_over_what_others_wrote(keys: Management) -> None:
     binding = await make_binding()
     await keys.set_key(binding.api_key.key_id, name="renamed")
     await keys.set_resource(binding.llm_client.resource, name="ours")
@@ -154,7 +154,7 @@ async def test_refreshing_takes_over_what_others_wrote(keys: Keys) -> None:
         await binding.api_key.refresh_from_db()
 
 
-async def test_open_bot_is_deleted_and_a_protected_one_where_that_is_meant(keys: Keys) -> None:
+async def test_open_bot_is_deleted_and_a_protected_one_where_that_is_meant(keys: Management) -> None:
     await (await LLMClient.objects.create(name="open")).delete()
     binding = await make_binding()
     bot = await LLMClient.objects.get(id=binding.llm_client_id)
@@ -204,7 +204,7 @@ async def test_key_is_told_as_json_without_its_digest() -> None:
     assert binding.to_json()["llm_client_id"] == binding.llm_client_id
 
 
-async def test_key_is_turned_off_and_on(keys: Keys) -> None:
+async def test_key_is_turned_off_and_on(keys: Management) -> None:
     key = await make_key(is_active=False)
     seen = [key.is_active]
     for turn in (key.activate, key.deactivate, key.toggle_active):
@@ -231,7 +231,7 @@ async def test_key_is_changed_and_expires_when_that_is_said() -> None:
     assert (await SmarterAuthToken.objects.get(name="renamed")).expiry is None
 
 
-async def test_labels_are_made_changed_and_taken_away(keys: Keys) -> None:
+async def test_labels_are_made_changed_and_taken_away(keys: Management) -> None:
     key = await make_key(labels={"team": "sales", "env": "live"})
     assert (await SmarterAuthToken.objects.get(name="key")).labels == {"team": "sales", "env": "live"}
     key.labels = {"team": "ops"}
@@ -257,7 +257,7 @@ async def test_rotated_key_is_the_same_one_and_found_by_either_token() -> None:
     assert (await key.rotate(timedelta(0), force=True)).token != rotated.token
 
 
-async def test_deleted_key_is_revoked_and_what_it_opened_stays_closed(keys: Keys) -> None:
+async def test_deleted_key_is_revoked_and_what_it_opened_stays_closed(keys: Management) -> None:
     binding = await make_binding()
     key, bot = binding.api_key, binding.llm_client
     assert await key.delete() == (1, {"SmarterAuthToken": 1})
@@ -270,13 +270,13 @@ async def test_deleted_key_is_revoked_and_what_it_opened_stays_closed(keys: Keys
     await make_key("key")
 
 
-async def test_deleted_key_opens_what_is_meant_to_be_open(keys: Keys) -> None:
+async def test_deleted_key_opens_what_is_meant_to_be_open(keys: Management) -> None:
     binding = await make_binding()
     await binding.api_key.delete(allow_anonymous=True)
     assert (await keys.resource(binding.llm_client.resource)).protection is Protection.OPEN
 
 
-async def test_key_that_was_revoked_otherwise_shows_as_inactive_where_it_is_bound(keys: Keys) -> None:
+async def test_key_that_was_revoked_otherwise_shows_as_inactive_where_it_is_bound(keys: Management) -> None:
     binding = await make_binding()
     await keys.revoke(binding.api_key.key_id)
     found = await LLMClientAPIKey.objects.get(id=binding.id)
@@ -287,7 +287,7 @@ async def test_key_that_was_revoked_otherwise_shows_as_inactive_where_it_is_boun
 # Bindings
 
 
-async def test_last_binding_goes_only_where_that_is_meant(keys: Keys) -> None:
+async def test_last_binding_goes_only_where_that_is_meant(keys: Management) -> None:
     first = await make_binding("first")
     second = await make_binding("second", first.llm_client)
     assert await first.delete() == (1, {"LLMClientAPIKey": 1})
@@ -299,7 +299,7 @@ async def test_last_binding_goes_only_where_that_is_meant(keys: Keys) -> None:
     assert (await keys.resource(first.llm_client.resource)).protection is Protection.OPEN
 
 
-async def test_many_are_deleted_all_or_none(keys: Keys) -> None:
+async def test_many_are_deleted_all_or_none(keys: Management) -> None:
     first = await make_binding("first")
     await make_binding("second", first.llm_client)
     ours = LLMClientAPIKey.objects.filter(llm_client=first.llm_client)
@@ -414,7 +414,7 @@ async def test_many_who_get_or_create_at_once_create_one() -> None:
     assert sum(is_new for _, is_new in done) == 1
 
 
-async def test_objects_are_filtered_by_what_they_have_and_belong_to(keys: Keys) -> None:
+async def test_objects_are_filtered_by_what_they_have_and_belong_to(keys: Management) -> None:
     first = await make_binding("first")
     second = await make_binding("second", first.llm_client)
     third = await make_binding("third")
@@ -539,7 +539,7 @@ async def test_expired_key_is_no_active_one_though_nothing_was_written() -> None
 async def test_what_others_have_written_is_read_where_that_is_asked_for(database: Database) -> None:
     binding = await make_binding()
     async with open_pool(database.manager) as pool:
-        others = Keys(Store(pool), "another process")
+        others = Management(Store(pool), "another process")
         for _ in range(3):
             await others.deactivate(binding.api_key.key_id)
             assert not await LLMClientAPIKey.has_active_api_key(binding.llm_client, invalidate=True)

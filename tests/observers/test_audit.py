@@ -15,7 +15,7 @@ import pytest
 from smarter_auth_mw.decision import Anonymous, Denial, Reason
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.errors import RefusedError, UnavailableError
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.observers.audit import MAX_EVENTS, MAX_TEXT, Audit, RequestEvent
 from smarter_auth_mw.postgres.pool import open_pool
 from smarter_auth_mw.postgres.store import Store
@@ -132,7 +132,7 @@ async def test_audit_says_which_requests_are_written(
 
 
 async def test_refused_requests_are_written_with_the_true_reason(
-    database: Database, store: Store, token: Token, keys: Keys
+    database: Database, store: Store, token: Token, keys: Management
 ) -> None:
     async with lifespan(guarded(database.runtime)) as app, client(app) as http:
         await http.get("/bots/1")
@@ -228,7 +228,7 @@ async def test_owner_prunes_and_that_is_written_down(database: Database, owner: 
     assert json.loads(left[-1]["before"])["events"] == 5
 
 
-async def test_running_role_prunes_nothing_and_is_told_what_to_do(store: Store, keys: Keys) -> None:
+async def test_running_role_prunes_nothing_and_is_told_what_to_do(store: Store, keys: Management) -> None:
     await keys.create("one")
     with pytest.raises(RefusedError, match="append-only") as refused:
         await store.prune_audit(datetime.now(UTC) + timedelta(days=1), "tester")

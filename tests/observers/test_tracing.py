@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.tokens import Token
 from tests.support.asgi import KEYED, OTHER
 from tests.support.database import Database
@@ -68,7 +68,7 @@ else:
 
 
 @pytest.fixture
-async def named(keys: Keys) -> Token:
+async def named(keys: Management) -> Token:
     minted = await keys.create("laptop", bind=[KEYED])
     await keys.add_resource(OTHER)
     return minted.token

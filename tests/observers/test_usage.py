@@ -20,7 +20,7 @@ import pytest
 from smarter_auth_mw.decision import Anonymous, Denial, Grant, Reason, decide
 from smarter_auth_mw.domain import Binding, Bindings, Protection, Resource
 from smarter_auth_mw.errors import UnavailableError
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.observers import usage
 from smarter_auth_mw.observers.usage import ANONYMOUS, GRANTED, MAX_BATCH, OTHER, UNKNOWN, Batch, Series, Usage
 from smarter_auth_mw.postgres.pool import open_pool
@@ -263,7 +263,7 @@ async def test_two_workers_with_the_same_counters_do_not_wait_for_each_other_for
     assert {total.count for total in await used(store)} == {30}
 
 
-async def test_usage_tells_no_cache_that_anything_has_changed(store: Store, keys: Keys, owner: Any) -> None:
+async def test_usage_tells_no_cache_that_anything_has_changed(store: Store, keys: Management, owner: Any) -> None:
     minted = await keys.create("laptop", bind=[KEYED])
     before = await owner.fetchval("SELECT count(*) FROM smarter_auth.change")
     series = Series("bot", "1", GRANTED, str(minted.key.key_id), minted.token.token_key, minted.token.digest)
@@ -272,7 +272,7 @@ async def test_usage_tells_no_cache_that_anything_has_changed(store: Store, keys
     assert (await keys.key(minted.key.key_id)).last_used_at is not None
 
 
-async def test_last_use_never_steps_back(store: Store, keys: Keys, token: Token) -> None:
+async def test_last_use_never_steps_back(store: Store, keys: Management, token: Token) -> None:
     series = Series("bot", "1", GRANTED, None, token.token_key, token.digest)
     await store.write_usage(batch({series: 1}))
     (key,) = await keys.keys()
@@ -345,7 +345,7 @@ async def test_running_role_writes_usage_by_the_one_function_only(
 
 
 async def test_requests_are_counted_and_written_when_the_app_ends(
-    database: Database, store: Store, token: Token, keys: Keys
+    database: Database, store: Store, token: Token, keys: Management
 ) -> None:
     async with lifespan(guarded(database.runtime, usage_flush_s=3600)) as app, client(app) as http:
         for _ in range(3):
@@ -373,7 +373,7 @@ async def test_requests_are_written_while_the_app_runs(database: Database, store
 
 
 async def test_refused_token_of_a_known_key_is_told_apart(
-    database: Database, store: Store, token: Token, keys: Keys
+    database: Database, store: Store, token: Token, keys: Management
 ) -> None:
     (key,) = await keys.keys()
     await keys.revoke(key.key_id)
@@ -384,7 +384,7 @@ async def test_refused_token_of_a_known_key_is_told_apart(
 
 
 async def test_websocket_is_counted_once_and_its_cut_too(
-    database: Database, store: Store, token: Token, keys: Keys
+    database: Database, store: Store, token: Token, keys: Management
 ) -> None:
     (key,) = await keys.keys()
     text = {"type": "websocket.receive", "text": "hi"}

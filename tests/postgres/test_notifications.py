@@ -13,7 +13,7 @@ from smarter_auth_mw.cache.changes import Snapshot
 from smarter_auth_mw.cache.listener import Beat
 from smarter_auth_mw.domain import Resource, Target
 from smarter_auth_mw.errors import SchemaError, UnavailableError
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.postgres.notifications import PostgresWire, open_wire
 from smarter_auth_mw.postgres.store import Store
 from tests.support.change import KEY, KEY_ID
@@ -263,7 +263,7 @@ async def test_lost_wire_says_so(wire: PostgresWire, owner: Connection) -> None:
 
 
 async def test_everything_that_the_write_side_does_is_told_of_what_was_read(
-    keys: Keys, store: Store, wire: PostgresWire
+    keys: Management, store: Store, wire: PostgresWire
 ) -> None:
     """Each act that changes what a read answers tells one of the sources of the read before it."""
     target = Target(BOT)

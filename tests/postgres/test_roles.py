@@ -13,7 +13,7 @@ import pytest
 from alembic import command
 
 from smarter_auth_mw.errors import UnavailableError
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.postgres import migrations
 from smarter_auth_mw.postgres.embedded.cluster import Cluster
 from smarter_auth_mw.postgres.pool import open_pool
@@ -373,7 +373,7 @@ async def test_an_upgrade_takes_nothing_from_a_role_and_says_what_to_decide(old:
     async with open_pool(old.runtime) as pool:
         found = await Store(pool).standing()
         assert (found.grade, found.is_inherited, found.lacking) == ("manager", True, [])
-        await Keys(Store(pool), "tester").create("made by the older role")
+        await Management(Store(pool), "tester").create("made by the older role")
 
 
 async def test_a_worker_of_the_release_before_goes_on_and_cannot_forge_time_or_role(old: Database) -> None:

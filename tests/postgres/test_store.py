@@ -12,7 +12,7 @@ import pytest
 from smarter_auth_mw.cache.changes import Snapshot
 from smarter_auth_mw.domain import Protection, Resource, Target
 from smarter_auth_mw.errors import InvalidReferenceError, SchemaError, UnavailableError
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.postgres.embedded.cluster import Cluster
 from smarter_auth_mw.postgres.faults import explained
 from smarter_auth_mw.postgres.pool import open_pool
@@ -35,7 +35,7 @@ async def test_unknown_resource_is_open_and_has_no_account(store: Store) -> None
     assert read.bindings.bindings == ()
 
 
-async def test_bound_resource_comes_with_all_its_bindings(store: Store, keys: Keys) -> None:
+async def test_bound_resource_comes_with_all_its_bindings(store: Store, keys: Management) -> None:
     expires_at = datetime.now(UTC) + timedelta(days=1)
     minted = await keys.create("one", bind=[BOT], expires_at=expires_at)
     await keys.create("two", bind=[BOT])
@@ -54,7 +54,7 @@ async def test_text_that_no_database_can_hold_is_refused_before_the_query(store:
         await store.read(Target(Resource("bot", ref)))
 
 
-async def test_registered_spelling_comes_back_whichever_was_asked(store: Store, keys: Keys) -> None:
+async def test_registered_spelling_comes_back_whichever_was_asked(store: Store, keys: Management) -> None:
     registered = Resource("bot", "my-bot")
     await keys.create("one", bind=[registered])
     for asked in (Target(Resource("bot", "my_bot")), Target(Resource("bot", "my_bot"), exact=True)):
@@ -63,7 +63,9 @@ async def test_registered_spelling_comes_back_whichever_was_asked(store: Store, 
         assert bindings.protection is Protection.BOUND
 
 
-async def test_key_opens_until_the_earlier_of_two_ends(store: Store, keys: Keys, owner: asyncpg.Connection) -> None:
+async def test_key_opens_until_the_earlier_of_two_ends(
+    store: Store, keys: Management, owner: asyncpg.Connection
+) -> None:
     now = datetime.now(UTC).replace(microsecond=0)
     await keys.create("one", bind=[BOT], expires_at=now + timedelta(days=2))
     for days, soonest in ((1, 1), (3, 2)):
@@ -83,7 +85,9 @@ async def test_key_without_a_token_is_a_binding_that_nothing_matches(store: Stor
     assert [binding.digest for binding in bindings.bindings] == [b""]
 
 
-async def test_each_token_of_a_key_opens_the_resource(store: Store, keys: Keys, owner: asyncpg.Connection) -> None:
+async def test_each_token_of_a_key_opens_the_resource(
+    store: Store, keys: Management, owner: asyncpg.Connection
+) -> None:
     key = (await keys.create("one", bind=[BOT])).key
     other = mint()
     await owner.execute(
@@ -97,7 +101,7 @@ async def test_each_token_of_a_key_opens_the_resource(store: Store, keys: Keys, 
     assert {binding.key_id for binding in bindings.bindings} == {str(key.key_id)}
 
 
-async def test_read_names_what_it_depends_on(store: Store, keys: Keys, owner: asyncpg.Connection) -> None:
+async def test_read_names_what_it_depends_on(store: Store, keys: Management, owner: asyncpg.Connection) -> None:
     key = (await keys.create("one", bind=[Resource("bot", "my_bot")])).key
     resource_id = await owner.fetchval("SELECT id FROM smarter_auth.resource")
     assert set((await store.read(Target(Resource("bot", "my-bot")))).sources) == {
@@ -160,7 +164,7 @@ async def test_standby_is_not_believed(database: Database) -> None:
 
 
 async def test_lost_connections_are_replaced(
-    database: Database, store: Store, keys: Keys, owner: asyncpg.Connection
+    database: Database, store: Store, keys: Management, owner: asyncpg.Connection
 ) -> None:
     await keys.create("one", bind=[BOT])
     await owner.fetch(

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from smarter_auth_mw.domain import Alias, Resource, Target
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.postgres.store import Store
 from smarter_auth_mw.tokens import Token
 from tests.support.asgi import Conversation, client, guarded, lifespan, scope, speak_lifespan
@@ -31,7 +31,7 @@ async def empty_app(scope: Any, receive: Any, send: Any) -> None:
 
 
 @pytest.fixture
-async def token(keys: Keys) -> Token:
+async def token(keys: Management) -> Token:
     await keys.add_resource(HR, name="hr_bot", account=ACCOUNT, domain="sales.example.net")
     return (await keys.create("laptop", account=ACCOUNT, bind=[HR])).token
 
@@ -84,7 +84,7 @@ async def test_what_stands_for_nothing_is_not_found_and_other_hosts_are_no_bots(
     assert await statuses(http, url, token) == (status, status)
 
 
-async def test_two_claimants_of_a_name_are_ambiguous(http: httpx.AsyncClient, keys: Keys, token: Token) -> None:
+async def test_two_claimants_of_a_name_are_ambiguous(http: httpx.AsyncClient, keys: Management, token: Token) -> None:
     await keys.add_resource(Resource("bot", "8"), name="hr-bot", account=ACCOUNT)
     assert await statuses(http, f"/named/{ACCOUNT}/hr_bot", token) == (400, 400)
     assert await statuses(http, "/bots/7", token) == (401, 200)
@@ -100,7 +100,7 @@ async def test_a_bot_named_twice_by_host_and_path_is_one_only_if_both_agree(
         assert await statuses(http, f"{host}/named/{ACCOUNT}/nobody", token) == (400, 400)
 
 
-async def test_a_rename_reaches_what_was_cached(http: httpx.AsyncClient, keys: Keys, token: Token) -> None:
+async def test_a_rename_reaches_what_was_cached(http: httpx.AsyncClient, keys: Management, token: Token) -> None:
     old, new = f"/named/{ACCOUNT}/hr_bot", f"/named/{ACCOUNT}/people"
     assert await statuses(http, old, token) == (401, 200)
     assert await statuses(http, new, token) == (404, 404)
@@ -110,7 +110,7 @@ async def test_a_rename_reaches_what_was_cached(http: httpx.AsyncClient, keys: K
 
 
 async def test_a_name_that_is_given_to_another_bot_leads_there(
-    http: httpx.AsyncClient, keys: Keys, token: Token
+    http: httpx.AsyncClient, keys: Management, token: Token
 ) -> None:
     url = f"/named/{ACCOUNT}/hr_bot"
     assert await statuses(http, url, token) == (401, 200)
@@ -119,7 +119,9 @@ async def test_a_name_that_is_given_to_another_bot_leads_there(
     await reaches(http, url, token, (401, 401))
 
 
-async def test_a_custom_domain_is_known_when_it_is_given(http: httpx.AsyncClient, keys: Keys, token: Token) -> None:
+async def test_a_custom_domain_is_known_when_it_is_given(
+    http: httpx.AsyncClient, keys: Management, token: Token
+) -> None:
     url = "http://jobs.example.org/"
     assert await statuses(http, url, token) == (200, 200)
     await keys.set_resource(HR, domain="jobs.example.org")
@@ -176,7 +178,7 @@ async def test_an_alias_and_its_bindings_are_one_read(store: Store, token: Token
 
 
 async def test_what_was_deleted_and_made_again_is_another_bot(
-    http: httpx.AsyncClient, keys: Keys, token: Token
+    http: httpx.AsyncClient, keys: Management, token: Token
 ) -> None:
     await keys.add_resource(Resource("bot", "20"), name="other", account=ACCOUNT)
     url = f"/named/{ACCOUNT}/other"

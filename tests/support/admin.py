@@ -15,7 +15,7 @@ from smarter_auth_mw.admin import AdminApp
 from smarter_auth_mw.admin.api import Api
 from smarter_auth_mw.admin.openapi import document
 from smarter_auth_mw.admin.operations import BASE, OPERATIONS
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.management.operators import Operators, Role
 from smarter_auth_mw.postgres.pool import open_pool
 from smarter_auth_mw.postgres.store import Store
@@ -129,6 +129,6 @@ async def admin(site: Site) -> Caller:
 
 
 @pytest.fixture
-def writes(site: Site) -> Keys:
+def writes(site: Site) -> Management:
     """The write side itself."""
-    return Keys(site.store, "tester")
+    return Management(site.store, "tester")

@@ -18,7 +18,7 @@ from starlette.websockets import WebSocket
 
 from smarter_auth_mw import Settings, SmarterAuthMiddleware
 from smarter_auth_mw.domain import Resource
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.tokens import Token
 from tests.support.database import Database
 
@@ -78,7 +78,7 @@ async def http(app: SmarterAuthMiddleware) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.fixture
-async def token(keys: Keys) -> Token:
+async def token(keys: Management) -> Token:
     """What opens ``KEYED``, and nothing else."""
     return (await keys.create("laptop", bind=[KEYED])).token
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.postgres.embedded.cluster import Cluster
 from smarter_auth_mw.postgres.migrations import migrate
 from smarter_auth_mw.postgres.pool import open_pool
@@ -95,8 +95,8 @@ async def store(database: Database) -> AsyncIterator[Store]:
 
 
 @pytest.fixture
-def keys(store: Store) -> Keys:
-    return Keys(store, actor="tester")
+def keys(store: Store) -> Management:
+    return Management(store, actor="tester")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.postgres.pool import open_pool
 from smarter_auth_mw.postgres.store import Store
 from smarter_auth_mw.tokens import Token
@@ -36,7 +36,7 @@ UNKNOWN: Answers = (503, 503, 503, 503)
 class Site:
     """A worker, the keys it serves, and one of each who may ask."""
 
-    def __init__(self, worker: Worker, keys: Keys, valid: Token, revoked: Token) -> None:
+    def __init__(self, worker: Worker, keys: Management, valid: Token, revoked: Token) -> None:
         self.worker = worker
         self.keys = keys
         self.valid = valid
@@ -109,7 +109,7 @@ Opening = Callable[..., AbstractAsyncContextManager[Site]]
 async def opening(own_database: Database) -> AsyncIterator[Opening]:
     """Opens sites on the database, with settings; what administers them goes around every fault but the server's."""
     async with open_pool(own_database.manager, pool_min=0) as pool:
-        keys = Keys(Store(pool), actor="tester")
+        keys = Management(Store(pool), actor="tester")
         valid, revoked = [await keys.create(name, bind=[KEYED]) for name in ("valid", "revoked")]
         await keys.revoke(revoked.key.key_id)
         await keys.add_resource(OTHER)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from uuid import UUID
 
 from smarter_auth_mw import SmarterAuthMiddleware
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.postgres.pool import open_pool
 from smarter_auth_mw.postgres.store import Store
 from smarter_auth_mw.tokens import Token
@@ -32,7 +32,7 @@ async def comes_to(status: int) -> set[int]:
 
 async def revoke() -> None:
     async with open_pool(os.environ["SMARTER_AUTH_DATABASE_URL"]) as pool:
-        await Keys(Store(pool), actor="scenario").revoke(UUID(os.environ["KEY_ID"]))
+        await Management(Store(pool), actor="scenario").revoke(UUID(os.environ["KEY_ID"]))
 
 
 async def is_granted_until_revoked(granted: Callable[[], object]) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from smarter_auth_mw import SmarterAuthMiddleware
 from smarter_auth_mw.domain import Resource
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.tokens import Token
 from tests.support.asgi import KEYED, Conversation, raw, scope
 from tests.support.database import Database
@@ -40,7 +40,7 @@ async def one_worker(database: Database, **settings: Any) -> AsyncIterator[Worke
         yield started
 
 
-async def test_a_thousand_cold_requests_for_one_resource_make_one_query(database: Database, keys: Keys) -> None:
+async def test_a_thousand_cold_requests_for_one_resource_make_one_query(database: Database, keys: Management) -> None:
     minted = await keys.create("laptop", bind=[KEYED])
     async with one_worker(database) as started:
         told = await asyncio.gather(*(status(started.app, KEYED.ref, minted.token) for _ in range(1000)))
@@ -51,7 +51,7 @@ async def test_a_thousand_cold_requests_for_one_resource_make_one_query(database
 class TestFlood:
     """Of references that nobody has registered."""
 
-    async def test_evicts_nothing_but_itself(self, database: Database, keys: Keys) -> None:
+    async def test_evicts_nothing_but_itself(self, database: Database, keys: Management) -> None:
         known = [Resource("bot", str(number)) for number in range(50)]
         await keys.create("laptop", bind=known)
         async with one_worker(database, max_entries=100) as started:
@@ -85,7 +85,7 @@ class TestManyResources:
     """In one account, one key of which opens each of them."""
 
     @pytest.fixture
-    async def tokens(self, database: Database, keys: Keys, owner: asyncpg.Connection) -> list[Token]:
+    async def tokens(self, database: Database, keys: Management, owner: asyncpg.Connection) -> list[Token]:
         """What opens the first ones of the account, and ``KEYED`` of another one at last."""
         mine = [
             await keys.create(f"mine {n}", account="acme", bind=[Resource("bot", f"{1000 + n}")]) for n in range(20)
@@ -131,7 +131,7 @@ class TestManyBindings:
     COUNT = 10_000
 
     @pytest.fixture
-    async def token(self, keys: Keys, owner: asyncpg.Connection) -> Token:
+    async def token(self, keys: Management, owner: asyncpg.Connection) -> Token:
         minted = await keys.create("the last one", bind=[KEYED])
         await owner.execute(
             f"""
@@ -146,7 +146,7 @@ class TestManyBindings:
         return minted.token
 
     async def test_are_read_at_once_and_kept_within_the_bound(
-        self, database: Database, keys: Keys, token: Token
+        self, database: Database, keys: Management, token: Token
     ) -> None:
         others = [Resource("bot", str(number)) for number in range(100, 200)]
         await keys.create("others", bind=others)
@@ -163,7 +163,9 @@ class TestManyBindings:
             assert await started.ask(KEYED) == 401
             assert started.cache._known.weight == 0
 
-    async def test_one_of_them_is_revoked_like_any_other(self, database: Database, keys: Keys, token: Token) -> None:
+    async def test_one_of_them_is_revoked_like_any_other(
+        self, database: Database, keys: Management, token: Token
+    ) -> None:
         async with one_worker(database, heartbeat_s=FOREVER_S, max_staleness_s=2 * FOREVER_S) as started:
             assert await started.warm(KEYED, token) == 200
             (key,) = [key for key in await keys.keys() if key.name == "the last one"]
@@ -194,7 +196,7 @@ class TestShedding:
 
     @pytest.mark.usefixtures("no_places")
     async def test_cold_requests_past_the_cap_get_503_and_warm_ones_what_they_always_get(
-        self, database: Database, keys: Keys, owner: asyncpg.Connection
+        self, database: Database, keys: Management, owner: asyncpg.Connection
     ) -> None:
         minted = await keys.create("laptop", bind=[KEYED])
         async with one_worker(database, query_timeout_s=60, **CAPS) as started:
@@ -213,7 +215,7 @@ class TestShedding:
 
     @pytest.mark.usefixtures("no_places")
     async def test_flood_is_no_outage_that_lengthens_grants(
-        self, database: Database, keys: Keys, owner: asyncpg.Connection
+        self, database: Database, keys: Management, owner: asyncpg.Connection
     ) -> None:
         minted = await keys.create("laptop", bind=[KEYED])
         settings = {"heartbeat_s": 0.05, "max_staleness_s": 0.2, "stale_if_error_s": FOREVER_S, "query_timeout_s": 60}

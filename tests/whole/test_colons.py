@@ -8,7 +8,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from smarter_auth_mw.domain import Resource
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from tests.support.asgi import client, guarded, lifespan
 from tests.support.database import Database
 
@@ -19,7 +19,7 @@ async def endpoint(request: Request) -> PlainTextResponse:
     return PlainTextResponse(request.path_params["ref"])
 
 
-async def test_key_opens_the_model_that_it_is_bound_to_and_no_other(database: Database, keys: Keys) -> None:
+async def test_key_opens_the_model_that_it_is_bound_to_and_no_other(database: Database, keys: Management) -> None:
     created = await keys.create("laptop", bind=[MODEL])
     await keys.create("other", bind=[Resource("model", "llama3:70b")])
     app = Starlette(routes=[Route("/models/{ref}", endpoint)])

@@ -17,7 +17,7 @@ import asyncpg
 import pytest
 
 from smarter_auth_mw.domain import Target
-from smarter_auth_mw.management.keys import Keys, Minted
+from smarter_auth_mw.management.keys import Management, Minted
 from smarter_auth_mw.postgres.pool import open_pool
 from smarter_auth_mw.postgres.store import Store
 from tests.support.asgi import KEYED, OTHER
@@ -120,9 +120,9 @@ class Site:
 
 
 @asynccontextmanager
-async def keys_on(url: str) -> AsyncIterator[Keys]:
+async def keys_on(url: str) -> AsyncIterator[Management]:
     async with open_pool(url) as pool:
-        yield Keys(Store(pool), actor="tester")
+        yield Management(Store(pool), actor="tester")
 
 
 async def site_on(server: PlainPostgres) -> Site:

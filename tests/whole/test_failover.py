@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from smarter_auth_mw.management.keys import Keys, Minted
+from smarter_auth_mw.management.keys import Management, Minted
 from smarter_auth_mw.postgres.pool import open_pool
 from smarter_auth_mw.postgres.store import Store
 from tests.support.asgi import KEYED, OTHER
@@ -54,9 +54,9 @@ async def two(primary: Postgres, tmp_path_factory: pytest.TempPathFactory) -> As
 
 
 @asynccontextmanager
-async def keys_on(url: str) -> AsyncIterator[Keys]:
+async def keys_on(url: str) -> AsyncIterator[Management]:
     async with open_pool(url) as pool:
-        yield Keys(Store(pool), actor="tester")
+        yield Management(Store(pool), actor="tester")
 
 
 async def test_standby_answers_nothing(two: Two) -> None:

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.postgres.pool import open_pool
 from smarter_auth_mw.postgres.store import Store
 from tests.support.asgi import KEYED
@@ -27,7 +27,7 @@ async def test_a_far_database_is_heard_by_its_heartbeat_alone(
 ) -> None:
     monkeypatch.setattr("smarter_auth_mw.postgres.notifications.CHANNEL", "nobody_notifies_here")
     async with away(own_server.socket, round_trip_ms / 2000) as port, open_pool(own_database.manager) as pool:
-        keys = Keys(Store(pool), actor="tester")
+        keys = Management(Store(pool), actor="tester")
         minted = await keys.create("laptop", bind=[KEYED])
         role, name = own_database.runtime.removeprefix("postgresql://").split("?")[0].split("@/")
         url = f"postgresql://{role}@127.0.0.1:{port}/{name}?sslmode=disable"

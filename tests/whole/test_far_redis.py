@@ -11,7 +11,7 @@ import pytest
 from smarter_auth_mw.authentication.throttle import Throttle
 from smarter_auth_mw.cli.doctor.services import check_cache
 from smarter_auth_mw.config.settings import Settings
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.tokens import Token, mint
 from tests.support.asgi import KEYED
 from tests.support.database import Database
@@ -37,7 +37,7 @@ def url_of(port: int, authority: Authority | None) -> str:
 @pytest.mark.parametrize("one_way_s", DISTANCES_S)
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 async def test_workers_share_what_they_read_and_what_they_count(
-    tls: bool, one_way_s: float, valkey: Valkey, database: Database, keys: Keys, tmp_path: Path
+    tls: bool, one_way_s: float, valkey: Valkey, database: Database, keys: Management, tmp_path: Path
 ) -> None:
     minted = await keys.create("laptop", bind=[KEYED])
     signing = Authority(tmp_path) if tls else None

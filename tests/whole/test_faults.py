@@ -15,7 +15,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import asyncpg
 import pytest
 
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.postgres.pool import open_pool
 from smarter_auth_mw.postgres.store import Store
 from tests.support.asgi import KEYED
@@ -151,7 +151,7 @@ class TestStaleIfError:
 @pytest.mark.parametrize("name", SCENARIOS)
 async def test_process_hears_of_revocations_wherever_it_serves_now(name: str, own_database: Database) -> None:
     async with open_pool(own_database.manager) as pool:
-        minted = await Keys(Store(pool), actor="tester").create("laptop", bind=[KEYED])
+        minted = await Management(Store(pool), actor="tester").create("laptop", bind=[KEYED])
     settings = {"database_url": own_database.runtime, "routes": "bot /bots/{ref}", "failed_attempts": ""}
     done = await asyncio.to_thread(
         subprocess.run,

@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from tests.support.asgi import KEYED
 from tests.support.database import Database
 from tests.support.worker import FOREVER_S, PATIENCE_S, Worker, beaten, until, worker
@@ -45,7 +45,7 @@ async def heard(worker: Worker) -> None:
 
 @pytest.mark.parametrize("flood", FLOODS)
 async def test_revocation_takes_effect_during_a_flood_and_after_it(
-    flood: str, database: Database, owner: asyncpg.Connection, keys: Keys
+    flood: str, database: Database, owner: asyncpg.Connection, keys: Management
 ) -> None:
     first, second = [await keys.create(name, bind=[KEYED]) for name in ("first", "second")]
     async with worker(database.runtime, **SETTINGS) as started, stranger(database, owner) as flooding:

@@ -11,7 +11,7 @@ import asyncpg
 import httpx
 import pytest
 
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from tests.support.asgi import KEYED, OTHER
 
 MINT = """
@@ -43,7 +43,7 @@ def knox() -> KnoxToken:
     [("active", 200), ("inactive", 401), ("revoked", 401), ("expired", 401), ("bound elsewhere", 401)],
 )
 async def test_it_opens_what_its_key_is_bound_to_and_nothing_else(
-    http: httpx.AsyncClient, keys: Keys, owner: asyncpg.Connection, knox: KnoxToken, state: str, status: int
+    http: httpx.AsyncClient, keys: Management, owner: asyncpg.Connection, knox: KnoxToken, state: str, status: int
 ) -> None:
     await keys.create("first", bind=[KEYED])
     key_id = (await keys.create("knox", bind=[OTHER if state == "bound elsewhere" else KEYED])).key.key_id

@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 
 from smarter_auth_mw.domain import Resource
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.tokens import TokenFormat
 from tests.support.asgi import client, guarded
 from tests.support.database import Database
@@ -54,7 +54,7 @@ def knox(database: Database) -> Iterator[Knox]:
 
 @pytest.mark.parametrize("form", ["knox", "checked"])
 async def test_token_of_ours_authenticates_in_knox(
-    knox: Knox, keys: Keys, owner: asyncpg.Connection, form: TokenFormat
+    knox: Knox, keys: Management, owner: asyncpg.Connection, form: TokenFormat
 ) -> None:
     user_id = knox.ask("create", "alice")["user_id"]
     minted = await keys.create("ours", form=form)
@@ -66,7 +66,9 @@ async def test_token_of_ours_authenticates_in_knox(
         assert "refused" in knox.ask("authenticate", f"Token {wrong}")
 
 
-async def test_token_that_we_rotated_out_is_expired_in_knox(knox: Knox, keys: Keys, owner: asyncpg.Connection) -> None:
+async def test_token_that_we_rotated_out_is_expired_in_knox(
+    knox: Knox, keys: Management, owner: asyncpg.Connection
+) -> None:
     user_id = knox.ask("create", "alice")["user_id"]
     minted = await keys.create("ours")
     rotated = await keys.rotate(minted.key.key_id, timedelta(0))
@@ -76,7 +78,7 @@ async def test_token_that_we_rotated_out_is_expired_in_knox(knox: Knox, keys: Ke
 
 
 async def test_token_of_knox_opens_our_resources(
-    knox: Knox, keys: Keys, database: Database, owner: asyncpg.Connection
+    knox: Knox, keys: Management, database: Database, owner: asyncpg.Connection
 ) -> None:
     token = knox.ask("create", "alice")["token"]
     key = (await keys.create("theirs", bind=[BOT])).key

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import asyncpg
 import pytest
 
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.postgres.pool import open_pool
 from smarter_auth_mw.postgres.store import Store
 from smarter_auth_mw.tokens import Token
@@ -50,7 +50,7 @@ async def behind(servers: tuple[PlainPostgres, PlainPostgres]) -> AsyncIterator[
     url = await primary.database()
     database = url.rpartition("/")[2]
     async with open_pool(url) as pool, _administered(primary, database) as told:
-        keys = Keys(Store(pool), actor="tester")
+        keys = Management(Store(pool), actor="tester")
         minted = await keys.create("laptop", bind=[KEYED])
         async with _administered(replica, "postgres") as asked:
             await _has_replayed(asked, str(await told.fetchval("SELECT pg_current_wal_lsn()::text")))

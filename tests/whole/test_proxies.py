@@ -21,7 +21,7 @@ from websockets.exceptions import InvalidStatus
 from smarter_auth_mw.cli.attack.cases import UNKNOWN, Case, Site, cases, nearly
 from smarter_auth_mw.cli.attack.client import Marker, Result, attack
 from smarter_auth_mw.domain import Resource
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.postgres.embedded.cluster import Cluster
 from smarter_auth_mw.postgres.pool import open_pool
 from smarter_auth_mw.postgres.store import Store
@@ -63,7 +63,7 @@ def tokens(database: Database) -> Tokens:
 
 async def _minted(database: Database) -> Tokens:
     async with open_pool(database.manager) as pool:
-        keys = Keys(Store(pool), actor="tester")
+        keys = Management(Store(pool), actor="tester")
         both = [KEYED, Resource("bot", "b1")]
         valid, revoked = [await keys.create(name, bind=both) for name in ("valid", "revoked")]
         await keys.revoke(revoked.key.key_id)

@@ -9,7 +9,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
 
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from tests.support.asgi import KEYED, Conversation, guarded, lifespan, raw, scope
 from tests.support.database import Database
 
@@ -35,7 +35,9 @@ async def by_url(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @pytest.mark.parametrize("host", HOSTS)
-async def test_a_host_that_brings_a_path_along_reaches_no_resource(database: Database, keys: Keys, host: str) -> None:
+async def test_a_host_that_brings_a_path_along_reaches_no_resource(
+    database: Database, keys: Management, host: str
+) -> None:
     created = await keys.create("laptop", bind=[KEYED])
     async with lifespan(guarded(database.runtime, Starlette(routes=[Mount("/", app=by_url)]))) as app:
         assert await answer(app, "/bots/1", "x", raw(created.token)) == b"bot 1"

@@ -10,13 +10,13 @@ import asyncpg
 import pytest
 
 from smarter_auth_mw.domain import Resource
-from smarter_auth_mw.management.keys import Keys, Minted
+from smarter_auth_mw.management.keys import Management, Minted
 from tests.support.asgi import KEYED, OTHER
 from tests.support.database import Database
 from tests.support.valkey import Valkey
 from tests.support.worker import FOREVER_S, Worker, until, workers
 
-Act = Callable[[Keys, Minted], Awaitable[Any]]
+Act = Callable[[Management, Minted], Awaitable[Any]]
 
 NOTIFIED: dict[str, Any] = {"heartbeat_s": FOREVER_S, "max_staleness_s": 2 * FOREVER_S}
 """Nothing but a notification can tell in time."""
@@ -61,13 +61,13 @@ BY_SQL = {
 }
 
 
-async def _protect(keys: Keys) -> None:
+async def _protect(keys: Management) -> None:
     await keys.add_resource(OTHER)
     await keys.protect(OTHER)
 
 
 @pytest.fixture
-async def minted(keys: Keys) -> Minted:
+async def minted(keys: Management) -> Minted:
     return await keys.create("laptop", bind=[KEYED])
 
 
@@ -80,7 +80,7 @@ async def pair(request: pytest.FixtureRequest, database: Database) -> AsyncItera
 
 @pytest.mark.parametrize("name", BY_COMMAND)
 async def test_command_changes_the_answer_of_every_worker(
-    name: str, pair: list[Worker], keys: Keys, minted: Minted
+    name: str, pair: list[Worker], keys: Management, minted: Minted
 ) -> None:
     resource, has_token, before, after, act = BY_COMMAND[name]
     token = minted.token if has_token else None
@@ -115,7 +115,7 @@ async def test_what_was_rolled_back_changes_nothing(
         assert await each.warm(KEYED, minted.token) == 200
 
 
-async def test_key_expires_in_every_worker_without_anybody_telling(pair: list[Worker], keys: Keys) -> None:
+async def test_key_expires_in_every_worker_without_anybody_telling(pair: list[Worker], keys: Management) -> None:
     expires_at = datetime.now(UTC) + timedelta(seconds=1)
     minted = await keys.create("short", expires_at=expires_at, bind=[KEYED])
     for each in pair:
@@ -127,7 +127,7 @@ async def test_key_expires_in_every_worker_without_anybody_telling(pair: list[Wo
 
 
 async def test_unrelated_changes_leave_warm_entries_warm(
-    pair: list[Worker], keys: Keys, owner: asyncpg.Connection
+    pair: list[Worker], keys: Management, owner: asyncpg.Connection
 ) -> None:
     resources = [Resource("bot", str(number)) for number in range(100, 120)]
     minted = [await keys.create(str(resource), bind=[resource]) for resource in resources]
@@ -144,7 +144,7 @@ async def test_unrelated_changes_leave_warm_entries_warm(
 
 
 async def test_change_of_all_keys_of_an_account_leaves_the_others_warm(
-    pair: list[Worker], keys: Keys, owner: asyncpg.Connection
+    pair: list[Worker], keys: Management, owner: asyncpg.Connection
 ) -> None:
     acme = [Resource("bot", str(number)) for number in range(100, 220)]
     for resource in acme:
@@ -191,7 +191,7 @@ class TestSharedTier:
                 assert (second.counts.fills, second.counts.shared_hits) == (0, 1)
 
     async def test_worker_hears_of_changes_to_what_it_has_from_others(
-        self, database: Database, sharing: dict[str, Any], keys: Keys, minted: Minted
+        self, database: Database, sharing: dict[str, Any], keys: Management, minted: Minted
     ) -> None:
         async with workers(2, database.runtime, **sharing) as (first, second):
             await _share(first, minted)
@@ -202,7 +202,7 @@ class TestSharedTier:
             assert await second.warm(KEYED, minted.token) == 401
 
     async def test_revoked_key_is_not_revived_by_what_was_shared_before(
-        self, database: Database, sharing: dict[str, Any], keys: Keys, minted: Minted
+        self, database: Database, sharing: dict[str, Any], keys: Management, minted: Minted
     ) -> None:
         async with workers(1, database.runtime, **sharing) as (first,):
             await _share(first, minted)

@@ -22,7 +22,7 @@ from websockets.exceptions import ConnectionClosed
 from smarter_auth_mw.cli.attack.cases import KEY, UNKNOWN, Site, cases, nearly
 from smarter_auth_mw.cli.attack.client import Marker, Report, Result, ask, attack
 from smarter_auth_mw.domain import Resource
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.postgres.embedded.cluster import Cluster
 from smarter_auth_mw.postgres.pool import open_pool
 from smarter_auth_mw.postgres.store import Store
@@ -75,7 +75,7 @@ def server(running: Serving) -> Serving:
 
 async def _minted(database: Database) -> Tokens:
     async with open_pool(database.manager) as pool:
-        keys = Keys(Store(pool), actor="tester")
+        keys = Management(Store(pool), actor="tester")
         both = [KEYED, Resource("bot", "b1")]
         minted = {name: await keys.create(name, bind=both) for name in ("valid", "inactive", "revoked", "expired")}
         minted["other resource's"] = await keys.create("elsewhere", bind=[OTHER])
@@ -132,7 +132,7 @@ async def test_a_websocket_takes_a_token_by_header_and_by_subprotocol(
 async def test_a_websocket_is_cut_at_a_message_after_its_key_was_revoked(server: Serving, database: Database) -> None:
     url = f"ws://127.0.0.1:{server.site.port}/bots/4/chat"
     async with open_pool(database.manager) as pool, asyncio.timeout(PATIENCE_S):
-        keys = Keys(Store(pool), actor="tester")
+        keys = Management(Store(pool), actor="tester")
         minted = await keys.create(str(uuid4()), bind=[Resource("bot", "4")])
         headers = {"X-API-Key": minted.token.reveal()}
         async with connect(url, additional_headers=headers, proxy=None) as websocket:

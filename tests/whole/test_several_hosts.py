@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from smarter_auth_mw.errors import SchemaError, UnavailableError
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.postgres.connections import election
 from smarter_auth_mw.postgres.connections.connector import Connector
 from smarter_auth_mw.postgres.pool import open_pool
@@ -46,9 +46,9 @@ def hosts_before(port: int, url: str) -> str:
 
 
 @asynccontextmanager
-async def keys_on(url: str) -> AsyncIterator[Keys]:
+async def keys_on(url: str) -> AsyncIterator[Management]:
     async with open_pool(url) as pool:
-        yield Keys(Store(pool), actor="tester")
+        yield Management(Store(pool), actor="tester")
 
 
 async def test_a_first_host_that_hangs_keeps_nobody_from_the_primary(

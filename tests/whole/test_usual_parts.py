@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.postgres.pool import open_pool
 from smarter_auth_mw.postgres.store import Store
 from tests.support.asgi import KEYED, OTHER
@@ -31,9 +31,9 @@ def newest() -> Iterator[PlainPostgres]:
 
 
 @asynccontextmanager
-async def keys_on(url: str) -> AsyncIterator[Keys]:
+async def keys_on(url: str) -> AsyncIterator[Management]:
     async with open_pool(url) as pool:
-        yield Keys(Store(pool), actor="tester")
+        yield Management(Store(pool), actor="tester")
 
 
 async def goes_round(direct_url: str, url: str, **settings: Any) -> None:

@@ -16,7 +16,7 @@ from smarter_auth_mw.domain import Key, Resource
 from smarter_auth_mw.errors import ConflictError, NotFoundError
 from smarter_auth_mw.management import naming
 from smarter_auth_mw.management.documents import key_document, time_text
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.management.leaks import end_leaked
 from smarter_auth_mw.management.listings import KeyFilters
 from smarter_auth_mw.tokens import Token
@@ -75,7 +75,7 @@ async def change_key(call: Call) -> Answer:
 
 
 async def activate_key(call: Call) -> Answer:
-    return await _act(call, Keys.activate)
+    return await _act(call, Management.activate)
 
 
 async def deactivate_key(call: Call) -> Answer:
@@ -84,7 +84,7 @@ async def deactivate_key(call: Call) -> Answer:
 
 
 async def revoke_key(call: Call) -> Answer:
-    answer = await _act(call, Keys.revoke)
+    answer = await _act(call, Management.revoke)
     return Answer({**answer.document, "within_s": call.services.within_s}, headers=answer.headers)
 
 
@@ -148,7 +148,7 @@ async def resource_to_bind(call: Call, resource: Resource) -> Resource:
     return naming.routed(call.services.routes, *resource)
 
 
-async def _act(call: Call, change: Callable[[Keys, UUID], Awaitable[Key]]) -> Answer:
+async def _act(call: Call, change: Callable[[Management, UUID], Awaitable[Key]]) -> Answer:
     """Change the key that the path names, in one transaction with the check of If-Match."""
     async with call.keys.together() as keys:
         call.check_etag((await keys.held_key(call.key_id)).updated_at)

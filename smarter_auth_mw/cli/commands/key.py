@@ -31,7 +31,7 @@ from smarter_auth_mw.cli.session import Session
 from smarter_auth_mw.domain import Key
 from smarter_auth_mw.errors import UsageError
 from smarter_auth_mw.management.documents import key_document
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.management.resources import UNCHANGED
 
 KeyOrNone = Annotated[str | None, typer.Argument(metavar="KEY", help="The key: its id, or its name if that is unique.")]
@@ -199,7 +199,7 @@ async def activate(session: Session, key: KeyName) -> dict[str, Any]:
 
     Example: smarter-auth key activate laptop
     """
-    return await _changed(session, key, Keys.activate)
+    return await _changed(session, key, Management.activate)
 
 
 @command(group, "deactivate")
@@ -224,7 +224,7 @@ async def deactivate(
     if key is None:
         return await deactivate_many(session, asked, allow_anonymous=allow_anonymous)
     asked.check_alone()
-    return await _changed(session, key, partial(Keys.deactivate, allow_anonymous=allow_anonymous))
+    return await _changed(session, key, partial(Management.deactivate, allow_anonymous=allow_anonymous))
 
 
 @command(group, "revoke")
@@ -260,10 +260,10 @@ async def revoke(
         return await revoke_leaked(session, token_file)
     if key is None or token_file is not None:
         raise UsageError("Name the key, or the file with leaked tokens.", hint="For the latter: --token-file FILE")
-    return await _changed(session, key, Keys.revoke)
+    return await _changed(session, key, Management.revoke)
 
 
-async def _changed(session: Session, key: str, change: Callable[[Keys, UUID], Awaitable[Key]]) -> dict[str, Any]:
+async def _changed(session: Session, key: str, change: Callable[[Management, UUID], Awaitable[Key]]) -> dict[str, Any]:
     key_id = await arguments.key_id(session, key)
     async with session.keys() as keys:
         return key_document(await change(keys, key_id))

@@ -26,7 +26,7 @@ from smarter_auth_mw.cli.session import Session
 from smarter_auth_mw.domain import Key, KeyState
 from smarter_auth_mw.errors import SmarterAuthError
 from smarter_auth_mw.management.documents import key_document
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 
 POLL_S = 5.0
 """As often as usage is written, unless SMARTER_AUTH_USAGE_FLUSH_S says otherwise."""
@@ -117,7 +117,7 @@ async def wait(session: Session, key: KeyName, *, unused_for: UnusedFor = "10m")
         return key_document(await _wait_until_unused(keys, key_id, span))
 
 
-async def _wait_or_tell(session: Session, keys: Keys, key_id: UUID, span: timedelta) -> None:
+async def _wait_or_tell(session: Session, keys: Management, key_id: UUID, span: timedelta) -> None:
     """Wait; report errors on stderr, since the result is printed already."""
     try:
         await _wait_until_unused(keys, key_id, span)
@@ -129,7 +129,7 @@ async def _wait_or_tell(session: Session, keys: Keys, key_id: UUID, span: timede
         session.exit_code = 130
 
 
-async def _wait_until_unused(keys: Keys, key_id: UUID, span: timedelta) -> Key:
+async def _wait_until_unused(keys: Management, key_id: UUID, span: timedelta) -> Key:
     shown = ""
     while True:
         key, now = await keys.key(key_id), datetime.now(UTC)

@@ -11,7 +11,7 @@ from pathlib import Path
 from smarter_auth_mw.config.settings import Settings
 from smarter_auth_mw.domain import Key, Resource
 from smarter_auth_mw.errors import NotFoundError
-from smarter_auth_mw.management.keys import Keys, Minted
+from smarter_auth_mw.management.keys import Management, Minted
 from smarter_auth_mw.postgres.opening import open_store
 
 PROTECTED = Resource("bot", "1")
@@ -27,7 +27,7 @@ async def demo_key(settings: Settings, home: Path, actor: str) -> AsyncIterator[
     run = secrets.token_hex(4)
     with _held(home / _lock_name(run)):
         async with open_store(settings) as store:
-            keys = Keys(store, actor)
+            keys = Management(store, actor)
             for key in await _keys_of_runs(keys):
                 if not _is_held(home / _lock_name(key.description)):
                     await keys.revoke(key.key_id)
@@ -35,7 +35,7 @@ async def demo_key(settings: Settings, home: Path, actor: str) -> AsyncIterator[
         yield minted
 
 
-async def _keys_of_runs(keys: Keys) -> list[Key]:
+async def _keys_of_runs(keys: Management) -> list[Key]:
     try:
         bound = await keys.keys(PROTECTED)
     except NotFoundError:

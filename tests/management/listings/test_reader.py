@@ -12,7 +12,7 @@ import pytest
 
 from smarter_auth_mw.domain import Key, Resource
 from smarter_auth_mw.errors import UsageError
-from smarter_auth_mw.management.keys import Keys
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.management.listings import AuditFilters, KeyFilters, Listings, Page, ResourceFilters
 from smarter_auth_mw.postgres.store import Store
 
@@ -39,7 +39,7 @@ async def in_pages(lists: Listings, limit: int, **filters: Any) -> list[str]:
         assert len(page.items) == limit
 
 
-async def test_keys_are_listed_by_name_whatever_its_case(lists: Listings, keys: Keys) -> None:
+async def test_keys_are_listed_by_name_whatever_its_case(lists: Listings, keys: Management) -> None:
     for name in ("beta", "Alpha", "alpine", "Gamma"):
         await keys.create(name)
     assert await names(lists) == ["Alpha", "alpine", "beta", "Gamma"]
@@ -48,7 +48,7 @@ async def test_keys_are_listed_by_name_whatever_its_case(lists: Listings, keys: 
     assert await names(lists, find="x") == []
 
 
-async def test_account_and_scope_limit_a_list(store: Store, lists: Listings, keys: Keys) -> None:
+async def test_account_and_scope_limit_a_list(store: Store, lists: Listings, keys: Management) -> None:
     for account in ("mine", "theirs"):
         await keys.create(f"of {account}", account=account)
     mine = Listings(store, scope="mine")
@@ -61,7 +61,7 @@ async def test_account_and_scope_limit_a_list(store: Store, lists: Listings, key
     assert await mine.count_keys(KeyFilters(account="theirs")) == 0
 
 
-async def test_revoked_keys_are_listed_where_they_are_asked_for(lists: Listings, keys: Keys) -> None:
+async def test_revoked_keys_are_listed_where_they_are_asked_for(lists: Listings, keys: Management) -> None:
     first, second = await keys.create("first", bind=[BOT]), await keys.create("second", bind=[BOT])
     await keys.revoke(first.key.key_id)
     assert await names(lists) == await names(lists, resource=BOT) == ["second"]
@@ -147,7 +147,7 @@ async def test_a_label_list_goes_by_id_and_leaves_revoked_keys_out(many: asyncpg
     assert listed[0].labels["env"] == "live"
 
 
-async def test_pages_follow_each_other_while_keys_come_and_go(lists: Listings, keys: Keys) -> None:
+async def test_pages_follow_each_other_while_keys_come_and_go(lists: Listings, keys: Management) -> None:
     for number in range(5):
         await keys.create(f"key {number}")
     first = await lists.keys(limit=2)
@@ -159,7 +159,7 @@ async def test_pages_follow_each_other_while_keys_come_and_go(lists: Listings, k
     assert third.next is None
 
 
-async def test_page_that_the_last_key_fills_has_no_next(lists: Listings, keys: Keys) -> None:
+async def test_page_that_the_last_key_fills_has_no_next(lists: Listings, keys: Management) -> None:
     for number in range(4):
         await keys.create(f"key {number}")
     first = await lists.keys(limit=2)
@@ -207,7 +207,7 @@ async def test_what_is_no_cursor_is_refused(lists: Listings, cursor: str) -> Non
         assert refused.value.code == "cursor"
 
 
-async def test_cursor_of_another_list_is_refused(lists: Listings, keys: Keys) -> None:
+async def test_cursor_of_another_list_is_refused(lists: Listings, keys: Management) -> None:
     for number in range(3):
         await keys.create(f"key {number}")
     page = await lists.keys(KeyFilters(find="k"), limit=1)
@@ -224,7 +224,7 @@ async def test_page_has_a_size_within_bounds(lists: Listings, limit: int) -> Non
         await lists.keys(limit=limit)
 
 
-async def test_inner_lists_are_cut_when_that_is_asked_for(lists: Listings, keys: Keys) -> None:
+async def test_inner_lists_are_cut_when_that_is_asked_for(lists: Listings, keys: Management) -> None:
     bound = await keys.create("first", bind=[Resource("bot", str(number)) for number in range(5)])
     for number in range(4):
         await keys.create(f"more {number}", bind=[BOT])
@@ -237,7 +237,7 @@ async def test_inner_lists_are_cut_when_that_is_asked_for(lists: Listings, keys:
 
 
 @pytest.fixture
-async def resources(keys: Keys) -> UUID:
+async def resources(keys: Management) -> UUID:
     """Resources of two accounts and two kinds; a key's id."""
     for resource in (Resource("bot", "b-1"), Resource("bot", "b_2"), Resource("agent", "a")):
         await keys.add_resource(resource, account="mine")
