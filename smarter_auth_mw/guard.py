@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Scope
 
 from smarter_auth_mw.authentication.throttle import is_guess, window_s
 from smarter_auth_mw.config.settings import RouteSettings, Settings
+from smarter_auth_mw.configured import compile_routes, together
 from smarter_auth_mw.decision import Decision, Denial, Reason
 from smarter_auth_mw.domain import Target
 from smarter_auth_mw.engine import health
@@ -21,10 +22,8 @@ from smarter_auth_mw.engine.engine import Engine
 from smarter_auth_mw.engine.engines import Engines
 from smarter_auth_mw.engine.health import Readiness
 from smarter_auth_mw.engine.per_loop import running_loop
-from smarter_auth_mw.engine.requirements import mistakes_of
 from smarter_auth_mw.engine.stand_in import own_settings
 from smarter_auth_mw.errors import ConfigurationError, NoEventLoopError, SmarterAuthError, UnavailableError
-from smarter_auth_mw.http import status_pages as pages
 from smarter_auth_mw.http.credentials import Credentials, Extractor, Headers
 from smarter_auth_mw.http.peers import Peers
 from smarter_auth_mw.http.preflights import is_preflight
@@ -41,7 +40,7 @@ from smarter_auth_mw.observers.usage import Usage
 from smarter_auth_mw.routing import hosts
 from smarter_auth_mw.routing.further_back import Remedies
 from smarter_auth_mw.routing.memo import Memo
-from smarter_auth_mw.routing.mounts import mounts_of, unknown_mounts
+from smarter_auth_mw.routing.mounts import unknown_mounts
 from smarter_auth_mw.routing.router_check import RouterCheck
 from smarter_auth_mw.routing.routes import Routes, refused_routes
 from smarter_auth_mw.signals import Announcer
@@ -134,7 +133,7 @@ class Guard:
             log("store.unavailable", "%s %s", error, error.hint)
 
     def _note(self, error: ConfigurationError) -> None:
-        self.mistakes = _together(self.mistakes, error) if self.mistakes else error
+        self.mistakes = together(self.mistakes, error) if self.mistakes else error
 
     def _resolve(self, scope: Mapping[str, Any]) -> Target | Denial | None:
         if self.routes is None:
@@ -348,50 +347,6 @@ class Guard:
             self._ignored = set(ignored)
             self.is_sure, self.minds_hosts = True, self.routes.reads_hosts
             self.by_path = Memo() if self.minds_hosts or not self._is_plain else self.routes.memo
-
-
-def load_settings() -> Settings:
-    """The settings of the environment and the files.
-
-    Raises ConfigurationError with their mistakes and those of the routes together.
-    """
-    try:
-        return Settings()
-    except ConfigurationError as error:
-        try:
-            compile_routes(RouteSettings())
-        except ConfigurationError as of_routes:
-            raise _together(error, of_routes) from None
-        raise
-
-
-def _together(error: ConfigurationError, other: ConfigurationError) -> ConfigurationError:
-    """Both at once; of a setting that is wrong twice the first mistake alone."""
-    named = {mistake.variable for mistake in error.mistakes}
-    new = [mistake for mistake in other.mistakes if mistake.variable not in named]
-    return ConfigurationError([*error.mistakes, *new], hint=error.hint or other.hint)
-
-
-def compile_routes(settings: RouteSettings, app: Any = None) -> Routes:
-    """The routes of the settings, with the mounts that the app itself reports.
-
-    Raises ConfigurationError with every mistake that can be known before anything is opened.
-    """
-    mistakes, hint = list(mistakes_of(settings)) if isinstance(settings, Settings) else [], None
-    try:
-        routes = Routes.parse(
-            settings.routes,
-            mounts=(*settings.mounts, *mounts_of(app)),
-            api_domains=settings.api_domains,
-            platform_domains=settings.platform_domains,
-            default_account=settings.default_account,
-        )
-        mistakes += pages.mistakes_of(settings, lambda path: routes.explain({"path": path}).result)
-    except ConfigurationError as error:
-        mistakes, hint = [*mistakes, *error.mistakes], error.hint
-    if mistakes:
-        raise ConfigurationError(settings.located(mistakes), hint=hint)
-    return routes
 
 
 async def _live() -> Page:

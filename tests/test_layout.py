@@ -62,6 +62,7 @@ STORIES = {
     "cache/timelines": "cache/test_failover",
     "cache/redis": "cache/test_shared",
     "config/durations": "admin/test_bodies",
+    "configured": "cli/test_config",
     "domain": "test_decision",
     "engine/assembly": "engine/test_lifecycle",
     "engine/engine": "engine/test_lifecycle",

@@ -13,8 +13,8 @@ from smarter_auth_mw.cli import user_app as apps
 from smarter_auth_mw.cli.guards import Found
 from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.config.settings import DatabaseSettings, Settings
+from smarter_auth_mw.configured import compile_routes, load_settings
 from smarter_auth_mw.domain import Resource
-from smarter_auth_mw.guard import compile_routes, load_settings
 from smarter_auth_mw.management import naming
 from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.management.listings import Listings

@@ -20,12 +20,12 @@ from limits import parse
 from smarter_auth_mw.authentication.throttle import BoundedCounters, Throttle
 from smarter_auth_mw.cache.listener import Beat, Connect, Notified
 from smarter_auth_mw.config.settings import Settings
+from smarter_auth_mw.configured import compile_routes
 from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.engine.engine import Engine, KnowDomains
 from smarter_auth_mw.engine.stand_in import PLACE
 from smarter_auth_mw.errors import UnknownKindError, UsageError
-from smarter_auth_mw.guard import compile_routes
 from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.management.rotations import OVERLAP
 from smarter_auth_mw.observers.hub import Observers

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from smarter_auth_mw.cli.commands.config import shown
 from smarter_auth_mw.config.masking import mask_url, shown_value
 from smarter_auth_mw.config.settings import Settings
+from smarter_auth_mw.configured import compile_routes
 from smarter_auth_mw.engine.requirements import mistakes_of
 from smarter_auth_mw.errors import ConfigurationError
-from smarter_auth_mw.guard import compile_routes
 
 PIECE = 6
 """A piece of a secret as long as this one is a leak."""

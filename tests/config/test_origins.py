@@ -8,8 +8,8 @@ import pytest
 
 from smarter_auth_mw import Settings, SmarterAuthMiddleware
 from smarter_auth_mw.config.settings import RouteSettings
+from smarter_auth_mw.configured import compile_routes
 from smarter_auth_mw.errors import ConfigurationError
-from smarter_auth_mw.guard import compile_routes
 from tests.support.cli import Commands
 
 DATABASE = "postgresql://me:sesame@db/bots"

@@ -20,7 +20,7 @@ from ruamel.yaml import YAML
 
 from smarter_auth_mw.cli import app
 from smarter_auth_mw.config.settings import DatabaseSettings, Settings
-from smarter_auth_mw.guard import compile_routes
+from smarter_auth_mw.configured import compile_routes
 from tests.programs import find
 from tests.support.cli import EXAMPLES
 from tests.support.plain_postgres import PASSWORD

@@ -16,9 +16,9 @@ import httpx
 import pytest
 
 from smarter_auth_mw import Settings
+from smarter_auth_mw.configured import compile_routes
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.errors import ConfigurationError
-from smarter_auth_mw.guard import compile_routes
 from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.postgres.store import Store
 from smarter_auth_mw.wsgi import SmarterAuthWSGIMiddleware

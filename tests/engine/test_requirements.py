@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from smarter_auth_mw import Settings, SmarterAuthMiddleware
+from smarter_auth_mw.configured import compile_routes
 from smarter_auth_mw.engine.requirements import mistakes_of
 from smarter_auth_mw.errors import ConfigurationError
 from smarter_auth_mw.gate.dialects import DIALECTS
 from smarter_auth_mw.gate.forward_auth import ForwardAuth
-from smarter_auth_mw.guard import compile_routes
 from smarter_auth_mw.postgres.embedded import place
 from tests.support.cli import PATIENCE_S, PROGRAM, ROUTES, Commands, environment
 

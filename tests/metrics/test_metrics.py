@@ -20,9 +20,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from smarter_auth_mw import Settings
 from smarter_auth_mw.cache.lag import Lag
+from smarter_auth_mw.configured import compile_routes
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.errors import ConfigurationError
-from smarter_auth_mw.guard import compile_routes
 from smarter_auth_mw.http import status_pages as pages
 from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.metrics import SmarterAuthCollector

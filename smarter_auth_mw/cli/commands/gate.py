@@ -12,9 +12,9 @@ from smarter_auth_mw import access_log
 from smarter_auth_mw.cli.arguments import Fd, Host, Port, Workers
 from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.cli.ports import listener
+from smarter_auth_mw.configured import compile_routes, load_settings
 from smarter_auth_mw.gate.dialects import DIALECTS
 from smarter_auth_mw.gate.forward_auth import ForwardAuth
-from smarter_auth_mw.guard import compile_routes, load_settings
 
 SPOKEN = "_SMARTER_AUTH_DIALECT"
 """Passes the dialect to uvicorn's worker processes; not a setting, hence the underscore."""

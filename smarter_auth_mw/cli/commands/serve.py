@@ -22,9 +22,9 @@ from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.cli.ports import listener
 from smarter_auth_mw.cli.user_app import EXAMPLE, load
 from smarter_auth_mw.config.settings import RouteSettings
+from smarter_auth_mw.configured import compile_routes, load_settings
 from smarter_auth_mw.engine.loop_thread import close_all
 from smarter_auth_mw.errors import SmarterAuthError, UsageError
-from smarter_auth_mw.guard import compile_routes, load_settings
 from smarter_auth_mw.http.app_interface import interface_of
 from smarter_auth_mw.wsgi import SmarterAuthWSGIMiddleware
 

@@ -16,9 +16,9 @@ from smarter_auth_mw.cli.doctor.lifetimes import of_key_lifetimes
 from smarter_auth_mw.cli.doctor.routes import Covered, Finding, Level
 from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.cli.session import Session
+from smarter_auth_mw.configured import compile_routes
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.errors import ConfigurationError, SmarterAuthError
-from smarter_auth_mw.guard import compile_routes
 from smarter_auth_mw.management import naming
 from smarter_auth_mw.postgres.opening import open_store
 from smarter_auth_mw.routing.app_routes import middlewares_of, routes_of

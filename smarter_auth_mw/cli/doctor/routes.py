@@ -13,9 +13,9 @@ from starlette.middleware.cors import CORSMiddleware
 from smarter_auth_mw.asgi import SmarterAuthMiddleware
 from smarter_auth_mw.cli.guards import find_middleware
 from smarter_auth_mw.config.settings import Settings
+from smarter_auth_mw.configured import compile_routes
 from smarter_auth_mw.decision import Denial
 from smarter_auth_mw.domain import Resource, Target
-from smarter_auth_mw.guard import compile_routes
 from smarter_auth_mw.routing.app_routes import MAX_DEPTH, PLACEHOLDER, SAMPLES, AppRoute
 from smarter_auth_mw.routing.grammar import Pattern
 from smarter_auth_mw.routing.resolution import Judgement
