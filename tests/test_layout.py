@@ -188,3 +188,16 @@ def test_each_room_says_what_it_is_for(room: Path) -> None:
 @pytest.mark.parametrize("name", matrix.TESTS)
 def test_every_test_of_the_matrix_is_there(name: str) -> None:
     assert (TESTS / f"{name}.py").is_file()
+
+
+def test_nothing_draws_from_the_random_numbers_of_the_app() -> None:
+    """An app may have seeded them, and a property test of Hypothesis warns when another thread draws from them."""
+    modules = {path: ast.parse(path.read_text("utf-8")) for path in PACKAGE.rglob("*.py")}
+    imported = {
+        path.name
+        for path, module in modules.items()
+        for node in ast.walk(module)
+        if (isinstance(node, ast.Import) and "random" in [one.name for one in node.names])
+        or (isinstance(node, ast.ImportFrom) and node.module == "random")
+    }
+    assert imported == set()

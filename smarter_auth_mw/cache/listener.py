@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
+from secrets import SystemRandom
 from typing import Protocol
 
 from smarter_auth_mw.cache.attention import DOUBTFUL, Attention
@@ -140,7 +140,7 @@ class Listener:
                     is_known = isinstance(error, SmarterAuthError | OSError)
                     log("listener.lost", "%s", error, exc_info=not is_known)
             self.reconnects += 1
-            await self._rest(pause_s * random.uniform(0.5, 1.0))  # noqa: S311  # spreads the fleet, guards nothing
+            await self._rest(pause_s * SystemRandom().uniform(0.5, 1.0))  # spreads the fleet, guards nothing
             pause_s = min(pause_s * 2, MAX_BACK_OFF_S)
 
     def meet_anew(self) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
+from secrets import SystemRandom
 from typing import Any
 
 from aiocache.base import BaseCache
@@ -164,5 +164,5 @@ class SharedTier:
 
     def _ttl(self) -> int:
         """In whole seconds, since memcached knows no others."""
-        ttl_s = self._ttl_s * random.uniform(1 - TTL_JITTER, 1 + TTL_JITTER)  # noqa: S311
+        ttl_s = self._ttl_s * SystemRandom().uniform(1 - TTL_JITTER, 1 + TTL_JITTER)
         return max(1, min(round(ttl_s), MAX_TTL_S))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import fields
 from datetime import timedelta
 from functools import partial
+from secrets import SystemRandom
 from typing import Any
 
 from smarter_auth_mw.authentication.authenticator import Authenticator
@@ -203,7 +203,7 @@ async def _keeping_domains(engine: Engine, know_domains: KnowDomains) -> None:
 async def _purging(store: Store) -> None:
     """Forget old changes and old usage now and then; any worker does it for all."""
     while True:
-        await asyncio.sleep(PURGE_EVERY_S * random.uniform(0.5, 1.5))  # noqa: S311  # spreads the fleet
+        await asyncio.sleep(PURGE_EVERY_S * SystemRandom().uniform(0.5, 1.5))  # spreads the fleet
         try:
             await store.purge_changes(CHANGES_KEPT)
             await store.drop_old_usage()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import random
+from secrets import SystemRandom
 from typing import Protocol
 
 from smarter_auth_mw.errors import SmarterAuthError
@@ -32,7 +32,7 @@ class KeyCounter:
         """Count now, and every five minutes from then on."""
         while True:
             self.latest = await self._count()
-            await asyncio.sleep(COUNT_EVERY_S * random.uniform(0.9, 1.1))  # noqa: S311  # spreads the fleet
+            await asyncio.sleep(COUNT_EVERY_S * SystemRandom().uniform(0.9, 1.1))  # spreads the fleet
 
     async def _count(self) -> KeyCounts | None:
         try:
