@@ -1,7 +1,7 @@
 """A process whose middleware is opened, and that then forks or changes its event loop: ``… process_scenarios.py NAME``.
 
 Each scenario ends well, without a warning, or it fails. The environment holds ``SMARTER_AUTH_*``, and ``TOKEN`` and
-``KEY_ID`` of a key that opens the bot 1; the scenario revokes it.
+``KEY_ID`` of a key that opens the bot 1; the scenario revokes it by ``MANAGER_URL``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ async def comes_to(status: int) -> set[int]:
 
 
 async def revoke() -> None:
-    async with open_pool(os.environ["SMARTER_AUTH_DATABASE_URL"]) as pool:
+    async with open_pool(os.environ["MANAGER_URL"]) as pool:
         await Management(Store(pool), actor="scenario").revoke(UUID(os.environ["KEY_ID"]))
 
 

@@ -156,7 +156,8 @@ async def test_process_hears_of_revocations_wherever_it_serves_now(name: str, ow
     done = await asyncio.to_thread(
         subprocess.run,
         [sys.executable, "-X", "dev", "-W", "error", "-m", "tests.support.process_scenarios", name],
-        env=environment(**settings) | {"TOKEN": minted.token.reveal(), "KEY_ID": str(minted.key.key_id)},
+        env=environment(**settings)
+        | {"TOKEN": minted.token.reveal(), "KEY_ID": str(minted.key.key_id), "MANAGER_URL": own_database.manager},
         capture_output=True,
         text=True,
         timeout=2 * PATIENCE_S,
