@@ -76,7 +76,7 @@ async def test_nothing_is_read_from_the_deposed_primary_once_the_new_one_was_met
             for wire in (pool_wire, listen_wire):
                 wire.lead_to(two.standby.socket)
             await run_ahead(two)
-            async with keys_on(two.url(two.standby)) as keys:
+            async with keys_on(two.url(two.standby, "manager")) as keys:
                 await keys.revoke(two.minted.key.key_id)
             listen_wire.cut()
             assert await started.comes_to(401, KEYED, two.minted.token) <= {200, 503}
