@@ -16,6 +16,7 @@ from smarter_auth_mw.domain import Bindings, Resource, Target
 from smarter_auth_mw.engine.assembly import open_engine
 from smarter_auth_mw.engine.engine import Engine
 from smarter_auth_mw.engine.engines import Engines, every
+from smarter_auth_mw.engine.stand_in import PLACE
 from smarter_auth_mw.errors import UsageError
 from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.postgres.transaction import Transaction
@@ -136,7 +137,8 @@ async def current() -> ModelSession:
         meant = _meant(here)
     if len(meant) > 1:
         raise AmbiguousConnectionError()
-    for session in meant.values():
+    for database, session in meant.items():
+        session = here.get(database, session)
         return await _opened(session) if isinstance(session, Engines) else session
     raise NotConnectedError()
 
@@ -165,8 +167,12 @@ def _meant(here: Mapping[tuple[str, str], ModelSession]) -> Mapping[tuple[str, s
 
 
 def database_of(settings: Settings) -> tuple[str, str]:
-    """What makes two databases different to models: the URL, and the account of what names none."""
-    return settings.database_url.get_secret_value(), settings.default_account
+    """What makes two databases different to models: the URL, and the account of what names none.
+
+    With an ``AuthKit`` in place there is no other database than its own.
+    """
+    url = settings.database_url.get_secret_value() if PLACE.stand_in is None else ""
+    return url, settings.default_account
 
 
 _chosen: ContextVar[ModelSession | None] = ContextVar("smarter_auth_chosen", default=None)

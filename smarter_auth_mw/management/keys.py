@@ -112,7 +112,7 @@ class Management(ResourceManagement):
         async with self._store.transaction(self._scope) as transaction:
             key = await _living_key(transaction, key_id)
             created = await self._bind(transaction, key, resource, register=register, allow_anonymous=allow_anonymous)
-        return BoundKey(await self.key(key_id), created)
+            return BoundKey(await _key(transaction, key_id), created)
 
     async def _bind(
         self,
@@ -154,7 +154,7 @@ class Management(ResourceManagement):
             held = await registered(transaction, resource)
             async with judged(transaction, [resource], self._require, allow_anonymous=allow_anonymous):
                 await self._unbind(transaction, key, held, releases=True)
-        return await self.key(key_id)
+            return await _key(transaction, key_id)
 
     async def _unbind(self, transaction: Transaction, key: Key, held: RegisteredResource, *, releases: bool) -> None:
         """Unbind; with ``releases`` the last binding takes with it the latch that the first one closed."""
@@ -205,7 +205,7 @@ class Management(ResourceManagement):
             if not await transaction.set_key(before, changes):
                 raise _taken(before.account, changes["name"])
             await self._changed(transaction, "key.set", before)
-        return await self.key(key_id)
+            return await _key(transaction, key_id)
 
     async def activate(self, key_id: UUID) -> Key:
         """Let the key's tokens open what it is bound to again."""
@@ -230,7 +230,7 @@ class Management(ResourceManagement):
                 async with judged(transaction, bound, self._require, allow_anonymous=allow_anonymous):
                     await transaction.set_active(key_id, is_active=not before.is_active)
                 await self._changed(transaction, "key.deactivate" if before.is_active else "key.activate", before)
-        return await self.key(key_id)
+            return await _key(transaction, key_id)
 
     async def _lock_resources_of(self, transaction: Transaction, key_ids: Sequence[UUID]) -> Sequence[Resource]:
         """Lock what a change of these keys may open: nothing where deactivated keys protect like any others."""
@@ -284,7 +284,7 @@ class Management(ResourceManagement):
             if before.revoked_at is None:
                 await transaction.revoke(key_id)
                 await self._changed(transaction, "key.revoke", before)
-        return await self.key(key_id)
+            return await _key(transaction, key_id)
 
     async def revoke_tokens(self, tokens: Iterable[Token]) -> Leaked:
         """Revoke the keys that these tokens belong to or belonged to, each in a transaction of its own."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -194,6 +196,36 @@ async def test_what_cannot_be_stored_changes_nothing(keys: Management) -> None:
         with pytest.raises(UsageError):
             await keys.set_key(key.key_id, **change)
     assert await keys.key(key.key_id) == key
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda keys, key: keys.bind(key, OTHER),
+        lambda keys, key: keys.unbind(key, BOT, allow_anonymous=True),
+        lambda keys, key: keys.set_key(key, name="renamed"),
+        lambda keys, key: keys.deactivate(key),
+        lambda keys, key: keys.activate(key),
+        lambda keys, key: keys.toggle_active(key),
+        lambda keys, key: keys.rotate(key),
+        lambda keys, key: keys.revoke(key),
+    ],
+    ids=["bind", "unbind", "set", "deactivate", "activate", "toggle", "rotate", "revoke"],
+)
+async def test_an_act_returns_the_key_as_its_own_transaction_left_it(
+    keys: Management, store: Store, monkeypatch: pytest.MonkeyPatch, act: Callable[[Management, UUID], Awaitable[Any]]
+) -> None:
+    key = (await keys.create("one", bind=[BOT])).key
+    begun: list[None] = []
+    begin = store.transaction
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        begun.append(None)
+        return begin(*args, **kwargs)
+
+    monkeypatch.setattr(store, "transaction", counted)
+    await act(keys, key.key_id)
+    assert len(begun) == 1
 
 
 async def test_toggling_twice_at_once_is_two_turns(keys: Management) -> None:
