@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from smarter_auth_mw.observers.usage import GRANTED, OTHER, UNKNOWN
+from smarter_auth_mw.observers.usage import ANONYMOUS, GRANTED, OTHER, UNKNOWN
 from smarter_auth_mw.postgres.reports import Used
 
 _PLACES = {UNKNOWN: "(unknown)", OTHER: "(other)"}
@@ -15,7 +15,10 @@ _PLACES = {UNKNOWN: "(unknown)", OTHER: "(other)"}
 
 @dataclass
 class Total:
-    """All requests for one resource with one key, or without one; ``points`` counts them in steps of ``width``."""
+    """All requests for one resource with one key, or without one.
+
+    ``points`` counts them in steps of ``width``, and ``denied_points`` those of them that were denied.
+    """
 
     resource: str
     key_id: str | None
@@ -23,12 +26,15 @@ class Total:
     begins: datetime
     width: timedelta
     points: list[int]
+    denied_points: list[int]
     outcomes: Counter[str] = field(default_factory=Counter)
     tokens: Counter[str] = field(default_factory=Counter)
 
     def add(self, used: Used) -> None:
         """Count these requests too."""
-        self.points = [one + other for one, other in zip(self.points, used.points, strict=True)]
+        self.points = _added(self.points, used.points)
+        if used.outcome not in (GRANTED, ANONYMOUS):
+            self.denied_points = _added(self.denied_points, used.points)
         self.outcomes[used.outcome] += used.count
         if used.outcome == GRANTED and used.token_key:
             self.tokens[used.token_key] += used.count
@@ -59,4 +65,9 @@ def totals(found: Iterable[Used]) -> list[Total]:
 def _empty(used: Used) -> Total:
     key_id = None if used.key_id is None else str(used.key_id)
     resource = f"{used.kind}:{_PLACES.get(used.ref, used.ref)}" if used.kind else "(none)"
-    return Total(resource, key_id, used.key_name, used.begins, used.width, [0] * len(used.points))
+    nothing = [0] * len(used.points)
+    return Total(resource, key_id, used.key_name, used.begins, used.width, nothing, nothing)
+
+
+def _added(points: Iterable[int], others: Iterable[int]) -> list[int]:
+    return [one + other for one, other in zip(points, others, strict=True)]

@@ -1,0 +1,134 @@
+"""Charts of usage, as SVG that the server draws, with the rows of the table that says the same in figures.
+
+Granted requests stand above a base line and refused ones hang below it, so that nothing is said by colour alone. The
+SVG has classes and attributes only: the pages' Content-Security-Policy allows neither inline styles nor scripts in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from markupsafe import Markup
+
+from smarter_auth_mw.management.usage import Total
+
+STEP, BAR = 10, 8
+"""How wide a step of time and its bar are drawn; the browser stretches the whole to the width that it has."""
+HEIGHT, LOWEST = 100, 2
+"""How high a chart is, and a bar that stands for one request among millions."""
+SPARK_HEIGHT = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The requests of one step of time: granted ones, with a token or on an open resource, and refused ones."""
+
+    begins: datetime
+    ends: datetime
+    granted: int
+    refused: int
+
+    @property
+    def label(self) -> str:
+        """Name the step as an axis does: an hour of a day, or a day."""
+        is_day = (self.ends - self.begins) >= timedelta(days=1)
+        return f"{self.begins:%Y-%m-%d}" if is_day else f"{self.begins:%Y-%m-%d %H:%M}"
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A chart, and what is shown around it."""
+
+    svg: Markup
+    steps: Sequence[Step]
+    granted: int
+    refused: int
+
+    @property
+    def rows(self) -> list[Step]:
+        """The steps with any requests, the latest first: the table beneath."""
+        return [step for step in reversed(self.steps) if step.granted or step.refused]
+
+
+def chart(total: Total | None, subject: str) -> Chart | None:
+    """Draw the usage of ``subject``; None: there was none."""
+    if total is None or not total.count:
+        return None
+    steps = list(_steps(total))
+    refused = sum(total.denied_points)
+    return Chart(_drawn(steps, subject), steps, total.count - refused, refused)
+
+
+def sparkline(points: Sequence[int]) -> Markup:
+    """Draw points that are there already as small bars; the figures beside it say the same to those who hear them."""
+    highest = max(points, default=0) or 1
+    bars = (
+        _bar(place, SPARK_HEIGHT, _scaled(count, SPARK_HEIGHT / highest), "bar") for place, count in enumerate(points)
+    )
+    size = f"0 0 {STEP * max(len(points), 1)} {SPARK_HEIGHT}"
+    opening = Markup('<svg class="spark" viewBox="{}" preserveAspectRatio="none" aria-hidden="true">').format(size)
+    return opening + Markup().join(bars) + Markup("</svg>")
+
+
+def _steps(total: Total) -> Iterator[Step]:
+    for place, (count, refused) in enumerate(zip(total.points, total.denied_points, strict=True)):
+        begins = total.begins.astimezone(UTC) + place * total.width
+        yield Step(begins, begins + total.width, count - refused, refused)
+
+
+def _drawn(steps: Sequence[Step], subject: str) -> Markup:
+    most, worst = max(step.granted for step in steps), max(step.refused for step in steps)
+    scale = HEIGHT / (most + worst)
+    width, base = STEP * len(steps), most * scale
+    bars = (_step(place, step, base, scale) for place, step in enumerate(steps))
+    return Markup(
+        '<svg class="chart" role="img" viewBox="0 {} {} {}" preserveAspectRatio="none">'
+        "<title>{}</title><desc>{}</desc>"
+        '{}<path class="base" d="M0 {}H{}"/></svg>'
+    ).format(
+        -LOWEST,
+        width,
+        HEIGHT + 2 * LOWEST,
+        f"Requests for {subject}",
+        _in_words(steps),
+        Markup().join(bars),
+        _short(base),
+        width,
+    )
+
+
+def _step(place: int, step: Step, base: float, scale: float) -> Markup:
+    """Draw both bars of a step, in a group whose title a pointer shows."""
+    granted, refused = _scaled(step.granted, scale), _scaled(step.refused, scale)
+    title = f"{step.label}: {step.granted:,} granted, {step.refused:,} refused"
+    bars = _bar(place, base, granted, "granted") + _bar(place, base + refused, refused, "refused")
+    return Markup("<g><title>{}</title>{}</g>").format(title, bars) if bars else Markup()
+
+
+def _bar(place: int, foot: float, height: float, name: str) -> Markup:
+    if not height:
+        return Markup()
+    left = place * STEP + (STEP - BAR) // 2
+    return Markup('<rect class="{}" x="{}" y="{}" width="{}" height="{}"/>').format(
+        name, left, _short(foot - height), BAR, _short(height)
+    )
+
+
+def _scaled(count: int, scale: float) -> float:
+    return max(count * scale, LOWEST) if count else 0
+
+
+def _short(length: float) -> str:
+    return f"{length:.1f}".removesuffix(".0")
+
+
+def _in_words(steps: Sequence[Step]) -> str:
+    """Say in words what the chart shows."""
+    granted, refused = sum(step.granted for step in steps), sum(step.refused for step in steps)
+    busiest = max(steps, key=lambda step: step.granted + step.refused)
+    return (
+        f"{granted:,} granted and {refused:,} refused from {steps[0].label} to {steps[-1].label} (UTC), "
+        f"most of them at {busiest.label}: {busiest.granted:,} granted, {busiest.refused:,} refused."
+    )
