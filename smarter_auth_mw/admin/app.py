@@ -1,15 +1,16 @@
-"""The management API as an ASGI app, at the root of an origin of its own."""
+"""The management API and its pages as an ASGI app, at the root of an origin of its own."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.types import Receive, Scope, Send
 
 from smarter_auth_mw.admin.api import Api, problem, send_response
 from smarter_auth_mw.admin.operations import BASE
-from smarter_auth_mw.admin.problems import PathError
+from smarter_auth_mw.admin.problems import PagesMissingError, PathError
 from smarter_auth_mw.admin.security import check_host
 from smarter_auth_mw.admin.services import Services, open_services
 from smarter_auth_mw.config.settings import Settings
@@ -23,9 +24,15 @@ from smarter_auth_mw.log import log
 from smarter_auth_mw.metrics import samples as figures
 from smarter_auth_mw.metrics.samples import ADMIN_REFUSED, ADMIN_REQUESTS, Figures, Labels
 
+if TYPE_CHECKING:
+    from smarter_auth_mw.admin.pages.site import Site
+
+API = "/api/"
+"""What is below this is for programs, and answered in JSON; all else is a page."""
+
 
 class AdminApp:
-    """The management API.
+    """The management API and its pages.
 
     It is served by itself, as ``smarter-auth admin`` does, and not mounted beside another app: code on the same origin
     could act as the operator who is signed in. The database role has to be a manager. Without ``settings`` it is
@@ -38,7 +45,9 @@ class AdminApp:
         known = self._guard.settings or Settings.model_construct()
         self._origin = known.admin_origin
         self._services: PerLoop[Services] = PerLoop(lambda: open_services(self._guard))
-        self._api = Api(self._get_services, Peers(known.trusted_proxies))
+        peers = Peers(known.trusted_proxies)
+        self._api = Api(self._get_services, peers)
+        self._site = _site(self._get_services, peers, self._origin)
         pages = ((known.live_path, _live), (known.ready_path, self._ready), (known.metrics_path, _metrics))
         self._pages = Pages({path: make for path, make in pages if path})
         self._is_outage = False
@@ -64,14 +73,19 @@ class AdminApp:
             await send({"type": "http.response.start", "status": page.status, "headers": page.headers})
             await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else page.body})
             return
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        is_programs = f"{path}/".startswith(API)
         try:
             check_host(scope, self._origin)
-            if not scope["path"].removeprefix(scope.get("root_path", "")).startswith(f"{BASE}/"):
+            if is_programs and not path.startswith(f"{BASE}/"):
                 raise PathError()
+            if not is_programs and self._site is None:
+                raise PagesMissingError()
         except SmarterAuthError as error:
-            await send_response(problem(error), scope, send)
+            response = problem(error) if is_programs or self._site is None else self._site.refuse(error, scope)
+            await send_response(response, scope, send)
             return
-        await self._api(scope, receive, send)
+        await (self._api if is_programs or self._site is None else self._site)(scope, receive, send)
 
     async def _get_services(self) -> Services:
         try:
@@ -106,7 +120,20 @@ class AdminApp:
     def figures(self) -> Figures:
         """Return what has been counted in this process."""
         answered: dict[Labels, float] = dict(self._api.answered.items())
+        if self._site is not None:
+            answered.update(self._site.answered.items())
         return {ADMIN_REQUESTS.name: answered, ADMIN_REFUSED.name: {(): float(self._api.refused_tokens)}}
+
+
+def _site(get_services: Callable[[], Awaitable[Services]], peers: Peers, origin: str) -> Site | None:
+    """Return the pages; None without the extra that they need."""
+    try:
+        from smarter_auth_mw.admin.pages.site import Site
+    except ModuleNotFoundError as error:
+        if error.name not in ("jinja2", "markupsafe"):
+            raise
+        return None
+    return Site(get_services, peers, origin)
 
 
 async def _live() -> Page:

@@ -23,12 +23,21 @@ _SHOWN_NAME = 64
 
 async def read_body(receive: Receive, headers: Mapping[str, str], most: int) -> bytes:
     """Return the body; raises MediaTypeError if it is not plain JSON, and TooLargeError beyond ``most`` bytes."""
+    if not is_sent_as("application/json", headers):
+        raise MediaTypeError()
+    return await read_bytes(receive, headers, most)
+
+
+def is_sent_as(wanted: str, headers: Mapping[str, str]) -> bool:
+    """Whether a body is of this media type, in UTF-8 and not compressed."""
     media_type, _, parameters = headers.get("content-type", "").partition(";")
     charset = parameters.strip().lower().removeprefix("charset=").strip('"')
-    if media_type.strip().lower() != "application/json" or charset not in ("", "utf-8", "utf8"):
-        raise MediaTypeError()
-    if headers.get("content-encoding", "identity").lower() != "identity":
-        raise MediaTypeError()
+    is_plain = headers.get("content-encoding", "identity").lower() == "identity"
+    return is_plain and media_type.strip().lower() == wanted and charset in ("", "utf-8", "utf8")
+
+
+async def read_bytes(receive: Receive, headers: Mapping[str, str], most: int) -> bytes:
+    """Return the body, whatever it is; raises TooLargeError beyond ``most`` bytes."""
     length = headers.get("content-length", "")
     if length.isdecimal() and (len(length) > 18 or int(length) > most):
         raise TooLargeError(f"A body has at most {most:,} bytes here.")
@@ -118,7 +127,8 @@ def _explained(where: str, error: ValidationError) -> InvalidError:
     mistakes = error.errors(include_url=False, include_context=False, include_input=False)
     lines = [f"{_place(where, one['loc'])}: {one['msg'].removeprefix('Value error, ')}" for one in mistakes]
     more = [f"and {len(lines) - _SHOWN_MISTAKES} more"] if len(lines) > _SHOWN_MISTAKES else []
-    return InvalidError("; ".join([*lines[:_SHOWN_MISTAKES], *more]) + ".")
+    by_field = {str(one["loc"][0]): one["msg"].removeprefix("Value error, ") for one in mistakes if one["loc"]}
+    return InvalidError("; ".join([*lines[:_SHOWN_MISTAKES], *more]) + ".", by_field=by_field)
 
 
 def _place(where: str, location: Sequence[str | int]) -> str:

@@ -10,8 +10,9 @@ from pydantic import BaseModel
 from smarter_auth_mw.admin import answers, requests
 from smarter_auth_mw.admin.call import Answer, Call
 from smarter_auth_mw.admin.handlers import keys, reports, resources
+from smarter_auth_mw.admin.problems import ForbiddenError
 from smarter_auth_mw.admin.requests import NoQuery, OpeningQuery
-from smarter_auth_mw.management.operators import Role
+from smarter_auth_mw.management.operators import Operator, Role, is_allowed
 
 BASE = "/api/v1"
 MAX_BODY = 65_536
@@ -42,6 +43,11 @@ class Operation:
     everywhere: bool = False
     is_versioned: bool = False
     max_body: int = MAX_BODY
+
+    def check_role(self, operator: Operator) -> None:
+        """Raise ForbiddenError unless the operator may do this."""
+        if not is_allowed(operator, self.role, everywhere=self.everywhere):
+            raise ForbiddenError(self.role, everywhere=self.everywhere)
 
 
 _RESOURCE, _BINDING, _KEY = "/resources/{kind}/{ref}", "/resources/{kind}/{ref}/keys/{key_id}", "/keys/{key_id}"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from smarter_auth_mw.errors import (
@@ -17,10 +18,11 @@ from smarter_auth_mw.errors import (
     WouldOpenError,
 )
 from smarter_auth_mw.management.operators import Role
-from smarter_auth_mw.tokens import hidden
+from smarter_auth_mw.tokens import hidden, shortened
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 2
+_SHOWN_ORIGIN = 128
 
 
 class RequestError(SmarterAuthError):
@@ -111,11 +113,40 @@ class MisdirectedError(RequestError):
     default_hint = "Behind a proxy, or to serve other machines: set SMARTER_AUTH_ADMIN_ORIGIN"
 
 
+class OriginError(RequestError):
+    """This form does not come from this site."""
+
+    code = "foreign_origin"
+    status = 403
+
+    def __init__(self, own: str, sent: str, *, is_set: bool) -> None:
+        come = (
+            f"It comes from {shortened(sent, _SHOWN_ORIGIN)!a}"
+            if sent
+            else "The browser does not say where it comes from"
+        )
+        super().__init__(f"This form does not come from this site. {come}, and this site is {own}.")
+        if is_set:
+            self.hint = f"Open {own}, and send it there. Another address: set SMARTER_AUTH_ADMIN_ORIGIN"
+        else:
+            self.hint = "If you are behind a proxy: set SMARTER_AUTH_ADMIN_ORIGIN to what your browser shows, as https://admin.example.com"
+
+
+class PagesMissingError(RequestError):
+    """The pages need an extra that is not installed."""
+
+    code = "pages_not_installed"
+    status = 501
+    default_hint = "Run: pip install 'smarter_auth_mw[admin]'. The API, below /api/v1, works without it."
+
+
 class InvalidError(RequestError):
     """The request is not written as this operation takes it."""
 
     code = "invalid"
     status = 422
+    by_field: Mapping[str, str] = MappingProxyType({})
+    """What is wrong with which parameter or member, where it is one of them."""
 
 
 _STATUS: Sequence[tuple[type[SmarterAuthError], int]] = (

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from ipaddress import IPv6Address, ip_address
 from typing import Any
 
-from smarter_auth_mw.admin.problems import MisdirectedError
+from smarter_auth_mw.admin.problems import MisdirectedError, OriginError
 
 Header = tuple[bytes, bytes]
 
@@ -40,6 +40,23 @@ def check_host(scope: Mapping[str, Any], origin: str) -> None:
     hosts = [value for name, value in scope["headers"] if name == b"host"]
     if not (_is_local_peer(scope) and len(hosts) == 1 and _is_local_host(hosts[0].decode("latin-1"))):
         raise MisdirectedError()
+
+
+def check_origin(scope: Mapping[str, Any], origin: str) -> None:
+    """Raise OriginError for a form that another site may have sent; ``origin`` is ADMIN_ORIGIN.
+
+    Browsers name the origin of every form, and no page can change that. A request that names none is refused too.
+    """
+    own = origin or f"http://{_only(scope, b'host')}"
+    sent, site = _only(scope, b"origin"), _only(scope, b"sec-fetch-site", "same-origin")
+    if sent.lower() != own.lower() or site != "same-origin":
+        raise OriginError(own, sent, is_set=bool(origin))
+
+
+def _only(scope: Mapping[str, Any], wanted: bytes, otherwise: str = "") -> str:
+    """Return the value of a header; nothing that fits anything if it comes twice."""
+    found = [value.decode("latin-1") for name, value in scope["headers"] if name == wanted]
+    return (found[0] if len(found) == 1 else "null") if found else otherwise
 
 
 def is_loopback(host: str) -> bool:

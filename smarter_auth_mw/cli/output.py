@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Any
 
 from smarter_auth_mw.errors import SmarterAuthError, UsageError
+from smarter_auth_mw.log import printable
 
 Document = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
@@ -208,20 +209,11 @@ def count_of(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def printable(text: str) -> str:
-    """The text with everything escaped that is no visible character: controls, bidirectional marks, line breaks."""
-    return "".join(char if char.isprintable() else _escape(char) for char in text)
-
-
 def accept_any_text() -> None:
     """Have what a terminal's encoding cannot show escaped rather than refused."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-
-
-def _escape(char: str) -> str:
-    return char.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
 def _show_one(document: Mapping[str, Any]) -> None:

@@ -253,7 +253,7 @@ class Settings(RouteSettings):
 
     admin_origin: str = Field(
         default="",
-        description="the one origin of the management API, as https://admin.example.com; empty: loopback only",
+        description="the one origin of the admin, as https://admin.example.com; empty: loopback only",
     )
 
     def __init__(self, **values: Any) -> None:  # Type checkers would ask for SecretStr and tuples otherwise.

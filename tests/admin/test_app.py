@@ -112,8 +112,19 @@ async def test_it_serves_below_a_prefix_that_the_server_knows(site: Site, admin:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/api", "/api/v1", "/api/v1/", "/api/v1/me/", "/api/v1//me", "/api/v2/me", "/keys"]
+    "path", ["/api", "/api/", "/api/v1", "/api/v1/", "/api/v1/me/", "/api/v1//me", "/api/v2/me", "/api/keys"]
 )
-async def test_other_paths_are_not_found(site: Site, path: str) -> None:
+async def test_other_paths_of_the_api_are_not_found(site: Site, path: str) -> None:
     response = await site.client.get(path)
     assert (response.status_code, response.json()["code"]) == (404, "no_such_path")
+
+
+async def test_without_their_extra_the_pages_name_it_and_the_api_works(
+    site: Site, admin: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site.app, "_site", None)
+    for path in ("/", "/keys", "/sign-in"):
+        answer = await site.client.get(path)
+        assert (answer.status_code, answer.json()["code"]) == (501, "pages_not_installed")
+        assert "pip install 'smarter_auth_mw[admin]'" in answer.json()["hint"]
+    assert (await admin("GET", "/me")).status_code == 200

@@ -21,11 +21,12 @@ from smarter_auth_mw.cli.arguments import Form, NoRoute, Prefix
 from smarter_auth_mw.cli.bulk.lines import COLUMNS, Lines, Named
 from smarter_auth_mw.cli.bulk.spreadsheets import guarded, open_table
 from smarter_auth_mw.cli.new_files import NewFile, new_file
-from smarter_auth_mw.cli.output import Answer, arriving, note, printable, show
+from smarter_auth_mw.cli.output import Answer, arriving, note, show
 from smarter_auth_mw.cli.progress import Bar, bar
 from smarter_auth_mw.cli.session import Session, os_user
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.errors import SmarterAuthError, UsageError
+from smarter_auth_mw.log import printable
 from smarter_auth_mw.management import naming
 from smarter_auth_mw.management.token_formats import minter
 from smarter_auth_mw.postgres.bulk import MOST_MISTAKES, TABLES, Bulk, MintedKey, StagedLine, open_bulk

@@ -1,8 +1,9 @@
-"""`smarter-auth admin`: the management API, on uvicorn."""
+"""`smarter-auth admin`: the management API and its pages, on uvicorn."""
 
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 
 import typer
 
@@ -28,7 +29,7 @@ def admin(
     workers: Workers = 1,
     from_app: FromApp = None,
 ) -> None:
-    """Serve the management API, on an origin of its own.
+    """Serve the management API and its pages, on an origin of their own.
 
     Example: smarter-auth admin --port 8010
     """
@@ -47,7 +48,11 @@ def admin(
         )
     listening = listener(host, port, fd)
     os.environ[FROM_APP] = session.from_app or ""
-    note("The management API is below /api/v1. To make the first operator, as the owner of the schema:")
+    origin = settings.admin_origin or (f"http://localhost:{port}" if fd is None else "")
+    note(f"Pages for people: {origin}/ - the management API for programs: {origin}/api/v1")
+    if find_spec("jinja2") is None:
+        note("The pages need an extra that is not installed: pip install 'smarter_auth_mw[admin]'")
+    note("To make the first operator, as the owner of the schema:")
     note("  smarter-auth operator create --name NAME --role admin")
     config = uvicorn.Config(
         f"{__name__}:application",

@@ -14,10 +14,11 @@ import typer
 from smarter_auth_mw.cli import arguments
 from smarter_auth_mw.cli.arguments import Account
 from smarter_auth_mw.cli.decorator import command
-from smarter_auth_mw.cli.output import Listing, Stream, line, note, printable
+from smarter_auth_mw.cli.output import Listing, Stream, line, note
 from smarter_auth_mw.cli.session import Session, os_user
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.errors import UnavailableError, UsageError
+from smarter_auth_mw.log import printable
 from smarter_auth_mw.management import naming
 from smarter_auth_mw.management.documents import Document, audit_document
 from smarter_auth_mw.management.listings import AuditFilters

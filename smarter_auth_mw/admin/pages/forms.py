@@ -1,0 +1,101 @@
+"""What a browser sends: query parameters and the fields of forms, and which forms are accepted at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+from starlette.types import Receive
+
+from smarter_auth_mw.admin.bodies import MAX_QUERY, is_sent_as, read_bytes
+from smarter_auth_mw.admin.problems import InvalidError, RequestError
+from smarter_auth_mw.errors import SmarterAuthError
+
+MAX_FORM = 65_536
+MAX_FIELDS = 1_000
+FORM = "application/x-www-form-urlencoded"
+SECRETS = ("token", "sign_in_token")
+"""Fields that hold tokens: no answer repeats what was typed there."""
+
+
+class FormTypeError(RequestError):
+    """A form has to be sent as a browser sends it."""
+
+    code = "not_a_form"
+    status = 415
+    default_hint = f"Send Content-Type: {FORM}, in UTF-8. For programs there is the API, below /api/v1."
+
+
+class FieldError(RequestError):
+    """Something in the form has to be changed."""
+
+    code = "invalid"
+
+    def __init__(self, field: str, cause: SmarterAuthError | str, *, status: int = 422) -> None:
+        super().__init__(str(cause), hint=cause.hint if isinstance(cause, SmarterAuthError) else "")
+        self.status = status  # type: ignore[misc]
+        self.by_field = {field: str(cause)}
+
+
+class Given(dict[str, Any]):
+    """Values by name; a template shows a name that is not there as an empty field."""
+
+    def __missing__(self, name: str) -> str:
+        return ""
+
+
+class Fields:
+    """Names and values, as a query or a form holds them; a name may come more than once."""
+
+    def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
+        self._values: dict[str, list[str]] = {}
+        for name, value in pairs:
+            self._values.setdefault(name, []).append(value.replace("\r\n", "\n"))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._values
+
+    def __bool__(self) -> bool:
+        return bool(self._values)
+
+    def get(self, name: str, default: str = "") -> str:
+        """Return the first value, without white space around it."""
+        return self._values[name][0].strip() if name in self._values else default
+
+    def all(self, name: str) -> list[str]:
+        """Return all values that are not empty."""
+        return [value.strip() for value in self._values.get(name, ()) if value.strip()]
+
+    def pairs(self) -> Iterator[tuple[str, str]]:
+        """Go through all names and values but the secret ones."""
+        for name, values in self._values.items():
+            if name not in SECRETS:
+                yield from ((name, value) for value in values)
+
+    def given(self) -> Given:
+        """Return what is not empty, by name; a list where a name comes more than once."""
+        found = {name: self.all(name) for name in self._values}
+        return Given({name: values[0] if len(values) == 1 else values for name, values in found.items() if values})
+
+
+def read_query(query: bytes) -> Fields:
+    """Read the query of a page; raises InvalidError."""
+    if len(query) > MAX_QUERY:
+        raise InvalidError(f"A query has at most {MAX_QUERY:,} bytes.")
+    return _parsed(query)
+
+
+async def read_form(receive: Receive, headers: Mapping[str, str]) -> Fields:
+    """Read the form that a browser sends; raises FormTypeError, TooLargeError or InvalidError."""
+    if not is_sent_as(FORM, headers):
+        raise FormTypeError()
+    return _parsed(await read_bytes(receive, headers, MAX_FORM))
+
+
+def _parsed(text: bytes) -> Fields:
+    try:
+        pairs = parse_qsl(text.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)
+    except ValueError:
+        raise InvalidError("This is not written as name=value&name=value, in percent-encoded UTF-8.") from None
+    return Fields(pairs)

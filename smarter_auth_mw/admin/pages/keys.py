@@ -1,0 +1,82 @@
+"""The list of keys, and one key."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from smarter_auth_mw.admin.pages.commands import command, option
+from smarter_auth_mw.admin.pages.forms import Given
+from smarter_auth_mw.admin.pages.visit import Html, Reply, Visit
+from smarter_auth_mw.admin.problems import InvalidError, status_of
+from smarter_auth_mw.admin.values import UUID_TEXT
+from smarter_auth_mw.errors import SmarterAuthError
+from smarter_auth_mw.tokens import hidden
+
+_TOKEN_KEY = re.compile("sm_[a-z0-9]{0,8}_?[0-9A-Za-z]{3,12}|[0-9a-f]{15}")
+
+
+async def list_keys(visit: Visit) -> Reply:
+    filters = visit.query.given()
+    context: dict[str, Any] = {
+        "filters": filters,
+        "is_filtered": bool(filters.keys() - {"cursor", "limit", "sort"}),
+        "items": [],
+        "next": None,
+        "error": None,
+    }
+    try:
+        found = await visit.document("list_keys", query=_exact(filters))
+    except SmarterAuthError as error:
+        if status_of(error) not in (422, 409):
+            raise
+        shown = Given() if isinstance(error, _TokenInUrlError) else filters
+        return Html("keys.html", context | {"error": error, "filters": shown, "command": command("key", "list")})
+    return Html("keys.html", context | {**found, "command": _command(filters)})
+
+
+class _TokenInUrlError(InvalidError):
+    """What was looked for is a whole token: it would stay in the browser's history."""
+
+    default_hint = "Look for the first 15 characters of it. If others may have seen the address, report it as leaked."
+
+
+def _exact(filters: dict[str, Any]) -> dict[str, Any]:
+    """Let the one field for names find ids and heads of tokens too."""
+    find = filters.get("find")
+    if not isinstance(find, str):
+        return filters
+    if hidden(find) != find:
+        raise _TokenInUrlError()
+    rest = {name: value for name, value in filters.items() if name != "find"}
+    if UUID_TEXT.fullmatch(find.lower()):
+        return rest | {"key_id": find.lower()}
+    return rest | {"token_key": find} if _TOKEN_KEY.fullmatch(find) and len(find) == 15 else filters
+
+
+def _command(filters: dict[str, Any]) -> str:
+    words: list[str | None] = ["key", "list"]
+    for name, flag in (
+        *(("resource", "--resource"), ("account", "--account"), ("state", "--state"), ("find", "--find")),
+        *(("expiring_within", "--expiring"), ("unused_for", "--unused-for"), ("limit", "--limit")),
+    ):
+        words += option(flag, filters.get(name))
+    labels = filters.get("label", [])
+    for label in [labels] if isinstance(labels, str) else labels:
+        words += option("--label", label)
+    return command(*words)
+
+
+async def show_key(visit: Visit) -> Reply:
+    call = visit.call()
+    record = await call.find_key(call.key_id)
+    key = await visit.document("show_key")
+    acts = (await visit.document("list_audit", query={"key": key["key_id"], "acts": "true", "limit": 10}))["items"]
+    context = {
+        "key": key,
+        "is_platforms": record.is_platforms,
+        "created_at": record.created_at,
+        "acts": acts,
+        "command": command("key", "show", key["key_id"]),
+    }
+    return Html("key.html", context)
