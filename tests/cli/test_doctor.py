@@ -205,6 +205,12 @@ def test_cors_inside_ours_is_named(doctor: Callable[..., Any]) -> None:
     assert told(doctor('app = CORSMiddleware(guarded(["bot /bots/{ref}"], [Route("/bots/{id}", f)]))')) == {}
 
 
+def test_cors_of_an_app_that_serve_guards_is_inside_too(doctor: Callable[..., Any], run: Commands) -> None:
+    run.set(routes="bot /bots/{ref}")
+    found = told(doctor('app = CORSMiddleware(Starlette(routes=[Route("/bots/{id}", f)]))'))
+    assert "refusals lack Access-Control-Allow-Origin" in found["cors"]
+
+
 def test_a_resource_that_no_route_leads_to_is_a_problem(doctor: Callable[..., Any], run: Commands) -> None:
     run.json("resource", "add", "llm:1", "--protect", "--no-route")
     run.json("resource", "add", "llm:2", "--no-route")

@@ -196,7 +196,8 @@ def of_preflights(covered: Iterable[Covered], middlewares: Sequence[type], setti
             "cors",
             f"CORSMiddleware stands inside SmarterAuthMiddleware: {preflights}refusals lack Access-Control-Allow-Origin"
             ", so that a page in a browser sees a failed fetch instead of the status.",
-            "Add CORSMiddleware after ours, so that it stands outside and adds its headers to refusals too.",
+            "Add SmarterAuthMiddleware to the app and then CORSMiddleware, so that it is outside and adds its headers"
+            " to refusals too.",
         )
     for one in covered:
         if one.is_resource and one.route.takes_options:
@@ -233,9 +234,10 @@ def of_forwarding(app: Any) -> Iterator[Finding]:
 
 
 def _is_cors_inside(middlewares: Sequence[type]) -> bool:
+    """Whether refusals do not pass CORSMiddleware; `serve` stands outside of an app that has no middleware of ours."""
     ours = [place for place, cls in enumerate(middlewares) if issubclass(cls, SmarterAuthMiddleware)]
     cors = [place for place, cls in enumerate(middlewares) if issubclass(cls, CORSMiddleware)]
-    return bool(ours and cors and cors[-1] > ours[0])
+    return bool(cors and (not ours or cors[-1] > ours[0]))
 
 
 def row(one: Covered) -> dict[str, Any]:
