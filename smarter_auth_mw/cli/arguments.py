@@ -22,6 +22,9 @@ from smarter_auth_mw.tokens import TokenFormat
 
 ResourceName = Annotated[str, typer.Argument(metavar="KIND:REF", help="The resource, for example bot:42.")]
 KeyName = Annotated[str, typer.Argument(metavar="KEY", help="The key: its id, or its name if that is unique.")]
+AllowAnonymous = Annotated[
+    bool, typer.Option("--allow-anonymous", help="Allow what opens a protected resource to anyone.")
+]
 NoRoute = Annotated[bool, typer.Option("--no-route", help="Accept a resource that no route reaches.")]
 Form = Annotated[
     TokenFormat | None,

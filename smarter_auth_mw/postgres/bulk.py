@@ -13,10 +13,12 @@ from uuid import UUID
 import aiosql
 import asyncpg
 
+from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.errors import RefusedError
 from smarter_auth_mw.postgres.queries import QUERIES, SQL
 from smarter_auth_mw.postgres.store import Store
 from smarter_auth_mw.postgres.streams import copy_in, rows_of
+from smarter_auth_mw.postgres.transaction import Transaction
 from smarter_auth_mw.tokens import Token
 
 STATEMENTS: Any = aiosql.from_str((SQL / "bulk.sql").read_text("utf-8"), "asyncpg")
@@ -150,6 +152,15 @@ class Bulk:
         """What the staged lines bring."""
         row = await STATEMENTS.count_staged(self._connection)
         return Counts(**row)
+
+    @property
+    def transaction(self) -> Transaction:
+        """The statements of single records, in the same transaction."""
+        return Transaction(self._connection)
+
+    async def lock_resources(self) -> list[Resource]:
+        """Lock the registered resources that the file binds a deactivated key to, until the transaction ends."""
+        return [Resource(row["kind"], row["ref"]) async for row in STATEMENTS.lock_held_resources(self._connection)]
 
     async def mint(self, mint: Callable[[], Token]) -> AsyncGenerator[list[MintedKey]]:
         """Mint a token for each key of the file that has none, some at a time."""

@@ -17,7 +17,7 @@ from typing import Annotated, Any, BinaryIO, TextIO
 import typer
 
 from smarter_auth_mw.cli import arguments
-from smarter_auth_mw.cli.arguments import Form, NoRoute, Prefix
+from smarter_auth_mw.cli.arguments import AllowAnonymous, Form, NoRoute, Prefix
 from smarter_auth_mw.cli.bulk.lines import COLUMNS, Lines, Named
 from smarter_auth_mw.cli.bulk.spreadsheets import guarded, open_table
 from smarter_auth_mw.cli.new_files import NewFile, new_file
@@ -28,6 +28,7 @@ from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.errors import SmarterAuthError, UsageError
 from smarter_auth_mw.log import printable
 from smarter_auth_mw.management import naming
+from smarter_auth_mw.management.opening import judged
 from smarter_auth_mw.management.token_formats import minter
 from smarter_auth_mw.postgres.bulk import MOST_MISTAKES, TABLES, Bulk, MintedKey, StagedLine, open_bulk
 from smarter_auth_mw.postgres.opening import open_store
@@ -70,6 +71,7 @@ async def import_(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the file and report, without importing anything.")
     ] = False,
+    allow_anonymous: AllowAnonymous = False,
     no_route: NoRoute = False,
     form: Form = None,
     prefix: Prefix = None,
@@ -88,7 +90,7 @@ async def import_(
         bar() as shown,
     ):
         async with _store(session) as store:
-            run = _Import(session, shown, token_file, mint, is_dry=dry_run)
+            run = _Import(session, shown, token_file, mint, allow_anonymous=allow_anonymous, is_dry=dry_run)
             with suppress(_UndoneError):
                 async with open_bulk(store) as bulk:
                     await run.check(bulk, source, _named(session, store, no_route=no_route))
@@ -100,13 +102,21 @@ class _Import:
     """One run; ``document`` is what is left to be printed when it is done."""
 
     def __init__(
-        self, session: Session, shown: Bar, token_file: NewFile | None, mint: Callable[[], Token], *, is_dry: bool
+        self,
+        session: Session,
+        shown: Bar,
+        token_file: NewFile | None,
+        mint: Callable[[], Token],
+        *,
+        allow_anonymous: bool,
+        is_dry: bool,
     ) -> None:
         self.document: dict[str, Any] | None = None
         self._session = session
         self._shown = shown
         self._token_file = token_file
         self._mint_token = mint
+        self._allow_anonymous = allow_anonymous
         self._is_dry = is_dry
         longest = session.database_settings.longest_key_life
         self._latest = None if longest is None else arguments.latest(longest)
@@ -133,7 +143,7 @@ class _Import:
         """Write it all, and tell the tokens where they are safe before anything counts."""
         minted = [] if self._is_dry else await self._mint(bulk)
         self._shown.step("writing", TABLES)
-        await bulk.insert(self._shown.advance, self._latest)
+        await self._insert(bulk)
         await bulk.audit(self._session.actor or os_user(), printable(file), self._counts)
         self._shown.step("committing")
         document = self._told_of(minted)
@@ -150,6 +160,13 @@ class _Import:
             show(Answer(document, as_json=self._session.as_json))
         else:
             self.document = document
+
+    async def _insert(self, bulk: Bulk) -> None:
+        """Write the tables; raises WouldOpenError if a registered resource is open to anyone then."""
+        require = self._session.database_settings.require
+        bound = await bulk.lock_resources() if require == "active" else ()
+        async with judged(bulk.transaction, bound, require, allow_anonymous=self._allow_anonymous):
+            await bulk.insert(self._shown.advance, self._latest)
 
     async def _mint(self, bulk: Bulk) -> list[MintedKey]:
         """Mint tokens; return the keys whose tokens are printed. With a file, tokens are written there instead."""

@@ -10,7 +10,7 @@ from uuid import UUID
 import typer
 
 from smarter_auth_mw.cli import arguments
-from smarter_auth_mw.cli.arguments import Account, Form, KeyName, NoRoute, Prefix, ResourceName
+from smarter_auth_mw.cli.arguments import Account, AllowAnonymous, Form, KeyName, NoRoute, Prefix, ResourceName
 from smarter_auth_mw.cli.commands.key_leaks import revoke_leaked
 from smarter_auth_mw.cli.commands.key_list import Labels, list_
 from smarter_auth_mw.cli.commands.key_many import (
@@ -35,9 +35,6 @@ from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.management.resources import UNCHANGED
 
 KeyOrNone = Annotated[str | None, typer.Argument(metavar="KEY", help="The key: its id, or its name if that is unique.")]
-AllowAnonymous = Annotated[
-    bool, typer.Option("--allow-anonymous", help="Allow what opens a protected resource to anyone.")
-]
 
 group = typer.Typer(help="Manage API keys.", rich_markup_mode=None)
 

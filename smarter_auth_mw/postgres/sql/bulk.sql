@@ -191,6 +191,18 @@ SELECT (SELECT count(*) FROM pg_temp.staged_line) AS lines,
 -- name: keys_to_be_minted()
 SELECT key_id, account, name FROM pg_temp.staged_key WHERE is_to_be_minted ORDER BY line;
 
+-- name: lock_held_resources()
+-- Those that are registered and get a deactivated key, held until the transaction ends; in one order, so that nobody waits
+-- in a circle.
+SELECT kind, ref FROM smarter_auth.resource
+ WHERE id IN (SELECT held_id
+                FROM pg_temp.staged_line
+                JOIN pg_temp.staged_key USING (key_id)
+                JOIN pg_temp.staged_resource USING (kind, lookup)
+               WHERE NOT staged_key.active)
+ ORDER BY kind, ref
+   FOR UPDATE;
+
 -- name: insert_resources()!
 -- With the latch that they end up with, so that the first bindings of so many find nothing to close.
 INSERT INTO smarter_auth.resource (kind, ref, account, name, domain, protection, on_error)
