@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from smarter_auth_mw.management.keys import Management
-from smarter_auth_mw.management.many_keys import ManyKeys
+from smarter_auth_mw.management.many_keys import Chosen, ManyKeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,6 @@ async def end_leaked(keys: Management, many: ManyKeys, digests: Sequence[bytes])
     """
     owners = await keys.owners(digests)
     own = sorted({key.key_id for key in owners.values() if not key.is_platforms})
-    revoked = await many.revoke_these(own)
+    revoked = await many.revoke(Chosen(own))
     platform = sum(key.is_platforms for key in owners.values())
     return Ended(tuple(revoked), platform, len(digests) - len(owners))

@@ -12,13 +12,14 @@ from smarter_auth_mw.decision import Require
 from smarter_auth_mw.errors import OutOfScopeError, UsageError
 from smarter_auth_mw.management.lifetimes import is_beyond, latest
 from smarter_auth_mw.management.listings import KeyFilters
+from smarter_auth_mw.management.listings.filters import CANDIDATES
 from smarter_auth_mw.management.listings.keys import KeyList, KeyPlace, arguments
 from smarter_auth_mw.management.listings.pages import cut
 from smarter_auth_mw.management.opening import judged
 from smarter_auth_mw.management.rotations import OVERLAP
 from smarter_auth_mw.management.token_formats import minter
 from smarter_auth_mw.postgres.bulk import HeldKey, KeyBatches, NewToken
-from smarter_auth_mw.postgres.lists import Lists
+from smarter_auth_mw.postgres.lists import Arguments, Lists
 from smarter_auth_mw.postgres.storable import checked
 from smarter_auth_mw.postgres.transaction import Transaction
 from smarter_auth_mw.tokens import TokenFormat
@@ -39,6 +40,14 @@ class Place(Protocol):
     def bare_transaction(self) -> AbstractAsyncContextManager[Any]: ...
 
 
+class Chosen(NamedTuple):
+    """The keys that filters found at a time; without filters these keys, whatever they are."""
+
+    key_ids: Sequence[UUID]
+    filters: KeyFilters | None = None
+    at: datetime | None = None
+
+
 class Rotation(NamedTuple):
     """How many keys were given new tokens, and how many were left alone: a rotation of theirs overlaps still."""
 
@@ -47,7 +56,10 @@ class Rotation(NamedTuple):
 
 
 class ManyKeys:
-    """Acts on all keys that are not revoked and that filters find, in the name of ``actor``: all of them, or none.
+    """Acts on chosen keys, in the name of ``actor``, in one transaction: on all of them, or on none.
+
+    ``find`` chooses. Each act locks the keys first and looks at them again: it leaves alone those that were revoked
+    meanwhile, and those that the filters would not find any more.
 
     ``scope``, ``require``, ``longest_life`` and what is raised are as in ``Management``. ``is_dry``: all is done, and
     taken back. ``progress`` is called with how many more keys are done. Keys of an attached platform are left alone.
@@ -70,8 +82,8 @@ class ManyKeys:
         self._longest_life = longest_life
         self._clock = clock
 
-    async def find(self, filters: KeyFilters) -> list[UUID]:
-        """Find the keys; raises UsageError for filters that name none, and OutOfScopeError for another account."""
+    async def find(self, filters: KeyFilters) -> Chosen:
+        """Choose keys; raises UsageError for filters that name none, and OutOfScopeError for another account."""
         if filters == KeyFilters():
             raise UsageError("Say which keys.", hint="By --account, --resource, --label, --older-than or --unused-for.")
         if self._scope is not None and filters.account not in (None, self._scope):
@@ -85,18 +97,10 @@ class ManyKeys:
                 asked = arguments(filters, account, place, now, _FOUND_AT_ONCE + 1)
                 rows, place = cut(await lists.keys(asked), _FOUND_AT_ONCE, KeyPlace.of_row)
                 found += [row["key_id"] for row in rows]
-        return found
+        return Chosen(found, filters, now)
 
-    async def revoke(
-        self, filters: KeyFilters, *, is_dry: bool = False, progress: Progress = lambda _: None
-    ) -> list[UUID]:
-        """End the keys for good; what they are bound to stays protected."""
-        return await self.revoke_these(await self.find(filters), is_dry=is_dry, progress=progress)
-
-    async def revoke_these(
-        self, key_ids: Sequence[UUID], *, is_dry: bool = False, progress: Progress = lambda _: None
-    ) -> list[UUID]:
-        """End those of these keys that are within the scope and not revoked yet; returns their ids."""
+    async def revoke(self, chosen: Chosen, *, is_dry: bool = False, progress: Progress = lambda _: None) -> list[UUID]:
+        """End the keys for good; what they are bound to stays protected. Returns their ids."""
 
         async def revoke(batches: KeyBatches, keys: Sequence[HeldKey]) -> None:
             await batches.revoke(keys)
@@ -104,13 +108,13 @@ class ManyKeys:
             told = [(key, "", {"revoked_at": None}, {"revoked_at": now}) for key in keys]
             await batches.audit(self._actor, "key.revoke", told)
 
-        async with self._held(key_ids, is_dry=is_dry) as (_, batches, keys):
+        async with self._held(chosen, is_dry=is_dry) as (_, batches, keys):
             await _in_parts(batches, keys, revoke, progress)
             return [key.key_id for key in keys]
 
     async def deactivate(
         self,
-        filters: KeyFilters,
+        chosen: Chosen,
         *,
         allow_anonymous: bool = False,
         is_dry: bool = False,
@@ -123,7 +127,7 @@ class ManyKeys:
             told = [(key, "", {"is_active": True}, {"is_active": False}) for key in keys]
             await batches.audit(self._actor, "key.deactivate", told)
 
-        async with self._held(await self.find(filters), is_dry=is_dry) as (transaction, batches, held):
+        async with self._held(chosen, is_dry=is_dry) as (transaction, batches, held):
             keys = [key for key in held if key.is_active]
             is_asked = self._require == "active"
             bound = await transaction.lock_resources_of([key.key_id for key in keys]) if is_asked else ()
@@ -133,7 +137,7 @@ class ManyKeys:
 
     async def rotate(
         self,
-        filters: KeyFilters,
+        chosen: Chosen,
         write: Callable[[Sequence[NewToken]], object],
         secure: Callable[[], object],
         *,
@@ -159,7 +163,7 @@ class ManyKeys:
             if not is_dry:
                 write(made)
 
-        async with self._held(await self.find(filters), is_dry=is_dry) as (_, batches, held):
+        async with self._held(chosen, is_dry=is_dry) as (_, batches, held):
             living = [key for key in held if key.expires_at is None or key.expires_at >= now]
             keys = [key for key in living if force or key.valid_tokens <= 1]
             await _in_parts(batches, keys, rotate, progress)
@@ -182,15 +186,24 @@ class ManyKeys:
 
     @asynccontextmanager
     async def _held(
-        self, key_ids: Sequence[UUID], *, is_dry: bool
+        self, chosen: Chosen, *, is_dry: bool
     ) -> AsyncIterator[tuple[Transaction, KeyBatches, list[HeldKey]]]:
         """Hold the keys in one transaction, which is taken back where it is only a trial."""
         with suppress(_UndoneError):
             async with self._store.bare_transaction() as connection:
                 batches = KeyBatches(connection, self._scope)
-                yield Transaction(connection, self._scope), batches, await batches.lock(key_ids)
+                key_ids = await batches.lock(chosen.key_ids)
+                if chosen.filters is not None:
+                    key_ids = await batches.listed(self._asked_again(chosen.filters, chosen.at, key_ids))
+                yield Transaction(connection, self._scope), batches, await batches.read(key_ids)
                 if is_dry:
                     raise _UndoneError
+
+    def _asked_again(self, filters: KeyFilters, at: datetime | None, key_ids: Sequence[UUID]) -> Iterator[Arguments]:
+        account, at = self._scope or filters.account, at or self._clock()
+        for begin in range(0, len(key_ids), CANDIDATES):
+            part = key_ids[begin : begin + CANDIDATES]
+            yield arguments(filters, account, KeyPlace(), at, len(part) + 1, part)
 
 
 class _UndoneError(Exception):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from datetime import datetime
 from functools import partial
@@ -15,6 +15,7 @@ import asyncpg
 
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.errors import RefusedError
+from smarter_auth_mw.postgres.lists import Arguments, Lists
 from smarter_auth_mw.postgres.queries import QUERIES, SQL
 from smarter_auth_mw.postgres.store import Store
 from smarter_auth_mw.postgres.streams import copy_in, rows_of
@@ -254,10 +255,27 @@ class KeyBatches:
         self._connection = connection
         self._scope = scope
 
-    async def lock(self, key_ids: Sequence[UUID]) -> list[HeldKey]:
-        """Hold those of the keys that are not revoked until the transaction ends; those of an account come together."""
-        rows = STATEMENTS.lock_keys(self._connection, key_ids=list(key_ids), scope=self._scope)
-        return [HeldKey(*row) async for row in rows]
+    async def lock(self, key_ids: Sequence[UUID]) -> list[UUID]:
+        """Hold those of the keys that are not revoked until the transaction ends."""
+        return [
+            row["key_id"]
+            async for row in STATEMENTS.lock_keys(self._connection, key_ids=list(key_ids), scope=self._scope)
+        ]
+
+    async def read(self, key_ids: Sequence[UUID]) -> list[HeldKey]:
+        """Read keys that are held; those of an account come together."""
+        return [HeldKey(*row) async for row in STATEMENTS.read_keys(self._connection, key_ids=list(key_ids))]
+
+    async def listed(self, arguments: Iterable[Arguments]) -> list[UUID]:
+        """Return the keys that ``list_keys`` finds, asked with each of these."""
+        looked = self._connection.transaction()
+        await looked.start()
+        try:
+            lists = Lists(self._connection)
+            await lists.plan_by_index()
+            return [row["key_id"] for one in arguments for row in (await lists.keys(one)).rows]
+        finally:
+            await looked.rollback()  # The planner's settings end with it.
 
     async def revoke(self, keys: Sequence[HeldKey]) -> None:
         await STATEMENTS.revoke_keys(self._connection, key_ids=[key.key_id for key in keys])

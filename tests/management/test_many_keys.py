@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -16,7 +18,7 @@ from smarter_auth_mw.errors import OutOfScopeError, UsageError, WouldOpenError
 from smarter_auth_mw.management import many_keys
 from smarter_auth_mw.management.keys import Management, Minted
 from smarter_auth_mw.management.listings import KeyFilters
-from smarter_auth_mw.management.many_keys import ManyKeys, parts
+from smarter_auth_mw.management.many_keys import Chosen, ManyKeys, parts
 from smarter_auth_mw.postgres.bulk import HeldKey, NewToken
 from smarter_auth_mw.postgres.store import Store
 from smarter_auth_mw.tokens import Token
@@ -76,7 +78,7 @@ async def test_those_are_changed_that_the_filters_find(
     await owner.execute("UPDATE smarter_auth.key SET created_at = now() - interval '40 days' WHERE name = 'two'")
     await owner.execute("UPDATE smarter_auth.key_use SET idle_since = now() - interval '40 days' WHERE key_id = $1",
                         minted[1].key.key_id)  # fmt: skip
-    assert await _names(keys, await many.revoke(filters)) == names
+    assert await _names(keys, await many.revoke(await many.find(filters))) == names
     revoked = [one.name for one in await keys.keys() if one.revoked_at is not None]
     assert sorted(revoked) == names
     told = [event.key_id for event in await audited(keys._store, action="key.revoke")]  # type: ignore[arg-type]
@@ -86,10 +88,10 @@ async def test_those_are_changed_that_the_filters_find(
 async def test_revoked_keys_leave_what_they_opened_protected(
     many: ManyKeys, keys: Management, store: Store, minted: list[Minted]
 ) -> None:
-    await many.revoke(KeyFilters(resource=BOT))
+    await many.revoke(await many.find(KeyFilters(resource=BOT)))
     assert not await _opens(store, minted[0].token)
     assert (await keys.resource(BOT)).is_protected
-    assert await many.revoke(KeyFilters(resource=BOT)) == []
+    assert await many.revoke(await many.find(KeyFilters(resource=BOT))) == []
 
 
 async def test_failure_half_way_changes_nothing(
@@ -105,16 +107,16 @@ async def test_failure_half_way_changes_nothing(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        await many.deactivate(ACME, progress=progress)
+        await many.deactivate(await many.find(ACME), progress=progress)
     assert await keys.keys() == before
 
 
 async def test_trial_names_the_keys_and_changes_nothing(many: ManyKeys, keys: Management, minted: list[Minted]) -> None:
     before = await keys.keys()
     for found in (
-        await many.revoke(ACME, is_dry=True),
-        await many.deactivate(ACME, is_dry=True),
-        (await many.rotate(ACME, _not_to_be_called, _not_to_be_called, is_dry=True)).key_ids,
+        await many.revoke(await many.find(ACME), is_dry=True),
+        await many.deactivate(await many.find(ACME), is_dry=True),
+        (await many.rotate(await many.find(ACME), _not_to_be_called, _not_to_be_called, is_dry=True)).key_ids,
     ):
         assert await _names(keys, found) == ["one", "three", "two"]
     assert await keys.keys() == before
@@ -126,18 +128,18 @@ def _not_to_be_called(*_: Any) -> None:
 
 async def test_deactivated_are_those_that_are_active(many: ManyKeys, keys: Management, minted: list[Minted]) -> None:
     await keys.deactivate(minted[0].key.key_id)
-    assert await _names(keys, await many.deactivate(ACME)) == ["three", "two"]
+    assert await _names(keys, await many.deactivate(await many.find(ACME))) == ["three", "two"]
     assert [key.is_active for key in await keys.keys() if key.account == "acme"] == [False] * 3
 
 
 async def test_what_opens_asks_of_many_too(store: Store, keys: Management, minted: list[Minted]) -> None:
     many = ManyKeys(store, "tester", require="active")
     with pytest.raises(WouldOpenError, match=str(BOT)):
-        await many.deactivate(ACME)
+        await many.deactivate(await many.find(ACME))
     with pytest.raises(WouldOpenError):
-        await many.deactivate(ACME, is_dry=True)
+        await many.deactivate(await many.find(ACME), is_dry=True)
     assert all(key.is_active for key in await keys.keys())
-    assert len(await many.deactivate(ACME, allow_anonymous=True)) == 3
+    assert len(await many.deactivate(await many.find(ACME), allow_anonymous=True)) == 3
 
 
 async def test_new_tokens_are_safe_before_they_count(
@@ -149,7 +151,7 @@ async def test_new_tokens_are_safe_before_they_count(
     def secure() -> None:
         seen.append(len(written))
 
-    rotation = await many.rotate(KeyFilters(resource=BOT), written.extend, secure)
+    rotation = await many.rotate(await many.find(KeyFilters(resource=BOT)), written.extend, secure)
     assert (len(rotation.key_ids), rotation.overlapping, seen) == (2, 0, [2])
     for one in written:
         assert await _opens(store, one.token)
@@ -165,7 +167,7 @@ async def test_tokens_that_cannot_be_kept_do_not_count(many: ManyKeys, keys: Man
 
     before = await keys.keys()
     with pytest.raises(UsageError):
-        await many.rotate(ACME, lambda _: None, secure)
+        await many.rotate(await many.find(ACME), lambda _: None, secure)
     assert await keys.keys() == before
 
 
@@ -174,9 +176,9 @@ async def test_expired_keys_and_rotations_under_way_are_left_alone(
 ) -> None:
     await keys.rotate(minted[0].key.key_id)
     await owner.execute("UPDATE smarter_auth.key SET expires_at = now() - interval '1 day' WHERE name = 'three'")
-    rotation = await many.rotate(ACME, lambda _: None, lambda: None)
+    rotation = await many.rotate(await many.find(ACME), lambda _: None, lambda: None)
     assert (await _names(keys, rotation.key_ids), rotation.overlapping) == (["two"], 1)
-    rotation = await many.rotate(ACME, lambda _: None, lambda: None, force=True, overlap=timedelta(0))
+    rotation = await many.rotate(await many.find(ACME), lambda _: None, lambda: None, force=True, overlap=timedelta(0))
     assert await _names(keys, rotation.key_ids) == ["one", "two"]
 
 
@@ -184,7 +186,7 @@ async def test_rotation_of_many_brings_them_within_the_policy(
     store: Store, keys: Management, minted: list[Minted]
 ) -> None:
     many = ManyKeys(store, "tester", longest_life=90 * DAY)
-    await many.rotate(ACME, lambda _: None, lambda: None)
+    await many.rotate(await many.find(ACME), lambda _: None, lambda: None)
     ends = [key.expires_at for key in await keys.keys() if key.account == "acme"]
     assert all(end is not None and end - datetime.now(UTC) <= 90 * DAY for end in ends)
 
@@ -192,13 +194,16 @@ async def test_rotation_of_many_brings_them_within_the_policy(
 async def test_scope_holds_for_many(store: Store, keys: Management, minted: list[Minted]) -> None:
     many = ManyKeys(store, "me", scope="acme")
     with pytest.raises(OutOfScopeError):
-        await many.revoke(KeyFilters(account="other"))
-    assert await _names(keys, await many.revoke(KeyFilters(labels={"team": "sales"}))) == ["one", "three"]
+        await many.revoke(await many.find(KeyFilters(account="other")))
+    assert await _names(keys, await many.revoke(await many.find(KeyFilters(labels={"team": "sales"})))) == [
+        "one",
+        "three",
+    ]
 
 
 async def test_keys_have_to_be_named(many: ManyKeys) -> None:
     with pytest.raises(UsageError, match="which keys"):
-        await many.revoke(KeyFilters())
+        await many.revoke(await many.find(KeyFilters()))
 
 
 def test_one_statement_concerns_few_keys_and_few_accounts() -> None:
@@ -216,7 +221,85 @@ async def test_bots_of_others_are_not_disturbed(
     many: ManyKeys, store: Store, keys: Management, minted: list[Minted]
 ) -> None:
     """The change names the keys or the account, and never everything."""
-    await many.revoke(ACME)
+    await many.revoke(await many.find(ACME))
     async with store.bare_transaction() as connection:
         sources = {row["source"] for row in await connection.fetch("SELECT source FROM smarter_auth.change")}
     assert "*" not in sources
+
+
+async def test_keys_that_changed_since_they_were_found_are_left_alone(
+    many: ManyKeys, keys: Management, minted: list[Minted]
+) -> None:
+    by_label = await many.find(KeyFilters(labels={"team": "sales"}))
+    by_resource = await many.find(KeyFilters(resource=BOT))
+    one, two, three, foreign = (key.key.key_id for key in minted)
+    await keys.set_key(one, labels={"team": "it"})
+    await keys.unbind(two, BOT)
+    await keys.revoke(three)
+    assert await many.revoke(by_label) == [foreign]
+    assert await many.deactivate(by_resource) == [one]
+    assert [(await keys.key(key_id)).is_active for key_id in (one, two)] == [False, True]
+
+
+async def test_act_looks_at_the_keys_once_it_has_waited_for_them(
+    many: ManyKeys, store: Store, keys: Management, minted: list[Minted], owner: asyncpg.Connection
+) -> None:
+    """A rotation that is committed while another one waits for the key is not cut short by it."""
+    chosen = await many.find(KeyFilters(resource=BOT))
+    async with keys.together() as acts:
+        await acts.rotate(minted[0].key.key_id)
+        await acts.set_key(minted[1].key.key_id, expires_at=datetime.now(UTC) - DAY)
+        rotating = asyncio.create_task(many.rotate(chosen, lambda _: None, lambda: None))
+        async with asyncio.timeout(30):
+            while not await owner.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                await asyncio.sleep(0.01)
+    assert await rotating == ((), 1)
+
+
+async def test_many_more_keys_than_a_page_are_looked_at_again(
+    many: ManyKeys, keys: Management, owner: asyncpg.Connection
+) -> None:
+    await owner.execute("INSERT INTO smarter_auth.key (name, account) SELECT n, 'acme' FROM generate_series(1, 2500) n")
+    chosen = await many.find(ACME)
+    await owner.execute("UPDATE smarter_auth.key SET revoked_at = now() WHERE name LIKE '%7'")
+    assert len(await many.deactivate(chosen)) == 2_250
+
+
+async def test_second_look_reads_rows_in_proportion_to_the_keys(store: Store, owner: asyncpg.Connection) -> None:
+    """Whatever the filters: it probes indexes, and leaves the planner of the act itself as it was."""
+    await owner.execute("""
+        INSERT INTO smarter_auth.resource (kind, ref, account) VALUES ('bot', '1', 'acme');
+        INSERT INTO smarter_auth.key (name, account) SELECT n, 'acme' FROM generate_series(1, 5000) n;
+        INSERT INTO smarter_auth.key_label (key_id, name, value) SELECT key_id, 'team', 'it' FROM smarter_auth.key;
+        INSERT INTO smarter_auth.binding (resource_id, key_id, account)
+        SELECT resource.id, key_id, key.account FROM smarter_auth.key CROSS JOIN smarter_auth.resource;
+        ANALYZE
+    """)
+    measured = Measured(store)
+    many = ManyKeys(measured, "tester")
+    filters = KeyFilters(resource=BOT, labels={"team": "it"}, unused_for=-DAY)
+    chosen = await many.find(filters)
+    assert len(await many.deactivate(Chosen(chosen.key_ids[:10], filters, chosen.at))) == 10
+    assert measured.read < 500
+    assert measured.seqscan == "on"
+
+
+class Measured:
+    """A store that counts how many rows its last transaction read, and has its setting of the planner at the end."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.lists = store.lists
+        self.read = 0
+        self.seqscan = ""
+
+    @asynccontextmanager
+    async def bare_transaction(self) -> AsyncIterator[Any]:
+        async with self._store.bare_transaction() as connection:
+            before = await connection.fetchval(_ROWS_READ)
+            yield connection
+            self.read = await connection.fetchval(_ROWS_READ) - before
+            self.seqscan = await connection.fetchval("SHOW enable_seqscan")
+
+
+_ROWS_READ = "SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::bigint FROM pg_stat_xact_user_tables"

@@ -13,18 +13,7 @@ from smarter_auth_mw.cli import arguments
 from smarter_auth_mw.cli.arguments import Account, AllowAnonymous, Form, KeyName, NoRoute, Prefix, ResourceName
 from smarter_auth_mw.cli.commands.key_leaks import revoke_leaked
 from smarter_auth_mw.cli.commands.key_list import Labels, list_
-from smarter_auth_mw.cli.commands.key_many import (
-    Asked,
-    ByAccount,
-    ByAge,
-    ByLabel,
-    ByResource,
-    ByUse,
-    DryRun,
-    Yes,
-    deactivate_many,
-    revoke_many,
-)
+from smarter_auth_mw.cli.commands.key_many import Asked, by_filters, change_many
 from smarter_auth_mw.cli.decorator import command
 from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.cli.session import Session
@@ -32,6 +21,7 @@ from smarter_auth_mw.domain import Key
 from smarter_auth_mw.errors import UsageError
 from smarter_auth_mw.management.documents import key_document
 from smarter_auth_mw.management.keys import Management
+from smarter_auth_mw.management.many_keys import ManyKeys
 from smarter_auth_mw.management.resources import UNCHANGED
 
 KeyOrNone = Annotated[str | None, typer.Argument(metavar="KEY", help="The key: its id, or its name if that is unique.")]
@@ -200,31 +190,28 @@ async def activate(session: Session, key: KeyName) -> dict[str, Any]:
 
 
 @command(group, "deactivate")
+@by_filters
 async def deactivate(
     session: Session,
     key: KeyOrNone = None,
     *,
-    account: ByAccount = None,
-    resource: ByResource = None,
-    label: ByLabel = None,
-    older_than: ByAge = None,
-    unused_for: ByUse = None,
-    dry_run: DryRun = False,
-    yes: Yes = False,
+    asked: Asked,
     allow_anonymous: AllowAnonymous = False,
 ) -> dict[str, Any]:
     """Deactivate a key, or all keys that the filters find, for now; resources stay protected.
 
     Example: smarter-auth key deactivate laptop
     """
-    asked = Asked(account, resource, label, older_than, unused_for, dry_run, yes)
     if key is None:
-        return await deactivate_many(session, asked, allow_anonymous=allow_anonymous)
+        return await change_many(
+            session, asked, "deactivated", partial(ManyKeys.deactivate, allow_anonymous=allow_anonymous)
+        )
     asked.check_alone()
     return await _changed(session, key, partial(Management.deactivate, allow_anonymous=allow_anonymous))
 
 
 @command(group, "revoke")
+@by_filters
 async def revoke(
     session: Session,
     key: KeyOrNone = None,
@@ -237,21 +224,14 @@ async def revoke(
             help="Revoke the keys of the tokens in this file, one per line; - for stdin.",
         ),
     ] = None,
-    account: ByAccount = None,
-    resource: ByResource = None,
-    label: ByLabel = None,
-    older_than: ByAge = None,
-    unused_for: ByUse = None,
-    dry_run: DryRun = False,
-    yes: Yes = False,
+    asked: Asked,
 ) -> dict[str, Any]:
     """Revoke a key, the keys of leaked tokens, or all that filters find; resources stay protected.
 
     Example: smarter-auth key revoke laptop
     """
-    asked = Asked(account, resource, label, older_than, unused_for, dry_run, yes)
     if key is None and token_file is None:
-        return await revoke_many(session, asked)
+        return await change_many(session, asked, "revoked", ManyKeys.revoke)
     asked.check_alone()
     if token_file is not None and key is None:
         return await revoke_leaked(session, token_file)

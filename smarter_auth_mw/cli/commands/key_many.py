@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from datetime import UTC, timedelta
-from functools import partial
+from functools import partial, wraps
 from typing import Annotated, Any, NamedTuple
 from uuid import UUID
 
@@ -20,7 +21,7 @@ from smarter_auth_mw.cli.progress import Bar, bar
 from smarter_auth_mw.cli.session import Session, os_user
 from smarter_auth_mw.errors import UsageError
 from smarter_auth_mw.management.listings import KeyFilters
-from smarter_auth_mw.management.many_keys import ManyKeys
+from smarter_auth_mw.management.many_keys import Chosen, ManyKeys
 from smarter_auth_mw.postgres.bulk import NewToken
 from smarter_auth_mw.postgres.opening import open_store
 from smarter_auth_mw.tokens import TokenFormat
@@ -81,22 +82,42 @@ class Asked(NamedTuple):
         return filters
 
 
-async def revoke_many(session: Session, asked: Asked) -> dict[str, Any]:
-    """Revoke all keys that the filters find."""
-    filters = await asked.filters(session)
-    async with _acting(session, asked, filters, "revoked") as (many, shown):
-        key_ids = await many.revoke(filters, is_dry=asked.is_dry, progress=shown.advance)
-    return _document(session, asked, key_ids, "revoked")
+_OPTIONS: Mapping[str, tuple[Any, Any]] = {
+    "account": (ByAccount, None),
+    "resource": (ByResource, None),
+    "label": (ByLabel, None),
+    "older_than": (ByAge, None),
+    "unused_for": (ByUse, None),
+    "is_dry": (DryRun, False),
+    "is_meant": (Yes, False),
+}
 
 
-async def deactivate_many(session: Session, asked: Asked, *, allow_anonymous: bool) -> dict[str, Any]:
-    """Deactivate all keys that the filters find."""
-    filters = await asked.filters(session)
-    async with _acting(session, asked, filters, "deactivated") as (many, shown):
-        key_ids = await many.deactivate(
-            filters, allow_anonymous=allow_anonymous, is_dry=asked.is_dry, progress=shown.advance
-        )
-    return _document(session, asked, key_ids, "deactivated")
+def by_filters(function: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """Give a command the options that its parameter ``asked`` is made of."""
+
+    @wraps(function)
+    async def run(session: Session, **given: Any) -> Any:
+        asked = Asked(**{name: given.pop(name) for name in Asked._fields})
+        return await function(session, asked=asked, **given)
+
+    own = inspect.signature(function, eval_str=True).parameters
+    options = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+        for name, (annotation, default) in _OPTIONS.items()
+    ]
+    kept = [parameter for name, parameter in own.items() if name != "asked"]
+    run.__signature__ = inspect.Signature([*kept, *options])  # type: ignore[attr-defined]
+    return run
+
+
+async def change_many(
+    session: Session, asked: Asked, done: str, change: Callable[..., Awaitable[Sequence[UUID]]]
+) -> dict[str, Any]:
+    """Change all keys that the filters find, by a method of ``ManyKeys``; ``done`` is what they are then."""
+    async with _acting(session, asked, done) as (many, chosen, shown):
+        key_ids = await change(many, chosen, is_dry=asked.is_dry, progress=shown.advance)
+    return _document(session, asked, key_ids, done)
 
 
 async def rotate_many(
@@ -110,13 +131,13 @@ async def rotate_many(
     prefix: str | None,
 ) -> dict[str, Any]:
     """Rotate all keys that the filters find; the new tokens are in the file before they count."""
-    filters = await asked.filters(session)
+    await asked.filters(session)
     if path is None and not asked.is_dry:
         raise UsageError("The new tokens need a file.", hint="Say --tokens FILE.")
-    async with _acting(session, asked, filters, "rotated") as (many, shown):
+    async with _acting(session, asked, "rotated") as (many, chosen, shown):
         with new_file(path) if path and not asked.is_dry else nullcontext() as file:
             rotation = await many.rotate(
-                filters,
+                chosen,
                 _writer(file),
                 partial(_secure, file),
                 overlap=overlap,
@@ -153,10 +174,9 @@ def _secure(file: NewFile | None) -> None:
 
 
 @asynccontextmanager
-async def _acting(
-    session: Session, asked: Asked, filters: KeyFilters, done: str
-) -> AsyncIterator[tuple[ManyKeys, Bar]]:
-    """Open what acts on many, ask whether it is meant, and show how far it is."""
+async def _acting(session: Session, asked: Asked, done: str) -> AsyncIterator[tuple[ManyKeys, Chosen, Bar]]:
+    """Open what acts on many, choose the keys, ask whether it is meant, and show how far it is."""
+    filters = await asked.filters(session)
     settings = session.database_settings
     patient = settings.model_copy(update={"query_timeout_s": max(PATIENCE_S, settings.query_timeout_s)})
     async with open_store(patient) as store:
@@ -166,11 +186,12 @@ async def _acting(
             require=settings.require,
             longest_life=settings.longest_key_life,
         )
-        total = len(await many.find(filters))
+        chosen = await many.find(filters)
+        total = len(chosen.key_ids)
         _ask(session, asked, total, done)
         with bar() as shown:
             shown.step(done, total)
-            yield many, shown
+            yield many, chosen, shown
 
 
 def _ask(session: Session, asked: Asked, total: int, done: str) -> None:

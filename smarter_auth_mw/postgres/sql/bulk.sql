@@ -265,17 +265,24 @@ SELECT resource.kind || ':' || resource.ref AS resource, coalesce(key.account, r
  ORDER BY resource.kind, resource.ref, key.account, key.name, key.key_id, line.number;
 
 -- name: lock_keys(key_ids, scope)
--- Those of the keys that are not revoked, held until the transaction ends, in one order, so that nobody waits in a circle;
--- each with the public head of its newest token, and how many of its tokens are valid.
+-- Those of the keys that are not revoked, held until the transaction ends, in one order, so that nobody waits in a circle.
+SELECT key_id
+  FROM smarter_auth.key
+ WHERE key_id = ANY (:key_ids) AND revoked_at IS NULL AND (:scope::text IS NULL OR account = :scope)
+ ORDER BY account, key_id
+   FOR UPDATE;
+
+-- name: read_keys(key_ids)
+-- Keys, each with the public head of its newest token, and how many of its tokens are valid; those of an account together.
+-- Read after they were locked: a statement that waits for a lock sees other tables as they were before.
 SELECT key_id, account, name, is_active, expires_at,
        (SELECT token_key::text FROM smarter_auth.token WHERE token.key_id = key.key_id
          ORDER BY created_at DESC, valid_until DESC NULLS FIRST LIMIT 1) AS token_key,
        (SELECT count(*) FROM smarter_auth.token
          WHERE token.key_id = key.key_id AND (valid_until IS NULL OR valid_until >= now())) AS valid_tokens
   FROM smarter_auth.key
- WHERE key_id = ANY (:key_ids) AND revoked_at IS NULL AND (:scope::text IS NULL OR account = :scope)
- ORDER BY account, key_id
-   FOR UPDATE OF key;
+ WHERE key_id = ANY (:key_ids)
+ ORDER BY account, key_id;
 
 -- name: revoke_keys(key_ids)!
 UPDATE smarter_auth.key SET revoked_at = now(), updated_at = now() WHERE key_id = ANY (:key_ids);

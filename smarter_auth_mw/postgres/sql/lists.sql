@@ -9,7 +9,7 @@ SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan'
        set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
        set_config('max_parallel_workers_per_gather', '0', true);
 
--- name: list_keys(driver, account, end_text, after_text, after_id, end_time, after_time, label, kind, lookup, token_key, key_id, state, now, find_from, find_until, created_before, expires_until, expires_from, is_endless, idle_before, is_never_used, labels, minted_before, is_rotating, most)
+-- name: list_keys(driver, account, end_text, after_text, after_id, end_time, after_time, label, kind, lookup, token_key, key_id, key_ids, state, now, find_from, find_until, created_before, expires_until, expires_from, is_endless, idle_before, is_never_used, labels, minted_before, is_rotating, most)
 -- The keys of one page in order. If fewer than the most were found, the last row is not one of them: it is where the
 -- search ended, and after how many candidates.
   WITH candidate AS MATERIALIZED (
@@ -146,6 +146,8 @@ SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan'
          ORDER BY key_id LIMIT 1000)
         UNION ALL
        SELECT key, '', NULL FROM smarter_auth.key WHERE :driver = 'key_id' AND key_id = :key_id
+        UNION ALL
+       SELECT key, '', NULL FROM smarter_auth.key WHERE :driver = 'key_ids' AND key_id = ANY (:key_ids::uuid[])
        ) AS branch),
        page AS MATERIALIZED (
        SELECT (it).key_id, place, place_time, number
