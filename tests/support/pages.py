@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from html.parser import HTMLParser
 from typing import Any
@@ -146,3 +147,10 @@ class Outline(HTMLParser):
 
     def all(self, tag: str) -> list[dict[str, str]]:
         return [values for name, values in self.tags if name == tag]
+
+
+def token_of(text: str) -> str:
+    """Return the token that a page shows."""
+    found = re.findall(r'<code id="token"[^>]*>([^<]+)</code>', text)
+    assert len(found) == 1, text
+    return str(found[0])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from typing import Any
 
 from smarter_auth_mw.admin.pages.commands import command, option
 from smarter_auth_mw.admin.pages.forms import Given
+from smarter_auth_mw.admin.pages.reports import usage_chart
 from smarter_auth_mw.admin.pages.visit import Html, Reply, Visit
 from smarter_auth_mw.admin.problems import InvalidError, status_of
 from smarter_auth_mw.admin.values import UUID_TEXT
@@ -72,8 +74,11 @@ async def show_key(visit: Visit) -> Reply:
     record = await call.find_key(call.key_id)
     key = await visit.document("show_key")
     acts = (await visit.document("list_audit", query={"key": key["key_id"], "acts": "true", "limit": 10}))["items"]
+    in_force_at = record.revoked_at and record.revoked_at + timedelta(seconds=visit.services.within_s)
     context = {
         "key": key,
+        "in_force_at": in_force_at,
+        "chart": await usage_chart(visit, key["name"], key_id=record.key_id),
         "is_platforms": record.is_platforms,
         "created_at": record.created_at,
         "acts": acts,

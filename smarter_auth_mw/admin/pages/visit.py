@@ -67,9 +67,13 @@ class Visit:
         """Run an operation of the API, with the same checks: role, form, account, existence and state."""
         asked = BY_NAME[operation]
         asked.check_role(self.operator)
-        parameters = parse_query(asked.query, urlencode(query, doseq=True).encode("ascii"))
+        parameters = self.asked(operation, query)
         parsed = None if asked.body is None else parse_body(asked.body, json.dumps(body or {}).encode("ascii"))
         return await asked.handler(self.call(path, parameters, parsed, if_match))
+
+    def asked(self, operation: str, query: Mapping[str, Any]) -> Any:
+        """Read the parameters of an operation; raises InvalidError."""
+        return parse_query(BY_NAME[operation].query, urlencode(query, doseq=True).encode("ascii"))
 
     async def document(self, operation: str, **more: Any) -> Mapping[str, Any]:
         """Run an operation, and return its document."""

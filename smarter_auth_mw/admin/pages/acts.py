@@ -1,0 +1,69 @@
+"""Acts that ask first: a second page says what will happen, and what opens wants a name and a token with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from smarter_auth_mw.admin.pages.access import confirm_operator
+from smarter_auth_mw.admin.pages.consequences import Outcome, Outlook
+from smarter_auth_mw.admin.pages.forms import FieldError
+from smarter_auth_mw.admin.pages.visit import Html, Visit
+from smarter_auth_mw.admin.problems import ForbiddenError
+from smarter_auth_mw.domain import Key, Resource
+from smarter_auth_mw.errors import WouldOpenError
+from smarter_auth_mw.management.operators import Role
+
+Trail = Sequence[tuple[str, str]]
+"""The pages above this one: their names and paths."""
+
+
+@dataclass(frozen=True)
+class Act:
+    """What is about to be done: a question, the button that does it, and what will happen."""
+
+    title: str
+    button: str
+    says: Sequence[str]
+    command: str
+    is_danger: bool = False
+
+    def html(self, trail: Trail, visit: Visit | None = None, opened: Sequence[Resource] = ()) -> Html:
+        """Return the page; where the act opens resources it has fields for a name and a token."""
+        confirm = names(opened)
+        if not confirm and visit is not None and isinstance(visit.error, WouldOpenError):
+            confirm = visit.form.get("expected")
+        context = {
+            "act": self,
+            "trail": trail,
+            "confirm": confirm,
+            "typed": visit.form.get("confirm") if visit else "",
+            "command": self.command,
+        }
+        return Html("act.html", context)
+
+
+def names(resources: Sequence[Resource]) -> str:
+    """Write the names that have to be typed."""
+    return " ".join(map(str, resources))
+
+
+async def opening(visit: Visit, opened: Sequence[Resource]) -> bool:
+    """Whether the act may open resources: an admin has typed their names, and the token once more."""
+    if not opened:
+        return False
+    if not visit.is_admin:
+        raise ForbiddenError(Role.ADMIN)
+    if visit.form.get("confirm").split() != names(opened).split():
+        raise FieldError("confirm", f"Write {names(opened)}, if that is to be open to anyone.")
+    await confirm_operator(visit)
+    return True
+
+
+async def outcomes(visit: Visit, key: Key, *, stays_closed: bool = False) -> list[Outcome]:
+    """Say what becomes of each resource that the key opens when it does not any more; of ten at most."""
+    call = visit.call()
+    require = "bound" if stays_closed else visit.services.settings.require
+    return [
+        Outlook(await call.find_resource(resource), require, visit.now).without(key) for resource in key.bindings[:10]
+    ]

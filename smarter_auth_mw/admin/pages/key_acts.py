@@ -1,0 +1,295 @@
+"""What is done to keys: made, rotated, changed, bound, deactivated and revoked; each act is a page with a form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from smarter_auth_mw.admin.call import etag
+from smarter_auth_mw.admin.pages.acts import Act, opening, outcomes
+from smarter_auth_mw.admin.pages.commands import command, option
+from smarter_auth_mw.admin.pages.forms import FieldError
+from smarter_auth_mw.admin.pages.visit import Html, Reply, SeeOther, Visit, path_of
+from smarter_auth_mw.admin.requests import MAX_IDS
+from smarter_auth_mw.config.durations import RULE, parse_duration
+from smarter_auth_mw.domain import Key
+from smarter_auth_mw.errors import ConflictError
+
+_NEW_FIELDS = {"expires_at": "expires", "expires_in": "expires"}
+_WHEN = f"{RULE}; a day, as 2027-01-31; or nothing"
+
+
+async def show_new(visit: Visit) -> Reply:
+    typed = visit.form or visit.query
+    words = [*option("--name", typed.get("name") or "NAME"), *option("--expires-in", typed.get("expires"))]
+    for resource in _several(typed.all("bind")):
+        words += ["--bind", resource]
+    context = {
+        "typed": {name: typed.get(name) for name in ("name", "account", "bind", "description", "labels", "expires")},
+        "default_account": visit.operator.account or visit.services.settings.default_account,
+        "longest": visit.services.settings.max_key_lifetime,
+        "taken": getattr(visit.error, "key_id", None),
+        "command": command("key", "create", *words),
+    }
+    return Html("key_new.html", context)
+
+
+async def create(visit: Visit) -> Reply:
+    form = visit.form
+    body: dict[str, Any] = {
+        "name": form.get("name"),
+        "description": form.get("description"),
+        "labels": _labels(form.get("labels")),
+        "bind": _several(form.all("bind")),
+        **({"account": form.get("account")} if form.get("account") else {}),
+        **_expiry(form.get("expires")),
+    }
+    try:
+        made = await visit.document("create_key", body=body)
+    except ConflictError as conflict:
+        if (key_id := getattr(conflict, "key_id", None)) is None:
+            raise
+        error = FieldError(
+            "name", f"{conflict} If you sent this form before: the key was made, and its token was shown."
+        )
+        error.status = 409  # type: ignore[misc]
+        error.hint = "A token is shown once. If it is lost, rotate the key."
+        error.key_id = key_id  # type: ignore[attr-defined]
+        raise error from None
+    context = {
+        "title": "Key made",
+        "key_id": made["key_id"],
+        "name": made["name"],
+        "token": made["token"],
+        "bindings": made["bindings"],
+        "until": None,
+        "command": command("key", "show", made["key_id"]),
+    }
+    return Html("token.html", context, 201)
+
+
+async def show_rotate(visit: Visit) -> Reply:
+    key = await _changeable(visit)
+    newest = key.token_keys[-1] if key.token_keys else ""
+    replaces = visit.form.get("token_key", newest)
+    context = {
+        "key": key,
+        "token_key": newest,
+        "is_done": bool(visit.error) and replaces != newest,
+        "previous": key.previous_tokens(visit.now),
+        "overlap": visit.form.get("overlap", "24h"),
+        "command": command("key", "rotate", key.key_id, *option("--overlap", visit.form.get("overlap", "24h"))),
+    }
+    return Html("key_rotate.html", context)
+
+
+async def rotate(visit: Visit) -> Reply:
+    form = visit.form
+    body = {"token_key": form.get("token_key"), "overlap": form.get("overlap") or "0s"}
+    made = await visit.document("rotate_key", body=body | ({"force": True} if form.get("force") else {}))
+    key = await visit.call().find_key(visit.call().key_id)
+    context = {
+        "title": "Key rotated",
+        "key_id": made["key_id"],
+        "name": key.name,
+        "token": made["token"],
+        "bindings": list(map(str, key.bindings)),
+        "until": made["previous_valid_until"],
+        "command": command("key", "wait", made["key_id"]),
+    }
+    return Html("token.html", context)
+
+
+async def show_edit(visit: Visit) -> Reply:
+    key = await _changeable(visit)
+    kept = {
+        "name": key.name,
+        "description": key.description,
+        "labels": "\n".join(f"{name}={value}" for name, value in sorted(key.labels.items())),
+        "expires": _written(key.expires_at),
+    }
+    typed = {name: visit.form.get(name, value) for name, value in kept.items()}
+    words = [
+        word
+        for name, flag in (("name", "--name"), ("description", "--description"), ("expires", "--expires-in"))
+        for word in (option(flag, typed[name]) if typed[name] != kept[name] else ())
+    ]
+    context = {
+        "key": key,
+        "typed": typed,
+        "etag": visit.form.get("etag") or etag(key.updated_at),
+        "command": command("key", "set", key.key_id, *(words or ["--name", "NAME"])),
+    }
+    return Html("key_edit.html", context)
+
+
+async def edit(visit: Visit) -> Reply:
+    form, key = visit.form, await _changeable(visit)
+    labels = _labels(form.get("labels"))
+    body: dict[str, Any] = {
+        "name": form.get("name"),
+        "description": form.get("description"),
+        "labels": {**dict.fromkeys(key.labels.keys() - labels.keys()), **labels},
+    }
+    if form.get("expires") != _written(key.expires_at):
+        given = _expiry(form.get("expires"))
+        body["expires_at"] = given.get("expires_at") or _from_now(given.get("expires_in"))
+    await visit.ask("change_key", body=body, if_match=form.get("etag") or None)
+    return _to_key(visit)
+
+
+async def show_activate(visit: Visit) -> Reply:
+    key = await _changeable(visit)
+    says = [f"Its tokens open {_named(key)} again."]
+    return Act(f"Activate {key.name}?", "Activate", says, command("key", "activate", key.key_id)).html(
+        _trail(visit, key)
+    )
+
+
+async def activate(visit: Visit) -> Reply:
+    await visit.ask("activate_key")
+    return _to_key(visit)
+
+
+async def show_deactivate(visit: Visit) -> Reply:
+    key = await _changeable(visit)
+    found = await outcomes(visit, key)
+    says = [*(one.text for one in found), "Its tokens are refused until somebody activates it again."]
+    opened = [one.resource for one in found if one.is_opened]
+    words = ["--allow-anonymous"] if opened else []
+    act = Act(
+        f"Deactivate {key.name}?", "Deactivate", says, command("key", "deactivate", key.key_id, *words), is_danger=True
+    )
+    return act.html(_trail(visit, key), visit, opened)
+
+
+async def deactivate(visit: Visit) -> Reply:
+    key = await _changeable(visit)
+    opened = [one.resource for one in await outcomes(visit, key) if one.is_opened]
+    allowed = await opening(visit, opened)
+    await visit.ask("deactivate_key", query={"allow_anonymous": "true"} if allowed else {})
+    return _to_key(visit)
+
+
+async def show_revoke(visit: Visit) -> Reply:
+    key = await _changeable(visit)
+    # What is revoked protects as before: only who opens it changes.
+    says = [one.text for one in await outcomes(visit, key, stays_closed=True)]
+    says += [f"{within(visit)} A revoked key stays revoked."]
+    act = Act(f"Revoke {key.name}?", "Revoke", says, command("key", "revoke", key.key_id), is_danger=True)
+    return act.html(_trail(visit, key))
+
+
+async def revoke(visit: Visit) -> Reply:
+    await visit.ask("revoke_key")
+    return _to_key(visit)
+
+
+async def show_bind(visit: Visit) -> Reply:
+    key = await _changeable(visit)
+    resource = (visit.form or visit.query).get("resource")
+    context = {"key": key, "resource": resource, "command": command("key", "bind", key.key_id, resource or "KIND:REF")}
+    return Html("key_bind.html", context)
+
+
+async def bind(visit: Visit) -> Reply:
+    kind, colon, ref = visit.form.get("resource").partition(":")
+    if not (kind and colon and ref):
+        raise FieldError("resource", "Write KIND:REF, for example bot:42.")
+    path = {"kind": kind, "ref": ref, "key_id": visit.path["key_id"]}
+    await visit.ask("bind_key", path=path)
+    return _to_key(visit)
+
+
+async def show_revoke_many(visit: Visit) -> Reply:
+    chosen = visit.form.all("key_id") or visit.query.all("key_id")
+    if not 1 <= len(chosen) <= MAX_IDS:
+        return Html("keys_revoke.html", {"keys": [], "most": MAX_IDS, "unknown": 0, "says": "", "command": None})
+    found = await visit.document("revoke_keys", body={"key_ids": chosen, "dry_run": True})
+    keys = await _loaded(visit, found["key_ids"])
+    context = {
+        "keys": keys,
+        "most": MAX_IDS,
+        "unknown": len(found["unknown"]),
+        "says": within(visit),
+        "command": "\n".join(command("key", "revoke", key.key_id) for key in keys),
+    }
+    return Html("keys_revoke.html", context)
+
+
+async def revoke_many(visit: Visit) -> Reply:
+    done = await visit.document("revoke_keys", body={"key_ids": visit.form.all("key_id")})
+    context = {"keys": await _loaded(visit, done["key_ids"]), "unknown": len(done["unknown"]), "says": within(visit)}
+    return Html("keys_revoked.html", context)
+
+
+async def _loaded(visit: Visit, key_ids: list[str]) -> list[Key]:
+    """Return keys by their ids, which an operation found to be within the operator's account."""
+    async with visit.services.store.lists() as lists:
+        return await lists.load_keys([UUID(key_id) for key_id in key_ids], 1)
+
+
+async def _changeable(visit: Visit) -> Key:
+    call = visit.call()
+    return await call.find_key(call.key_id)
+
+
+def within(visit: Visit) -> str:
+    """Say when a revocation is in force."""
+    return f"Its tokens are refused everywhere within {visit.services.within_s:g} s, as this process is configured."
+
+
+def _to_key(visit: Visit) -> SeeOther:
+    return SeeOther(path_of("keys", visit.path["key_id"]))
+
+
+def _trail(visit: Visit, key: Key) -> tuple[tuple[str, str], ...]:
+    return (("Keys", "keys"), (key.name, path_of("keys", visit.path["key_id"])))
+
+
+def _named(key: Key) -> str:
+    shown = ", ".join(map(str, key.bindings[:3])) or "nothing"
+    return f"{shown} and more" if len(key.bindings) > 3 else shown
+
+
+def _several(texts: list[str]) -> list[str]:
+    return [word for text in texts for word in text.replace(",", " ").split()]
+
+
+def _labels(text: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for line in filter(None, (line.strip() for line in text.split("\n"))):
+        name, equals, value = line.partition("=")
+        if not (name and equals and value):
+            raise FieldError("labels", "Write one label a line, as team=sales.")
+        found[name.strip()] = value.strip()
+    return found
+
+
+def _expiry(text: str) -> Mapping[str, str]:
+    """Read when a key expires, as the operation takes it; raises FieldError."""
+    if not text or text == "never":
+        return {}
+    if parse_duration(text) is not None:
+        return {"expires_in": text}
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise FieldError("expires", f"Write {_WHEN}.") from None
+    return {"expires_at": (time if time.tzinfo else time.replace(tzinfo=UTC)).isoformat()}
+
+
+def _from_now(span: str | None) -> str | None:
+    if span is None:
+        return None
+    length = parse_duration(span)
+    try:
+        return None if length is None else (datetime.now(UTC) + length).isoformat()
+    except OverflowError:
+        raise FieldError("expires", "This is longer than the calendar.") from None
+
+
+def _written(time: datetime | None) -> str:
+    return "" if time is None else time.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

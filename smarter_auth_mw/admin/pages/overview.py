@@ -1,0 +1,65 @@
+"""The first page: what needs somebody's attention, counted up to 101, each line with the list that shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from smarter_auth_mw.admin.pages.commands import command
+from smarter_auth_mw.admin.pages.visit import Html, Reply, Visit, path_of
+from smarter_auth_mw.domain import Key
+from smarter_auth_mw.management.listings import KeyFilters, ResourceFilters
+
+MOST = 101
+
+
+async def overview(visit: Visit) -> Reply:
+    listings = visit.call().listings
+    expiring = await listings.count_keys(KeyFilters(expiring_within=timedelta(days=14)), most=MOST)
+    unused = await listings.count_keys(KeyFilters(unused_for=timedelta(days=90)), most=MOST)
+    rotating = (await listings.keys(KeyFilters(rotating=True), limit=MOST, inner=0)).items
+    open_ones = (await listings.resources(ResourceFilters(open=True), limit=MOST, inner=0)).items
+    any_key = (await listings.keys(limit=1, inner=0)).items
+    in_use = sum(_is_in_use(key, visit) for key in rotating)
+    context: dict[str, Any] = {
+        "lines": [
+            _line(expiring, "expires within 14 days", "expire within 14 days", expiring_within="14d"),
+            _line(unused, "was not used for 90 days", "were not used for 90 days", unused_for="90d"),
+            _line(len(rotating), "is being rotated", "are being rotated", _old_token(in_use), rotating="true"),
+        ],
+        "open": _number(len(open_ones)),
+        "kinds": await _unrouted(visit),
+        "has_keys": bool(any_key),
+        "health": await visit.document("show_health"),
+        "command": command("doctor"),
+    }
+    return Html("overview.html", context)
+
+
+def _line(count: int, one: str, many: str, more: str = "", **query: str) -> Mapping[str, Any]:
+    words = f"key {one}" if count == 1 else f"keys {many}"
+    return {"count": _number(count), "words": words, "more": more, "path": path_of("keys", **query)}
+
+
+def _number(count: int) -> str:
+    return f"more than {MOST - 1}" if count >= MOST else str(count)
+
+
+def _old_token(count: int) -> str:
+    if count == 0:
+        return ""
+    return f"{count} with an old token that was used after the rotation" if count else ""
+
+
+def _is_in_use(key: Key, visit: Visit) -> bool:
+    """Whether a token that was replaced was used after that."""
+    replaced_at = key.tokens[-1].created_at
+    return any(token.last_used_at and token.last_used_at > replaced_at for token in key.previous_tokens(visit.now))
+
+
+async def _unrouted(visit: Visit) -> list[str]:
+    """Return the kinds of protected resources that no route names; only operators of all accounts see them."""
+    if visit.operator.account is not None:
+        return []
+    return sorted(await visit.services.store.protected_kinds() - set(visit.services.routes.kinds))

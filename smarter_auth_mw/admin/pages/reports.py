@@ -1,0 +1,162 @@
+"""Pages that only read: usage, the audit, and why a request is let through or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from smarter_auth_mw.admin.charts import Chart, chart, sparkline
+from smarter_auth_mw.admin.pages.commands import command, option
+from smarter_auth_mw.admin.pages.forms import Given
+from smarter_auth_mw.admin.pages.visit import Html, Reply, Visit
+from smarter_auth_mw.admin.problems import status_of
+from smarter_auth_mw.domain import Resource
+from smarter_auth_mw.errors import RefusedError, SmarterAuthError
+from smarter_auth_mw.management.listings import UsageFilters
+from smarter_auth_mw.tokens import Token, hidden
+
+DAY = timedelta(days=1)
+SPANS = (
+    ("1h", "last hour"),
+    ("1d", "last 24 hours"),
+    ("7d", "last 7 days"),
+    ("30d", "last 30 days"),
+    ("365d", "last year"),
+)
+
+
+async def usage_chart(
+    visit: Visit,
+    subject: str,
+    *,
+    resource: Resource | None = None,
+    key_id: UUID | None = None,
+    since: timedelta = DAY,
+) -> Chart | None:
+    """Draw the requests for a resource or with a key; None: there were none, or of too many keys to add up."""
+    filters = UsageFilters(resource=resource, key_id=key_id, since=since)
+    try:
+        return chart(await visit.call().listings.usage_in_all(filters), subject)
+    except RefusedError:
+        return None
+
+
+async def usage(visit: Visit) -> Reply:
+    filters = visit.query.given()
+    words = [*option("--resource", filters.get("resource")), *option("--key", filters.get("key"))]
+    context: dict[str, Any] = {
+        "filters": filters,
+        "spans": SPANS,
+        "items": [],
+        "sparks": [],
+        "next": None,
+        "chart": None,
+        "error": None,
+        "command": command("usage", *words, *option("--since", filters.get("since"))),
+    }
+    if not filters.keys() & {"resource", "key"}:
+        return Html("usage.html", context)
+    try:
+        context |= await _usage(visit, {"since": "1d", **filters})
+    except SmarterAuthError as error:
+        if status_of(error) not in (404, 422):
+            raise
+        context["error"] = error
+    return Html("usage.html", context)
+
+
+async def _usage(visit: Visit, filters: Mapping[str, Any]) -> dict[str, Any]:
+    found = await visit.document("list_usage", query=filters)
+    asked: Any = visit.asked("list_usage", filters)
+    drawn = await usage_chart(
+        visit,
+        str(asked.resource or filters.get("key")),
+        resource=asked.resource,
+        key_id=None if asked.key is None else UUID(asked.key),
+        since=asked.since,
+    )
+    return {**found, "chart": drawn, "sparks": [sparkline(item["points"]) for item in found["items"]]}
+
+
+async def audit(visit: Visit) -> Reply:
+    """Show what people did, unless requests are asked for."""
+    filters = visit.query.given()
+    asked = {name: value for name, value in filters.items() if name != "requests"}
+    words: list[str | None] = ["audit"]
+    for name in ("resource", "key", "actor", "action", "reason", "since", "account"):
+        words += option(f"--{name}", filters.get(name))
+    context: dict[str, Any] = {
+        "filters": filters,
+        "is_filtered": bool(filters.keys() - {"cursor", "limit", "requests"}),
+        "items": [],
+        "next": None,
+        "error": None,
+        "command": command(*words),
+    }
+    try:
+        context |= await visit.document(
+            "list_audit", query=asked if filters.get("requests") else asked | {"acts": "true"}
+        )
+    except SmarterAuthError as error:
+        if status_of(error) not in (404, 422):
+            raise
+        context["error"] = error
+    context["items"] = [{**event, "changes": _changes(event)} for event in context["items"]]
+    return Html("audit.html", context)
+
+
+def _changes(event: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return what an event changed: name, before, after; all of it where there was nothing before."""
+    before, after = event["before"] or {}, event["after"] or {}
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    return [(name, _shown(before.get(name)), _shown(after.get(name))) for name in names]
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}={_shown(one)}" for name, one in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value))
+    return hidden(str(value))
+
+
+async def show_check(visit: Visit) -> Reply:
+    return _check(visit, None, None)
+
+
+async def check(visit: Visit) -> Reply:
+    """Explain a request, and show the token of it no more than masked."""
+    form = visit.form
+    token = form.get("token")
+    body = {"url": form.get("url"), "method": form.get("method") or "GET", "headers": _headers(form.get("headers"))}
+    try:
+        found = await visit.document("explain", body=body | ({"token": token} if token else {}))
+    except SmarterAuthError as error:
+        if status_of(error) != 404:
+            raise
+        return _check(visit, None, error)
+    return _check(visit, found, None, masked=Token(token.encode("utf-8", "surrogatepass")).masked if token else "")
+
+
+def _check(visit: Visit, found: Mapping[str, Any] | None, error: SmarterAuthError | None, masked: str = "") -> Html:
+    form = visit.form or visit.query
+    words = option("--method", form.get("method") if form.get("method") not in ("", "GET") else None)
+    header = ("--header", "Authorization: Token TOKEN") if masked else (None, None)
+    context = {
+        "typed": Given({name: form.get(name) for name in ("url", "method", "headers")}),
+        "found": found,
+        "masked": masked,
+        "command": command("check", form.get("url") or "/bots/1", *words, *header),
+    }
+    return Html("check.html", context | ({"error": error} if error else {}))
+
+
+def _headers(text: str) -> dict[str, str]:
+    lines = [line.partition(":") for line in text.split("\n") if line.strip()]
+    return {name.strip(): value.strip() for name, _, value in lines}

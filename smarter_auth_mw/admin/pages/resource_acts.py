@@ -1,0 +1,183 @@
+"""What is done to resources: registered, changed, protected, opened, forgotten, and keys bound to them or taken off."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from smarter_auth_mw.admin.call import etag
+from smarter_auth_mw.admin.pages.acts import Act, Trail, opening
+from smarter_auth_mw.admin.pages.commands import command, option
+from smarter_auth_mw.admin.pages.consequences import Outlook
+from smarter_auth_mw.admin.pages.forms import FieldError
+from smarter_auth_mw.admin.pages.visit import Html, Reply, SeeOther, Visit, path_of
+from smarter_auth_mw.admin.values import UUID_TEXT
+from smarter_auth_mw.domain import Key, RegisteredResource
+from smarter_auth_mw.errors import ConflictError, NotFoundError, UsageError
+
+_FIELDS = ("kind", "ref", "name", "account", "domain", "on_error")
+
+
+async def show_new(visit: Visit) -> Reply:
+    typed = visit.form or visit.query
+    context = {
+        "typed": {name: typed.get(name) for name in (*_FIELDS, "protect", "no_route")},
+        "kinds": visit.services.routes.kinds,
+        "default_account": visit.services.settings.default_account,
+        "command": command(
+            "resource",
+            "add",
+            f"{typed.get('kind') or 'KIND'}:{typed.get('ref') or 'REF'}",
+            *option("--name", typed.get("name")),
+            *(["--protect"] if typed.get("protect") else []),
+        ),
+    }
+    return Html("resource_new.html", context)
+
+
+async def create(visit: Visit) -> Reply:
+    form = visit.form
+    body: dict[str, Any] = {name: form.get(name) for name in _FIELDS if form.get(name)}
+    body |= {name: True for name in ("protect", "no_route") if form.get(name)}
+    try:
+        made = await visit.document("create_resource", body={"kind": "", "ref": "", **body})
+    except UsageError as error:
+        raise FieldError("kind" if error.code == "unknown_kind" else "ref", error) from None
+    except ConflictError as error:
+        raise FieldError("domain" if "domain" in error.message else "ref", error, status=409) from None
+    return SeeOther(path_of("resources", made["kind"], made["ref"]))
+
+
+async def show_edit(visit: Visit) -> Reply:
+    found = await _found(visit)
+    kept = {name: getattr(found, name) or "" for name in ("name", "account", "domain", "on_error")}
+    typed = {name: visit.form.get(name, value) for name, value in kept.items()}
+    words = [
+        word
+        for name, value in typed.items()
+        if value != kept[name]
+        for word in option(f"--{name.replace('_', '-')}", value)
+    ]
+    context = {
+        "found": found,
+        "trail": _trail(found),
+        "typed": typed,
+        "etag": visit.form.get("etag") or etag(found.updated_at),
+        "command": command("resource", "set", found.resource, *(words or ["--name", "NAME"])),
+    }
+    return Html("resource_edit.html", context)
+
+
+async def edit(visit: Visit) -> Reply:
+    found = await _found(visit)
+    given = {name: visit.form.get(name) for name in ("name", "account", "domain", "on_error") if name in visit.form}
+    body = {name: value or None for name, value in given.items() if value != (getattr(found, name) or "")}
+    await visit.ask("change_resource", body=body, if_match=visit.form.get("etag") or None)
+    return _to(visit)
+
+
+async def show_protect(visit: Visit) -> Reply:
+    found = await _found(visit)
+    name = found.resource
+    says = [f"Requests for {name} without a valid token are refused from then on, whether keys are bound to it or not."]
+    if not found.keys:
+        says.append("No key is bound to it: nobody gets through until one is.")
+    return Act(f"Protect {name}?", "Protect", says, command("resource", "protect", name)).html(_trail(found))
+
+
+async def protect(visit: Visit) -> Reply:
+    await visit.ask("protect_resource")
+    return _to(visit)
+
+
+async def show_unprotect(visit: Visit) -> Reply:
+    found = await _found(visit)
+    name = found.resource
+    says = ["Keys are bound to it, and each of them protects it: unbind them first."] if found.keys else []
+    act = Act(f"Open {name} to anyone?", "Open to anyone", says, command("resource", "unprotect", name), is_danger=True)
+    return act.html(_trail(found), visit, [name])
+
+
+async def unprotect(visit: Visit) -> Reply:
+    found = await _found(visit)
+    await opening(visit, [found.resource])
+    await visit.ask("unprotect_resource", body={"confirm": str(found.resource)})
+    return _to(visit)
+
+
+async def show_remove(visit: Visit) -> Reply:
+    found = await _found(visit)
+    name = found.resource
+    says = ["It is forgotten: its name, its domain and which keys are bound to it. The audit keeps its events."]
+    if found.is_protected:
+        says.append("It is protected now, and what is not registered is open.")
+    act = Act(f"Remove {name}?", "Remove", says, command("resource", "remove", name), is_danger=True)
+    return act.html(_trail(found), visit, [name] if found.is_protected else [])
+
+
+async def remove(visit: Visit) -> Reply:
+    found = await _found(visit)
+    allowed = await opening(visit, [found.resource] if found.is_protected else [])
+    await visit.ask("remove_resource", query={"allow_anonymous": "true"} if allowed else {})
+    return SeeOther("resources")
+
+
+async def show_bind(visit: Visit) -> Reply:
+    found = await _found(visit)
+    text = (visit.form or visit.query).get("key")
+    context = {
+        "found": found,
+        "trail": _trail(found),
+        "key": text,
+        "command": command("key", "bind", text or "KEY", found.resource),
+    }
+    return Html("resource_bind.html", context)
+
+
+async def bind(visit: Visit) -> Reply:
+    text = visit.form.get("key")
+    try:
+        key = await visit.call().listings.key(text.lower() if UUID_TEXT.fullmatch(text.lower()) else text, inner=0)
+    except NotFoundError as error:
+        raise FieldError("key", error) from None
+    await visit.ask("bind_key", path={**visit.path, "key_id": str(key.key_id)})
+    return _to(visit)
+
+
+async def show_unbind(visit: Visit) -> Reply:
+    found, key = await _bound(visit)
+    outcome = Outlook(found, visit.services.settings.require, visit.now).without(key, is_unbound=True)
+    words = ["--allow-anonymous"] if outcome.is_opened else []
+    act = Act(
+        f"Unbind {key.name} from {found.resource}?",
+        "Unbind",
+        [outcome.text],
+        command("key", "unbind", key.key_id, found.resource, *words),
+        is_danger=True,
+    )
+    return act.html(_trail(found), visit, [found.resource] if outcome.is_opened else [])
+
+
+async def unbind(visit: Visit) -> Reply:
+    found, key = await _bound(visit)
+    outcome = Outlook(found, visit.services.settings.require, visit.now).without(key, is_unbound=True)
+    allowed = await opening(visit, [found.resource] if outcome.is_opened else [])
+    await visit.ask("unbind_key", query={"allow_anonymous": "true"} if allowed else {})
+    return _to(visit)
+
+
+async def _found(visit: Visit) -> RegisteredResource:
+    call = visit.call()
+    return await call.find_resource(call.resource)
+
+
+async def _bound(visit: Visit) -> tuple[RegisteredResource, Key]:
+    call = visit.call()
+    return await call.find_resource(call.resource), await call.find_key(call.key_id)
+
+
+def _to(visit: Visit) -> SeeOther:
+    return SeeOther(path_of("resources", visit.path["kind"], visit.path["ref"]))
+
+
+def _trail(found: RegisteredResource) -> Trail:
+    return (("Resources", "resources"), (str(found.resource), path_of("resources", *found.resource)))

@@ -1,0 +1,194 @@
+"""What is done to keys, by forms."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import pytest
+
+from smarter_auth_mw.domain import Resource
+from smarter_auth_mw.management.operators import Role
+from tests.support.pages import Outline, Pages, Person, token_of
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def test_a_key_is_made_and_its_token_shown_once(pages: Pages) -> None:
+    person = await pages.person()
+    fields = {
+        "name": "made",
+        "bind": "bot:10 bot:11",
+        "expires": "30d",
+        "labels": "team=sales",
+        "description": "for\r\nus",
+    }
+    made = await person.post("/keys/new", fields)
+    assert made.status_code == 201
+    token = token_of(made.text)
+    assert token.startswith("sm_")
+    key = (await pages.keys.keys(Resource("bot", "10")))[0]
+    assert token.startswith(key.token_keys[0])
+    assert (key.name, key.labels, key.description) == ("made", {"team": "sales"}, "for\nus")
+    again = await person.post("/keys/new", fields)
+    assert again.status_code == 409
+    assert "its token was shown" in again.text
+    assert f"/keys/{key.key_id}" in again.text
+    assert token not in again.text
+    assert {field["name"]: field.get("value") for field in Outline(again.text).forms[0]["fields"]}["name"] == "made"
+
+
+async def test_what_was_typed_is_kept_beside_what_is_wrong(pages: Pages) -> None:
+    person = await pages.person()
+    for field, value in (("expires", "soon"), ("bind", "nonsense"), ("labels", "x"), ("account", "x" * 300)):
+        fields = {"name": "kept <b>", "description": "typed", field: value}
+        answer = await person.post("/keys/new", fields)
+        assert answer.status_code == 422
+        shown = {one["name"]: one for one in Outline(answer.text).forms[0]["fields"]}
+        assert shown["name"]["value"] == "kept <b>"
+        assert "aria-invalid" in shown[field], field
+
+
+async def test_a_key_is_rotated_and_a_reload_is_told_so(pages: Pages) -> None:
+    person = await pages.person()
+    minted = await pages.keys.create("rotated")
+    path = f"/keys/{minted.key.key_id}/rotate"
+    fields = {"token_key": minted.key.token_keys[0], "overlap": "1h"}
+    answer = await person.post(path, fields)
+    assert answer.status_code == 200
+    assert token_of(answer.text) != minted.token.reveal()
+    reload = await person.post(path, fields)
+    assert reload.status_code == 409
+    assert "was rotated already, and its new token was shown" in reload.text
+    fresh = await person.get(path)
+    assert "earlier rotation still overlaps" in fresh.text
+    newest = (await pages.keys.key(minted.key.key_id)).token_keys[-1]
+    assert (await person.post(path, {"token_key": newest, "overlap": "0"})).status_code == 409
+    assert (await person.post(path, {"token_key": newest, "overlap": "0", "force": "true"})).status_code == 200
+
+
+async def test_a_key_is_changed_and_a_change_in_between_is_refused(pages: Pages) -> None:
+    person = await pages.person()
+    minted = await pages.keys.create("changed", labels={"a": "1", "b": "2"})
+    path = f"/keys/{minted.key.key_id}/edit"
+    shown = {one["name"]: one.get("value", "") for one in Outline((await person.get(path)).text).forms[0]["fields"]}
+    fields = {"etag": shown["etag"], "name": "changed too", "labels": "b=3\nc=4", "expires": "2035-01-31"}
+    assert (await person.post(path, fields)).headers["location"] == f"../../keys/{minted.key.key_id}"
+    key = await pages.keys.key(minted.key.key_id)
+    assert (key.name, key.labels, key.description) == ("changed too", {"b": "3", "c": "4"}, "")
+    assert key.expires_at is not None
+    assert key.expires_at.isoformat() == "2035-01-31T00:00:00+00:00"
+    late = await person.post(path, fields | {"name": "lost"})
+    assert late.status_code == 412
+    assert 'value="lost"' in late.text
+
+
+async def test_keys_are_deactivated_activated_and_revoked(pages: Pages) -> None:
+    person = await pages.person()
+    minted = await pages.keys.create("ended", bind=[Resource("bot", "20")])
+    path = f"/keys/{minted.key.key_id}"
+    says = "1 key opens bot:20. After this none does, and it stays closed."
+    assert says in (await person.get(f"{path}/deactivate")).text
+    assert (await person.post(f"{path}/deactivate")).status_code == 303
+    assert not (await pages.keys.key(minted.key.key_id)).is_active
+    assert (await person.post(f"{path}/activate")).status_code == 303
+    assert says in (await person.get(f"{path}/revoke")).text
+    assert (await person.post(f"{path}/revoke")).headers["location"] == f"../../keys/{minted.key.key_id}"
+    page = await person.get(path)
+    assert "refused everywhere since" in page.text
+    assert "Rotate</a>" not in page.text
+    for act in ("rotate", "edit", "activate", "deactivate", "bind"):
+        assert (await person.post(f"{path}/{act}", {"name": "x", "resource": "bot:21"})).status_code in (409, 422)
+
+
+async def test_chosen_keys_are_revoked_together(pages: Pages) -> None:
+    person = await pages.person()
+    made = [str((await pages.keys.create(f"chosen {number}")).key.key_id) for number in range(3)]
+    unknown = "00000000-0000-0000-0000-000000000000"
+    asked = await person.get("/keys/revoke", params={"key_id": [*made[:2], unknown]})
+    assert "Revoke 2 keys?" in asked.text
+    assert "1 of the chosen keys does not exist" in asked.text
+    assert (await pages.keys.key(minted_id(made[0]))).revoked_at is None
+    done = await person.post("/keys/revoke", {"key_id": made[:2]})
+    assert "2 keys are revoked" in done.text
+    states = [(await pages.keys.key(minted_id(one))).revoked_at is None for one in made]
+    assert states == [False, False, True]
+    assert (await person.get("/keys/revoke")).status_code == 200
+
+
+async def test_a_key_is_bound_and_unbound(pages: Pages) -> None:
+    person = await pages.person()
+    one, two = await pages.keys.create("bound one"), await pages.keys.create("bound two")
+    for minted in (one, two):
+        answer = await person.post(f"/keys/{minted.key.key_id}/bind", {"resource": "bot:30"})
+        assert answer.status_code == 303
+    path = f"/resources/bot/30/keys/{one.key.key_id}/unbind"
+    assert "2 keys open bot:30. After this 1 does." in (await person.get(path)).text
+    assert (await person.post(path)).headers["location"] == "../../../../../resources/bot/30"
+    for wrong in ("nonsense", "", "dog:1", "bot:x"):
+        answer = await person.post(f"/keys/{one.key.key_id}/bind", {"resource": wrong})
+        assert answer.status_code == 422, wrong
+
+
+async def test_what_opens_wants_an_admin_the_name_and_the_own_token(pages: Pages) -> None:
+    admin, manager, other = await pages.person(), await pages.person(Role.MANAGER), await pages.new_person()
+    minted = await pages.keys.create("last one", bind=[Resource("bot", "40")])
+    path = f"/resources/bot/40/keys/{minted.key.key_id}/unbind"
+    page = await admin.get(path)
+    assert "After this none does, and it is open to anyone, without a token." in page.text
+    assert {"confirm", "token"} <= {field["name"] for field in Outline(page.text).forms[0]["fields"]}
+    assert (await manager.post(path, {"confirm": "bot:40", "token": manager.token})).status_code == 403
+    attempts = [
+        ({}, 422),
+        ({"confirm": "bot:41", "token": admin.token}, 422),
+        ({"confirm": "bot:40"}, 403),
+        ({"confirm": "bot:40", "token": other.token}, 403),
+        ({"confirm": "bot:40", "token": minted.token.reveal()}, 403),
+    ]
+    for fields, status in attempts:
+        answer = await admin.post(path, fields)
+        assert answer.status_code == status, fields
+        assert "sma_" not in answer.text.replace("begins with sma_", "")
+        assert (await pages.keys.resource(Resource("bot", "40"))).is_protected
+    assert (await admin.post(path, {"confirm": "bot:40", "token": admin.token})).status_code == 303
+    assert not (await pages.keys.resource(Resource("bot", "40"))).is_protected
+
+
+async def test_no_token_is_in_any_later_page(pages: Pages) -> None:
+    person = await pages.new_person()
+    made = await person.post("/keys/new", {"name": "oracle", "bind": "bot:50"})
+    token = token_of(made.text)
+    key_id = str((await pages.keys.keys(Resource("bot", "50")))[0].key_id)
+    person.seen.clear()
+    await person.post("/check", {"url": "/bots/50", "token": token})
+    await person.post("/keys/new", {"name": "oracle", "description": token, "token": token})
+    for path in ("/", "/keys", f"/keys/{key_id}", f"/keys/{key_id}/rotate", "/resources/bot/50", "/audit", "/usage"):
+        await person.get(path)
+    await person.get("/usage", params={"key": key_id})
+    assert "Granted" in person.seen[0]
+    assert [page for page in person.seen if person.token in page] == []
+    assert [page for page in [person.seen[0], *person.seen[2:]] if token in page] == []
+
+
+def minted_id(text: str) -> UUID:
+    return UUID(text)
+
+
+async def test_a_session_that_ends_in_a_form_loses_nothing_but_tokens(pages: Pages) -> None:
+    person = await pages.new_person()
+    fields = {"name": "long typed <i>", "description": "a\nb", "bind": "bot:60", "token": "sma_secret"}
+    other = Person(pages.app)
+    await other.sign_in(person.token)
+    await other.post("/sign-out", {"everywhere": "true"})
+    over = await person.post("/keys/new", fields)
+    assert over.status_code == 401
+    form = Outline(over.text).forms[0]
+    kept = {field["name"]: field.get("value", "") for field in form["fields"]}
+    assert kept == {"name": fields["name"], "description": "a\nb", "bind": "bot:60", "sign_in_token": ""}
+    wrong = await person.post("/keys/new", kept | {"sign_in_token": "sma_wrong"})
+    assert (wrong.status_code, "sma_wrong" in wrong.text) == (401, False)
+    back = await person.post("/keys/new", kept | {"sign_in_token": person.token})
+    assert back.status_code == 200
+    typed = {field["name"]: field.get("value") for field in Outline(back.text).forms[0]["fields"]}
+    assert (typed["name"], typed["bind"]) == (fields["name"], "bot:60")
+    assert person.token not in back.text
+    assert (await person.post("/keys/new", {name: kept[name] for name in ("name", "bind")})).status_code == 201

@@ -1,0 +1,78 @@
+"""Overview, usage, audit, and why a request is let through or refused."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from smarter_auth_mw.domain import Resource
+from smarter_auth_mw.management.operators import Role
+from tests.support.pages import Outline, Pages
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def test_each_line_of_the_overview_leads_to_the_list_that_it_counts(pages: Pages) -> None:
+    person = await pages.person()
+    assert "Make the first key" in (await person.get("/")).text
+    soon = await pages.keys.create("expires soon", expires_at=datetime.now(UTC) + timedelta(days=3))
+    rotated = await pages.keys.create("rotated", bind=[Resource("bot", "1")])
+    await pages.keys.rotate(rotated.key.key_id)
+    await pages.keys.add_resource(Resource("bot", "2"))
+    await pages.keys.add_resource(Resource("dog", "1"), protect=True)
+    page = await person.get("/")
+    text = Outline(page.text).text
+    assert "1 key expires within 14 days" in text
+    assert "1 key is being rotated" in text
+    assert "1 registered resource is open to anyone" in text
+    assert "dog has protected resources, and no route names this kind" in text
+    lists = [link for link in Outline(page.text).links if "?" in link]
+    answers = {link: (await person.get(link.removeprefix("."))).text for link in lists}
+    assert str(soon.key.key_id) in answers["./keys?expiring_within=14d"]
+    assert str(rotated.key.key_id) in answers["./keys?rotating=true"]
+    assert "bot:2" in answers["./resources?state=open"]
+    assert "dog:1" in answers["./resources?kind=dog&state=protected"]
+
+
+async def test_the_audit_shows_acts_of_people_with_what_changed(pages: Pages) -> None:
+    person = await pages.person()
+    minted = await pages.keys.create("before")
+    await pages.keys.set_key(minted.key.key_id, name="after", description="token " + minted.token.reveal())
+    page = await person.get(f"/audit?key={minted.key.key_id}")
+    assert "<del>before</del>" in page.text
+    assert "<ins>after</ins>" in page.text
+    assert minted.token.reveal() not in page.text
+    assert (await person.get("/audit?since=yesterday")).status_code == 422
+    assert (await person.get("/audit?requests=true&action=request.*")).status_code == 200
+
+
+async def test_why_explains_as_nobody_and_with_a_token_and_repeats_no_token(pages: Pages) -> None:
+    person = await pages.person(Role.VIEWER)
+    minted = await pages.keys.create("asks", bind=[Resource("bot", "5")])
+    nobody = await person.post("/check", {"url": "/bots/5"})
+    assert "Refused" in nobody.text
+    assert "missing_credentials" in nobody.text
+    as_key = await person.post("/check", {"url": "/bots/5", "token": minted.token.reveal()})
+    assert "Granted" in as_key.text
+    assert minted.token.reveal() not in as_key.text
+    other = await person.post("/check", {"url": "/bots/6", "token": minted.token.reveal(), "method": "POST"})
+    assert "the resource is open" in other.text
+    for fields in (
+        {"url": ""},
+        {"url": "nonsense"},
+        {"url": "/x", "headers": "no colon"},
+        {"url": "/x", "method": "?"},
+    ):
+        assert (await person.post("/check", fields)).status_code in (200, 422)
+    assert (await person.post("/check", {"url": ""})).status_code == 422
+
+
+async def test_usage_asks_for_a_resource_or_a_key(pages: Pages) -> None:
+    person = await pages.person(Role.VIEWER)
+    minted = await pages.keys.create("used", bind=[Resource("bot", "7")])
+    assert "Name a resource or a key" in (await person.get("/usage")).text
+    assert "No requests were counted" in (await person.get("/usage?resource=bot:7")).text
+    assert (await person.get(f"/usage?key={minted.key.key_id}&since=7d")).status_code == 200
+    assert (await person.get("/usage?resource=nonsense")).status_code == 422
+    assert (await person.get("/usage?resource=bot:77")).status_code == 404
