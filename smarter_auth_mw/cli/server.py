@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import uvicorn
 from uvicorn.supervisors import ChangeReload, Multiprocess
@@ -25,6 +27,36 @@ def run(config: uvicorn.Config, listening: socket.socket) -> None:
                 _Workers(config, [listening]).run()
         else:
             _Server(config).run([listening])
+
+
+@asynccontextmanager
+async def beside(config: uvicorn.Config, listening: socket.socket) -> AsyncIterator[None]:
+    """Serve while the block lasts, on the loop of another server, which the signals are left to."""
+    server = _Beside(config)
+    serving = asyncio.create_task(server.serve([listening]))
+    await asyncio.wait([asyncio.create_task(server.is_up.wait()), serving], return_when=asyncio.FIRST_COMPLETED)
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        server.is_up.set()
+        await serving
+
+
+class _Beside(uvicorn.Server):
+    """A server that does not listen to signals; ``is_up`` once it serves."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.is_up = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.is_up.set()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
 
 
 class _Server(uvicorn.Server):

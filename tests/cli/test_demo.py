@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -69,12 +69,26 @@ def test_its_lines_do_what_they_say(env: dict[str, str]) -> None:
     assert "Traceback" not in said
 
 
-def test_each_run_mints_a_key_and_revokes_the_last_runs(env: dict[str, str]) -> None:
-    with demo(env) as first:
-        old = token_of(first)
+@contextmanager
+def signed_in(server: Server) -> Iterator[httpx.Client]:
+    """Somebody who opens the page that is printed, and types the token in that stands below it."""
+    page, token = re.findall(r"^  (http\S+/)\n  (sma_\w+)$", server.said, re.MULTILINE)[0]
+    with httpx.Client(base_url=page, follow_redirects=True) as person:
+        answer = person.post("sign-in", data={"token": token}, headers={"Origin": page.rstrip("/")})
+        assert answer.status_code == 200, answer.text
+        yield person
+
+
+def test_each_run_makes_a_key_and_an_operator_and_revokes_the_last_runs(env: dict[str, str]) -> None:
+    with demo(env) as first, signed_in(first) as person:
+        old, cookies = token_of(first), dict(person.cookies)
         assert status(first, old) == 200
+        keys = person.get("keys").text
+        assert [name for name in ("website", "mobile app", "nightly report") if name not in keys] == []
+        assert re.search("(minutes?|seconds?) ago|just now", keys), "Traffic of the last week should be there."
         assert first.stop(signal.SIGTERM)[0] == 0
-    with demo(env) as second:
+    with demo(env) as second, signed_in(second) as person:
+        assert httpx.get(f"{person.base_url}keys", cookies=cookies).headers["location"].endswith("sign-in?to=keys")
         assert status(second, old) == 401
         assert status(second, token_of(second)) == 200
 

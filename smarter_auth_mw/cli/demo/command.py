@@ -8,9 +8,10 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
@@ -21,11 +22,15 @@ from smarter_auth_mw.cli.output import line, note
 from smarter_auth_mw.cli.session import os_user
 
 if TYPE_CHECKING:
-    from smarter_auth_mw.management.keys import Minted
+    import uvicorn
+
+    from smarter_auth_mw.cli.demo.runs import Run
+    from smarter_auth_mw.config.settings import Settings
     from smarter_auth_mw.postgres.embedded.cluster import Cluster
 
 HOST = "127.0.0.1"
 ROUTES = ["bot /bots/{ref:int}"]
+PAGES_PORT = 8010
 FAREWELL_S = 1
 """How long a request that is still running may hold up the end."""
 
@@ -36,7 +41,7 @@ def demo(
         Path | None, typer.Option("--directory", metavar="DIR", help="The directory of the demo database.")
     ] = None,
 ) -> None:
-    """Start a demo: a database, a server, a protected and an open bot, and curl commands to try.
+    """Start a demo: a database, a protected and an open bot, pages to look at their keys, and curl commands to try.
 
     Example: smarter-auth demo
     """
@@ -86,32 +91,55 @@ def _stopped_by_signals() -> Iterator[None]:
 async def _run(cluster: Cluster, place: Path, port: int) -> None:
     import uvicorn
 
-    from smarter_auth_mw import access_log
     from smarter_auth_mw.asgi import SmarterAuthMiddleware
     from smarter_auth_mw.cli.demo import app as demo_app
-    from smarter_auth_mw.cli.demo.runs import demo_key
+    from smarter_auth_mw.cli.demo.runs import demo_run
     from smarter_auth_mw.cli.ports import bound_nearby
     from smarter_auth_mw.config.settings import Settings
     from smarter_auth_mw.postgres import migrations
     from smarter_auth_mw.postgres.embedded.setup import RUNTIME
 
     await migrations.migrate(cluster.url("owner"), progress=note, manager_role=RUNTIME)
-    settings = Settings(database_url=cluster.url("runtime"), routes=ROUTES)
-    async with demo_key(settings, Path(cluster.home), os_user()) as minted:
+    owner, settings = (Settings(database_url=cluster.url(role), routes=ROUTES) for role in ("owner", "runtime"))
+    async with demo_run(owner, Path(cluster.home), os_user()) as run, _pages(settings) as pages:
         listener = bound_nearby(HOST, port)
-        announce = partial(_announce, minted, listener.getsockname()[1], place)
-        config = uvicorn.Config(
-            SmarterAuthMiddleware(demo_app.create(announce), settings),
-            lifespan="on",
-            log_level="warning",
-            proxy_headers=False,
-            log_config=access_log.of_uvicorn(),
-            timeout_graceful_shutdown=FAREWELL_S,
-        )
-        await uvicorn.Server(config).serve(sockets=[listener])
+        announce = partial(_announce, run, listener.getsockname()[1], pages, place)
+        app = SmarterAuthMiddleware(demo_app.create(announce), settings)
+        await uvicorn.Server(_config(app)).serve(sockets=[listener])
 
 
-def _announce(minted: Minted, port: int, place: Path) -> None:
+def _config(app: Any) -> uvicorn.Config:
+    import uvicorn
+
+    from smarter_auth_mw import access_log
+
+    return uvicorn.Config(
+        app,
+        lifespan="on",
+        log_level="warning",
+        proxy_headers=False,
+        log_config=access_log.of_uvicorn(),
+        timeout_graceful_shutdown=FAREWELL_S,
+    )
+
+
+@asynccontextmanager
+async def _pages(settings: Settings) -> AsyncIterator[str]:
+    """Serve the pages for as long as the block lasts; gives their address, empty without the extra that they need."""
+    from smarter_auth_mw.admin import AdminApp
+    from smarter_auth_mw.cli import server
+    from smarter_auth_mw.cli.ports import bound_nearby
+
+    if find_spec("jinja2") is None:
+        yield ""
+        return
+    listener = bound_nearby(HOST, PAGES_PORT)
+    async with server.beside(_config(AdminApp(settings)), listener):
+        yield f"http://{HOST}:{listener.getsockname()[1]}/"
+
+
+def _announce(run: Run, port: int, pages: str, place: Path) -> None:
+    minted = run.minted
     bots = f"http://{HOST}:{port}/bots"
     credentials = f"-H 'Authorization: Token {minted.token.reveal()}'"
     line(f"""
@@ -136,7 +164,18 @@ Revoke the key, and within seconds the token opens nothing any more.
 
   SMARTER_AUTH_DATABASE_URL={shlex.quote(f"embedded://{quote(str(place))}")} {_program()} key revoke {minted.key.key_id}
 
+{_about_pages(run, pages)}
+
 Ctrl-C stops server and database.""")
+
+
+def _about_pages(run: Run, pages: str) -> str:
+    if not pages:
+        return "To look at keys, usage and the audit in a browser too: pip install 'smarter_auth_mw[admin]'"
+    return f"""Keys, usage and the audit in a browser. Sign in with the token of an operator who was made for this run:
+
+  {pages}
+  {run.operator.token.reveal()}"""
 
 
 def _program() -> str:

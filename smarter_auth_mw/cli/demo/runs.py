@@ -1,38 +1,62 @@
-"""The key of one run of the demo: minted for it, revoked by the next one."""
+"""The key and the operator of one run of the demo: made for it, revoked by the next one."""
 
 from __future__ import annotations
 
 import fcntl
+import re
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
+from smarter_auth_mw.cli.demo.traffic import add_traffic
 from smarter_auth_mw.config.settings import Settings
 from smarter_auth_mw.domain import Key, Resource
 from smarter_auth_mw.errors import NotFoundError
 from smarter_auth_mw.management.keys import Management, Minted
+from smarter_auth_mw.management.operators import MintedOperator, Operators, Role
 from smarter_auth_mw.postgres.opening import open_store
 
 PROTECTED = Resource("bot", "1")
 
 
-@asynccontextmanager
-async def demo_key(settings: Settings, home: Path, actor: str) -> AsyncIterator[Minted]:
-    """A new key of bot 1, for as long as the block lasts; those of runs that are over are revoked.
+_OPERATOR = re.compile("demo ([0-9a-f]{8})")
 
-    A run that still goes on, in another terminal, keeps its key: it holds a lock, which the kernel takes off a process
-    that dies of whatever.
+
+class Run(NamedTuple):
+    """What a run made for itself: the key of bot 1, and an admin for the pages."""
+
+    minted: Minted
+    operator: MintedOperator
+
+
+@asynccontextmanager
+async def demo_run(owner: Settings, home: Path, actor: str) -> AsyncIterator[Run]:
+    """A new key and a new operator, for as long as the block lasts; those of runs that are over are revoked.
+
+    A run that still goes on, in another terminal, keeps its own: it holds a lock, which the kernel takes off a process
+    that dies of whatever. ``owner`` has the URL of the schema's owner.
     """
     run = secrets.token_hex(4)
     with _held(home / _lock_name(run)):
-        async with open_store(settings) as store:
-            keys = Management(store, actor)
-            for key in await _keys_of_runs(keys):
-                if not _is_held(home / _lock_name(key.description)):
-                    await keys.revoke(key.key_id)
+        async with open_store(owner) as store:
+            keys, operators = Management(store, actor), Operators(store, actor)
+            await _revoke_last(keys, operators, home)
+            await add_traffic(store, keys)
             minted = await keys.create(f"demo {run}", description=run, bind=[PROTECTED])
-        yield minted
+            operator = await operators.create(f"demo {run}", Role.ADMIN)
+        yield Run(minted, operator)
+
+
+async def _revoke_last(keys: Management, operators: Operators, home: Path) -> None:
+    for key in await _keys_of_runs(keys):
+        if not _is_held(home / _lock_name(key.description)):
+            await keys.revoke(key.key_id)
+    for operator in await operators.all():
+        run = _OPERATOR.fullmatch(operator.name)
+        if run and operator.revoked_at is None and not _is_held(home / _lock_name(run[1])):
+            await operators.revoke(operator.name)
 
 
 async def _keys_of_runs(keys: Management) -> list[Key]:
