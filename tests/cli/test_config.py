@@ -34,11 +34,11 @@ def here(bare: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 def test_every_setting_is_shown_with_its_value_and_where_it_comes_from(bare: Commands, here: Path) -> None:
-    bare.set(pool_max="32", cache_url="rediss://:sesame@cache/0?ssl_password=sesame")
+    bare.set(pool_max="32", cache_url="rediss://:sesame@cache/0?password=sesame")
     found = {row["setting"]: (row["value"], row["source"]) for row in bare.json("config")}
     assert found.keys() == Settings.model_fields.keys()
     assert found["database_url"] == ("postgresql://app:***@localhost/app", f"{here}/.env")
-    assert found["cache_url"] == ("rediss://:***@cache/0?ssl_password=***", "environment")
+    assert found["cache_url"] == ("rediss://:***@cache/0?password=***", "environment")
     assert found["routes"] == (["bot /bots/{ref:int}", "none /bots/help"], f"{here}/smarter_auth.toml")
     assert found["pool_max"] == (32, "environment")
     assert found["realm"] == ("smarter", "default")
