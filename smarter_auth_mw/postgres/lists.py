@@ -74,10 +74,15 @@ class Lists:
         )
         return [Resource(row["kind"], row["ref"]) async for row in rows]
 
-    async def load_resources(self, ids: Sequence[int], most_bound: int | None) -> list[RegisteredResource]:
-        """The resources with these ids, in their order, each with at most so many keys, without tokens and bindings."""
+    async def load_resources(
+        self, ids: Sequence[int], most_bound: int | None, scope: str | None
+    ) -> list[RegisteredResource]:
+        """The resources with these ids, in their order, each with at most so many keys, without tokens and bindings.
+
+        With a scope, those of an attached platform are left out.
+        """
         keys = await self._transaction.bound_keys(ids, most_bound)
-        rows = [row async for row in QUERIES.find_resources(self._connection, ids=list(ids), scope=None)]
+        rows = [row async for row in QUERIES.find_resources(self._connection, ids=list(ids), scope=scope)]
         kinds = {kind for kind in {row["kind"] for row in rows} if await self._transaction.is_platforms(kind)}
         found = {row["id"]: _resource(row, keys.get(row["id"], ())) for row in rows}
         for resource_id, own in found.items():

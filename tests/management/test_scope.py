@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from itertools import product
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -16,10 +17,13 @@ from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.errors import NotFoundError, OutOfScopeError, SmarterAuthError
 from smarter_auth_mw.management.keys import Management, Minted
 from smarter_auth_mw.management.listings import AuditFilters, KeyFilters, Listings, ResourceFilters, UsageFilters
+from smarter_auth_mw.management.many_keys import Chosen, ManyKeys
 from smarter_auth_mw.observers.usage import GRANTED, Batch, Series
+from smarter_auth_mw.postgres.pool import open_pool
 from smarter_auth_mw.postgres.store import Store
 from smarter_auth_mw.testing.store import MemoryStore
 from smarter_auth_mw.tokens import Token, mint
+from tests.support.platform import Platform
 
 MINE = Resource("bot", "2")
 WEEK = timedelta(days=7)
@@ -55,6 +59,7 @@ class World:
     """What acts and lists with the scope of one account, which has a key too, and another account's things."""
 
     keys: Management
+    many: ManyKeys
     lists: Listings
     mine: Minted
     theirs: Things
@@ -82,7 +87,8 @@ async def world(store: Store, owner: asyncpg.Connection) -> World:
     series = Series(*theirs, GRANTED, str(key.key.key_id), key.token.token_key, key.token.digest)
     await store.write_usage(Batch({series: 3}, uuid4(), 0.0))
     things = Things("theirs", theirs, key.key.key_id, "their-key", key.token, "their-label", "theirs.example.com")
-    return World(Management(store, "me", scope="mine"), Listings(store, scope="mine"), mine, things, owner)
+    keys, many = Management(store, "me", scope="mine"), ManyKeys(store, "me", scope="mine")
+    return World(keys, many, Listings(store, scope="mine"), mine, things, owner)
 
 
 Act = Callable[[World, Things], Any]
@@ -202,6 +208,34 @@ LISTS: dict[str, list[Act]] = {
 }
 
 
+def _these(act: Callable[..., Any]) -> list[Act]:
+    """An act on many keys: on those of a list, as a search found them."""
+    return [
+        lambda world, it: act(world.many, Chosen([it.key_id])),
+        lambda world, it: act(world.many, Chosen([it.key_id], KeyFilters(resource=it.resource), datetime.now(UTC))),
+    ]
+
+
+def _rotate(many: ManyKeys, chosen: Chosen) -> Any:
+    return many.rotate(chosen, lambda _: None, lambda: None, force=True)
+
+
+async def _find(world: World, filters: KeyFilters) -> Any:
+    return (await world.many.find(filters)).key_ids
+
+
+MANY: dict[str, list[Act]] = {
+    "find": [
+        lambda world, it: _find(world, KeyFilters(account=it.account)),
+        lambda world, it: _find(world, KeyFilters(resource=it.resource)),
+        lambda world, it: _find(world, KeyFilters(labels={"team": it.label})),
+    ],
+    "revoke": _these(ManyKeys.revoke),
+    "deactivate": _these(ManyKeys.deactivate),
+    "rotate": _these(_rotate),
+}
+
+
 async def _answer(world: World, act: Act, things: Things) -> str:
     try:
         return things.hide(repr(await act(world, things)))
@@ -213,7 +247,7 @@ def _cases(table: dict[str, list[Act]]) -> list[Any]:
     return [pytest.param(act, id=f"{name}-{number}") for name, acts in table.items() for number, act in enumerate(acts)]
 
 
-@pytest.mark.parametrize("act", _cases(ACTS) + _cases(LISTS))
+@pytest.mark.parametrize("act", _cases(ACTS) + _cases(LISTS) + _cases(MANY))
 async def test_what_another_account_has_answers_like_what_does_not_exist(world: World, act: Act) -> None:
     before = await world.rows()
     foreign, unknown = [await _answer(world, act, things) for things in (world.theirs, UNKNOWN)]
@@ -222,7 +256,7 @@ async def test_what_another_account_has_answers_like_what_does_not_exist(world: 
     assert not any(word in foreign for word in ("theirs", "their-", str(world.theirs.key_id)))
 
 
-@pytest.mark.parametrize(("room", "table"), [(Management, {**ACTS, **ELSEWHERE}), (Listings, LISTS)])
+@pytest.mark.parametrize(("room", "table"), [(Management, {**ACTS, **ELSEWHERE}), (Listings, LISTS), (ManyKeys, MANY)])
 def test_every_public_method_stands_in_the_table(room: type, table: dict[str, Any]) -> None:
     methods = {name for name, _ in inspect.getmembers(room, inspect.isfunction) if not name.startswith("_")}
     assert methods == set(table)
@@ -264,6 +298,27 @@ async def test_scope_holds_for_acts_that_are_done_together(world: World) -> None
         with pytest.raises(NotFoundError):
             await acts.revoke(world.theirs.key_id)
         assert [key.name for key in await acts.keys()] == ["my-key"]
+
+
+async def test_what_an_attached_platform_has_is_for_those_without_a_scope(platform: Platform) -> None:
+    profile = await platform.user("admin")
+    for name, ref in (("bound", 42), ("noted", 43)):
+        await platform.bot(name, profile, ref)
+    key_id = await platform.key("first", profile)
+    await platform.bind(42, key_id)
+    async with open_pool(platform.database.manager) as pool:
+        store = Store(pool)
+        everybody, all_lists = Management(store, "tester"), Listings(store)
+        await everybody.protect(Resource("llm_client", "43"))  # Noted in a row of ours.
+        (shown,) = (await all_lists.keys()).items
+        assert {str(one.resource) for one in (await all_lists.resources()).items} == {"llm_client:42", "llm_client:43"}
+        keys, lists = Management(store, "me", scope=shown.account), Listings(store, scope=shown.account)
+        assert [*(await lists.keys()).items, *(await lists.resources()).items] == []
+        assert (await lists.keys(KeyFilters(key_id=shown.key_id))).items == ()
+        assert (await keys.keys(), await keys.resources()) == ([], [])
+        for number, known in product(("42", "43", "901"), (keys.resource, keys.protect, keys.unprotect)):
+            with pytest.raises(NotFoundError, match=f"There is no resource llm_client:{number}"):
+                await known(Resource("llm_client", number))
 
 
 async def test_scope_holds_in_memory_too() -> None:

@@ -59,12 +59,24 @@ class KeyPlace(NamedTuple):
 
 
 class KeyList:
-    """The keys of an account, or of all: those of ours in the order of the filter that drives, then a platform's."""
+    """The keys of an account, or of all: those of ours in the order of the filter that drives, then a platform's.
+
+    Within a scope there are none of a platform.
+    """
 
     place_type = KeyPlace
 
-    def __init__(self, filters: KeyFilters, account: str | None, now: datetime, inner: int | None = None) -> None:
+    def __init__(
+        self,
+        filters: KeyFilters,
+        account: str | None,
+        now: datetime,
+        inner: int | None = None,
+        *,
+        scope: str | None = None,
+    ) -> None:
         _check(filters)
+        self._scope = scope
         self.filters = filters
         self._account = account
         self._now = now
@@ -88,7 +100,7 @@ class KeyList:
 
     async def _platforms(self, lists: Lists, place: KeyPlace, limit: int) -> Slice[Key]:
         """Look at a platform's keys one by one: it has no index for any list."""
-        if self.filters.token_key is not None:
+        if self.filters.token_key is not None or self._scope is not None:
             return Slice([], None)
         asked = [self.filters.key_id] if self.filters.key_id else await lists.platform_keys(place.key_id, CANDIDATES)
         looked_at = [key for key in await lists.load_keys(asked, None) if key.is_platforms]

@@ -70,7 +70,8 @@ class Listings:
     ) -> Page[Key]:
         """Return a page of keys."""
         account = self._account(filters.account)
-        return await self._page(KeyList(filters, account, self._clock(), inner), filters.account, limit, cursor)
+        listing = KeyList(filters, account, self._clock(), inner, scope=self._scope)
+        return await self._page(listing, filters.account, limit, cursor)
 
     async def key(self, text: str, *, inner: int | None = None) -> Key:
         """Return the key with this id, or the only living one with this name.
@@ -115,7 +116,8 @@ class Listings:
     ) -> Page[RegisteredResource]:
         """Return a page of resources; of an attached platform's those that are protected."""
         account = self._account(filters.account)
-        return await self._page(ResourceList(filters, account, inner), filters.account, limit, cursor)
+        listing = ResourceList(filters, account, inner, scope=self._scope)
+        return await self._page(listing, filters.account, limit, cursor)
 
     def every_resource(self, filters: ResourceFilters = ALL_RESOURCES) -> AsyncGenerator[RegisteredResource]:
         """Go through all resources, page by page."""

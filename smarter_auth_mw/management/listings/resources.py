@@ -39,13 +39,16 @@ class ResourcePlace(NamedTuple):
 
 
 class ResourceList:
-    """The resources of an account, or of all."""
+    """The resources of an account, or of all; within a scope without those of an attached platform."""
 
     place_type = ResourcePlace
 
-    def __init__(self, filters: ResourceFilters, account: str | None, inner: int | None = None) -> None:
+    def __init__(
+        self, filters: ResourceFilters, account: str | None, inner: int | None = None, *, scope: str | None = None
+    ) -> None:
         self.filters = filters
         self._account = account
+        self._scope = scope
         self._most_bound = None if inner is None else inner + 1
 
     def begins(self) -> ResourcePlace:
@@ -60,7 +63,7 @@ class ResourceList:
         end: ResourcePlace | None = place
         if not place.is_platforms:
             rows, end = cut(await lists.resources(self._arguments(place, limit + 1)), limit, ResourcePlace.of_row)
-            resources = await lists.load_resources([row["id"] for row in rows], self._most_bound)
+            resources = await lists.load_resources([row["id"] for row in rows], self._most_bound, self._scope)
             place = ResourcePlace(is_platforms=True)
         if end is None or end.is_platforms:
             platforms = await self._platforms(lists, place, limit - len(resources))
@@ -69,6 +72,8 @@ class ResourceList:
 
     async def _platforms(self, lists: Lists, place: ResourcePlace, limit: int) -> Slice[RegisteredResource]:
         """Look at the platform's protected resources that have no row of ours."""
+        if self._scope is not None:
+            return Slice([], None)
         looked_at = await lists.platform_resources(place.kind, place.lookup, CANDIDATES)
         found: list[RegisteredResource] = []
         for resource in looked_at:

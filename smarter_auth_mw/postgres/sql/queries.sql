@@ -251,10 +251,12 @@ SELECT bound.kind, known.ref, known.account, known.is_latched,
 SELECT EXISTS (SELECT FROM smarter_auth.platform_table WHERE kind = :kind);
 
 -- name: find_resources(ids, scope)
--- Resources as people administer them.
+-- Resources as people administer them; an attached platform's belong to no scope.
 SELECT id, kind, ref, account, name, domain, protection, on_error, created_at, updated_at
   FROM smarter_auth.resource
- WHERE id = ANY (:ids) AND (:scope::text IS NULL OR account = :scope)
+ WHERE id = ANY (:ids)
+   AND (:scope::text IS NULL
+        OR account = :scope AND NOT EXISTS (SELECT FROM smarter_auth.platform_table WHERE kind = resource.kind))
  ORDER BY kind, ref;
 
 -- name: insert_resource(kind, ref, account, name, domain, protection, on_error)$
