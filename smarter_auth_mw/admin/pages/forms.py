@@ -11,6 +11,7 @@ from starlette.types import Receive
 from smarter_auth_mw.admin.bodies import MAX_QUERY, is_sent_as, read_bytes
 from smarter_auth_mw.admin.problems import InvalidError, RequestError
 from smarter_auth_mw.errors import SmarterAuthError
+from smarter_auth_mw.tokens import hidden
 
 MAX_FORM = 65_536
 MAX_FIELDS = 1_000
@@ -36,6 +37,12 @@ class FieldError(RequestError):
         super().__init__(str(cause), hint=cause.hint if isinstance(cause, SmarterAuthError) else "")
         self.status = status  # type: ignore[misc]
         self.by_field = {field: str(cause)}
+
+
+class TokenInUrlError(InvalidError):
+    """A token does not belong in an address: browsers and proxies keep it."""
+
+    default_hint = "Look for its first 15 characters. If others may have seen the address, report the token as leaked."
 
 
 class Given(dict[str, Any]):
@@ -68,10 +75,14 @@ class Fields:
         return [value.strip() for value in self._values.get(name, ()) if value.strip()]
 
     def pairs(self) -> Iterator[tuple[str, str]]:
-        """Go through all names and values but the secret ones."""
+        """Go through all names and values."""
         for name, values in self._values.items():
-            if name not in SECRETS:
-                yield from ((name, value) for value in values)
+            yield from ((name, value) for value in values)
+
+    def without_tokens(self) -> Fields:
+        """Return what may be shown again: a value that holds a token, wherever it was typed, is left out."""
+        shown = (pair for pair in self.pairs() if pair[0] not in SECRETS)
+        return Fields((name, value) for name, value in shown if hidden(f"{name} {value}") == f"{name} {value}")
 
     def given(self) -> Given:
         """Return what is not empty, by name; a list where a name comes more than once."""
@@ -83,7 +94,11 @@ def read_query(query: bytes) -> Fields:
     """Read the query of a page; raises InvalidError."""
     if len(query) > MAX_QUERY:
         raise InvalidError(f"A query has at most {MAX_QUERY:,} bytes.")
-    return _parsed(query)
+    fields = _parsed(query)
+    # A cursor is as long as a token, and no page repeats it.
+    if any(hidden(text) != text for name, value in fields.pairs() if name != "cursor" for text in (name, value)):
+        raise TokenInUrlError()
+    return fields
 
 
 async def read_form(receive: Receive, headers: Mapping[str, str]) -> Fields:

@@ -7,13 +7,11 @@ from datetime import timedelta
 from typing import Any
 
 from smarter_auth_mw.admin.pages.commands import command, option
-from smarter_auth_mw.admin.pages.forms import Given
 from smarter_auth_mw.admin.pages.reports import usage_chart
 from smarter_auth_mw.admin.pages.visit import Html, Reply, Visit
-from smarter_auth_mw.admin.problems import InvalidError, status_of
+from smarter_auth_mw.admin.problems import status_of
 from smarter_auth_mw.admin.values import UUID_TEXT
 from smarter_auth_mw.errors import SmarterAuthError
-from smarter_auth_mw.tokens import hidden
 
 _TOKEN_KEY = re.compile("sm_[a-z0-9]{0,8}_?[0-9A-Za-z]{3,12}|[0-9a-f]{15}")
 
@@ -32,15 +30,8 @@ async def list_keys(visit: Visit) -> Reply:
     except SmarterAuthError as error:
         if status_of(error) not in (422, 409):
             raise
-        shown = Given() if isinstance(error, _TokenInUrlError) else filters
-        return Html("keys.html", context | {"error": error, "filters": shown, "command": command("key", "list")})
+        return Html("keys.html", context | {"error": error, "command": command("key", "list")})
     return Html("keys.html", context | {**found, "command": _command(filters)})
-
-
-class _TokenInUrlError(InvalidError):
-    """What was looked for is a whole token: it would stay in the browser's history."""
-
-    default_hint = "Look for the first 15 characters of it. If others may have seen the address, report it as leaked."
 
 
 def _exact(filters: dict[str, Any]) -> dict[str, Any]:
@@ -48,8 +39,6 @@ def _exact(filters: dict[str, Any]) -> dict[str, Any]:
     find = filters.get("find")
     if not isinstance(find, str):
         return filters
-    if hidden(find) != find:
-        raise _TokenInUrlError()
     rest = {name: value for name, value in filters.items() if name != "find"}
     if UUID_TEXT.fullmatch(find.lower()):
         return rest | {"key_id": find.lower()}

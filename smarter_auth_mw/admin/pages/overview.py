@@ -47,8 +47,6 @@ def _number(count: int) -> str:
 
 
 def _old_token(count: int) -> str:
-    if count == 0:
-        return ""
     return f"{count} with an old token that was used after the rotation" if count else ""
 
 

@@ -145,7 +145,7 @@ async def check(visit: Visit) -> Reply:
 
 
 def _check(visit: Visit, found: Mapping[str, Any] | None, error: SmarterAuthError | None, masked: str = "") -> Html:
-    form = visit.form or visit.query
+    form = visit.form.without_tokens() or visit.query
     words = option("--method", form.get("method") if form.get("method") not in ("", "GET") else None)
     header = ("--header", "Authorization: Token TOKEN") if masked else (None, None)
     context = {

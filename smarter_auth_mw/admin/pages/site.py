@@ -39,6 +39,7 @@ from smarter_auth_mw.errors import SmarterAuthError
 from smarter_auth_mw.http.peers import Peers
 from smarter_auth_mw.log import log
 from smarter_auth_mw.management.operators import Operator, is_allowed
+from smarter_auth_mw.tokens import hidden
 
 SIGN_IN = "/sign-in"
 NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -166,9 +167,10 @@ class Site:
     ) -> Response:
         """Have somebody sign in; what they typed into a form is kept until then, but for tokens."""
         if not request.is_sent or page.name == "sign_out":
-            to = "" if page.name == "sign_out" else request.url
+            to = "" if page.name == "sign_out" or hidden(request.url) != request.url else request.url
             return self._sent(SeeOther(path_of("sign-in", to=to)), request.root, None, "")
-        context = {"kept": list(request.form.pairs()), "error": None}
+        kept = request.form.without_tokens()
+        context = {"kept": list(kept.pairs()), "error": None}
         if "sign_in_token" not in request.form:
             return self._sent(Html("session_over.html", context, 401), request.root, None, "")
         try:
@@ -178,7 +180,7 @@ class Site:
         operator = await services.door.by_session(session_id)
         if operator is None:
             raise PathError()
-        visit = Visit(services, operator, session_id, request.root, request.network, path, request.query, request.form)
+        visit = Visit(services, operator, session_id, request.root, request.network, path, request.query, kept)
         response = await self._visit(page, visit, is_sent=False)
         name, value = self._cookie.set(session_id)
         headers = [*response.headers, (name.lower().encode("ascii"), value.encode("ascii"))]
@@ -205,7 +207,7 @@ class Site:
         except SmarterAuthError as error:
             if status_of(error) not in SHOWN_AGAIN:
                 raise
-            visit.error = error
+            visit.error, visit.form = error, visit.form.without_tokens()
             return await page.show(visit)
 
     def _problem(self, error: SmarterAuthError, root: str, operator: Operator | None, section: str) -> Response:
@@ -226,7 +228,7 @@ class Site:
             "command": None,
             **reply.context,
             "error": Given(document_of(error)) if error else None,
-            "mistakes": getattr(error, "by_field", {}),
+            "mistakes": {name: hidden(text) for name, text in getattr(error, "by_field", {}).items()},
         }
         status, headers = (status_of(error), headers_of(error)) if error else (reply.status, [])
         return sent(status, HTML, self._renderer.render(reply.template, root, context), [*reply.headers, *headers])

@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 from smarter_auth_mw.admin.bodies import parse_body, parse_query
 from smarter_auth_mw.admin.call import Answer, Call
 from smarter_auth_mw.admin.operations import OPERATIONS
-from smarter_auth_mw.admin.pages.forms import FieldError, Fields
+from smarter_auth_mw.admin.pages.forms import Fields
 from smarter_auth_mw.admin.services import Services
 from smarter_auth_mw.errors import SmarterAuthError
 from smarter_auth_mw.management.operators import Operator, Role, is_allowed
@@ -101,11 +101,6 @@ class Visit:
     def now(self) -> datetime:
         return datetime.now(UTC)
 
-    @property
-    def mistakes(self) -> Mapping[str, str]:
-        """What is wrong with which field of the form."""
-        return getattr(self.error, "by_field", {})
-
 
 def path_of(*parts: str, **query: Any) -> str:
     """Return the path of a page, without the first slash; parameters without a value are left out."""
@@ -113,6 +108,3 @@ def path_of(*parts: str, **query: Any) -> str:
     given = {name: value for name, value in query.items() if value not in (None, "", [], False)}
     pairs = {name: "true" if value is True else value for name, value in given.items()}
     return f"{path}?{urlencode(pairs, doseq=True)}" if pairs else path
-
-
-__all__ = ["FieldError", "Html", "Reply", "SeeOther", "Visit", "path_of"]
