@@ -34,7 +34,8 @@ TABLES = 5
 class StagedLine(NamedTuple):
     """One line of a file, as it waits in the database; its fields are the columns of ``staged_line``.
 
-    ``lookup`` is that of the resource without its kind. A key that the file only names has a ``key_id`` all the same.
+    ``lookup`` is that of the resource without its kind. ``is_derived``: the file gives no ``key_id``, and this one was
+    made from the key's digest or name.
     """
 
     line: int
@@ -58,6 +59,7 @@ class StagedLine(NamedTuple):
     valid_until: datetime | None = None
     minted_at: datetime | None = None
     is_tokenless: bool = False
+    is_derived: bool = False
 
 
 class LineMistake(NamedTuple):
@@ -71,13 +73,14 @@ class LineMistake(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """What a file brings; ``resources`` are those that are not there yet, ``minted`` the keys that need a token."""
+    """What a file brings that is new, the keys that need a token, and the lines that change nothing."""
 
     lines: int
     resources: int
     keys: int
     bindings: int
     minted: int
+    unchanged: int
 
 
 class MintedKey(NamedTuple):
@@ -100,17 +103,25 @@ _CHECKS = (
     ("shared_tokens", "the digest is that of line {first_line}, which is another key's"),
     ("torn_tokens", "line {first_line} describes the token of this digest differently"),
     ("taken_tokens", "the digest belongs to a token of the key {key_id}"),
+    ("different_tokens", "the token of this digest is in the database with other values"),
+    (
+        "added_tokens",
+        "the key {name!r} ({key_id}) exists without this digest: import gives existing keys no tokens, key rotate does",
+    ),
+    ("ambiguous_keys", "account {account} has several keys of the name {name!r}: give the digest or the key_id"),
     ("contradicted_keys", "the key {name!r} has no token here, and one in another line"),
     (
         "doubled_key_names",
-        "account {account} has the key {name!r} in line {first_line} already: another name, or one key_id",
+        "account {account} has the key {name!r} in line {first_line} already: another name, one key_id, or digests",
     ),
     ("taken_key_names", "account {account} has a key of the name {name!r}, which is not revoked"),
-    ("taken_key_ids", "there is a key {key_id} already"),
+    (
+        "different_keys",
+        "the key {name!r} ({key_id}) exists with other values ({differences}): import changes no existing key",
+    ),
     ("foreign_resources", "{kind}:{ref} belongs to account {held_account!r}, and not to {account!r}"),
     ("misspelled_resources", "{kind}:{ref} is registered as {kind}:{held_ref}: write it so"),
     ("different_resources", "{kind}:{ref} is registered with other values: smarter-auth resource set changes them"),
-    ("known_resources", "{kind}:{ref} is registered already, and the file binds no key to it"),
     (
         "platforms_resources",
         "{kind}:{ref} is of a kind that the attached platform makes: its keys are bound one by one",
@@ -134,6 +145,7 @@ class Bulk:
         except asyncpg.InsufficientPrivilegeError:
             raise RefusedError("This role may make no temporary tables.", hint=_TEMPORARY) from None
         await copy_in(self._connection, "staged_line", StagedLine._fields, lines)
+        await STATEMENTS.identify(self._connection)
         await STATEMENTS.gather(self._connection)
 
     async def mistakes(self, *, is_complete: bool = True) -> list[LineMistake]:

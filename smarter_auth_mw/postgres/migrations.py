@@ -9,7 +9,7 @@ import asyncio
 import io
 import re
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +40,14 @@ SELECT current_user::text AS role,
  WHERE NOT has_schema_privilege(to_regnamespace('smarter_auth')::oid, 'USAGE')
 """
 """Who may not look into the schema that is there."""
+
+_HOLDINGS = """
+SELECT (SELECT count(*) FROM smarter_auth.key) AS keys,
+       (SELECT count(*) FROM smarter_auth.audit_event) AS events,
+       (SELECT count(*) FROM smarter_auth.platform_trigger) AS triggers,
+       ARRAY(SELECT name::text FROM smarter_auth.database_role JOIN pg_roles ON rolname = name ORDER BY name) AS roles
+"""
+"""What a detachment drops, and the roles that served."""
 
 Progress = Callable[[str], None]
 
@@ -96,13 +104,37 @@ async def migrate(
     return await status(url)
 
 
-async def detach(url: str) -> MigrationStatus:
-    """Let the attached platform go, with all that we hold in its database, and leave no trace there."""
-    if (await status(url)).layout != SMARTER:
+async def detach(url: str, progress: Progress | None = None) -> MigrationStatus:
+    """Detach the platform and drop all that we hold in its database; ``progress`` reports what goes and what stays."""
+    found = await status(url)
+    if found.layout != SMARTER:
         raise RefusedError("No platform is attached here.", hint="To see what is there: smarter-auth db status")
+    held = None
     async with _as_owner(url) as connection:
+        if not found.pending:
+            held = await connection.fetchrow(_HOLDINGS)
         await connection.execute((SQL / "migrations" / "detach.sql").read_text("utf-8"))
+        is_role_left = await connection.fetchval("SELECT to_regrole('smarter_auth') IS NOT NULL")
+    if progress is not None and held is not None:
+        progress(_dropped(held))
+        progress(_left(held["roles"], is_role_left=is_role_left))
     return await status(url)
+
+
+def _dropped(held: Any) -> str:
+    return (
+        f"Dropped: the schema smarter_auth with keys ({held['keys']}), audit events ({held['events']}) and usage of its"
+        f" own, {held['triggers']} triggers on the platform's tables, and all that was granted on them."
+    )
+
+
+def _left(roles: Sequence[str], *, is_role_left: bool) -> str:
+    left = ["the platform's tables and rows, with each last_used_at that was written"]
+    if roles:
+        left.append(f"the roles {', '.join(roles)}, which have no privileges on these tables any more")
+    if is_role_left:
+        left.append("the role smarter_auth, which another database uses or you may not drop: DROP ROLE smarter_auth;")
+    return f"Left: {'; '.join(left)}. Workers that still run answer 503: stop them, or take the middleware out."
 
 
 async def downgrade(url: str, schema: str = "base", progress: Progress | None = None) -> MigrationStatus:

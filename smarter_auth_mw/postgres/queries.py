@@ -16,7 +16,7 @@ SQL = resources.files("smarter_auth_mw.postgres") / "sql"
 QUERIES: Any = aiosql.from_str((SQL / "queries.sql").read_text("utf-8"), "asyncpg")
 """The statements of ``queries.sql``, by name."""
 
-SCHEMA = 9
+SCHEMA = 10
 """The newest schema that this release knows: the number of its last migration."""
 
 
@@ -52,6 +52,8 @@ def platforms_resource(own: RegisteredResource | None, kind: str, row: Any, keys
     return replace(
         own,
         account=row["account"],
+        name=row["name"],
+        domain=row["domain"],
         protection=Protection.BOUND if is_lost else own.protection,
         keys=(*own.keys, *keys),
         is_platforms=True,

@@ -84,8 +84,21 @@ def test_attach_tells_the_layout_and_detach_takes_it_back(bare: Commands, empty_
     assert bare.json("db", "migrate") == attached
     assert "CREATE OR REPLACE FUNCTION smarter_auth.%s" in bare.json("db", "sql")["sql"]
     assert bare.json("db", "restored") == attached
-    detached = bare.json("db", "detach")
-    assert (detached["layout"], detached["schema"]) == ("native", None)
+    bare.set(routes="chatbot /bots/{ref:int}")
+    bare.json("key", "create", "--name", "ours")
+    ran = bare("db", "detach", "--json")
+    assert (ran.json["layout"], ran.json["schema"]) == ("native", None)
+    dropped, left = ran.err.splitlines()
+    for words in (
+        "schema smarter_auth with keys (1), audit events (1)",
+        "triggers on the platform's tables",
+        "granted",
+    ):
+        assert words in dropped
+    assert empty_database.runtime_role in left
+    assert ("the role smarter_auth," in left) == bool(
+        rows(empty_database.owner, "SELECT 1 FROM pg_roles WHERE rolname = 'smarter_auth'")
+    )
     refused = bare("db", "detach")
     assert (refused.exit_code, "No platform is attached" in refused.error) == (1, True)
 
@@ -112,7 +125,10 @@ def test_the_platforms_keys_and_bots_are_shown(on_filled: Commands) -> None:
     shown = on_filled.json("resource", "show", "llm_client:rMTAwMDA0Mgx")
     assert (shown["ref"], shown["protected"], shown["bindings"][0]["name"]) == ("42", True, "first")
     assert on_filled.json("resource", "show", "llm_client:43")["protected"] is False
-    assert [one["ref"] for one in on_filled.json("resource", "list")] == ["42"]
+    assert [(one["ref"], one["name"]) for one in on_filled.json("resource", "list")] == [("42", "hr_bot")]
+    assert [one["name"] for one in on_filled.json("resource", "list", "--limit", "5")["items"]] == ["hr_bot"]
+    assert shown["name"] == "hr_bot"
+    assert "hr_bot" in on_filled("resource", "list").out
 
 
 def test_check_explains_requests(on_filled: Commands) -> None:

@@ -169,6 +169,7 @@ def test_import_is_one_event_of_the_audit(run: Commands, directory: Path) -> Non
         "keys": 1,
         "bindings": 2,
         "minted": 1,
+        "unchanged": 0,
     }
 
 
@@ -284,7 +285,7 @@ def test_lines_that_contradict_each_other_are_told(run: Commands, directory: Pat
         "line 14: protection differs from that of line 13, which is about the same",
         "line 14: this is already in line 13",
         "line 15: bot:5 is open here, and has a key bound to it",
-        "line 17: account default has the key 'sixth' in line 16 already: another name, or one key_id",
+        "line 17: account default has the key 'sixth' in line 16 already: another name, one key_id, or digests",
         "line 19: the domain bot.example.com is already in line 18, for another resource",
     ]
     told = _mistakes(run, directory / "in.csv", "key,key_id", f",{KEY_ID}")
@@ -304,21 +305,107 @@ def test_what_the_database_has_already_is_told(run: Commands, directory: Path) -
         "bot:2,new,,,,",
         "bot:3,new,,,deny,",
         "cat:a_b,new,,,,",
-        "bot:4,first,,,,",
+        f"bot:4,first,{OTHER_ID},,,",
         "bot:5,,,,,bot.example.com",
         f",second,{made['key_id']},,,",
         f",third,,{digest},,",
         options=("--no-route",),
     ) == [
-        "line 2: bot:1 is registered already, and the file binds no key to it",
         "line 3: bot:2 belongs to account 'acme', and not to 'default'",
         "line 4: bot:3 is registered with other values: smarter-auth resource set changes them",
         "line 5: cat:a_b is registered as cat:a-b: write it so",
         "line 6: account default has a key of the name 'first', which is not revoked",
         "line 7: the domain bot.example.com is that of bot:1",
-        f"line 8: there is a key {made['key_id']} already",
+        f"line 8: the key 'first' ({made['key_id']}) exists with other values (key): import changes no existing key",
         f"line 9: the digest belongs to a token of the key {made['key_id']}",
     ]
+
+
+EVERYTHING = "SELECT actor, action FROM smarter_auth.audit_event", "SELECT * FROM smarter_auth.change"
+
+
+def test_the_same_file_again_changes_nothing_and_says_so(run: Commands, database: Database, directory: Path) -> None:
+    path = _write(
+        directory / "in.csv",
+        "resource,key,description,labels,expires_at,revoked_at,digest,protection",
+        f"bot:1,known,crm,team=sales env=live,2190-01-01T00:00:00Z,,{_digest('sentence one')},bound",
+        "bot:2,known,,,,,,",
+        "bot:2,minted,,,,,,",
+        "bot:3,,,,,,,",
+        ",revoked,,,,2020-01-01T00:00:00Z,,",
+        ",tokenless,,,,,none,",
+    )
+    first = run.json("import", path)
+    assert [first[name] for name in ("resources", "keys", "bindings", "minted", "unchanged")] == [3, 4, 3, 1, 0]
+    before = run("export").out, *(rows(database.owner, statement) for statement in EVERYTHING)
+    again = run("import", path, "--json")
+    assert [again.json[name] for name in ("lines", "resources", "keys", "bindings", "minted", "unchanged")] == [
+        *(6, 0, 0, 0, 0, 6)
+    ]
+    assert "Nothing changes" in again.err
+    assert (run("export").out, *(rows(database.owner, statement) for statement in EVERYTHING)) == before
+
+
+def test_an_export_is_imported_again_into_its_own_database(run: Commands, directory: Path) -> None:
+    run.json("key", "create", "--name", "first", "--bind", "bot:1", "--label", "team=sales")
+    run.json("key", "rotate", "first")
+    run("export", "out.csv")
+    again = run.json("import", "out.csv")
+    assert (again["lines"], again["unchanged"]) == (2, 2)
+
+
+def test_lines_that_are_new_are_added_to_what_is_there(run: Commands, directory: Path) -> None:
+    known = f"bot:1,known,{_digest('sentence one')}"
+    run.json("import", _write(directory / "in.csv", "resource,key,digest", known, "bot:1,minted,"))
+    more = _write(
+        directory / "more.csv",
+        "resource,key,digest",
+        known,
+        "bot:1,minted,",
+        "bot:2,known,",
+        "bot:3,minted,",
+        "bot:4,,",
+    )
+    done = run.json("import", more)
+    assert [done[name] for name in ("resources", "keys", "bindings", "minted", "unchanged")] == [3, 0, 2, 0, 2]
+    assert run.json("key", "show", "minted")["bindings"] == ["bot:1", "bot:3"]
+
+
+def test_a_key_that_differs_from_the_file_is_left_as_it_is(run: Commands, directory: Path) -> None:
+    one, two = _digest("sentence one"), _digest("sentence two")
+    lines = ["key,key_id,digest,description,active,labels", f"first,{KEY_ID},{one},crm,true,team=sales"]
+    run.json("import", _write(directory / "in.csv", *lines))
+    changed = {
+        f"first,{KEY_ID},{one},erp,false,team=hr": "(description, labels, active)",
+        f"first,{KEY_ID},{two},crm,true,": "key rotate does",
+        f"first,{OTHER_ID},{one},,,": f"token of the key {KEY_ID}",
+        f"first,{KEY_ID},none,,,": "(digest)",
+    }
+    for line, words in changed.items():
+        assert any(words in told for told in _mistakes(run, directory / "in.csv", lines[0], line)), line
+    run.json("key", "revoke", KEY_ID)
+    (told,) = _mistakes(run, directory / "in.csv", *lines)
+    assert "(revoked_at)" in told
+
+
+def test_keys_of_equal_names_are_taken_when_each_has_a_digest(
+    run: Commands, database: Database, directory: Path
+) -> None:
+    one, two = _digest("sentence one"), _digest("sentence two")
+    run.json("key", "create", "--name", "acme.jane")
+    lines = ["resource,key,digest", f"bot:1,acme.jane,{one}", f"bot:2,acme.jane,{two}", f"bot:3,acme.jane,{two}"]
+    done = run.json("import", _write(directory / "in.csv", *lines))
+    assert (done["keys"], done["bindings"], done["minted"]) == (2, 3, 0)
+    assert [key["name"] for key in run.json("key", "list")] == 3 * ["acme.jane"]
+    assert run.json("import", str(directory / "in.csv"))["unchanged"] == 3
+    (told,) = _mistakes(run, directory / "in.csv", "resource,key", "bot:4,acme.jane")
+    assert "several keys of the name 'acme.jane'" in told
+    assert run("key", "create", "--name", "acme.jane").exit_code == 1
+    (key,) = run.json("key", "list", "--resource", "bot:1")
+    assert run("key", "set", key["key_id"], "--description", "crm").exit_code == 0
+    assert run("key", "set", key["key_id"], "--name", "crm").exit_code == 0
+    (other,) = run.json("key", "list", "--resource", "bot:2")
+    assert run("key", "set", other["key_id"], "--name", "crm").exit_code == 1
 
 
 def test_kinds_of_an_attached_platform_are_left_to_it(bare: Commands, attached: Database, directory: Path) -> None:
@@ -336,7 +423,7 @@ def test_new_key_is_bound_to_a_resource_that_is_there(run: Commands, directory: 
 
 def test_mistakes_of_a_file_are_told_together_and_not_without_end(run: Commands, directory: Path) -> None:
     run.json("key", "create", "--name", "first")
-    told = _mistakes(run, directory / "in.csv", "resource,key", "bot:x,", "cat:1,", "bot:1,first")
+    told = _mistakes(run, directory / "in.csv", "resource,key,key_id", "bot:x,,", "cat:1,,", f"bot:1,first,{KEY_ID}")
     assert [line.partition(":")[0] for line in told] == ["line 2", "line 3", "line 4"]
     told = _mistakes(run, directory / "in.csv", "resource", *["bot:x"] * 500)
     assert (len(told), told[-1]) == (101, "and more")

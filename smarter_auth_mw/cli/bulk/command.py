@@ -142,9 +142,12 @@ class _Import:
     async def write(self, bulk: Bulk, file: str) -> None:
         """Write it all, and tell the tokens where they are safe before anything counts."""
         minted = [] if self._is_dry else await self._mint(bulk)
-        self._shown.step("writing", TABLES)
-        await self._insert(bulk)
-        await bulk.audit(self._session.actor or os_user(), printable(file), self._counts)
+        if self._counts.unchanged < self._counts.lines:
+            self._shown.step("writing", TABLES)
+            await self._insert(bulk)
+            await bulk.audit(self._session.actor or os_user(), printable(file), self._counts)
+        else:
+            note("Nothing changes: the database already holds all that the file says.")
         self._shown.step("committing")
         document = self._told_of(minted)
         if self._is_dry:

@@ -142,6 +142,7 @@ class Lines:
             "valid_until": _time(cells, "valid_until"),
             "minted_at": _time(cells, "minted_at"),
             "is_tokenless": cells.get("digest") == NO_TOKEN,
+            "is_derived": "key_id" not in cells,
         }
 
     def _expiry(self, cells: Mapping[str, str]) -> datetime | None:
@@ -154,9 +155,10 @@ class Lines:
         return expires_at
 
     def _key_id(self, cells: Mapping[str, str], account: str) -> UUID:
-        """As it stands, or for a key that is only named one that all of its lines get, and nobody could foresee."""
+        """Return the key_id, or derive an unpredictable one, the same for each line with this digest, or this name."""
         if "key_id" not in cells:
-            named = blake2b(f"{account}\0{cells['key']}".encode(), key=self._secret, digest_size=16)
+            digest = cells.get("digest", NO_TOKEN)
+            named = blake2b(f"{account}\0{cells['key']}\0{digest}".encode(), key=self._secret, digest_size=16)
             return UUID(bytes=named.digest(), version=4)
         try:
             return UUID(cells["key_id"])

@@ -87,7 +87,7 @@ async def detach(session: Session) -> dict[str, Any]:
     from smarter_auth_mw.postgres import migrations
 
     async with owner_url(session.database_settings) as (url, _):
-        return asdict(await migrations.detach(url))
+        return asdict(await migrations.detach(url, note))
 
 
 @command(group, "restored", takes_actor=False)

@@ -23,12 +23,47 @@ CREATE TEMPORARY TABLE staged_line (
     token_key text COLLATE "C",
     valid_until timestamptz,
     minted_at timestamptz,
-    is_tokenless boolean NOT NULL
+    is_tokenless boolean NOT NULL,
+    is_derived boolean NOT NULL
 ) ON COMMIT DROP;
 
+-- name: identify#
+-- The keys of lines without a key_id. A digest identifies the key that has it in the database; a name identifies the only
+-- key of that name in the file, else the only one in the database.
+ANALYZE pg_temp.staged_line;
+
+UPDATE pg_temp.staged_line SET key_id = held.key_id
+  FROM smarter_auth.token JOIN smarter_auth.key AS held USING (key_id)
+ WHERE is_derived AND token.digest = staged_line.digest
+   AND held.account = staged_line.account AND held.name = staged_line.key;
+
+CREATE TEMPORARY TABLE named_key ON COMMIT DROP AS
+  WITH named AS (
+       SELECT account, key AS name, min(line) AS line, coalesce(min(revoked_at), 'infinity') AS revoked_at
+         FROM pg_temp.staged_line WHERE is_derived AND digest IS NULL
+        GROUP BY account, key),
+       described AS (
+       SELECT account, key AS name, count(DISTINCT key_id) AS number, min(key_id::text)::uuid AS key_id
+         FROM pg_temp.staged_line
+        WHERE key_id IS NOT NULL AND revoked_at IS NULL AND (NOT is_derived OR digest IS NOT NULL)
+        GROUP BY account, key),
+       held AS (
+       SELECT account, name, named.revoked_at, count(*) AS number, min(key_id::text)::uuid AS key_id
+         FROM named JOIN smarter_auth.key USING (account, name)
+        WHERE coalesce(key.revoked_at, 'infinity') = named.revoked_at
+        GROUP BY account, name, named.revoked_at)
+SELECT account, name, line, coalesce(described.key_id, held.key_id) AS key_id,
+       coalesce(described.number, held.number) AS number
+  FROM named LEFT JOIN described USING (account, name) LEFT JOIN held USING (account, name);
+
+UPDATE pg_temp.staged_line SET key_id = named_key.key_id
+  FROM pg_temp.named_key
+ WHERE is_derived AND digest IS NULL AND number = 1
+   AND named_key.account = staged_line.account AND named_key.name = staged_line.key;
+
 -- name: gather#
--- Each resource, key and token once, with its first line. Torn is what two lines tell in two ways; min and max leave
--- out what a line does not tell.
+-- Each resource, key and token once, with its first line, and what the database holds of it. Torn is what two lines
+-- tell in two ways; min and max leave out what a line does not tell.
 ANALYZE pg_temp.staged_line;
 
 CREATE TEMPORARY TABLE staged_resource ON COMMIT DROP AS
@@ -46,32 +81,62 @@ SELECT told.*, held.id AS held_id, held.account AS held_account, held.ref AS hel
   LEFT JOIN smarter_auth.resource AS held ON held.kind = told.kind AND replace(held.ref, '_', '-') = told.lookup;
 
 CREATE TEMPORARY TABLE staged_key ON COMMIT DROP AS
-SELECT key_id, min(line) AS line, min(account) AS account, min(key) AS name, min(description) AS description,
-       min(labels) AS labels, bool_and(active) AS active, min(expires_at) AS expires_at, min(revoked_at) AS revoked_at,
-       count(digest) = 0 AND NOT bool_or(is_tokenless) AND min(revoked_at) IS NULL AS is_to_be_minted,
-       (min(account) <> max(account) OR min(key) <> max(key) OR min(description) <> max(description)
-        OR min(labels) <> max(labels) OR bool_and(active) <> bool_or(active) OR min(expires_at) <> max(expires_at)
-        OR min(revoked_at) <> max(revoked_at)) IS TRUE AS is_torn,
-       count(digest) > 0 AND bool_or(is_tokenless) AS is_contradicted
-  FROM pg_temp.staged_line
- WHERE key_id IS NOT NULL
- GROUP BY key_id;
+SELECT told.*, held.key_id AS held_id, held.name AS held_name,
+       count_digests = 0 AND NOT is_tokenless AND told.revoked_at IS NULL AND held.key_id IS NULL AS is_to_be_minted,
+       CASE WHEN held.key_id IS NOT NULL THEN concat_ws(', ',
+            CASE WHEN told.account <> held.account THEN 'account' END,
+            CASE WHEN told.name <> held.name THEN 'key' END,
+            CASE WHEN told.description <> held.description THEN 'description' END,
+            CASE WHEN told.labels IS NOT NULL AND ARRAY(
+                      SELECT pair FROM unnest(string_to_array(told.labels, ' ')) AS pair ORDER BY pair COLLATE "C")
+                 <> ARRAY(SELECT label.name || '=' || value FROM smarter_auth.key_label AS label
+                           WHERE label.key_id = held.key_id
+                           ORDER BY (label.name || '=' || value) COLLATE "C") THEN 'labels' END,
+            CASE WHEN active <> held.is_active THEN 'active' END,
+            CASE WHEN told.expires_at <> coalesce(held.expires_at, 'infinity') THEN 'expires_at' END,
+            CASE WHEN told.revoked_at IS DISTINCT FROM held.revoked_at THEN 'revoked_at' END,
+            CASE WHEN is_tokenless AND EXISTS (SELECT FROM smarter_auth.token WHERE token.key_id = held.key_id)
+                 THEN 'digest' END) END AS differences
+  FROM (SELECT key_id, min(line) AS line, min(account) AS account, min(key) AS name, min(description) AS description,
+               min(labels) AS labels, bool_and(active) AS active, min(expires_at) AS expires_at,
+               min(revoked_at) AS revoked_at, count(digest) AS count_digests, bool_or(is_tokenless) AS is_tokenless,
+               (min(account) <> max(account) OR min(key) <> max(key) OR min(description) <> max(description)
+                OR min(labels) <> max(labels) OR bool_and(active) <> bool_or(active)
+                OR min(expires_at) <> max(expires_at) OR min(revoked_at) <> max(revoked_at)) IS TRUE AS is_torn,
+               count(digest) > 0 AND bool_or(is_tokenless) AS is_contradicted
+          FROM pg_temp.staged_line
+         WHERE key_id IS NOT NULL
+         GROUP BY key_id) AS told
+  LEFT JOIN smarter_auth.key AS held USING (key_id);
 
 CREATE TEMPORARY TABLE staged_token ON COMMIT DROP AS
-SELECT digest, min(line) AS line, max(line) AS last_line, min(key_id::text)::uuid AS key_id, min(account) AS account,
-       min(token_key) AS token_key, min(valid_until) AS valid_until, min(minted_at) AS minted_at,
-       min(key_id::text) <> max(key_id::text) AS is_shared,
-       (min(token_key) <> max(token_key) OR min(valid_until) <> max(valid_until)
-        OR min(minted_at) <> max(minted_at)) IS TRUE AS is_torn
-  FROM pg_temp.staged_line
- WHERE digest IS NOT NULL
- GROUP BY digest;
+SELECT told.*, held.key_id AS held_key_id,
+       (told.token_key <> held.token_key OR told.valid_until <> coalesce(held.valid_until, 'infinity')
+        OR told.minted_at <> held.created_at) IS TRUE AS is_different
+  FROM (SELECT digest, min(line) AS line, max(line) AS last_line, min(key_id::text)::uuid AS key_id,
+               min(account) AS account, min(token_key) AS token_key, min(valid_until) AS valid_until,
+               min(minted_at) AS minted_at, min(key_id::text) <> max(key_id::text) AS is_shared,
+               (min(token_key) <> max(token_key) OR min(valid_until) <> max(valid_until)
+                OR min(minted_at) <> max(minted_at)) IS TRUE AS is_torn
+          FROM pg_temp.staged_line
+         WHERE digest IS NOT NULL
+         GROUP BY digest) AS told
+  LEFT JOIN smarter_auth.token AS held USING (digest);
 
 ANALYZE pg_temp.staged_resource;
 
 ANALYZE pg_temp.staged_key;
 
 ANALYZE pg_temp.staged_token;
+
+CREATE TEMPORARY TABLE staged_binding ON COMMIT DROP AS
+SELECT staged_line.line, kind, lookup, staged_line.key_id, staged_line.account, held.id IS NOT NULL AS is_held
+  FROM pg_temp.staged_line
+  JOIN pg_temp.staged_resource USING (kind, lookup)
+  LEFT JOIN smarter_auth.binding AS held ON held.resource_id = held_id AND held.key_id = staged_line.key_id
+ WHERE staged_line.key_id IS NOT NULL;
+
+ANALYZE pg_temp.staged_binding;
 
 -- name: lines_of_torn_resources(most)
 SELECT staged_line.*, kind || ':' || lookup AS thing
@@ -105,22 +170,34 @@ SELECT last_line AS line, line AS first_line FROM pg_temp.staged_token WHERE is_
 SELECT last_line AS line, line AS first_line FROM pg_temp.staged_token WHERE is_shared ORDER BY last_line LIMIT :most;
 
 -- name: taken_tokens(most)
-SELECT staged_token.line, token.key_id
-  FROM pg_temp.staged_token JOIN smarter_auth.token USING (digest)
+SELECT line, held_key_id AS key_id FROM pg_temp.staged_token WHERE held_key_id <> key_id ORDER BY line LIMIT :most;
+
+-- name: different_tokens(most)
+SELECT line, key_id FROM pg_temp.staged_token WHERE held_key_id = key_id AND is_different ORDER BY line LIMIT :most;
+
+-- name: added_tokens(most)
+SELECT staged_token.line, name, key_id
+  FROM pg_temp.staged_token JOIN pg_temp.staged_key USING (key_id)
+ WHERE held_key_id IS NULL AND held_id IS NOT NULL
  ORDER BY line LIMIT :most;
+
+-- name: ambiguous_keys(most)
+SELECT line, account, name FROM pg_temp.named_key WHERE number > 1 ORDER BY line LIMIT :most;
 
 -- name: contradicted_keys(most)
 SELECT line, name FROM pg_temp.staged_key WHERE is_contradicted ORDER BY line LIMIT :most;
 
 -- name: nameless_keys(most)
-SELECT line, key_id FROM pg_temp.staged_key WHERE name IS NULL ORDER BY line LIMIT :most;
+SELECT line, key_id FROM pg_temp.staged_key WHERE name IS NULL AND held_id IS NULL ORDER BY line LIMIT :most;
 
 -- name: doubled_key_names(most)
+-- Keys of one name are told apart by their tokens.
 SELECT max(line) AS line, min(line) AS first_line, account, name
   FROM pg_temp.staged_key
- WHERE revoked_at IS NULL AND name IS NOT NULL
+ WHERE revoked_at IS NULL AND name IS NOT NULL AND held_id IS NULL
+   AND (account, name) NOT IN (SELECT account, name FROM pg_temp.named_key WHERE number > 1)
  GROUP BY account, name
-HAVING count(*) > 1
+HAVING count(*) > 1 AND bool_or(is_to_be_minted)
  ORDER BY line
  LIMIT :most;
 
@@ -128,11 +205,13 @@ HAVING count(*) > 1
 SELECT staged_key.line, staged_key.account, staged_key.name
   FROM pg_temp.staged_key
   JOIN smarter_auth.key ON key.account = staged_key.account AND key.name = staged_key.name
- WHERE key.revoked_at IS NULL AND staged_key.revoked_at IS NULL
+ WHERE key.revoked_at IS NULL AND is_to_be_minted
+   AND (staged_key.account, staged_key.name) NOT IN (SELECT account, name FROM pg_temp.named_key WHERE number > 1)
  ORDER BY line LIMIT :most;
 
--- name: taken_key_ids(most)
-SELECT staged_key.line, key_id FROM pg_temp.staged_key JOIN smarter_auth.key USING (key_id) ORDER BY line LIMIT :most;
+-- name: different_keys(most)
+SELECT line, held_name AS name, key_id, differences
+  FROM pg_temp.staged_key WHERE differences <> '' ORDER BY line LIMIT :most;
 
 -- name: foreign_resources(most)
 SELECT line, kind, ref, account, held_account FROM pg_temp.staged_resource
@@ -150,10 +229,6 @@ SELECT line, kind, ref
         OR domain IS DISTINCT FROM coalesce(held_domain, '') AND domain IS NOT NULL
         OR on_error <> held_on_error
         OR protection <> CASE WHEN held_protection = 'open' AND is_bound THEN 'bound' ELSE held_protection END)
- ORDER BY line LIMIT :most;
-
--- name: known_resources(most)
-SELECT line, kind, ref FROM pg_temp.staged_resource WHERE held_id IS NOT NULL AND NOT is_bound
  ORDER BY line LIMIT :most;
 
 -- name: platforms_resources(most)
@@ -184,9 +259,18 @@ SELECT line, staged_resource.domain, held.kind || ':' || held.ref AS claimant
 -- name: count_staged()^
 SELECT (SELECT count(*) FROM pg_temp.staged_line) AS lines,
        (SELECT count(*) FROM pg_temp.staged_resource WHERE held_id IS NULL) AS resources,
-       (SELECT count(*) FROM pg_temp.staged_key) AS keys,
-       (SELECT count(*) FROM pg_temp.staged_line WHERE kind IS NOT NULL AND key_id IS NOT NULL) AS bindings,
-       (SELECT count(*) FROM pg_temp.staged_key WHERE is_to_be_minted) AS minted;
+       (SELECT count(*) FROM pg_temp.staged_key WHERE held_id IS NULL) AS keys,
+       (SELECT count(*) FROM pg_temp.staged_binding WHERE NOT is_held) AS bindings,
+       (SELECT count(*) FROM pg_temp.staged_key WHERE is_to_be_minted) AS minted,
+       (SELECT count(*)
+          FROM pg_temp.staged_line
+          LEFT JOIN pg_temp.staged_resource AS resource
+                 ON resource.kind = staged_line.kind AND resource.lookup = staged_line.lookup
+          LEFT JOIN pg_temp.staged_key AS key ON key.key_id = staged_line.key_id
+          LEFT JOIN pg_temp.staged_binding AS binding ON binding.line = staged_line.line
+         WHERE (staged_line.kind IS NULL OR resource.held_id IS NOT NULL)
+           AND (staged_line.key_id IS NULL OR key.held_id IS NOT NULL)
+           AND binding.is_held IS NOT FALSE) AS unchanged;
 
 -- name: keys_to_be_minted()
 SELECT key_id, account, name FROM pg_temp.staged_key WHERE is_to_be_minted ORDER BY line;
@@ -214,28 +298,36 @@ SELECT kind, ref, account, name, domain, coalesce(protection, CASE WHEN is_bound
 
 -- name: insert_keys(latest)!
 -- A key that lives and has no expiry gets the latest one that is allowed.
-INSERT INTO smarter_auth.key (key_id, account, name, description, is_active, expires_at, revoked_at)
+INSERT INTO smarter_auth.key (key_id, account, name, description, is_active, expires_at, revoked_at, is_namesake)
 SELECT key_id, account, name, coalesce(description, ''), coalesce(active, true),
-       CASE WHEN revoked_at IS NULL THEN coalesce(expires_at, :latest) ELSE expires_at END, revoked_at
+       CASE WHEN revoked_at IS NULL THEN coalesce(expires_at, :latest) ELSE expires_at END, revoked_at,
+       revoked_at IS NULL AND (
+           row_number() OVER (PARTITION BY account, name, revoked_at IS NULL ORDER BY line) > 1
+           OR EXISTS (SELECT FROM smarter_auth.key AS other
+                       WHERE other.account = staged_key.account AND other.name = staged_key.name
+                         AND other.revoked_at IS NULL AND NOT other.is_namesake))
   FROM pg_temp.staged_key
+ WHERE held_id IS NULL
  ORDER BY line;
 
 -- name: insert_labels()!
 INSERT INTO smarter_auth.key_label (key_id, name, value)
 SELECT key_id, split_part(label, '=', 1), split_part(label, '=', 2)
-  FROM pg_temp.staged_key CROSS JOIN LATERAL unnest(string_to_array(labels, ' ')) AS label;
+  FROM pg_temp.staged_key CROSS JOIN LATERAL unnest(string_to_array(labels, ' ')) AS label
+ WHERE held_id IS NULL;
 
 -- name: insert_tokens()!
 INSERT INTO smarter_auth.token (digest, token_key, key_id, account, valid_until, created_at)
 SELECT digest, coalesce(token_key, ''), key_id, account, valid_until, coalesce(minted_at, now())
-  FROM pg_temp.staged_token;
+  FROM pg_temp.staged_token
+ WHERE held_key_id IS NULL;
 
 -- name: insert_bindings()!
 INSERT INTO smarter_auth.binding (resource_id, key_id, account)
-SELECT resource.id, staged_line.key_id, staged_line.account
-  FROM pg_temp.staged_line
-  JOIN smarter_auth.resource ON resource.kind = staged_line.kind AND replace(resource.ref, '_', '-') = staged_line.lookup
- WHERE staged_line.key_id IS NOT NULL
+SELECT resource.id, key_id, staged_binding.account
+  FROM pg_temp.staged_binding
+  JOIN smarter_auth.resource ON resource.kind = staged_binding.kind AND replace(resource.ref, '_', '-') = lookup
+ WHERE NOT is_held
  ORDER BY line;
 
 -- name: export_lines()

@@ -232,17 +232,19 @@ SELECT id FROM smarter_auth.resource WHERE kind = coalesce(:kind, kind) AND (:sc
 
 -- name: find_platform_resource(kind, lookup, scope)^
 -- What an attached platform knows of it, and the keys that it binds to it.
-SELECT ref, account, is_latched,
+SELECT ref, account, name, domain, is_latched,
        ARRAY(SELECT DISTINCT key_id::uuid FROM smarter_auth.platform_bindings(:kind, :lookup)) AS key_ids
   FROM smarter_auth.platform_resource(:kind, :lookup)
+  LEFT JOIN LATERAL smarter_auth.platform_name(:kind, :lookup) ON true
  WHERE :scope::text IS NULL;
 
 -- name: list_platform_resources(kind, scope)
 -- The same for all of the kind, or of any kind, that are protected.
-SELECT bound.kind, known.ref, known.account, known.is_latched,
+SELECT bound.kind, known.ref, known.account, name, domain, known.is_latched,
        ARRAY(SELECT DISTINCT key_id::uuid FROM smarter_auth.platform_bindings(bound.kind, bound.ref)) AS key_ids
   FROM smarter_auth.platform_protected() AS bound
  CROSS JOIN LATERAL smarter_auth.platform_resource(bound.kind, bound.ref) AS known
+  LEFT JOIN LATERAL smarter_auth.platform_name(bound.kind, bound.ref) ON true
  WHERE bound.kind = coalesce(:kind, bound.kind) AND :scope::text IS NULL
  ORDER BY bound.kind, known.ref;
 
@@ -293,8 +295,10 @@ DELETE FROM smarter_auth.resource WHERE kind = :kind AND replace(ref, '_', '-') 
 -- name: insert_key(account, name, description, expires_at)$
 -- Nothing where the account has a key of that name.
 INSERT INTO smarter_auth.key (account, name, description, expires_at)
-VALUES (:account, :name, :description, :expires_at)
-    ON CONFLICT (account, name) WHERE revoked_at IS NULL DO NOTHING
+SELECT :account, :name, :description, :expires_at::timestamptz
+ WHERE NOT EXISTS (
+       SELECT FROM smarter_auth.key WHERE account = :account AND name = :name AND revoked_at IS NULL AND is_namesake)
+    ON CONFLICT (account, name) WHERE revoked_at IS NULL AND NOT is_namesake DO NOTHING
 RETURNING key_id;
 
 -- name: insert_token(digest, token_key, key_id, account)!
@@ -434,10 +438,12 @@ UPDATE smarter_auth.token SET valid_until = :valid_until
 
 -- name: update_key(key_id, account, name, description, expires_at, scope)$
 -- Nothing where another key of the account has that name.
-UPDATE smarter_auth.key SET name = :name, description = :description, expires_at = :expires_at, updated_at = now()
- WHERE key_id = :key_id AND (:scope::text IS NULL OR account = :scope) AND NOT EXISTS (
+UPDATE smarter_auth.key
+   SET name = :name, is_namesake = is_namesake AND name = :name, description = :description, expires_at = :expires_at,
+       updated_at = now()
+ WHERE key_id = :key_id AND (:scope::text IS NULL OR account = :scope) AND (name = :name OR NOT EXISTS (
        SELECT FROM smarter_auth.key AS other
-        WHERE other.account = :account AND other.name = :name AND other.revoked_at IS NULL AND other.key_id <> :key_id)
+        WHERE other.account = :account AND other.name = :name AND other.revoked_at IS NULL AND other.key_id <> :key_id))
 RETURNING key_id;
 
 -- name: delete_labels(key_id, scope)!

@@ -110,6 +110,7 @@ DECLARE
     bindings text[] := '{}';
     lookups text[] := '{}';
     domains text[] := '{}';
+    names text[] := '{}';
     protected text[] := '{}';
     bound text[] := '{}';
     -- Comparisons as text: an operator of a stranger's for varchar would be found first. OFFSET 0 has the planner look for
@@ -235,6 +236,11 @@ BEGIN
         SELECT DISTINCT pg_catalog.rtrim(pg_catalog.lower(domain.domain_name::pg_catalog.text), '.'), %1$L
           FROM {schema}.%3$I AS domain JOIN {schema}.%2$I AS bot ON bot.custom_domain_id = domain.id
          WHERE domain.is_verified$sql$, known.kind, known.bots, known.domains);
+        names := names || format($sql$
+        SELECT bot.name::pg_catalog.text,
+               CASE WHEN domain.is_verified THEN pg_catalog.rtrim(pg_catalog.lower(domain.domain_name::pg_catalog.text), '.') END
+          FROM {schema}.%2$I AS bot LEFT JOIN {schema}.%3$I AS domain ON domain.id = bot.custom_domain_id
+         WHERE $1 = %1$L AND bot.id = smarter_auth.as_id($2)$sql$, known.kind, known.bots, known.domains);
         protected := protected || format($sql$
         SELECT DISTINCT %1$L::pg_catalog.text, binding.%3$I::pg_catalog.text FROM {schema}.%2$I AS binding
         UNION SELECT kind, ref FROM smarter_auth.lost_binding WHERE kind = %1$L$sql$,
@@ -261,6 +267,7 @@ BEGIN
             ('platform_lookups(kind text, form text, account text, value text)', 'lookup text',
              'SELECT DISTINCT found.lookup FROM (' || array_to_string(lookups, ' UNION ALL ') || ') AS found (lookup)'),
             ('platform_domains()', 'domain text, kind text', array_to_string(domains, ' UNION ')),
+            ('platform_name(kind text, lookup text)', 'name text, domain text', array_to_string(names, ' UNION ALL ')),
             ('platform_protected()', 'kind text, ref text', array_to_string(protected, ' UNION ')),
             ('platform_keys(key_ids uuid[])',
              'key_id uuid, account text, name text, description text, is_active boolean, expires_at timestamptz,'
