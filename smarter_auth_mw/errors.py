@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -96,6 +97,9 @@ class OutOfScopeError(RefusedError):
 
 class WouldOpenError(RefusedError):
     """A protected resource would be open to anyone."""
+
+    opened: Sequence[Any] = ()
+    """The resources, if the error names them."""
 
     code = "would_open"
 

@@ -33,6 +33,7 @@ async def judged(
             f"{_told(opened)} would be open to anyone then.",
             hint="If that is meant: --allow-anonymous, or allow_anonymous=True."
             f" If not, protect it first: smarter-auth resource protect {opened[0]}",
+            opened=tuple(opened),
         )
 
 

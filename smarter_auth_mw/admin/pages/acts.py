@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from smarter_auth_mw.admin.pages.access import confirm_operator
 from smarter_auth_mw.admin.pages.consequences import Outcome, Outlook
@@ -29,18 +30,17 @@ class Act:
     is_danger: bool = False
 
     def html(self, trail: Trail, visit: Visit | None = None, opened: Sequence[Resource] = ()) -> Html:
-        """Return the page; where the act opens resources it has fields for a name and a token."""
-        confirm = names(opened)
-        if not confirm and visit is not None and isinstance(visit.error, WouldOpenError):
-            confirm = visit.form.get("expected")
-        context = {
-            "act": self,
-            "trail": trail,
-            "confirm": confirm,
-            "typed": visit.form.get("confirm") if visit else "",
-            "command": self.command,
-        }
-        return Html("act.html", context)
+        """Return the page; where the act opens resources it has fields for their names and a token."""
+        context = {"act": self, "trail": trail, "command": self.command}
+        return Html("act.html", context | confirmation(visit, opened))
+
+
+def confirmation(visit: Visit | None, opened: Sequence[Resource] = ()) -> dict[str, str]:
+    """Return what a form shows that has to be confirmed: for what is known to open, or was found to open."""
+    error = visit and visit.error
+    if isinstance(error, WouldOpenError):
+        opened = error.opened
+    return {"confirm": names(opened), "confirm_typed": visit.form.get("confirm") if visit else ""}
 
 
 def names(resources: Sequence[Resource]) -> str:
@@ -48,16 +48,24 @@ def names(resources: Sequence[Resource]) -> str:
     return " ".join(map(str, resources))
 
 
-async def opening(visit: Visit, opened: Sequence[Resource]) -> bool:
-    """Whether the act may open resources: an admin has typed their names, and the token once more."""
-    if not opened:
-        return False
+async def confirmed(visit: Visit, opened: Sequence[Resource]) -> None:
+    """See that an admin has typed the names of what is opened, and the token once more; raises what is wrong."""
     if not visit.is_admin:
         raise ForbiddenError(Role.ADMIN)
     if visit.form.get("confirm").split() != names(opened).split():
         raise FieldError("confirm", f"Write {names(opened)}, if that is to be open to anyone.")
     await confirm_operator(visit)
-    return True
+
+
+async def ask_or_open(visit: Visit, operation: str, **more: Any) -> None:
+    """Run an operation; if it is refused since it opens something, run it all the same once that is confirmed."""
+    try:
+        await visit.ask(operation, **more)
+    except WouldOpenError as error:
+        if "confirm" not in visit.form:
+            raise
+        await confirmed(visit, error.opened)
+        await visit.ask(operation, query={"allow_anonymous": "true"}, **more)
 
 
 async def outcomes(visit: Visit, key: Key, *, stays_closed: bool = False) -> list[Outcome]:

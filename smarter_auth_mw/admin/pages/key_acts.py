@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from smarter_auth_mw.admin.call import etag
-from smarter_auth_mw.admin.pages.acts import Act, opening, outcomes
+from smarter_auth_mw.admin.pages.acts import Act, ask_or_open, confirmation, outcomes
 from smarter_auth_mw.admin.pages.commands import command, option
 from smarter_auth_mw.admin.pages.forms import FieldError
 from smarter_auth_mw.admin.pages.visit import Html, Reply, SeeOther, Visit, path_of
@@ -166,10 +166,7 @@ async def show_deactivate(visit: Visit) -> Reply:
 
 
 async def deactivate(visit: Visit) -> Reply:
-    key = await _changeable(visit)
-    opened = [one.resource for one in await outcomes(visit, key) if one.is_opened]
-    allowed = await opening(visit, opened)
-    await visit.ask("deactivate_key", query={"allow_anonymous": "true"} if allowed else {})
+    await ask_or_open(visit, "deactivate_key")
     return _to_key(visit)
 
 
@@ -191,7 +188,7 @@ async def show_bind(visit: Visit) -> Reply:
     key = await _changeable(visit)
     resource = (visit.form or visit.query).get("resource")
     context = {"key": key, "resource": resource, "command": command("key", "bind", key.key_id, resource or "KIND:REF")}
-    return Html("key_bind.html", context)
+    return Html("key_bind.html", context | confirmation(visit))
 
 
 async def bind(visit: Visit) -> Reply:
@@ -199,7 +196,7 @@ async def bind(visit: Visit) -> Reply:
     if not (kind and colon and ref):
         raise FieldError("resource", "Write KIND:REF, for example bot:42.")
     path = {"kind": kind, "ref": ref, "key_id": visit.path["key_id"]}
-    await visit.ask("bind_key", path=path)
+    await ask_or_open(visit, "bind_key", path=path)
     return _to_key(visit)
 
 

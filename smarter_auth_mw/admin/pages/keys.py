@@ -6,12 +6,14 @@ import re
 from datetime import timedelta
 from typing import Any
 
+from smarter_auth_mw.admin.call import INNER
 from smarter_auth_mw.admin.pages.commands import command, option
 from smarter_auth_mw.admin.pages.reports import usage_chart
 from smarter_auth_mw.admin.pages.visit import Html, Reply, Visit
 from smarter_auth_mw.admin.problems import status_of
 from smarter_auth_mw.admin.values import UUID_TEXT
 from smarter_auth_mw.errors import SmarterAuthError
+from smarter_auth_mw.management.documents import key_document
 
 _TOKEN_KEY = re.compile("sm_[a-z0-9]{0,8}_?[0-9A-Za-z]{3,12}|[0-9a-f]{15}")
 
@@ -61,7 +63,7 @@ def _command(filters: dict[str, Any]) -> str:
 async def show_key(visit: Visit) -> Reply:
     call = visit.call()
     record = await call.find_key(call.key_id)
-    key = await visit.document("show_key")
+    key = key_document(record, most=INNER)
     acts = (await visit.document("list_audit", query={"key": key["key_id"], "acts": "true", "limit": 10}))["items"]
     in_force_at = record.revoked_at and record.revoked_at + timedelta(seconds=visit.services.within_s)
     context = {

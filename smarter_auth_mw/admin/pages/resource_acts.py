@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from smarter_auth_mw.admin.call import etag
-from smarter_auth_mw.admin.pages.acts import Act, Trail, opening
+from smarter_auth_mw.admin.pages.acts import Act, Trail, ask_or_open, confirmation, confirmed
 from smarter_auth_mw.admin.pages.commands import command, option
 from smarter_auth_mw.admin.pages.consequences import Outlook
 from smarter_auth_mw.admin.pages.forms import FieldError
@@ -99,7 +99,7 @@ async def show_unprotect(visit: Visit) -> Reply:
 
 async def unprotect(visit: Visit) -> Reply:
     found = await _found(visit)
-    await opening(visit, [found.resource])
+    await confirmed(visit, [found.resource])
     await visit.ask("unprotect_resource", body={"confirm": str(found.resource)})
     return _to(visit)
 
@@ -116,8 +116,9 @@ async def show_remove(visit: Visit) -> Reply:
 
 async def remove(visit: Visit) -> Reply:
     found = await _found(visit)
-    allowed = await opening(visit, [found.resource] if found.is_protected else [])
-    await visit.ask("remove_resource", query={"allow_anonymous": "true"} if allowed else {})
+    if found.is_protected:
+        await confirmed(visit, [found.resource])
+    await visit.ask("remove_resource", query={"allow_anonymous": "true"} if found.is_protected else {})
     return SeeOther("resources")
 
 
@@ -130,7 +131,7 @@ async def show_bind(visit: Visit) -> Reply:
         "key": text,
         "command": command("key", "bind", text or "KEY", found.resource),
     }
-    return Html("resource_bind.html", context)
+    return Html("resource_bind.html", context | confirmation(visit))
 
 
 async def bind(visit: Visit) -> Reply:
@@ -139,7 +140,7 @@ async def bind(visit: Visit) -> Reply:
         key = await visit.call().listings.key(text.lower() if UUID_TEXT.fullmatch(text.lower()) else text, inner=0)
     except NotFoundError as error:
         raise FieldError("key", error) from None
-    await visit.ask("bind_key", path={**visit.path, "key_id": str(key.key_id)})
+    await ask_or_open(visit, "bind_key", path={**visit.path, "key_id": str(key.key_id)})
     return _to(visit)
 
 
@@ -158,10 +159,7 @@ async def show_unbind(visit: Visit) -> Reply:
 
 
 async def unbind(visit: Visit) -> Reply:
-    found, key = await _bound(visit)
-    outcome = Outlook(found, visit.services.settings.require, visit.now).without(key, is_unbound=True)
-    allowed = await opening(visit, [found.resource] if outcome.is_opened else [])
-    await visit.ask("unbind_key", query={"allow_anonymous": "true"} if allowed else {})
+    await ask_or_open(visit, "unbind_key")
     return _to(visit)
 
 

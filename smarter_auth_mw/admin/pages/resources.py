@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from smarter_auth_mw.admin.call import INNER
 from smarter_auth_mw.admin.pages.commands import command, option
 from smarter_auth_mw.admin.pages.reports import usage_chart
 from smarter_auth_mw.admin.pages.visit import Html, Reply, Visit
 from smarter_auth_mw.admin.problems import status_of
 from smarter_auth_mw.errors import SmarterAuthError
 from smarter_auth_mw.management import naming
+from smarter_auth_mw.management.documents import resource_document
 
 
 async def list_resources(visit: Visit) -> Reply:
@@ -38,7 +40,7 @@ async def list_resources(visit: Visit) -> Reply:
 async def show_resource(visit: Visit) -> Reply:
     call = visit.call()
     found = await call.find_resource(call.resource)
-    resource = await visit.document("show_resource")
+    resource = resource_document(found, most=INNER)
     name = str(found.resource)
     acts = await visit.document("list_audit", query={"resource": name, "acts": "true", "limit": 10})
     context = {

@@ -35,7 +35,7 @@ from smarter_auth_mw.admin.problems import (
 )
 from smarter_auth_mw.admin.security import check_origin
 from smarter_auth_mw.admin.services import Services
-from smarter_auth_mw.errors import SmarterAuthError
+from smarter_auth_mw.errors import SmarterAuthError, WouldOpenError
 from smarter_auth_mw.http.peers import Peers
 from smarter_auth_mw.log import log
 from smarter_auth_mw.management.operators import Operator, is_allowed
@@ -212,7 +212,7 @@ class Site:
 
     def _problem(self, error: SmarterAuthError, root: str, operator: Operator | None, section: str) -> Response:
         status = status_of(error)
-        context = {"status": status, "phrase": HTTPStatus(status).phrase, "problem": Given(document_of(error))}
+        context = {"status": status, "phrase": HTTPStatus(status).phrase, "problem": words_of(error)}
         return self._sent(Html("problem.html", context, status, tuple(headers_of(error))), root, operator, section)
 
     def _sent(
@@ -227,14 +227,24 @@ class Site:
             "visit": visit,
             "command": None,
             **reply.context,
-            "error": Given(document_of(error)) if error else None,
+            "error": words_of(error) if error else None,
             "mistakes": {name: hidden(text) for name, text in getattr(error, "by_field", {}).items()},
         }
         status, headers = (status_of(error), headers_of(error)) if error else (reply.status, [])
         return sent(status, HTML, self._renderer.render(reply.template, root, context), [*reply.headers, *headers])
 
 
+def words_of(error: SmarterAuthError) -> Given:
+    """Describe an error for people: as the API does, but for what only programs send."""
+    words = Given(document_of(error))
+    words["detail"] = _PREFIX.sub("", words["detail"])
+    if isinstance(error, WouldOpenError):
+        words["hint"] = "If that is meant, an admin confirms it in this form. If not, protect the resource first."
+    return words
+
+
 _READS = ("GET", "HEAD")
+_PREFIX = re.compile(r"\b(?:query|body)[.:] ?(?=\w)")
 
 
 def _path(scope: Scope) -> str:

@@ -6,8 +6,11 @@ from uuid import UUID
 
 import pytest
 
+from smarter_auth_mw.admin import AdminApp
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.management.operators import Role
+from tests.support.admin import settings
+from tests.support.asgi import lifespan
 from tests.support.pages import Outline, Pages, Person, token_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -138,7 +141,7 @@ async def test_what_opens_wants_an_admin_the_name_and_the_own_token(pages: Pages
     assert {"confirm", "token"} <= {field["name"] for field in Outline(page.text).forms[0]["fields"]}
     assert (await manager.post(path, {"confirm": "bot:40", "token": manager.token})).status_code == 403
     attempts = [
-        ({}, 422),
+        ({}, 409),
         ({"confirm": "bot:41", "token": admin.token}, 422),
         ({"confirm": "bot:40"}, 403),
         ({"confirm": "bot:40", "token": other.token}, 403),
@@ -192,3 +195,51 @@ async def test_a_session_that_ends_in_a_form_loses_nothing_but_tokens(pages: Pag
     assert (typed["name"], typed["bind"]) == (fields["name"], "bot:60")
     assert person.token not in back.text
     assert (await person.post("/keys/new", {name: kept[name] for name in ("name", "bind")})).status_code == 201
+
+
+async def test_where_deactivating_opens_it_wants_name_and_token_too(pages: Pages) -> None:
+    app = AdminApp(settings(pages.database, require="active"))
+    minted = await pages.keys.create("only", bind=[Resource("bot", "70"), Resource("bot", "71")])
+    idle = await pages.keys.create("idle")
+    await pages.keys.deactivate(idle.key.key_id)
+    await pages.keys.add_resource(Resource("bot", "72"), protect=False)
+    admin = await pages.new_person()
+    async with lifespan(app):
+        person, manager = Person(app), Person(app)
+        await person.sign_in(admin.token)
+        await manager.sign_in((await pages.new_person(Role.MANAGER)).token)
+        path = f"/keys/{minted.key.key_id}/deactivate"
+        page = await person.get(path)
+        assert "After this none does, and it is open to anyone" in page.text
+        assert "Type bot:70 bot:71 to confirm" in page.text
+        refused = await manager.post(path)
+        assert refused.status_code == 409
+        assert "This needs the role admin" in refused.text
+        assert (await person.post(path, {"confirm": "bot:70", "token": admin.token})).status_code == 422
+        assert (await pages.keys.key(minted.key.key_id)).is_active
+        confirmed = {"confirm": "bot:70 bot:71", "token": admin.token}
+        assert (await person.post(path, confirmed)).status_code == 303
+        assert not (await pages.keys.key(minted.key.key_id)).is_active
+
+
+async def test_where_binding_opens_the_form_asks_for_name_and_token(pages: Pages) -> None:
+    """A key that is deactivated, bound to a resource that another binding closed before."""
+    app = AdminApp(settings(pages.database, require="active"))
+    gone = await pages.keys.create("gone", bind=[Resource("bot", "80")])
+    idle = await pages.keys.create("idle too")
+    await pages.keys.deactivate(idle.key.key_id)
+    await pages.keys.unbind(gone.key.key_id, Resource("bot", "80"), allow_anonymous=True)
+    await pages.keys.create("revoked", bind=[Resource("bot", "81")])
+    admin = await pages.new_person()
+    async with lifespan(app):
+        person = Person(app)
+        await person.sign_in(admin.token)
+        bound = await pages.keys.create("closes", bind=[Resource("bot", "82")])
+        await pages.keys.revoke(bound.key.key_id, unbind=True)
+        path = f"/keys/{idle.key.key_id}/bind"
+        refused = await person.post(path, {"resource": "bot:82"})
+        assert refused.status_code == 409
+        assert "allow_anonymous" not in refused.text
+        assert {"resource", "confirm", "token"} <= {one["name"] for one in Outline(refused.text).forms[0]["fields"]}
+        confirmed = {"resource": "bot:82", "confirm": "bot:82", "token": admin.token}
+        assert (await person.post(path, confirmed)).status_code == 303
