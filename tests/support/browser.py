@@ -24,9 +24,9 @@ _STATUS = re.compile("Failed to load resource: the server responded with a statu
 """How Chromium reports every refusal on the console, also one that the test asks for."""
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def browser() -> AsyncIterator[Browser]:
-    """Chromium without a screen, which no machine but this one can be reached from."""
+@asynccontextmanager
+async def chromium() -> AsyncIterator[Browser]:
+    """Chromium without a screen, which reaches no machine but this one."""
     path = find("chromium")
     sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
     async with async_playwright() as playwright:
@@ -35,6 +35,13 @@ async def browser() -> AsyncIterator[Browser]:
         )
         yield started
         await started.close()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    """One for all tests of a worker."""
+    async with chromium() as started:
+        yield started
 
 
 @asynccontextmanager
