@@ -122,7 +122,8 @@ class AdminApp:
         answered: dict[Labels, float] = dict(self._api.answered.items())
         if self._site is not None:
             answered.update(self._site.answered.items())
-        return {ADMIN_REQUESTS.name: answered, ADMIN_REFUSED.name: {(): float(self._api.refused_tokens)}}
+        refused = self._api.refused_tokens + (self._site.refused_tokens if self._site is not None else 0)
+        return {ADMIN_REQUESTS.name: answered, ADMIN_REFUSED.name: {(): float(refused)}}
 
 
 def _site(get_services: Callable[[], Awaitable[Services]], peers: Peers, origin: str) -> Site | None:

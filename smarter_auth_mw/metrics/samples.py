@@ -60,10 +60,12 @@ REFUSED_SPELLINGS = Metric(
 )
 ADMIN_REQUESTS = Metric(
     "admin_requests",
-    "Requests that the management API answered, by operation and status.",
+    "Requests that the admin answered, by operation of its API or page, and status.",
     labels=("operation", "status"),
 )
-ADMIN_REFUSED = Metric("admin_refused_tokens", "Requests to the management API with a token that is not valid.")
+ADMIN_REFUSED = Metric(
+    "admin_refused_tokens", "Requests to the management API, and sign-ins, with a token that is not valid."
+)
 OF_AN_ADMIN = (ADMIN_REQUESTS, ADMIN_REFUSED)
 OF_A_MIDDLEWARE = (DECISIONS, OBSERVER_FAILURES, WRITE_FAILURES, AUDIT_DROPPED, REFUSED_SPELLINGS)
 

@@ -20,6 +20,10 @@ _TARGET = re.compile(r"[A-Za-z0-9._~%-]+(?:/[A-Za-z0-9._~%-]+)*(?:\?[!-~]*)?")
 _REFUSED = "This is no token of an operator, or it is not valid any more."
 
 
+class RefusedTokenError(FieldError):
+    """The token in the form is not valid, or not that of the operator who is signed in."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cookie:
     """The cookie that holds the id of the session; with the prefix no other host and no http page can set it."""
@@ -87,7 +91,7 @@ async def opened(services: Services, text: str, network: str) -> str:
     session_id = await services.door.sign_in(token)
     if session_id is None:
         await count_failure(services, network)
-        raise FieldError("token", _REFUSED, status=401)
+        raise RefusedTokenError("token", _REFUSED, status=401)
     return session_id
 
 
@@ -97,7 +101,7 @@ async def confirm_operator(visit: Visit) -> None:
     operator = await visit.services.door.by_token(token)
     if operator is None or operator.operator_id != visit.operator.operator_id:
         await count_failure(visit.services, visit.network)
-        raise FieldError("token", "This is not your token, or it is not valid any more.", status=403)
+        raise RefusedTokenError("token", "This is not your token, or it is not valid any more.", status=403)
 
 
 async def show_sign_out(_: Visit) -> Reply:

@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from smarter_auth_mw.admin.api import Response, UnexpectedError, send_response, sent
 from smarter_auth_mw.admin.pages import access, assets
-from smarter_auth_mw.admin.pages.access import Arrival, Cookie
+from smarter_auth_mw.admin.pages.access import Arrival, Cookie, RefusedTokenError
 from smarter_auth_mw.admin.pages.forms import Fields, Given, read_form, read_query
 from smarter_auth_mw.admin.pages.rendering import Renderer
 from smarter_auth_mw.admin.pages.table import PAGES, Page
@@ -29,6 +29,7 @@ from smarter_auth_mw.admin.problems import (
     ForbiddenError,
     MethodError,
     PathError,
+    ThrottledError,
     document_of,
     headers_of,
     status_of,
@@ -79,6 +80,7 @@ class Site:
         self._places = [_Place(compile_path(page.path)[0], page) for page in pages]
         self.answered: Counter[tuple[str, str]] = Counter()
         """Requests by page and status."""
+        self.refused_tokens = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         name, response = await self._answer(scope, receive)
@@ -230,6 +232,7 @@ class Site:
             "error": words_of(error) if error else None,
             "mistakes": {name: hidden(text) for name, text in getattr(error, "by_field", {}).items()},
         }
+        self.refused_tokens += isinstance(error, RefusedTokenError | ThrottledError)
         status, headers = (status_of(error), headers_of(error)) if error else (reply.status, [])
         return sent(status, HTML, self._renderer.render(reply.template, root, context), [*reply.headers, *headers])
 

@@ -7,6 +7,7 @@ import pytest
 from smarter_auth_mw.admin import AdminApp
 from smarter_auth_mw.admin.pages.access import checked_target
 from smarter_auth_mw.management.operators import Role
+from smarter_auth_mw.metrics import samples
 from tests.support.admin import settings
 from tests.support.asgi import lifespan
 from tests.support.pages import Outline, Pages, Person
@@ -65,6 +66,8 @@ async def test_failed_sign_ins_are_throttled_and_valid_tokens_never(pages: Pages
         answers = [await person.sign_in("sma_" + "a" * 49) for _ in range(5)]
         assert [answer.status_code for answer in answers] == [401, 401, 401, 429, 429]
         assert int(answers[-1].headers["retry-after"]) > 0
+        assert app.figures()[samples.ADMIN_REFUSED.name] == {(): 5}
+        assert app.figures()[samples.ADMIN_REQUESTS.name] == {("page_sign_in", "401"): 3, ("page_sign_in", "429"): 2}
         assert (await person.sign_in(minted.token.reveal())).status_code == 303
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from smarter_auth_mw.admin import AdminApp
 from smarter_auth_mw.admin.pages.table import PAGES
+from smarter_auth_mw.domain import Resource
 from tests.support.admin import settings
 from tests.support.asgi import lifespan
 from tests.support.database import Database
@@ -106,6 +107,33 @@ async def test_static_files_are_kept_for_good_and_everything_else_is_not(pages: 
         assert file.headers["cache-control"] == "public, max-age=31536000, immutable"
         assert file.headers["content-type"].partition(";")[0] in ("text/css", "text/javascript", "image/svg+xml")
     assert page.headers["cache-control"] == "no-store"
+
+
+async def test_a_full_list_weighs_less_than_60_kb_with_style_and_script(pages: Pages) -> None:
+    person = await pages.person()
+    for number in range(50):
+        resources = [Resource("bot", str(900_000 + number)), Resource("bot", str(910_000 + number))]
+        await pages.keys.create(f"a service with a long name, {number}", account="an-account", bind=resources)
+    page = await person.get("/keys?find=a+service")
+    outline = Outline(page.text)
+    assert page.text.count("<tr>") == 51
+    paths = [values["href"] for values in outline.all("link")] + [values["src"] for values in outline.all("script")]
+    files = [(await person.get(path.removeprefix("."))).content for path in paths]
+    assert len(page.content) + sum(map(len, files)) < 60_000
+    script = next(file for path, file in zip(paths, files, strict=True) if path.endswith(".js"))
+    assert len(script.splitlines()) <= 150
+
+
+async def test_pages_hold_nothing_that_the_policy_forbids(pages: Pages) -> None:
+    """No inline script or style, and nothing from another origin."""
+    person = await pages.person()
+    for path in ("/", "/keys", "/keys/new", "/resources", "/check", "/account"):
+        outline = Outline((await person.get(path)).text)
+        assert not [name for _, values in outline.tags for name in values if name.startswith("on") or name == "style"]
+        assert "style" not in {tag for tag, _ in outline.tags}
+        assert all("src" in values for values in outline.all("script"))
+        linked = [value for _, values in outline.tags for name, value in values.items() if name in ("href", "src")]
+        assert not [value for value in linked if value.startswith(("http", "//", "/", "data:"))]
 
 
 async def test_foreign_host_is_refused_as_a_page(pages: Pages) -> None:
