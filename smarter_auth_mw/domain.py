@@ -63,7 +63,7 @@ class Target:
 
     ``account`` is the pattern's ``{account}``, which must turn out to be the resource's own; ``always`` marks a route
     that is protected without any binding; ``exact`` one whose application compares references byte for byte. ``also``
-    is what the same request names besides: the directory must say that both are one.
+    is a second name from the same request: the directory must confirm that both mean the same resource.
     """
 
     names: Resource | Alias
@@ -73,7 +73,7 @@ class Target:
     also: Target | None = None
     lookup: str = field(init=False, compare=False, repr=False)
     name_alone: Resource | Alias | None = field(init=False, compare=False, repr=False)
-    """Its name, if nothing else is to be looked at."""
+    """Its name, or None if a second name has to be looked up too."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "lookup", self.names.lookup)

@@ -342,8 +342,8 @@ class Guard:
         known, self._claims = self._claims, frozenset(claims)
         if self.routes is not None and known != self._claims:
             ignored = self.routes.replace_domains(self._claims)
-            for told in set(ignored) - self._ignored:
-                log("domain.ignored", "%s", told)
+            for domain in set(ignored) - self._ignored:
+                log("domain.ignored", "%s", domain)
             self._ignored = set(ignored)
             self.is_sure, self.minds_hosts = True, self.routes.reads_hosts
             self.by_path = Memo() if self.minds_hosts or not self._is_plain else self.routes.memo

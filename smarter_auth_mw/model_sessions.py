@@ -1,4 +1,4 @@
-"""Which database the models use: that of a ``connect()`` block, or that of the middleware in this process."""
+"""The models' database: the one of a ``connect()`` block, or the one of the middleware in this process."""
 
 from __future__ import annotations
 

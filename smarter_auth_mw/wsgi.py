@@ -145,12 +145,12 @@ class SmarterAuthWSGIMiddleware:
         """Return a copy of the environ with the principal for the app; a grant replaces an outer ``REMOTE_USER``."""
         outer_user = environ.get("REMOTE_USER")
         if isinstance(decision, Grant):
-            told: dict[str, Any] = {DECISION: decision, "REMOTE_USER": decision.principal.identity}
+            added: dict[str, Any] = {DECISION: decision, "REMOTE_USER": decision.principal.identity}
             if outer_user is not None:
-                told[DECISION] = Grant(decision.resource, decision.principal, outer_user)
+                added[DECISION] = Grant(decision.resource, decision.principal, outer_user)
         else:
-            told = {DECISION: decision if outer_user is None else Anonymous(decision.resource, outer_user)}
-        admitted = {**environ, **told}
+            added = {DECISION: decision if outer_user is None else Anonymous(decision.resource, outer_user)}
+        admitted = {**environ, **added}
         if self._guard.hides_credentials:
             kept = dict(self._guard.extractors["http"].hide(_headers(environ)))
             for name, variable in _CREDENTIALS.items():

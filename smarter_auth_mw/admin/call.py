@@ -36,7 +36,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Call:
-    """Who asks for what: the operator, and the checked path, query and body."""
+    """One call: the operator, and the checked path, query and body."""
 
     operator: Operator
     services: Services

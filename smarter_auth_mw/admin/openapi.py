@@ -16,7 +16,7 @@ from smarter_auth_mw.admin.requests import AuditQuery, NoQuery
 
 _REF = "#/components/schemas/{model}"
 VERSION = "1"
-"""Of the API, as in its base path; a member that is added changes nothing."""
+"""The version in the API's base path; a new member in an answer does not change it."""
 _JSON = "application/json"
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _MEANINGS = {

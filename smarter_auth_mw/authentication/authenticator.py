@@ -41,7 +41,7 @@ class Authenticator:
         self._require = require
         self._throttle = throttle
         self._clock = clock or WallClock().now_s
-        self._is_outage = self._is_stale_told = False
+        self._is_outage = self._is_stale_logged = False
 
     def warm(self, target: Target, headers: Headers, extractor: Extractor) -> Decision | None:
         """The decision if the facts are at hand: no waiting, no I/O.
@@ -106,7 +106,7 @@ class Authenticator:
                 Reason.UNAVAILABLE, _resource(target), detail=error.message
             )
         if self._is_outage:
-            self._is_outage = self._is_stale_told = False
+            self._is_outage = self._is_stale_logged = False
             log("store.recovered")
         decision = self._decide(entry, target, credentials)
         return await self._judged(decision, credentials, peer) if self._is_doubtful(decision, credentials) else decision
@@ -147,8 +147,8 @@ class Authenticator:
         if not isinstance(decision, Grant):
             return None
         self._cache.counts.stale += 1
-        if not self._is_stale_told:  # Once for each outage.
-            self._is_stale_told = True
+        if not self._is_stale_logged:  # Once for each outage.
+            self._is_stale_logged = True
             log(
                 "store.stale", "%s is granted by what was known before the outage, and so are others", decision.resource
             )

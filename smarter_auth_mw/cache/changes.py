@@ -140,7 +140,7 @@ class Changes:
 
     def is_current(self, reading: Reading) -> bool:
         """Whether no change heard counts against the reading; looks only at what was heard since it was last asked."""
-        heard = self.heard  # First: what is heard meanwhile is for the next time.
+        heard = self.heard  # Read this first: a change that arrives meanwhile is left for the next check.
         if reading.checked == heard:
             return True
         if reading.server != self.server:

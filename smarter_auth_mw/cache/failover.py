@@ -33,7 +33,7 @@ class Line(NamedTuple):
 
     @classmethod
     def of(cls, server: str) -> Line:
-        """That of a server's name; of a name that has none, one that is older than none."""
+        """Return the line in a server's name, or one older than any if the name has none."""
         found = _LINE.search(server)
         return cls(found[1], int(found[2], 16)) if found else cls("", 0)
 

@@ -18,7 +18,7 @@ from smarter_auth_mw.log import log
 
 CLOSE_DEADLINE_S = 1.0
 TTL_JITTER = 0.1
-"""The share of their time to live by which entries that were written together expire earlier or later."""
+"""Spread of the time to live, as a fraction, so that entries written together do not expire together."""
 MAX_TTL_S = 30 * 24 * 3600
 """Memcached takes a larger number for a date."""
 PROBED = "smarter_auth:probe"

@@ -64,7 +64,7 @@ def command(group: typer.Typer, name: str | None, *, takes_actor: bool = True) -
             try:
                 with asyncio.Runner() as runner:
                     # Interrupted, the loop may print a traceback of its own that helps nobody.
-                    runner.get_loop().set_exception_handler(lambda _loop, _told: None)
+                    runner.get_loop().set_exception_handler(lambda _loop, _context: None)
                     document = runner.run(_run(function(session, **own), session))
             except KeyboardInterrupt:
                 raise InterruptedCommandError() from None

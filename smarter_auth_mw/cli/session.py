@@ -96,7 +96,7 @@ class Session:
         note(f"{resource} asks for a token now: {', '.join(urls)}" if urls else f"No route leads to {resource}.")
 
     def tell_bound(self, resource: Resource, *, created: bool) -> None:
-        """The same, and whether the resource had not been registered before."""
+        """Tell which URLs are protected now, and whether the resource was registered with the binding."""
         if created:
             note(f"{resource} was not registered yet, and is now.")
         self.tell_protected(resource)

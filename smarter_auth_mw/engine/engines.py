@@ -14,7 +14,7 @@ from smarter_auth_mw.engine.per_loop import PerLoop
 
 
 class Engines(PerLoop[Engine]):
-    """What ``opening()`` opens, once for each event loop, and by which settings: None where they have mistakes."""
+    """One engine for each event loop, opened by ``opening()``; ``settings`` is None if they have mistakes."""
 
     def __init__(self, settings: Settings | None, opening: Callable[[], AbstractAsyncContextManager[Engine]]) -> None:
         super().__init__(self._noted)

@@ -54,8 +54,8 @@ class Answering(Protocol):
 class Health:
     """How the parts of one event loop are.
 
-    What is known anyway is enough while heartbeats are answered and the database was seen to answer lately: whoever may
-    ask this may ask it often. Else the database is asked one question at a time, however many want to know.
+    While heartbeats are answered and the database answered recently, no query is sent, so probes may be frequent.
+    Otherwise all callers share one query at a time.
 
     ``stale_after_s`` without a heartbeat is late; ``gone_after_s`` without one, or ``kept_s`` without the database,
     leave nothing to decide by. ``skew_s`` returns how far the machine's clock is from the database's, 0 if they agree.

@@ -262,8 +262,8 @@ class Management(ResourceManagement):
             await transaction.add_token(token, before)
             if is_beyond(before.expires_at, self._longest_life, now):
                 await transaction.set_key(before, {"expires_at": latest(self._longest_life, now)})
-            told = f"the previous token is valid until {until.isoformat()}, the new one begins with {token.token_key}"
-            await self._changed(transaction, "key.rotate", before, told)
+            reason = f"the previous token is valid until {until.isoformat()}, the new one begins with {token.token_key}"
+            await self._changed(transaction, "key.rotate", before, reason)
             after = await _key(transaction, key_id)
         return Rotated(after, token, until)
 

@@ -41,7 +41,7 @@ _RANKS = tuple(Role)
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """Who is asking: the name, the role, and the account they are limited to (None: all accounts)."""
+    """An operator's name and role, and the account that limits what they see (None: all accounts)."""
 
     operator_id: UUID
     name: str

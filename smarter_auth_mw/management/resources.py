@@ -18,7 +18,7 @@ from smarter_auth_mw.postgres.transaction import Transaction
 
 
 class Unchanged(Enum):
-    """Stands for a value that is to stay as it is, since None means that there is none."""
+    """Marks a value to keep as it is, since None means "no value"."""
 
     UNCHANGED = "unchanged"
 
@@ -41,8 +41,8 @@ class ResourceManagement:
     does not exist, and no message names it. Only without a scope are resources registered, moved and removed, and their
     domain and ``on_error`` set.
 
-    ``longest_life`` is how long a key may be valid from now on, whoever makes, extends or rotates it.
-    ``require`` is the setting by which requests are decided: an act that opens a protected resource raises
+    ``longest_life`` limits how long a key may be valid from now on, however it is created, extended or rotated.
+    ``require`` is the setting ``REQUIRE``: an act that opens a protected resource raises
     ``WouldOpenError`` unless it is given ``allow_anonymous``. Nothing loads all keys of a resource while it is locked.
 
     Raises ``NotFoundError``, ``ConflictError`` for what exists already, ``OutOfScopeError`` for what the scope excludes
@@ -251,7 +251,7 @@ async def registered(transaction: Transaction, resource: Resource, *, lock: bool
 
 
 def changed(**values: Any) -> dict[str, Any]:
-    """Those of the values that are not to stay as they are."""
+    """Return the values to change, without those that are UNCHANGED."""
     return {name: value for name, value in values.items() if value is not UNCHANGED}
 
 

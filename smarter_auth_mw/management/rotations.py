@@ -20,8 +20,8 @@ class RotationOverlapsError(ConflictError):
 def check_rotation(key: Key, now: datetime, *, force: bool, replaces: str | None = None) -> None:
     """Raise RefusedError for an expired key, RotationOverlapsError, or ConflictError.
 
-    ``replaces`` is the public head of the token that is to be replaced. ``force`` passes over an overlap, but not over
-    a token that is not the newest one: an answer that was lost may have brought that.
+    ``replaces`` is the public head of the token to replace. ``force`` ends a running overlap early, but never replaces
+    a token that is not the newest one: the answer with a newer token may have been lost.
     """
     if key.state(now) is KeyState.EXPIRED:
         raise RefusedError(

@@ -28,7 +28,7 @@ Narrowing = Callable[[Transaction, Any], Awaitable[Sequence[Any]]]
 class TimestampedModel:
     """One record of the database as an object, whose methods wait for the database.
 
-    A model tells what it is in tables, and how it is read and written in a few short methods; the rest stands here.
+    A model declares its fields in tables and its reads and writes in a few short methods; the rest is here.
     """
 
     _fields: ClassVar[Mapping[str, type[TimestampedModel] | None]] = {}
@@ -40,7 +40,7 @@ class TimestampedModel:
     _hidden: ClassVar[tuple[str, ...]] = ()
     """What ``to_json`` leaves out."""
     _identity: ClassVar[str] = "id"
-    """The field by which an object is the same one, whatever else of it changes."""
+    """The field that identifies an object; the others may change."""
     _narrowings: ClassVar[Mapping[str, Narrowing]] = {}
     """How the database finds the ids of the objects with a value in this field."""
 
@@ -189,7 +189,7 @@ class TimestampedModel:
 
     @staticmethod
     def id_from_hashed_id(text: str) -> int | None:
-        """The number of a hashed id; None for whatever is none."""
+        """Return the number of a hashed id, or None if the text is not one."""
         return unhash(text)
 
     @staticmethod
@@ -204,7 +204,7 @@ class TimestampedModel:
 
     @classmethod
     async def get_object_by_locator(cls, locator: str) -> Self | None:
-        """The object of a record locator; None where there is none, or the locator is none of this model's."""
+        """Return the object of a record locator, or None if it does not exist or belongs to another model."""
         model, _, text = locator.partition("-")
         number = unhash(text) if model == cls.__name__.lower() else None
         return None if number is None else await QuerySet(cls).filter(id=number).first()
@@ -215,9 +215,9 @@ class TimestampedModel:
         return None if self.updated_at is None else abs(int((datetime.now(UTC) - self.updated_at).total_seconds()))
 
     def to_json(self) -> dict[str, Any]:
-        """What can be told of it as JSON: neither digests nor whole other objects."""
-        told = [name for name, model in self._fields.items() if model is None and name not in self._hidden]
-        values = {name: _json(getattr(self, name)) for name in told}
+        """Return the object as JSON values, without digests and related objects."""
+        names = [name for name, model in self._fields.items() if model is None and name not in self._hidden]
+        values = {name: _json(getattr(self, name)) for name in names}
         return values | {"record_locator": self.record_locator, "elapsed_updated": self.elapsed_updated}
 
     def __eq__(self, other: object) -> bool:

@@ -61,7 +61,7 @@ class SmarterAuthToken(TokenModel):
 
 
 class APIKeyModel(TimestampedModel):
-    """That a key opens a resource; as long as there is one, the resource asks for a token."""
+    """Binds a key to a resource. While a resource has a binding, it requires a token."""
 
     objects = Objects()
     api_key: SmarterAuthToken
@@ -98,7 +98,7 @@ class APIKeyModel(TimestampedModel):
     def _cached_set(cls, given: Iterable[object], owner: object, *, invalidate: bool) -> QuerySet[Self]:
         """The bindings of the owner by the cache that requests are decided by, or all that there are, not cached.
 
-        What stands in front may be either argument: the platform documents both orders.
+        Positional arguments may come in either order: the platform documents both.
         """
         for one in given:
             owner, invalidate = (owner, one) if isinstance(one, bool) else (one, invalidate)
@@ -151,7 +151,7 @@ class APIKeyModel(TimestampedModel):
         return [binding for one in await transaction.resources(kind) for binding in _of_platform(one)]
 
     def __eq__(self, other: object) -> bool:
-        """The same key on the same resource: a binding of an attached platform has no id of ours."""
+        """Compare key and resource: a binding of an attached platform has no id here."""
         if type(other) is not type(self) or not self.ready or not other.ready:
             return self is other
         return _identity_of(self._record) == _identity_of(other._record)
@@ -210,7 +210,7 @@ class APIKeyModel(TimestampedModel):
 
 
 class ChatBotAPIKey(APIKeyModel):
-    """That a key opens a chatbot: while there is one, the chatbot asks for a token; without any it is open."""
+    """Binds a key to a chatbot. A chatbot with a binding requires a token; without any it is open."""
 
     chatbot: ChatBot
     chatbot_id: int | None
@@ -232,7 +232,7 @@ class ChatBotAPIKey(APIKeyModel):
 
 
 class LLMClientAPIKey(APIKeyModel):
-    """That a key opens an LLM client: while there is one, the client asks for a token; without any it is open."""
+    """Binds a key to an LLM client. A client with a binding requires a token; without any it is open."""
 
     llm_client: LLMClient
     llm_client_id: int | None

@@ -91,18 +91,18 @@ class QuerySet(Generic[M]):
         return tuple((lookup, value.key if isinstance(value, Created) else value) for lookup, value in lookups.items())
 
     def filter(self, **lookups: Any) -> QuerySet[M]:
-        """Those for which this holds too: ``name="x"``, ``api_key__is_active=True``, ``id__in=[1, 2]``.
+        """Keep the objects that match these lookups: ``name="x"``, ``api_key__is_active=True``, ``id__in=[1, 2]``.
 
         Raises ``UsageError`` for a field that there is not.
         """
         return self._with(lookups=(*self._lookups, *self._plain(lookups)))
 
     def exclude(self, **lookups: Any) -> QuerySet[M]:
-        """Those for which not all of this holds."""
+        """Return a queryset without the objects that match all of these lookups."""
         return self._with(excluded=(*self._excluded, self._plain(lookups)))
 
     def order_by(self, *fields: str) -> QuerySet[M]:
-        """The same objects in the order of these fields; ``-`` in front of one: descending."""
+        """Return the objects in the order of these fields; a leading ``-`` means descending."""
         self._plain(dict.fromkeys(field.removeprefix("-") for field in fields))
         return self._with(order=fields)
 
@@ -111,7 +111,7 @@ class QuerySet(Generic[M]):
         return self._with()
 
     def select_related(self, *_: str) -> QuerySet[M]:
-        """The same: what an object belongs to is always loaded with it."""
+        """Return the queryset unchanged: related objects are always loaded."""
         return self._with()
 
     def values_list(self, *fields: str, flat: bool = False) -> Rows:
@@ -133,7 +133,7 @@ class QuerySet(Generic[M]):
         return lambda one: tuple(value_of(one, field.split("__")) for field in fields)
 
     def __getitem__(self, place: int | slice) -> Any:
-        """A slice of the objects, or, awaited, the one at this place; raises IndexError then where there is none."""
+        """Return a slice, or an awaitable for the object at this index, which raises IndexError if there is none."""
         parts = (place.start, place.stop) if isinstance(place, slice) else (place,)
         if (isinstance(place, slice) and place.step is not None) or any(
             part is not None and part < 0 for part in parts
@@ -274,7 +274,7 @@ class QuerySet(Generic[M]):
         return is_found and not any(all(holds(one, *lookup) for lookup in group) for group in self._excluded)
 
     async def _ids(self, transaction: Transaction) -> Sequence[Any]:
-        """Of the objects that the database finds: those for which every narrowing holds, or all."""
+        """Return the ids of the objects that match every narrowing; without any, of all objects."""
         ids: Sequence[Any] | None = None
         for name, value in self._lookups_by(is_narrow=True):
             found = await self.model._narrowings[name](transaction, value)

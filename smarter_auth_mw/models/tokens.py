@@ -1,4 +1,4 @@
-"""Keys as objects, each told by its newest token."""
+"""Keys as objects, each identified by its newest token."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ class TokenModel(TimestampedModel):
 
     @classmethod
     async def _ids_by_digest(cls, transaction: Transaction, value: Any) -> Sequence[UUID]:
-        """Of any of the key's tokens, also of one that was rotated out."""
+        """Find the key by the digest of any of its tokens, replaced ones included."""
         is_digest = isinstance(value, str) and _DIGEST.fullmatch(value)
         return list((await transaction.owners([bytes.fromhex(value)])).values()) if is_digest else []
 

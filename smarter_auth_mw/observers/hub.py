@@ -60,7 +60,7 @@ class Observers:
 
     def add(self, observe: Observe) -> None:
         """Tell this one too, of every decision from now on."""
-        self._of = {kind: (*told, observe) for kind, told in self._of.items()}
+        self._of = {kind: (*others, observe) for kind, others in self._of.items()}
         self._usage.observe_all()
 
     def observe(self, decision: Decision, scope: Mapping[str, Any]) -> None:

@@ -34,7 +34,7 @@ class NearMisses:
         self._remedies = remedies
         self._clock = clock
         self._silent_until_s = float("-inf")
-        self._told = 0
+        self._logged = 0
 
     def note(self, denial: Denial, path: str) -> None:
         """Count the denial if it is one of these; ``path`` is what the client asked for."""
@@ -43,7 +43,7 @@ class NearMisses:
         self.count += 1
         if self._clock() < self._silent_until_s:
             return
-        more, self._told = self.count - self._told - 1, self.count
+        more, self._logged = self.count - self._logged - 1, self.count
         self._silent_until_s = self._clock() + PAUSE_S
         shown = shortened(denial.detail, SHOWN_CHARS)
         log("request.refused", "%s.%s (%d more before)", shown, self._advice(path), more)

@@ -171,7 +171,7 @@ class _Pass:
         self._taken = self.times.total()
 
     def attach(self, *, lets_count: bool) -> None:
-        """Go on with it; with ``lets_count``, whoever gives a grant counts it without a call of the observers."""
+        """Continue counting; with ``lets_count``, the code that grants counts without calling the observers."""
         self.times.is_kept = lets_count
         self.is_used = self.is_idle = False
 

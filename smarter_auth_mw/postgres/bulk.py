@@ -25,7 +25,7 @@ from smarter_auth_mw.tokens import Token
 STATEMENTS: Any = aiosql.from_str((SQL / "bulk.sql").read_text("utf-8"), "asyncpg")
 """The statements of ``bulk.sql``, by name."""
 MOST_MISTAKES = 100
-"""How many mistakes of one file are told."""
+"""Mistakes that are reported for one file, at most."""
 
 TABLES = 5
 """Into how many tables a file goes."""
@@ -97,7 +97,7 @@ _RESOURCE_COLUMNS = ("ref", "account", "resource_name", "domain", "protection", 
 _KEY_COLUMNS = ("account", "key", "description", "labels", "active", "expires_at", "revoked_at")
 
 _ABSENCES = (("nameless_keys", "the key {key_id} has no name"),)
-"""What only lines that were left out might have told."""
+"""Checks that are skipped when lines were left out: those lines might have answered them."""
 _CHECKS = (
     ("doubled_lines", "this is already in line {first_line}"),
     ("shared_tokens", "the digest is that of line {first_line}, which is another key's"),
@@ -201,8 +201,8 @@ class Bulk:
     async def audit(self, actor: str, file: str, counts: Counts) -> None:
         """Write down what was imported: one event for all of it."""
         about = dict.fromkeys(("kind", "ref", "account", "key_id", "before"))
-        told = json.dumps({"file": file, **counts._asdict()})
-        await QUERIES.write_event(self._connection, actor=actor, action="import", reason="", after=told, **about)
+        document = json.dumps({"file": file, **counts._asdict()})
+        await QUERIES.write_event(self._connection, actor=actor, action="import", reason="", after=document, **about)
 
     async def export(self) -> AsyncGenerator[Sequence[Any]]:
         """Everything, as lines in the order of the resources, some at a time: one statement, one snapshot."""
@@ -223,16 +223,16 @@ async def _rows(found: Any) -> list[Any]:
 
 
 def _torn(lines: Sequence[Any], columns: Sequence[str]) -> Iterator[LineMistake]:
-    """The first line of each thing that tells otherwise than one before it, and in which column."""
+    """Return the first line of each record that contradicts an earlier line, with the column."""
     first: dict[tuple[str, str], Any] = {}
-    told: set[str] = set()
+    seen: set[str] = set()
     for row in lines:
         for column in columns:
             if row[column] is None:
                 continue
             before = first.setdefault((row["thing"], column), row)
-            if before[column] != row[column] and row["thing"] not in told:
-                told.add(row["thing"])
+            if before[column] != row[column] and row["thing"] not in seen:
+                seen.add(row["thing"])
                 what = "resource" if column == "ref" else column
                 yield LineMistake(
                     row["line"], f"{what} differs from that of line {before['line']}, which is about the same"

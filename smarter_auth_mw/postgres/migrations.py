@@ -39,7 +39,7 @@ SELECT current_user::text AS role,
        to_regrole('smarter_auth') IS NOT NULL AND pg_has_role('smarter_auth', 'MEMBER') AS is_member
  WHERE NOT has_schema_privilege(to_regnamespace('smarter_auth')::oid, 'USAGE')
 """
-"""Who may not look into the schema that is there."""
+"""Finds a role that may not use the existing schema."""
 
 _HOLDINGS = """
 SELECT (SELECT count(*) FROM smarter_auth.key) AS keys,
@@ -201,7 +201,7 @@ def settle() -> None:
 
 
 def _grades(runtime_role: str | None, manager_role: str | None) -> dict[str, str]:
-    """The grade of each role; one that is to be both is a manager, which may do all that serving needs."""
+    """Return the grade of each role. A role named for both is a manager, which may also serve."""
     named = {runtime_role: "runtime", manager_role: "manager"}
     return {role: grade for role, grade in named.items() if role is not None}
 

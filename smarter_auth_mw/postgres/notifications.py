@@ -21,7 +21,7 @@ PREPARE_TIMEOUT_S = 8.0
 STATEMENTS = 2
 """LISTEN, and the heartbeat."""
 MAX_CHANGES = 10_000
-"""More changes than this between two heartbeats are not told one by one: the beat says that it is not complete."""
+"""Changes that one heartbeat lists, at most; beyond that it reports itself incomplete."""
 
 
 class PostgresWire:
@@ -130,14 +130,14 @@ async def open_wire(
         application="smarter_auth listener",
         settings=READ_COMMITTED | timeouts(timeout_s) if listens else None,
         command_timeout_s=patience_s(timeout_s),
-        # Whoever can listen has a session of its own, in which statements may have names.
+        # LISTEN needs a session of its own, and in such a session statements may have names.
         statement_cache_size=STATEMENTS if listens else statement_cache_size,
         prepare=_prepare,
     )
     connection = await connector.connect()
     try:
         if listens and notified is not None:
-            # Before the first heartbeat: what is committed between the two is heard twice rather than not at all.
+            # LISTEN before the first heartbeat: a change between the two arrives twice rather than never.
             with reported(connector.where):
                 await connection.add_listener(CHANNEL, hear)
         yield PostgresWire(connection, connector.where)

@@ -56,5 +56,5 @@ def pool_of(settings: Settings, url: str) -> AbstractAsyncContextManager[Pool]:
 
 
 def listens(settings: Settings) -> bool:
-    """Whether notifications are heard: behind a transaction pooler only where the primary itself is named too."""
+    """Return whether LISTEN works: behind a transaction pooler only if LISTEN_URL names the primary."""
     return bool(settings.listen_url.get_secret_value() or settings.statement_cache_size)

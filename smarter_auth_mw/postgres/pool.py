@@ -191,7 +191,7 @@ class Pool:
         )
 
     def _put(self, connection: Any) -> None:
-        """Hand the connection to whoever waits longest, or keep it until somebody needs it."""
+        """Hand the connection to the longest waiter, or keep it until it is needed."""
         if self._is_closed:
             self._retire(connection)
             return

@@ -42,7 +42,7 @@ def resource_of(row: Any, keys: Mapping[Resource, Sequence[Key]]) -> RegisteredR
 
 
 def platforms_resource(own: RegisteredResource | None, kind: str, row: Any, keys: Sequence[Key]) -> RegisteredResource:
-    """A resource of an attached platform, with what we know of it besides."""
+    """Return a resource of an attached platform, completed with its own row here if it has one."""
     if own is None:
         never = datetime.fromtimestamp(0, UTC)
         own = RegisteredResource(

@@ -11,7 +11,7 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class AuditEvent:
-    """One thing that was done or asked; ``before`` and ``after`` are what the audit tells of a record."""
+    """One thing that was done or asked; ``before`` and ``after`` are the record as the audit shows it."""
 
     id: int
     at: datetime

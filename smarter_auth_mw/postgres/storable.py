@@ -9,10 +9,10 @@ from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.errors import UsageError
 
 MAX_TEXT = 255
-"""How many characters a name, a reference, an account or a domain has at the most; the platform's columns too."""
+"""Longest name, reference, account or domain in characters; the platform's columns have the same limit."""
 
 MAX_LABELS = 16
-"""How many labels a key has at the most."""
+"""Labels of one key, at most."""
 
 _LABEL = re.compile(r"[a-z0-9_.-]{1,63}")
 _KIND = re.compile(r"[a-z][a-z0-9_]*")

@@ -62,7 +62,7 @@ class Vitals:
     """What the database says of itself: who answers, as whom we work there, and what may be wrong with it.
 
     ``platform_missing`` and ``platform_gone`` are triggers and columns of an attached platform's tables. A crash takes
-    the server's name away, by which caches know of it, unless ``loses_its_name`` is False.
+    away the server's name, which tells caches of the crash, unless ``loses_its_name`` is False.
     """
 
     server: str
@@ -85,8 +85,8 @@ class Store:
     async def read(self, target: Target) -> Read:
         """All that a decision about the target needs: one statement, one round trip.
 
-        ``bindings.resource`` is the registered spelling, which may differ from the target's in ``-`` and ``_``: whoever
-        asks decides what that means. Raises ``UnavailableError``, ``SchemaError``, and ``InvalidReferenceError`` for
+        ``bindings.resource`` is the registered spelling, which may differ from the target's in ``-`` and ``_``: the
+        caller decides what that means. Raises ``UnavailableError``, ``SchemaError``, and ``InvalidReferenceError`` for
         text that no database can hold.
         """
         if isinstance(target.names, Alias):
@@ -141,12 +141,12 @@ class Store:
             return float(await QUERIES.read_clock(connection))
 
     async def notify(self, channel: str, payload: str) -> None:
-        """Notify whoever listens."""
+        """Notify all listeners."""
         async with self._pool.acquire() as connection:
             await QUERIES.notify(connection, channel=channel, payload=payload)
 
     async def read_token(self, digest: bytes) -> Read:
-        """The same for a token by itself: to ``token:DIGEST``, a resource of its own, its key is bound."""
+        """Read the key of a token as the one binding of a resource of its own, ``token:DIGEST``."""
         return _read_token(Resource("token", digest.hex()), await self._fetch(_READ_TOKEN, digest))
 
     async def _fetch(self, query: str, *arguments: Any) -> Sequence[Any]:
@@ -168,7 +168,7 @@ class Store:
         return secret
 
     async def purge_changes(self, keep: timedelta) -> int:
-        """Forget changes older than that, and tell how many; a heartbeat that missed one says so.
+        """Delete changes older than ``keep`` and return how many; a heartbeat that missed one reports it.
 
         Harmless at any time, by any number of workers; ``keep`` is longer than a worker may be cut off without having
         to flush its cache.
@@ -256,7 +256,7 @@ class Store:
 
     @asynccontextmanager
     async def bare_transaction(self) -> AsyncIterator[Any]:
-        """The same with the connection itself, for statements that are not those of single records."""
+        """Return the connection itself in a transaction, for statements about many records."""
         async with self._pool.acquire() as connection:
             try:
                 # Not at the server's default isolation: release() must see what was committed a moment ago.

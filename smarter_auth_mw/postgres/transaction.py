@@ -28,8 +28,8 @@ _PRUNED_AT_ONCE = 20_000
 class Transaction:
     """Resources, keys, bindings and the audit, on one connection in one transaction.
 
-    ``scope`` is an account, and stands in the WHERE of every statement that reads or changes something, locks included:
-    what belongs to another account is not there, and neither is what an attached platform has. None is all accounts.
+    ``scope`` is an account. Every statement that reads, locks or changes something has it in its WHERE, so records of
+    other accounts and of an attached platform do not exist for it. None means all accounts.
     """
 
     def __init__(self, connection: Any, scope: str | None = None) -> None:
@@ -38,7 +38,7 @@ class Transaction:
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[Transaction]:
-        """The same transaction: what is done in the block is done completely, or not at all."""
+        """Run the block completely or not at all, within the same transaction."""
         async with self._connection.transaction():
             yield self
 
@@ -226,7 +226,7 @@ class Transaction:
         return deleted is not None
 
     async def transaction_id(self) -> int:
-        """By which this transaction is known to those who hear of its changes."""
+        """Return the transaction id that listeners will see in its changes."""
         tx: int = await QUERIES.read_transaction_id(self._connection)
         return tx
 
@@ -273,7 +273,7 @@ class Transaction:
         return found[0] if found else None
 
     async def bindings(self, kind: str, ids: Sequence[int]) -> list[RegisteredBinding]:
-        """Those of these bindings whose resource is of the kind."""
+        """Return the bindings whose resource is of this kind."""
         rows = [
             row async for row in QUERIES.find_bindings(self._connection, scope=self._scope, kind=kind, ids=list(ids))
         ]
@@ -312,8 +312,8 @@ class Transaction:
             account=about.account,
             key_id=about.key_id if isinstance(about, Key) else None,
             reason=reason,
-            before=before and _told(before),
-            after=after and _told(after),
+            before=before and _as_json(before),
+            after=after and _as_json(after),
         )
 
     async def prune_audit(self, before: datetime, actor: str) -> int:
@@ -321,9 +321,11 @@ class Transaction:
         pruned = 0
         while gone := await QUERIES.prune_audit(self._connection, before=before, most=_PRUNED_AT_ONCE):
             pruned += gone
-        told = json.dumps({"older_than": before.isoformat(), "events": pruned})
+        document = json.dumps({"older_than": before.isoformat(), "events": pruned})
         about = dict.fromkeys(("kind", "ref", "account", "key_id", "after"))
-        await QUERIES.write_event(self._connection, actor=actor, action="audit.prune", reason="", before=told, **about)
+        await QUERIES.write_event(
+            self._connection, actor=actor, action="audit.prune", reason="", before=document, **about
+        )
         return pruned
 
     def _at(self, resource: Resource) -> dict[str, str | None]:
@@ -364,8 +366,8 @@ class Transaction:
         return [key_of(row, tokens.get(row["key_id"], ())) async for row in found]
 
 
-def _told(about: Key | RegisteredResource) -> str:
-    """What the audit tells of a record, as JSON: no token, no digest, and nothing that other rows tell."""
+def _as_json(about: Key | RegisteredResource) -> str:
+    """Return a record as JSON for the audit: no token, no digest, and nothing that other rows contain."""
     names: tuple[str, ...]
     if isinstance(about, Key):
         names = ("name", "description", "is_active", "expires_at", "revoked_at", "labels")

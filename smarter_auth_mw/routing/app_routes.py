@@ -52,7 +52,7 @@ class AppRoute:
 
 
 def routes_of(app: Any) -> list[AppRoute]:
-    """Every route that the app tells of; a mounted app that tells of none is one by itself."""
+    """Return every route that can be seen in the app; a mounted app without visible routes counts as one."""
     return list(dict.fromkeys(_walk(app, AppRoute(""), MAX_DEPTH)))
 
 

@@ -21,7 +21,7 @@ Claim = tuple[str, str]
 
 
 class HostRouting:
-    """The patterns for hosts and the custom domains, compiled; ``ignored`` tells which domains were not taken, and why.
+    """The patterns for hosts and the custom domains, compiled; ``ignored``: domains not used, and why.
 
     ``own_domains`` are the API's and the platform's, and ``heir`` is the kind that a domain belongs to if several
     kinds of the platform claim it.
@@ -48,17 +48,17 @@ class HostRouting:
         self.is_needed = bool(self._patterns or self._kinds)
 
     def with_domains(self, claims: Iterable[Claim]) -> HostRouting:
-        """The same patterns with other custom domains."""
+        """Return the routing with other custom domains."""
         return HostRouting(self._patterns, self._own_domains, self._heir, self._default_account, claims)
 
     def resolve(self, headers: Headers) -> Target | Denial | None:
         """What the hosts name that a request is for."""
-        told = tuple([header for header in headers if header[0] in TELLING])
-        found = self._memo.young.get(told, UNKNOWN)
-        return self._look_up(told) if found is UNKNOWN else found
+        naming = tuple([header for header in headers if header[0] in TELLING])
+        found = self._memo.young.get(naming, UNKNOWN)
+        return self._look_up(naming) if found is UNKNOWN else found
 
     def judge(self, headers: Headers) -> Judgement:
-        """The same with the line and the host that decided."""
+        """Return the target together with the line and the host that decided."""
         try:
             asked = hosts.asked_for(headers)
         except BadHostError as error:
@@ -75,12 +75,12 @@ class HostRouting:
             agreed = agree(agreed, self._judge(host.lower()))
         return agreed
 
-    def _look_up(self, told: tuple[tuple[bytes, bytes], ...]) -> Target | Denial | None:
-        found: Target | Denial | None = self._memo.recall(told)
+    def _look_up(self, naming: tuple[tuple[bytes, bytes], ...]) -> Target | Denial | None:
+        found: Target | Denial | None = self._memo.recall(naming)
         if found is UNKNOWN:
-            found = self.judge(told).result
-            if not isinstance(found, Denial) and sum(len(value) for _, value in told) <= MEMO_HEADERS_CHARS:
-                self._memo.remember(told, found)
+            found = self.judge(naming).result
+            if not isinstance(found, Denial) and sum(len(value) for _, value in naming) <= MEMO_HEADERS_CHARS:
+                self._memo.remember(naming, found)
         return found
 
     def _judge(self, host: str) -> Judgement:

@@ -112,7 +112,7 @@ class PathRouting:
         self._default_account = default_account
         patterns = [line for line in lines if isinstance(line, Pattern)]
         self._mentions = Mentions((_literals(pattern), pattern) for pattern in patterns)
-        # What stands in the place of these placeholders may be any number of segments, where slashes can be moved.
+        # These placeholders may match any number of segments where slashes can be moved.
         prefixes = [tuple(filter(None, words_of(mount, is_folded=True))) for mount in mounts if "{" in mount]
         gapped = [(_literals(pattern), pattern) for pattern in patterns if pattern.account_at is not None]
         gapped += [((*prefix, *_literals(pattern)), pattern) for prefix in prefixes for pattern in patterns]

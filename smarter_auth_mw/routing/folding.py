@@ -5,7 +5,7 @@ would take for different things can be refused.
 
 One folding is enough, however many steps a reader takes. A segment that is a word after some of them is the same word
 after all of them, behind the same neighbour: a later step only splits or changes what is not a word yet. What a later
-step can hide from a reader that takes fewer is reported beside the words.
+step can hide from a reader that takes fewer is reported along with the words.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Reading(NamedTuple):
     words: list[str]
     """In lower case."""
     cased: list[str]
-    """The same words, each in the case that it came in."""
+    """The words in their original case."""
     hosts: tuple[int, ...] = ()
     """Which words stand behind an empty segment: a URL parser takes such a one for a host, behind a mount too."""
 
@@ -89,9 +89,9 @@ class Folding(NamedTuple):
 
     reading: Reading
     ended: Reading | None = None
-    """The same for a reader to whom ``?``, ``#`` and NUL end a segment; None where there is none of them."""
+    """The words for a reader that ends a segment at ``?``, ``#`` or NUL; None if the path has none of these."""
     unsplit: Reading | None = None
-    """The same for a router that splits a path before it decodes; None where no slash is encoded."""
+    """The words for a router that splits the path before it decodes; None if no slash is encoded."""
     is_plain: bool = True
     """Whether there is one reading, apart from its case."""
     has_dots: bool = False

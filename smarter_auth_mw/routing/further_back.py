@@ -75,7 +75,7 @@ class Behind:
         """What it is behind one of its slashes but the first; raises UnreadableError where it may be too much."""
         known = [place for place, word in enumerate(reading.words) if word in self._offsets]
         if len(known) > MAX_PLACES:
-            raise UnreadableError(f"the first word of a pattern stands in more than {MAX_PLACES} places")
+            raise UnreadableError(f"the first word of a pattern occurs in more than {MAX_PLACES} places")
         found = self._first(reading, known)
         if found or not known:
             return found
@@ -83,7 +83,7 @@ class Behind:
         return next(filter(None, spanned), None)
 
     def _spanning(self, reading: Reading, known: Sequence[int], host: int) -> FurtherBack | None:
-        """The same without the word at ``host``, as far as this brings other words together."""
+        """Return the first hit if the word at ``host`` is left out, where this brings other words together."""
         near = [place for place in known if abs(place - host) <= self._table.depth]
         moved = [place - (place > host) for place in near if place != host]
         return self._first(reading.less_host(host), moved) if moved else None

@@ -36,9 +36,9 @@ def _spellings(*names: str) -> frozenset[bytes]:
 FORWARDED_HOSTS = _spellings(
     "x-forwarded-host", "x-original-host", "x-host", "x-http-host-override", "x-forwarded-server"
 )
-"""Headers in which a proxy tells of the host that it was asked for, besides RFC 7239's own."""
+"""Headers that give the host a proxy was asked for, in addition to RFC 7239's ``Forwarded``."""
 FORWARDED_TARGETS = _spellings("x-original-url", "x-original-uri", "x-rewrite-url", "x-forwarded-uri")
-"""Headers in which a proxy tells of the path that it was asked for."""
+"""Headers that give the path a proxy was asked for."""
 TELLING = frozenset({b"host", b"forwarded", *FORWARDED_HOSTS})
 """All headers that what a host names depends on."""
 
@@ -73,10 +73,9 @@ class Asked(NamedTuple):
 
 
 def asked_for(headers: Headers) -> Asked:
-    """The host of ``Host``, and those that a trusted proxy tells of.
+    """Return the host of ``Host`` and those in a trusted proxy's headers.
 
-    Raises BadHostError where there is not exactly one ``Host``, or what stands in the place of a host is none (RFC
-    9110 §7.2).
+    Raises BadHostError unless there is exactly one ``Host`` and every value is a valid host (RFC 9110 §7.2).
     """
     headers = tuple(headers)
     own = [value.decode("latin-1") for name, value in headers if name == b"host"]
@@ -84,18 +83,18 @@ def asked_for(headers: Headers) -> Asked:
         raise BadHostError(f"the request has {len(own) or 'no'} Host header{'s' if own else ''}: exactly one is needed")
     if reason := _excess([value for name, value in headers if name != b"host" and name in TELLING]):
         raise BadHostError(reason)
-    told = Asked([*own], [*own])
+    asked = Asked([*own], [*own])
     for name, value in headers:
         text = value.decode("latin-1")
         if name in FORWARDED_HOSTS:
-            told.hosts.extend(host.strip(" \t") for host in text.split(","))
-            told.texts.append(text)
+            asked.hosts.extend(host.strip(" \t") for host in text.split(","))
+            asked.texts.append(text)
         elif name == b"forwarded":
             if not all(_FORWARDED_PAIR.fullmatch(pair) for pair in re.split("[;,]", text)):
                 raise BadHostError(f"Forwarded has other things than pairs: {shortened(text, MAX_LABEL_CHARS)!a}")
-            told.hosts.extend(_FORWARDED_HOST.findall(text))
-            told.texts.extend(_FORWARDED_TEXT.findall(text))
-    return Asked([bare(host) for host in told.hosts], told.texts)
+            asked.hosts.extend(_FORWARDED_HOST.findall(text))
+            asked.texts.extend(_FORWARDED_TEXT.findall(text))
+    return Asked([bare(host) for host in asked.hosts], asked.texts)
 
 
 def _excess(forwarded: Sequence[bytes]) -> str | None:

@@ -1,4 +1,4 @@
-"""Where routers take a prefix off: the readings of a path, and the prefixes that a wrapped app tells of."""
+"""Prefixes that routers remove: the readings of a path, and the prefixes found in a wrapped app."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def check(prefixes: Iterable[str]) -> list[Mistake]:
 
 
 def mounts_of(app: Any) -> tuple[str, ...]:
-    """The prefixes that ``app`` tells of: along ``.app``, its ``root_path`` and its routes' mounts.
+    """Return the prefixes found in ``app``: along ``.app``, its ``root_path`` and its routes' mounts.
 
     Whatever else the app is or raises while it is looked at, the answer is what could be found.
     """
@@ -126,7 +126,7 @@ def usual(prefix: str) -> str:
 
 
 def less_roots(text: str, roots: Iterable[str]) -> Iterator[str]:
-    """``text`` less each of the ``roots`` that stands in it."""
+    """Return ``text`` without each of the ``roots`` that it contains."""
     # Litestar splits at the first root_path wherever it stands, also within a segment, and collapses what follows;
     # Starlette and Django take it off the front, which gives the same rest.
     for root in roots:

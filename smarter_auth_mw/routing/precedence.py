@@ -15,7 +15,7 @@ ALIAS_FORMS: dict[str, AliasForm] = {"name": "name", "label": "label"}
 
 
 class Hit(NamedTuple):
-    """A pattern that decides about a reading, with what stands in the place of its placeholders."""
+    """A pattern that decides about a reading, with the values of its placeholders."""
 
     pattern: Pattern
     reading: str
@@ -51,7 +51,7 @@ class _Node:
         self.literals: dict[str, _Node] = {}
         self.anything: _Node | None = None
         self.patterns: list[Pattern] = []
-        """Those whose head ends here; they differ in their tails, of which the longest comes first."""
+        """Patterns whose head ends here, the one with the longest tail first."""
         self.nones: list[NoResource] = []
 
     def child(self, word: str | None) -> _Node:
@@ -121,8 +121,8 @@ class Table:
     def further_back(self, segments: Sequence[str], cased: Sequence[str], at: int) -> Hit | None:
         """What decides if a prefix that no line knows is taken off here.
 
-        A pattern of several literal words decides whatever stands in the place of its reference; one of a single word
-        if an id stands there. ``cased`` are the segments in the case that they came in.
+        A pattern of several literal words decides for any reference; a pattern of a single word decides only if the
+        reference is an id. ``cased`` are the segments in their original case.
         """
         for owner in self._owners(segments, at):
             if isinstance(owner, NoResource):
@@ -138,7 +138,7 @@ class Table:
         return [hit for hit in hits if not self._is_collection(hit, segments, at)]
 
     def _fitting(self, group: list[Pattern], segments: Sequence[str], at: int) -> list[Pattern]:
-        """Of the patterns that differ only behind the reference: the one with the longest tail that matches."""
+        """Return the pattern with the longest matching tail among those that differ only behind the reference."""
         ways = (False, True) if self._is_folded else (False,)
         fitting = (next((one for one in group if self._has_tail(one, segments, at, is_bare=way)), None) for way in ways)
         return [one for one in dict.fromkeys(fitting) if one]

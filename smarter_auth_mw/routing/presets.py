@@ -4,7 +4,7 @@ Its console serves the API below ``/api/``, and its API hosts serve the same vie
 
 Left out are the bots that its first releases also served at ``/api/v1/<N>/``: a pattern for them would own all of
 ``/api/v1/``. Its sandbox pages require a session of the platform, and are no resources unless a line with ``always``
-says so. The ``none`` lines keep its dashboards out of patterns as wide as ``/workbench/{name}``.
+includes them. The ``none`` lines keep its dashboards out of patterns as wide as ``/workbench/{name}``.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def uuid(text: str) -> str | None:
 
 
 def slug(text: str) -> str | None:
-    """``text`` if it is a slug; what ``uuid.UUID`` would read, underscores and all, is none."""
+    """Return ``text`` if it is a slug; anything that ``uuid.UUID`` can read is not a slug."""
     if not _fits(_SLUG, text) or _HEX_32.fullmatch(text.replace("-", "")):
         return None
     return text
@@ -181,10 +181,10 @@ def _fits(rule: re.Pattern[str], text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What may stand in the place of a placeholder: ``parse`` gives the canonical value, or None.
+    """The values that a placeholder accepts: ``parse`` returns the canonical value, or None.
 
     ``reads_as_id`` says whether a text is an id of this form in some spelling that a framework takes, canonical or not.
-    ``reserved`` are the characters that it may have besides the unreserved ones.
+    ``reserved`` are the characters it may contain in addition to the unreserved ones.
     """
 
     placeholder: str

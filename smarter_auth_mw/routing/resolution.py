@@ -12,7 +12,7 @@ SHOWN_CHARS = 120
 
 
 class Judgement(NamedTuple):
-    """What something names, and how that was found: by which line, in which reading."""
+    """The target of a request, with the line and the reading that decided."""
 
     result: Target | Denial | None
     line: str = ""

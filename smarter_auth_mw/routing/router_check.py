@@ -28,7 +28,7 @@ class RouterCheck:
     """Calls the app, and raises ``RouterDisagreementError`` in the place of an answer for another resource.
 
     It goes by the ``path_params`` that the routers of Starlette, FastAPI and Litestar leave in the scope: where there
-    are none, nothing can be compared. A handler that has served a resource is to serve nothing else.
+    are none, nothing can be compared. A handler that has served a resource must serve nothing else.
     """
 
     def __init__(self, app: ASGIApp, routes: Routes) -> None:

@@ -92,7 +92,7 @@ class Routes:
         return self._with_host(scope, found) if self._hosts.is_needed else found
 
     def canonical(self, kind: str, ref: str) -> Resource:
-        """The resource in the spelling by which requests reach it; raises InvalidReferenceError.
+        """Return the resource in the spelling that requests use; raises InvalidReferenceError.
 
         A kind that is reached by its name alone has references all the same: by them it is bound.
         """
@@ -105,7 +105,7 @@ class Routes:
         return Resource(kind, canonical)
 
     def explain(self, scope: Scope) -> Judgement:
-        """The same with the line and the reading that decided, for operators; without headers by the path alone."""
+        """Return the target with the line and the reading that decided; without headers the path alone decides."""
         by_path = self._judge(scope, Request.of(scope))
         if not self._hosts.is_needed or "headers" not in scope:
             return by_path
@@ -118,7 +118,7 @@ class Routes:
     def replace_domains(self, claims: Iterable[Claim]) -> tuple[str, ...]:
         """From now on let these verified custom domains, and no others, name resources of these kinds.
 
-        Returns what is to be reported: the domains that are ignored, each with the reason.
+        Returns the domains that are ignored, each with the reason, to be reported.
         """
         self._hosts = self._hosts.with_domains(claims)
         return self._hosts.ignored

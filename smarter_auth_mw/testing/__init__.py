@@ -246,7 +246,7 @@ class AuthKit:
         """The last request was granted, to this key if one is given."""
         decision = self.decision
         if not isinstance(decision, Grant):
-            raise AssertionError(f"It was not granted: {_told(decision)}.")
+            raise AssertionError(f"It was not granted: {_described(decision)}.")
         if key is not None and decision.key_id != str(key.key_id):
             raise AssertionError(f"It was granted to {decision.principal.display_name!r}, and not to {key.name!r}.")
         return decision
@@ -255,20 +255,20 @@ class AuthKit:
         """Assert that the last request was denied, for this (true) reason if one is given."""
         decision = self.decision
         if not isinstance(decision, Denial):
-            raise AssertionError(f"It was not denied: {_told(decision)}.")
+            raise AssertionError(f"It was not denied: {_described(decision)}.")
         if reason is not None and decision.reason != reason:
-            raise AssertionError(f"It was denied for another reason than {reason!r}: {_told(decision)}.")
+            raise AssertionError(f"It was denied for another reason than {reason!r}: {_described(decision)}.")
         return decision
 
     def assert_anonymous(self) -> Anonymous:
         """The last request was for a resource that is open."""
         decision = self.decision
         if not isinstance(decision, Anonymous):
-            raise AssertionError(f"It was not anonymous: {_told(decision)}.")
+            raise AssertionError(f"It was not anonymous: {_described(decision)}.")
         return decision
 
 
-def _told(decision: Decision) -> str:
+def _described(decision: Decision) -> str:
     if isinstance(decision, Denial):
         return f"{decision.resource} was denied ({decision.reason.value})"
     return f"{decision.resource} was {'granted' if isinstance(decision, Grant) else 'open'}"

@@ -161,7 +161,7 @@ def _host_cases(requests: _Requests) -> Iterator[Case]:
         ("punycode", ["xn--bcher-kva.example"]),
         ("a control character", [f"{host}\x0b"]),
         ("invalid UTF-8", [f"{host}\xff"]),
-        ("a port that is none", [f"{host}:x"]),
+        ("a port that is no number", [f"{host}:x"]),
         ("a very long one", ["a" * 4096]),
         ("evil", ["evil.example"]),
     ):

@@ -48,9 +48,9 @@ def shown(value: Any) -> Any:
 def schema_of_toml() -> dict[str, Any]:
     """The JSON schema of ``smarter_auth.toml``: every setting may stand there, and none has to."""
     schema = Settings.model_json_schema()
-    for name, told in schema["properties"].items():
-        told["default"] = shown(Settings.model_fields[name].default)
-        del told["title"]
+    for name, field in schema["properties"].items():
+        field["default"] = shown(Settings.model_fields[name].default)
+        del field["title"]
     description = "Every setting may stand here, and none has to; .env and the environment win over this file."
     return {"$schema": DIALECT, **schema, "title": TOML, "description": description}
 

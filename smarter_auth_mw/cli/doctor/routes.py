@@ -201,9 +201,9 @@ def of_preflights(covered: Iterable[Covered], middlewares: Sequence[type], setti
         )
     for one in covered:
         if one.is_resource and one.route.takes_options:
-            told = "runs for preflights without a token" if passes else "gets no preflight, which would need a token"
+            effect = "runs for preflights without a token" if passes else "gets no preflight, which would need a token"
             yield Finding(
-                "warning", "options", f"{one.route} answers OPTIONS, and {told}.", "Let CORSMiddleware answer them."
+                "warning", "options", f"{one.route} answers OPTIONS, and {effect}.", "Let CORSMiddleware answer them."
             )
 
 

@@ -1,6 +1,6 @@
 """Lists of keys, resources, the audit and usage: filtered, in pages, and of one account or of all.
 
-It only reads. Begin with :mod:`~smarter_auth_mw.management.listings.reader`; what may be asked for stands in
+It only reads. Begin with :mod:`~smarter_auth_mw.management.listings.reader`; the filters are in
 :mod:`~smarter_auth_mw.management.listings.filters`.
 """
 

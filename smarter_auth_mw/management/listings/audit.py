@@ -121,7 +121,7 @@ class AuditList:
 
 
 def masked(event: AuditEvent) -> AuditEvent:
-    """Tell of a request with another account's key what is told of one with an unknown token."""
+    """Show a request with another account's key as if its token were unknown."""
     status = (event.after or {}).get("status")
     reason = Reason.UNKNOWN_TOKEN.value if event.reason else ""
     return replace(event, key_id=None, reason=reason, before=None, after=None if status is None else {"status": status})
@@ -144,7 +144,7 @@ def _driver(filters: AuditFilters, account: str | None) -> str:
 
 
 def _is_of_people(filters: AuditFilters) -> bool:
-    """Whether only acts can match: the action that is asked for is none of a request."""
+    """Return whether the requested action can match acts of people only, and no request."""
     begins = (filters.action or "*").partition("*")[0]
     return filters.acts or not ("request.".startswith(begins) or begins.startswith("request."))
 

@@ -37,7 +37,7 @@ class Readable(Protocol):
 class StreamPlace(NamedTuple):
     """Where a stream is: everything that ``done`` sees was read, or is being read as a list, behind ``listed``.
 
-    Of what ``reading`` sees besides, everything up to ``tx`` and ``id`` was read.
+    Of the other rows that ``reading`` sees, all up to ``tx`` and ``id`` were read.
     """
 
     done: Moment

@@ -140,7 +140,7 @@ def driver_of(filters: KeyFilters) -> str:
 
 
 def _check(filters: KeyFilters) -> None:
-    """Refuse to look for revoked keys where there are none: in the lists of living keys."""
+    """Refuse to look for revoked keys in a list that holds only keys that are not revoked."""
     places = {"revoked": (*_WITH_REVOKED, "-revoked"), "any": _WITH_REVOKED}
     if driver_of(filters) not in places.get(filters.state or "", (driver_of(filters),)):
         raise UsageError(

@@ -82,7 +82,7 @@ async def _answers(asked: Iterable[Asked]) -> None:
 
 
 def _choose(asked: Mapping[Host, Asked], where: str) -> Candidate:
-    """The primary on the newest timeline; of two on the same one, that which is named first."""
+    """Return the primary on the newest timeline; of two on the same timeline, the one named first."""
     primaries = [task.result() for task in asked.values() if _is_primary(task)]
     if not primaries:
         raise _nobody(asked, where)

@@ -18,7 +18,7 @@ def attempts(options: Mapping[str, str]) -> tuple[Attempt, ...]:
     """What to try in turn; raises UnavailableError where a file that the URL names cannot be used."""
     mode = options.get("sslmode", "prefer")
     if options.get("channel_binding") == "require" and mode not in ("verify-ca", "verify-full"):
-        # Our driver binds no channels. What that is for, to notice whoever sits in between, a certificate does too.
+        # asyncpg has no channel binding. A verified certificate detects a man in the middle as well.
         mode = "verify-full"
         options = {"sslrootcert": SYSTEM, **options}
     if mode == "disable":
@@ -103,7 +103,7 @@ def _check_readable(option: str, file: str) -> None:
 
 
 def _own(name: str) -> str:
-    """The user's own file; none where there is none, or where HOME is a directory that this user may not read."""
+    """Return the file in the user's HOME, or None if it does not exist or HOME may not be read."""
     try:
         file = Path.home() / ".postgresql" / name
         with file.open("rb"):

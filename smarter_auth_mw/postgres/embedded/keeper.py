@@ -2,7 +2,7 @@
 
 Three files are locked with `flock`, which the kernel gives back whatever becomes of a process:
 
-* `users.lock`, shared by every process that uses the server; whoever gets it exclusively may stop the server.
+* `users.lock`, shared by every process that uses the server; the process that holds it exclusively may stop the server.
 * `server.lock`, inherited by the postmaster and all its children: while it is held, some process of the server is
   left. (A pid in a file cannot say so: pids are used again, soonest in a restarted container.)
 * `keeper.lock`, held by the keeper: the detached process that stops a server whose users are gone, and restarts one
@@ -40,7 +40,7 @@ _LOG_BYTES = 10_000_000
 _TAIL_LINES = 8
 _LITTLE_ROOM = 100_000_000
 _ENVIRONMENT = {"LC_ALL": "C", "PATH": "/usr/bin:/bin"}
-"""All that the server's programs see: neither PG* variables nor the secrets of whoever starts them."""
+"""The environment of the server's programs: neither PG* variables nor secrets of the process that starts them."""
 _STOPPING = (("INT", 30.0), ("QUIT", 10.0), ("KILL", 10.0))
 """PostgreSQL's fast shutdown, its immediate one, then the kernel's; each with the seconds it is given."""
 
@@ -66,9 +66,9 @@ def attempts(seconds: float) -> Iterator[None]:
 def try_lock(path: Path, how: int = fcntl.LOCK_EX) -> int | None:
     """Lock the file and return its descriptor, or None where another process holds it.
 
-    It must be there: a keeper that created it would be in the way of whoever removes the directory. The lock ends when
-    the last copy of the descriptor is closed, never by LOCK_UN: a process forked without exec shares it, and counts as
-    a holder of its own until it ends or closes its copy. An exec closes it (PEP 446).
+    It must be there: a keeper that created it would interfere with a process that removes the directory. The lock
+    ends when the last copy of the descriptor is closed, never by LOCK_UN: a process forked without exec shares it, and
+    counts as a holder of its own until it ends or closes its copy. An exec closes it (PEP 446).
     """
     descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
     try:
@@ -230,7 +230,7 @@ class Server:
         return False
 
     def _signal(self, signal: str, pid: str | None) -> None:
-        # With the server's own rights: a pid that stands in its file is not to be believed with root's.
+        # Drop root's rights first: the pid in the server's file must not be trusted with them.
         with suppress(ServerError):
             self.run("/bin/sh", "-c", 'kill -s "$0" "$1"', signal, str(pid))
 

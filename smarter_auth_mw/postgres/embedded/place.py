@@ -33,7 +33,7 @@ every local user.
 """
 ROOTS_PLACE = Path("/var/lib/smarter_auth")
 SERVER_USERS = ("postgres", "_postgres", "nobody")
-"""Who runs root's server: the first that there is."""
+"""Users that may run the server for root; the first that exists is taken."""
 ANOTHER_DATABASE = "Use a PostgreSQL of your own: SMARTER_AUTH_DATABASE_URL=postgresql://…"
 ANOTHER_DIRECTORY = "Name another directory: SMARTER_AUTH_DATABASE_URL=embedded:///DIR"
 _LONGEST_SOCKET_PATH = 100  # bytes; Linux takes 107, macOS 103
@@ -122,7 +122,7 @@ def _checked(directory: Path) -> Path:
 
 
 def _socket_directory(home: Path) -> Path:
-    """Beside the data; where that path is too long for a socket, or no plain one, in a private directory in /tmp.
+    """Return the directory for sockets: the data's, or a private one in /tmp if that path is too long or not plain.
 
     A function of the directory alone, and of neither TMPDIR nor XDG_RUNTIME_DIR: all its users must find the same.
     """
@@ -209,7 +209,7 @@ def _copy(source: Path, target: Path) -> None:
     package = source.parent
     fresh = target.with_name("programs.new")
     shutil.rmtree(fresh, ignore_errors=True)
-    # The libraries lie beside, where the programs look for them: ../../../<package>.libs
+    # The programs look for their libraries in the neighbouring directory: ../../../<package>.libs
     libraries = package.with_name(f"{package.name}.libs")
     for tree in (source, libraries) if libraries.exists() else (source,):
         shutil.copytree(

@@ -67,7 +67,7 @@ UPDATE pg_temp.staged_line SET key_id = named_key.key_id
 ANALYZE pg_temp.staged_line;
 
 CREATE TEMPORARY TABLE staged_resource ON COMMIT DROP AS
-SELECT told.*, held.id AS held_id, held.account AS held_account, held.ref AS held_ref, held.name AS held_name,
+SELECT named.*, held.id AS held_id, held.account AS held_account, held.ref AS held_ref, held.name AS held_name,
        held.domain AS held_domain, held.protection AS held_protection, held.on_error AS held_on_error
   FROM (SELECT kind, lookup, min(line) AS line, min(ref) AS ref, min(account) AS account, min(resource_name) AS name,
                min(domain) AS domain, min(protection) AS protection, min(on_error) AS on_error,
@@ -77,8 +77,8 @@ SELECT told.*, held.id AS held_id, held.account AS held_account, held.ref AS hel
                 OR min(on_error) <> max(on_error)) IS TRUE AS is_torn
           FROM pg_temp.staged_line
          WHERE kind IS NOT NULL
-         GROUP BY kind, lookup) AS told
-  LEFT JOIN smarter_auth.resource AS held ON held.kind = told.kind AND replace(held.ref, '_', '-') = told.lookup;
+         GROUP BY kind, lookup) AS named
+  LEFT JOIN smarter_auth.resource AS held ON held.kind = named.kind AND replace(held.ref, '_', '-') = named.lookup;
 
 CREATE TEMPORARY TABLE staged_key ON COMMIT DROP AS
 SELECT told.*, held.key_id AS held_id, held.name AS held_name,

@@ -17,8 +17,8 @@ SELECT pg_is_in_recovery() AS is_standby, current_setting('default_transaction_r
 -- The facts of a decision and the snapshot they are read in: one row per token of each bound key; a single row
 -- without a key where there is no binding, without a reference where the resource is not known.
 -- A transaction that began on a standby stays read-only: its snapshot does not tell all that is in progress.
--- Its incarnation tells a server that was deposed, and goes on, or has crashed since, from the one whose changes are heard.
--- OFFSET 0 has these told once, not for each row. The last ten columns are the key's: the store knows them by place.
+-- The incarnation distinguishes a demoted or recovered server from the one whose changes this worker receives.
+-- OFFSET 0 computes these once instead of for each row. The last ten columns are the key's: the store knows them by place.
 -- No VOLATILE function may stand here: it could see more than the snapshot says. The functions called platform_… are
 -- empty, and cost nothing, unless a Smarter platform is attached. What it lost a key of counts as declared: that its other
 -- keys are all deactivated does not open it either.
@@ -87,7 +87,7 @@ SELECT asked.*,
 SELECT has_table_privilege('smarter_auth.audit_event', 'UPDATE, DELETE, TRUNCATE');
 
 -- name: read_vitals()^
--- Who answers, by the words of a heartbeat; as whom we work there; and what may be wrong.
+-- The server in the words of a heartbeat, the role in use, and what may be wrong.
 SELECT concat_ws(' ', incarnation, meta.epoch, smarter_auth.home()) AS server,
        current_user::text AS role,
        ARRAY(SELECT smarter_auth.missing_triggers()) AS missing_triggers,
@@ -188,7 +188,7 @@ SELECT pg_current_snapshot()::text AS snapshot,
                                         ORDER BY pg_trigger.oid)::bytea), 'hex')
           FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid
          WHERE pronamespace = 'smarter_auth'::regnamespace) AS guard,
-       told.sources, told.txs::text[] AS txs, told.ages_s::text[] AS ages_s,
+       listed.sources, listed.txs::text[] AS txs, listed.ages_s::text[] AS ages_s,
        extract(epoch FROM statement_timestamp())::float8 AS now_s
   FROM smarter_auth.meta
  CROSS JOIN smarter_auth.incarnation_now() AS incarnation
@@ -202,7 +202,7 @@ SELECT pg_current_snapshot()::text AS snapshot,
                   AND pg_visible_in_snapshot(tx, pg_current_snapshot())
                 GROUP BY source, tx
                 LIMIT 10001) AS change
-       ) AS told;
+       ) AS listed;
 
 -- name: name_incarnation()$
 -- Give the server a name, if a crash took the last one.
@@ -278,7 +278,7 @@ UPDATE smarter_auth.resource SET protection = 'declared', updated_at = now()
  WHERE kind = :kind AND replace(ref, '_', '-') = :lookup AND (:scope::text IS NULL OR account = :scope);
 
 -- name: release_platform(kind, lookup, actor, reason, scope)$
--- The same for the latch of a platform's resource, which stands in no row of its own.
+-- Release the latch of a platform's resource, which has no row of its own.
 SELECT smarter_auth.release_platform(:kind, :lookup, :actor, :reason) WHERE :scope::text IS NULL;
 
 -- name: settle_platform()$
@@ -541,8 +541,8 @@ SELECT expiring.*, unused.*, rotating.*
 SELECT smarter_auth.drop_old_usage();
 
 -- name: write_requests(batch, ages_s, peers, actions, kinds, refs, accounts, key_ids, reasons, facts)$
--- Requests in the audit, one batch, once: who asked is the peer's network. When they were asked is told as an age, since
--- clocks differ.
+-- Write one batch of requests to the audit, once. The peer is a network. Times are given as ages, since clocks
+-- differ.
 SELECT smarter_auth.write_requests(
     :batch, :ages_s, :peers, :actions, :kinds, :refs, :accounts, :key_ids, :reasons, :facts);
 

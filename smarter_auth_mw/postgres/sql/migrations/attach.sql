@@ -1,7 +1,7 @@
 -- Attach the Smarter platform in this database, or bring that up to date: its tables as they are now are put into our
--- functions, our triggers on them. Nothing of its own is changed. Run by whoever may grant what is needed, and as our role.
+-- functions, our triggers on them. Nothing of its own is changed. Run by a role that may grant what is needed, and as our role.
 
--- Whoever waits for a lock keeps others waiting: rather give up, and be run again.
+-- Waiting for a lock makes later requests wait too: give up early, to be run again.
 SET LOCAL lock_timeout = '5s';
 
 SET LOCAL ROLE NONE;
@@ -50,10 +50,10 @@ BEGIN
     -- A bot with an owner has an account by way of that one alone.
     UPDATE smarter_auth.platform_table SET columns = array_remove(columns, 'account_id')
      WHERE part = 'bots' AND 'user_profile_id' = ANY (columns);
-    SELECT string_agg(told, ', ') INTO gone FROM (
+    SELECT string_agg(part, ', ') INTO gone FROM (
         SELECT smarter_auth.platform_gone() UNION ALL
         SELECT relation || '.user_profile_id' FROM smarter_auth.platform_table
-         WHERE part = 'bots' AND NOT columns && '{account_id,user_profile_id}') AS missing (told);
+         WHERE part = 'bots' AND NOT columns && '{account_id,user_profile_id}') AS missing (part);
     IF gone IS NOT NULL OR NOT EXISTS (SELECT FROM smarter_auth.platform_table WHERE kind IS NOT NULL) THEN
         RAISE EXCEPTION 'The tables in % are not those of a Smarter platform that this release knows. Missing: %.',
             platform, coalesce(gone, 'llm_client_llmclientapikey, chatbot_chatbotapikey')
@@ -77,7 +77,7 @@ $$;
 
 SET LOCAL ROLE NONE;
 
--- What our role has to be granted: columns to read, one to write, and triggers. Its owner can; anybody else is told how.
+-- What our role has to be granted: columns to read, one to write, and triggers. Its owner can grant it; for other roles the error says how.
 DO $$
 DECLARE
     platform CONSTANT name := current_setting('smarter_auth.schema');
@@ -313,7 +313,7 @@ BEGIN
 END
 $$;
 
--- Our triggers. What they are given stands in their arguments, by which one that an earlier release made is recognised.
+-- Our triggers. Their arguments hold their parameters, which also identify triggers of earlier releases.
 DO $$
 DECLARE
     platform CONSTANT name := current_setting('smarter_auth.schema');
@@ -355,9 +355,9 @@ BEGIN
                       ) AS rules (part, events, triple)
                 CROSS JOIN LATERAL unnest(string_to_array(events, ' ')) AS event
                 CROSS JOIN LATERAL (
-                      SELECT triple[1:1] || replace(triple[2], '{each}', kind) || triple[3:3] AS told, triple[1] || triple[2] || kind AS rule
+                      SELECT triple[1:1] || replace(triple[2], '{each}', kind) || triple[3:3] AS arguments, triple[1] || triple[2] || kind AS rule
                         FROM unnest(CASE WHEN triple[2] LIKE '%{each}' THEN kinds ELSE '{""}' END) AS kind) AS each_kind
-                CROSS JOIN LATERAL unnest(told) WITH ORDINALITY AS parts (argument, place)
+                CROSS JOIN LATERAL unnest(arguments) WITH ORDINALITY AS parts (argument, place)
                 WHERE rules.part = known.part
                 GROUP BY event
                UNION ALL SELECT 'TRUNCATE', '{}'
@@ -432,15 +432,15 @@ BEGIN
     END LOOP;
     DELETE FROM smarter_auth.platform_alias AS alias
      WHERE account_id IS NULL AND EXISTS (
-           SELECT FROM smarter_auth.platform_alias AS told
-            WHERE (told.kind, told.form, told.value, told.row_id) = (alias.kind, alias.form, alias.value, alias.row_id)
-              AND told.account_id IS NOT NULL);
+           SELECT FROM smarter_auth.platform_alias AS other
+            WHERE (other.kind, other.form, other.value, other.row_id) = (alias.kind, alias.form, alias.value, alias.row_id)
+              AND other.account_id IS NOT NULL);
 END
 $$;
 
 ANALYZE smarter_auth.platform_alias, smarter_auth.lost_binding, smarter_auth.lost_token;
 
--- Whoever runs on the schema may read these columns of the platform's too, and nothing else of it.
+-- Roles that serve may also read these columns of the platform, and nothing else of it.
 DO $$
 DECLARE
     platform CONSTANT name := current_setting('smarter_auth.schema');

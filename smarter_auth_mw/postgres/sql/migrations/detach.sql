@@ -2,7 +2,7 @@
 
 SET LOCAL lock_timeout = '5s';
 
--- Whoever granted takes it back: from our role, and from those that it has handed it on to.
+-- Revoke as the grantor: from our role, and from the roles that received the grant from it.
 DO $$
 DECLARE
     revocations CONSTANT text := (

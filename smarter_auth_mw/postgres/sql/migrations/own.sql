@@ -4,7 +4,7 @@
 -- Two runs at once: the second waits here, and then finds nothing left to do.
 SELECT pg_catalog.pg_advisory_xact_lock(7236834501);
 
--- May whoever runs this act as the owner of the schema? If not, all that an administrator has to do is said at once.
+-- May the current user act as the owner of the schema? If not, the error lists all that an administrator has to do.
 DO $$
 DECLARE
     me CONSTANT text := quote_ident(current_user);
@@ -37,7 +37,7 @@ BEGIN
             IF works_here THEN
                 RAISE insufficient_privilege;
             END IF;
-            -- Since PostgreSQL 16 whoever creates a role may grant it to themselves, but does not act as it yet.
+            -- Since PostgreSQL 16 the creator of a role may grant it to itself, but does not act as it yet.
             GRANT smarter_auth TO CURRENT_USER;
         EXCEPTION WHEN insufficient_privilege THEN
             lacking := lacking || format('GRANT smarter_auth TO %s;', me);

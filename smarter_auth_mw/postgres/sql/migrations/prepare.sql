@@ -1,4 +1,4 @@
--- The schema, and all that is made in it from here on, belong to one role, whoever runs the migration.
+-- The schema, and all that is made in it from here on, belong to one role, no matter which role runs the migration.
 DO $$
 BEGIN
     IF to_regnamespace('smarter_auth') IS NULL THEN

@@ -1,4 +1,4 @@
--- A restored dump, a clone or a failed-over server is another database: caches start anew.
+-- A restored dump, a clone or a failed-over server is another database: caches are flushed.
 SELECT smarter_auth.renew_epoch() FROM smarter_auth.meta WHERE home <> smarter_auth.home();
 
 -- Triggers that were disabled, or enabled again but not for replicas: ENABLE TRIGGER ALL does that.
