@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from asyncio import get_running_loop
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
@@ -68,6 +69,7 @@ class SmarterAuthMiddleware:
 
         self._guard = Guard(app, settings)
         self._hides_credentials = self._guard.hides_credentials
+        self._engines, self._extractor = self._guard.engines, self._guard.extractors["http"]
         self.app = self._guard.pages.before(self._guard.verified(app))
 
     @property
@@ -80,8 +82,15 @@ class SmarterAuthMiddleware:
         decision = None
         try:
             target = self._guard.by_path.young[scope["path"], scope["raw_path"], scope["root_path"]]
-            if target is not None and scope["type"] == "http" and type(scope["headers"]) is list:
-                decision = self._guard.at_hand(target, scope["headers"])
+            if (
+                target is not None
+                and (here := self._engines.last) is not None
+                and here.loop is get_running_loop()
+                and (engine := here.value) is not None
+                and scope["type"] == "http"
+                and type(headers := scope["headers"]) is list
+            ):
+                decision = engine.authenticator.warm(target, headers, self._extractor)
         except _UNUSUAL:
             return self._wait(scope, receive, send)
         if target is None:

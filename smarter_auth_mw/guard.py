@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from asyncio import get_running_loop
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette.types import ASGIApp, Scope
 
-from smarter_auth_mw.authentication.throttle import is_guess, window_s
+from smarter_auth_mw.authentication.throttle import GUESSES, window_s
 from smarter_auth_mw.config.settings import RouteSettings, Settings
 from smarter_auth_mw.configured import compile_routes, together
 from smarter_auth_mw.decision import Decision, Denial, Reason
@@ -24,7 +23,7 @@ from smarter_auth_mw.engine.health import Readiness
 from smarter_auth_mw.engine.per_loop import running_loop
 from smarter_auth_mw.engine.stand_in import own_settings
 from smarter_auth_mw.errors import ConfigurationError, NoEventLoopError, SmarterAuthError, UnavailableError
-from smarter_auth_mw.http.credentials import Credentials, Extractor, Headers
+from smarter_auth_mw.http.credentials import Credentials, Extractor
 from smarter_auth_mw.http.peers import Peers
 from smarter_auth_mw.http.preflights import is_preflight
 from smarter_auth_mw.http.rejections import Rejections
@@ -35,7 +34,7 @@ from smarter_auth_mw.metrics import samples as figures
 from smarter_auth_mw.metrics.samples import Figures
 from smarter_auth_mw.observers.audit import Audit
 from smarter_auth_mw.observers.hub import Observers
-from smarter_auth_mw.observers.refused_spellings import NearMisses
+from smarter_auth_mw.observers.refused_spellings import ABOUT_SPELLING, NearMisses
 from smarter_auth_mw.observers.usage import Usage
 from smarter_auth_mw.routing import hosts
 from smarter_auth_mw.routing.further_back import Remedies
@@ -61,8 +60,8 @@ Resolve = Callable[[Mapping[str, Any]], Target | Denial | None]
 class Guard:
     """Decides requests by the settings; it keeps their mistakes and never raises for them.
 
-    A shell asks ``decide``, or ``find`` and then ``settle`` where it needs to know what the request names. ``at_hand``
-    is the decision that needs no waiting, which ``settle`` takes over.
+    A shell asks ``decide``, or ``find`` and then ``settle`` where it needs to know what the request names. ``warm`` is
+    the decision that needs no waiting, which ``settle`` takes over.
     """
 
     def __init__(self, app: Any, settings: Settings | None = None) -> None:
@@ -74,7 +73,6 @@ class Guard:
             "http": Extractor(known.credentials),
             "websocket": Extractor((*known.credentials, "subprotocol")),
         }
-        self._extractor = self.extractors["http"]
         self.rejections = Rejections(
             known.credentials, known.realm, known.error_format, throttled_for_s=window_s(known.failed_attempts)
         )
@@ -161,9 +159,14 @@ class Guard:
     ) -> Decision:
         """Return the decision for a request that names this, observed and throttled; ``decision`` is what is known."""
         decision = decision or await self.authenticate(target, scope)
-        if isinstance(decision, Denial):
-            return await self._denied(decision, scope)
-        self.passed(decision, scope)
+        if not isinstance(decision, Denial):
+            self.passed(decision, scope)
+            return decision
+        if decision.reason in ABOUT_SPELLING:
+            self._near_misses.note(decision, scope["path"])
+        elif decision.reason in GUESSES and (engine := self.engines.ready()) and engine.authenticator.throttle:
+            decision = await engine.authenticator.throttle.judge(decision, self._peers.network(scope))
+        self.observe(decision, scope)
         return decision
 
     async def decide_again(self, target: Target | Denial, scope: Mapping[str, Any]) -> Decision:
@@ -209,13 +212,6 @@ class Guard:
         is_checked = self.settings is not None and self.settings.verify_router
         return RouterCheck(app, self.routes) if is_checked and self.routes else app
 
-    def at_hand(self, target: Target, headers: Headers) -> Decision | None:
-        """Return the decision for an HTTP request if the running loop has the facts: no waiting, no I/O."""
-        last = self.engines.last
-        if last is None or last.loop is not get_running_loop() or (engine := last.value) is None:
-            return None
-        return engine.authenticator.warm(target, headers, self._extractor)
-
     def warm(self, target: Target | Denial, scope: Mapping[str, Any]) -> Decision | None:
         """Return the decision if the running loop has the facts, for WebSockets too: no waiting, no I/O."""
         if isinstance(target, Denial):
@@ -250,15 +246,6 @@ class Guard:
             self._is_traced = True
             self._observers.add(tracing.observe)
             self.authenticate = tracing.traced(self._authenticate)
-
-    async def _denied(self, denial: Denial, scope: Mapping[str, Any]) -> Denial:
-        """Observe a denial and return it, or the one that says that this peer has failed too often."""
-        self._near_misses.note(denial, scope["path"])
-        engine = self.engines.ready()
-        if engine is not None and is_guess(denial):
-            denial = await engine.authenticator.throttled(denial, self._peers.network(scope))
-        self.observe(denial, scope)
-        return denial
 
     def _report_app(self) -> None:
         """Say once what an app's own routes and mounts leave to be settled."""

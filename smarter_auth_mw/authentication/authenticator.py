@@ -9,7 +9,7 @@ from smarter_auth_mw.authentication.known_tokens import KnownTokens
 from smarter_auth_mw.authentication.throttle import Throttle
 from smarter_auth_mw.authentication.wall_clock import WallClock
 from smarter_auth_mw.cache.entries import Cache, Entry
-from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant, Reason, Require, decide, is_protected
+from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant, Reason, Require, decide
 from smarter_auth_mw.domain import Alias, Bindings, Resource, Target
 from smarter_auth_mw.errors import InvalidReferenceError, OverloadedError, UnavailableError
 from smarter_auth_mw.http.credentials import (
@@ -21,7 +21,7 @@ from smarter_auth_mw.http.credentials import (
     Malformed,
 )
 from smarter_auth_mw.log import log
-from smarter_auth_mw.tokens import MAX_TOKEN_BYTES, Token, fingerprint_of
+from smarter_auth_mw.tokens import MAX_TOKEN_BYTES, Token, quick_hash
 
 
 class Authenticator:
@@ -39,7 +39,8 @@ class Authenticator:
         self._at_hand, self._changes, self._steady_s, self._hit = cache.at_hand, cache.changes, cache.clock, cache.hit
         self._known_tokens = known_tokens
         self._require = require
-        self._throttle = throttle
+        self.throttle = throttle
+        """Judges refused tokens; None where failed attempts are not counted."""
         self._clock = clock or WallClock().now_s
         self._is_outage = self._is_stale_logged = False
 
@@ -68,9 +69,9 @@ class Authenticator:
         else:
             is_usual = name == API_KEY_HEADER
         if not is_usual or len(value) > MAX_TOKEN_BYTES:
-            return self._look_closer(entry, target, extractor(headers) if name else None)
+            return self._look_closer(entry, target, extractor(headers)) if name else self._tokenless(entry, target)
         # No bytes but those of a token that was granted have its fingerprint, and they can be read in one way only.
-        fingerprint = fingerprint_of(value)
+        fingerprint = quick_hash(value).digest()  # fingerprint_of, without a call
         granted = entry.granted.get(fingerprint)
         if granted is not None and entry.bindings.may_expire:
             granted = entry.granted_before(fingerprint, self._clock())
@@ -78,6 +79,14 @@ class Authenticator:
             credentials = Token(value, fingerprint) if value.isalnum() else extractor(headers)
             return self._look_closer(entry, target, credentials)
         return granted
+
+    def _tokenless(self, entry: Entry, target: Target) -> Decision | None:
+        """Return the decision for a request without credentials, as it was made before or now."""
+        if target.name_alone == entry.bindings.resource:
+            said = entry.tokenless_always if target.always else entry.tokenless
+            if said is not None:
+                return said
+        return self._look_closer(entry, target, None)
 
     def _look_closer(self, entry: Entry, target: Target, credentials: Credentials) -> Decision | None:
         if target.also is not None:
@@ -136,10 +145,6 @@ class Authenticator:
             return opened
         return replace(judged, resource=opened.resource, detail="", account=opened.account)
 
-    async def throttled(self, denial: Denial, peer: str) -> Denial:
-        """Return the denial that the peer receives: after too many failed attempts, a throttled one."""
-        return denial if self._throttle is None else await self._throttle.judge(denial, peer)
-
     def _granted_stale(self, target: Target, credentials: Credentials) -> Grant | None:
         """A grant by an entry that is older than it should be: an outage lengthens grants, and nothing else."""
         entry = self._cache.stale(target) if target.also is None else None
@@ -178,24 +183,19 @@ class Authenticator:
     def _decide_again(self, entry: Entry, token: Token | None, *, always: bool) -> Decision:
         """Return what ``decide`` says of the entry's bindings, or what it said of them before."""
         bindings = entry.bindings
-        now_s = self._now_s(bindings)
+        now_s = self._clock() if bindings.may_expire else 0.0
         if token is not None and (granted := entry.granted_before(token.fingerprint, now_s)):
             return granted
-        is_closed = is_protected(bindings, always=always, require=self._require)
-        said = entry.tokenless
-        if said is not None and (not is_closed or token is None) and isinstance(said, Denial) is is_closed:
+        said = entry.tokenless_always if always else entry.tokenless
+        if said is not None and (token is None or isinstance(said, Anonymous)):
             return said
         decision = decide(bindings, token, now_s, always=always, require=self._require)
         if isinstance(decision, Grant):
             if token is not None:
                 entry.keep_granted(token.fingerprint, decision)
         elif token is None or isinstance(decision, Anonymous):
-            entry.tokenless = decision
+            entry.keep_tokenless(decision, always=always)
         return decision
-
-    def _now_s(self, bindings: Bindings) -> float:
-        """The time, where it matters."""
-        return self._clock() if bindings.may_expire else 0.0
 
 
 def _objection(bindings: Bindings, target: Target) -> Denial | None:

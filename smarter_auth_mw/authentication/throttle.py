@@ -26,7 +26,8 @@ KEY_PREFIX = "smarter_auth:failed"
 PROBED = "probe"
 """What probes count by nothing."""
 
-_GUESSES = {reason for reason in Reason if reason.status == 401} - {Reason.MISSING_CREDENTIALS}
+GUESSES = frozenset(reason for reason in Reason if reason.status == 401) - {Reason.MISSING_CREDENTIALS}
+"""Why a token is refused: a request without one has not guessed, and what is malformed cannot be right."""
 
 
 class Throttle:
@@ -58,7 +59,7 @@ class Throttle:
 
     async def judge(self, denial: Denial, peer: str) -> Denial:
         """The denial, or the one that takes its place where this peer has failed too often on this resource."""
-        if not is_guess(denial) or await self._counts(str(denial.resource), peer):
+        if denial.reason not in GUESSES or await self._counts(str(denial.resource), peer):
             return denial
         return replace(denial, reason=Reason.THROTTLED, detail=denial.reason.value)
 
@@ -76,11 +77,6 @@ class Throttle:
                     return await availability.answer(limiter.hit(self._rate, resource, peer))
             self.failures += 1
         return await self._local.hit(self._rate, resource, peer)
-
-
-def is_guess(denial: Denial) -> bool:
-    """Whether a token was refused: who brings none has not guessed, and what is malformed cannot be right."""
-    return denial.reason in _GUESSES
 
 
 def window_s(rate: str) -> int:

@@ -54,11 +54,12 @@ class Entry(Reading):
     found when its age was looked at last: it serves until then at the least, whatever the heartbeat does.
 
     Decisions that depend on nothing but the bindings are made once an entry and given again, the same objects:
-    ``granted`` holds grants by the fingerprint of the token whose digest was compared, ``tokenless`` the last decision
-    in which no token took part. ``Authenticator.warm`` reads ``granted`` without a call.
+    ``granted`` holds grants by the fingerprint of the token whose digest was compared, ``tokenless`` the decision for
+    requests without a token, ``tokenless_always`` the one where a route is declared ``always``. These depend on neither
+    the time nor the request. ``Authenticator.warm`` reads all three without a call.
     """
 
-    __slots__ = ("bindings", "granted", "kept_until_s", "read_at_s", "serves_until_s", "tokenless")
+    __slots__ = ("bindings", "granted", "kept_until_s", "read_at_s", "serves_until_s", "tokenless", "tokenless_always")
 
     def __init__(
         self, bindings: Bindings, snapshot: Snapshot, sources: Collection[str], begun: int, server: int
@@ -68,6 +69,7 @@ class Entry(Reading):
         self.read_at_s = self.kept_until_s = self.serves_until_s = NEVER
         self.granted: Mapping[bytes, Grant] = _NO_GRANTS
         self.tokenless: Anonymous | Denial | None = None
+        self.tokenless_always: Anonymous | Denial | None = None
 
     def granted_before(self, fingerprint: bytes, now_s: float) -> Grant | None:
         """Return the grant that the token of this fingerprint was given, unless it has expired."""
@@ -79,6 +81,13 @@ class Entry(Reading):
         if self.granted is _NO_GRANTS:
             self.granted = {}
         cast("dict[bytes, Grant]", self.granted)[fingerprint] = grant
+
+    def keep_tokenless(self, decision: Anonymous | Denial, *, always: bool) -> None:
+        """Give this decision again to requests without a token, by routes that are as this one ``always`` or not."""
+        if always:
+            self.tokenless_always = decision
+        else:
+            self.tokenless = decision
 
 
 _NO_GRANTS: Mapping[bytes, Grant] = {}

@@ -18,23 +18,26 @@ class UnreadableScopeError(Exception):
 
 def is_usual(scope: Scope) -> bool:
     """Whether everything that a decision reads has the types that servers use, and header names are lower-case."""
-    if type(scope.get("headers")) is not list or type(scope.get("path")) is not str:
-        return False
-    if type(scope.get("root_path", "")) is not str or type(scope.get("method", "")) is not str:
-        return False
-    if type(scope.get("raw_path")) not in _RAW_PATHS or type(scope.get("client") or ()) is not tuple:
-        return False
-    if type(scope.get("query_string")) is not bytes or type(scope.get("extensions") or {}) is not dict:
-        return False
-    if type(scope.get("subprotocols", [])) is not list:
-        return False
     try:
+        if not (
+            type(scope["headers"]) is list
+            and type(scope["path"]) is str
+            and type(scope["query_string"]) is bytes
+            and type(scope.get("root_path", "")) is str
+            and type(scope.get("raw_path")) in _RAW_PATHS
+            and type(scope.get("client") or ()) is tuple
+            and type(scope.get("extensions") or {}) is dict
+            and type(scope.get("method", "")) is str
+            and type(scope.get("subprotocols", [])) is list
+            and ("method" in scope or scope["type"] != "http")
+        ):
+            return False
         for name, value in scope["headers"]:
-            if type(name) is not bytes or type(value) is not bytes or name != name.lower():
+            if type(name) is not bytes or type(value) is not bytes or not name.islower():
                 return False
-    except (TypeError, ValueError):
+    except (KeyError, TypeError, ValueError):
         return False
-    return "method" in scope or scope["type"] != "http"
+    return True
 
 
 def mended(scope: Scope) -> Scope:

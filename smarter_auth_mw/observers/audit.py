@@ -152,7 +152,11 @@ def _event(decision: Decision, peer: str, at_s: float) -> RequestEvent:
     about = (peer, kind, ref and _shown(ref), decision.account, decision.key_id)
     if not isinstance(decision, Denial):
         return RequestEvent(f"request.{_outcome(decision)}", at_s, *about)
-    facts = {"status": decision.reason.status, "detail": _shown(decision.detail), "token_key": decision.token_key}
+    facts = {
+        "status": decision.reason.status,
+        "detail": decision.detail and _shown(decision.detail),
+        "token_key": decision.token_key,
+    }
     facts = {name: fact for name, fact in facts.items() if fact}
     return RequestEvent("request.deny", at_s, *about, decision.reason.value, facts)
 

@@ -16,7 +16,8 @@ PAUSE_S = 10
 SHOWN_CHARS = 400
 
 _PLAIN = re.compile(r"(?:/(?!\.\.?(?:/|$))[A-Za-z0-9._~-]+){1,8}/?")
-_ABOUT_SPELLING = frozenset({Reason.NOT_CANONICAL, Reason.AMBIGUOUS})
+ABOUT_SPELLING = frozenset({Reason.NOT_CANONICAL, Reason.AMBIGUOUS})
+"""The reasons for which ``NearMisses`` notes a denial."""
 
 Resolve = Callable[[Mapping[str, Any]], object]
 Remedies = Callable[[str], object]
@@ -38,7 +39,7 @@ class NearMisses:
 
     def note(self, denial: Denial, path: str) -> None:
         """Count the denial if it is one of these; ``path`` is what the client asked for."""
-        if denial.reason not in _ABOUT_SPELLING:
+        if denial.reason not in ABOUT_SPELLING:
             return
         self.count += 1
         if self._clock() < self._silent_until_s:

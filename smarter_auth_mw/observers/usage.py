@@ -110,7 +110,9 @@ class Usage:
     def _begin(self, decision: Decision) -> None:
         """Count what has not been counted yet, or is not counted often."""
         series = _series(decision)
-        if _is_made_anew(decision) or series.ref == UNKNOWN or len(self._passes) >= self._max_counters:
+        # A denial with a token is another object each time, and not the one that stays with the bindings.
+        is_made_anew = isinstance(decision, Denial) and decision.reason is not Reason.MISSING_CREDENTIALS
+        if is_made_anew or series.ref == UNKNOWN or len(self._passes) >= self._max_counters:
             so_far = self._rest.get(series, 0)
             if not so_far and len(self._rest) >= self._max_counters:
                 series = Series(series.kind, OTHER, series.outcome)
@@ -187,11 +189,6 @@ class _Pass:
             self._taken, self.is_used = now, True
 
 
-def _is_made_anew(decision: Decision) -> bool:
-    """Whether it is another object each time, and not the one that stays with the bindings."""
-    return isinstance(decision, Denial) and decision.reason is not Reason.MISSING_CREDENTIALS
-
-
 def _series(decision: Decision) -> Series:
     resource = decision.resource
     if resource is None:
@@ -204,7 +201,7 @@ def _series(decision: Decision) -> Series:
         return Series(kind, ref, GRANTED, decision.key_id, *token)
     if isinstance(decision, Anonymous):
         return Series(kind, ref, ANONYMOUS)
-    return Series(kind, ref, decision.reason.value, decision.key_id, decision.token_key)
+    return Series(kind, ref, decision.reason._value_, decision.key_id, decision.token_key)
 
 
 def _by_outcome(counts: Mapping[Series, int]) -> Counter[tuple[str, str]]:

@@ -24,7 +24,7 @@ from tests.support.asgi import forget, guarded, lifespan, raw, scope, speak_life
 from tests.support.database import Database
 
 OURS = str(Path(smarter_auth_mw.__file__).parent)
-GRANT_CALLS, REFUSAL_CALLS, NO_RESOURCE_CALLS, WSGI_GRANT_CALLS = 4, 32, 1, 11
+GRANT_CALLS, REFUSAL_CALLS, WRONG_TOKEN_CALLS, NO_RESOURCE_CALLS, WSGI_GRANT_CALLS = 2, 20, 39, 1, 10
 """How many functions of ours may be called. Fewer is better: whoever needs more says in the commit what it buys."""
 
 
@@ -127,14 +127,20 @@ async def test_what_passes_is_answered_by_the_apps_own_awaitable(database: Datab
 
 
 @pytest.mark.parametrize(
-    ("path", "is_granted", "most"),
-    [("/bots/1", True, GRANT_CALLS), ("/bots/1", False, REFUSAL_CALLS), ("/health", False, NO_RESOURCE_CALLS)],
+    ("path", "credentials", "most"),
+    [
+        ("/bots/1", "its own", GRANT_CALLS),
+        ("/bots/1", "none", REFUSAL_CALLS),
+        ("/bots/1", "wrong", WRONG_TOKEN_CALLS),
+        ("/health", "none", NO_RESOURCE_CALLS),
+    ],
 )
 async def test_a_warm_request_calls_few_functions_and_waits_for_none(
-    database: Database, token: Token, path: str, is_granted: bool, most: int
+    database: Database, token: Token, path: str, credentials: str, most: int
 ) -> None:
-    app = guarded(database.runtime, App())
-    asked = scope(path, *([raw(token)] if is_granted else []))
+    app = guarded(database.runtime, App(), failed_attempts="")
+    headers = {"its own": [raw(token)], "wrong": [raw(Token(b"another"))], "none": []}[credentials]
+    asked = scope(path, *headers)
     async with lifespan(app):
         for _ in range(3):
             await app(asked, receive, send)
