@@ -3,8 +3,9 @@
     python -m benchmarks.lists [--keys 1000000] [--few 1000] [--rounds 200] [--json FILE]
 
 Both databases are on one server of their own, and their pages are read in turn, so that what the machine does meanwhile
-hits both alike. Each page is what an operator gets: fifty items, each with at most ten entries of its inner lists. The
-databases are filled as the released schema 0005 has them, and then migrated: how long writers wait is printed too.
+hits both alike, under the plans of both modes. Each page is what an operator gets: fifty items, each with at most ten
+entries of its inner lists. The databases are filled as the released schema 0005 has them, and then migrated: how long
+writers wait is printed too.
 Exits 1 where the p99 of a page with a million keys is more than 1.5 times that with a thousand.
 """
 
@@ -35,6 +36,7 @@ from tests.support.many_keys import AUDIT_LISTS, FILL, FILL_LABELS, KEY_LISTS, R
 PAGE, INNER = 50, 10
 TARGET = 1.5
 RELEASED = "0005"
+MODES = ("force_generic_plan", "force_custom_plan")
 
 Ask = Callable[[Listings], Awaitable[Any]]
 
@@ -79,8 +81,8 @@ def lists() -> Iterator[tuple[str, Ask]]:
 
 
 @asynccontextmanager
-async def filled(cluster: Cluster, keys: int) -> AsyncIterator[Side]:
-    """A database with so many keys, filled at the released schema and migrated then."""
+async def filled(cluster: Cluster, keys: int) -> AsyncIterator[str]:
+    """The URL of a database with so many keys, filled at the released schema and migrated then."""
     name = f"keys_{keys}"
     owner, runtime = (
         urlsplit(url)._replace(path=f"/{name}").geturl() for url in (cluster.url("owner"), cluster.url("runtime"))
@@ -100,22 +102,35 @@ async def filled(cluster: Cluster, keys: int) -> AsyncIterator[Side]:
     await connection.execute(f"SET session_replication_role = replica; {FILL_LABELS}")
     await connection.execute("VACUUM ANALYZE")
     await connection.close()
-    reader = await asyncpg.connect(database.runtime, server_settings=SESSION)
+    yield database.runtime
+
+
+@asynccontextmanager
+async def opened(url: str, mode: str) -> AsyncIterator[Side]:
+    reader = await asyncpg.connect(url, server_settings=SESSION | {"plan_cache_mode": mode})
     yield Side(reader)
     await reader.close()
 
 
 async def measure(few: int, many: int, rounds: int) -> list[dict[str, Any]]:
-    rows = []
+    rows: list[dict[str, Any]] = []
     async with server(shared_buffers="512MB") as cluster, filled(cluster, few) as one, filled(cluster, many) as other:
-        print(f"{'list':44} {'items':>9} {'buffers':>13} {'p50 ms':>13} {'p99 ms':>13}  p99")
-        for name, ask in lists():
-            for _ in range(rounds + 3):
-                await one.ask(ask)
-                await other.ask(ask)
-            costs = await one.cost(), await other.cost()
-            rows.append({"list": name, "few": costs[0]._asdict(), "many": costs[1]._asdict()})
-            show(name, *costs)
+        for mode in MODES:
+            async with opened(one, mode) as smaller, opened(other, mode) as larger:
+                rows += await compared(mode, smaller, larger, rounds)
+    return rows
+
+
+async def compared(mode: str, one: Side, other: Side, rounds: int) -> list[dict[str, Any]]:
+    rows = []
+    print(f"{mode:44} {'items':>9} {'buffers':>13} {'p50 ms':>13} {'p99 ms':>13}  p99")
+    for name, ask in lists():
+        for _ in range(rounds + 3):
+            await one.ask(ask)
+            await other.ask(ask)
+        costs = await one.cost(), await other.cost()
+        rows.append({"list": name, "mode": mode, "few": costs[0]._asdict(), "many": costs[1]._asdict()})
+        show(name, *costs)
     return rows
 
 

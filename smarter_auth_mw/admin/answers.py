@@ -137,16 +137,19 @@ class Usage(_Answer):
 class Event(_Answer):
     """What somebody did, or a request."""
 
-    id: int
-    at: AnsweredTime
-    actor: str
-    action: str
-    resource: str | None
-    account: str | None
+    id: int = Field(description="larger for what was written later; not in the order of commits")
+    at: AnsweredTime = Field(description="when it was done or asked, in UTC")
+    actor: str = Field(description="who did it; for requests, the peer's network")
+    action: str = Field(description="for example key.revoke or request.deny")
+    resource: str | None = Field(description="KIND:REF")
+    account: str | None = Field(description="the account of the key or resource")
     key_id: AnsweredId | None
-    reason: str
-    before: dict[str, Any] | None
-    after: dict[str, Any] | None
+    reason: str = Field(description="why a request was refused, or why it was done; may be empty")
+    before: dict[str, Any] | None = Field(description="the record before the act")
+    after: dict[str, Any] | None = Field(description="the record after the act, or facts of the request")
+    database_role: str | None = Field(
+        description="who was logged in to the database; null for operators of one account and in older events"
+    )
 
 
 class Explanation(_Answer):

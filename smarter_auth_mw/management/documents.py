@@ -93,6 +93,7 @@ def audit_document(event: AuditEvent) -> Document:
         "reason": event.reason,
         "before": event.before,
         "after": event.after,
+        "database_role": event.database_role,
     }
 
 

@@ -11,7 +11,10 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class AuditEvent:
-    """One thing that was done or asked; ``before`` and ``after`` are the record as the audit shows it."""
+    """One thing that was done or asked; ``before`` and ``after`` are the record as the audit shows it.
+
+    ``database_role`` is the role that was logged in to the database; None before schema 0008.
+    """
 
     id: int
     at: datetime
@@ -24,6 +27,7 @@ class AuditEvent:
     reason: str
     before: Mapping[str, Any] | None
     after: Mapping[str, Any] | None
+    database_role: str | None
 
 
 @dataclass(frozen=True, slots=True)

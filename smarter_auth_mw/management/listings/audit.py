@@ -86,10 +86,13 @@ class AuditList:
         return await self._masked(lists, events) if self._is_scoped else events
 
     async def _masked(self, lists: Lists, events: list[AuditEvent]) -> Sequence[AuditEvent | None]:
-        """Leave out of the events what they tell of another account's keys, also by being found at all."""
+        """Leave out of the events what they tell of another account's keys, also by being found at all.
+
+        Which roles the database has is nothing of an account's either.
+        """
         accounts = await lists.accounts_of_keys(list({event.key_id for event in events if event.key_id}))
         own = {None, *(key_id for key_id, account in accounts.items() if account == self._account)}
-        shown = [event if event.key_id in own else masked(event) for event in events]
+        shown = [replace(event if event.key_id in own else masked(event), database_role=None) for event in events]
         return [
             event if self._asked.key_id in (None, event.key_id) and self._asked.reason in (None, event.reason) else None
             for event in shown

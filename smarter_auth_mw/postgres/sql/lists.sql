@@ -366,11 +366,11 @@ SELECT kind, ref
           AND (NOT :is_act::boolean OR (it).action NOT LIKE 'request.%')
         LIMIT :most)
 SELECT (it).id, (it).at, (it).actor, (it).action, (it).kind, (it).ref, (it).account, (it).key_id, (it).reason,
-       (it).before, (it).after, (it).tx::text AS tx, number, true AS is_found
+       (it).before, (it).after, (it).database_role, (it).tx::text AS tx, number, true AS is_found
   FROM page
  UNION ALL
 (SELECT (it).id, (it).at, (it).actor, (it).action, (it).kind, (it).ref, (it).account, (it).key_id, (it).reason,
-        (it).before, (it).after, (it).tx::text, number, false
+        (it).before, (it).after, (it).database_role, (it).tx::text, number, false
    FROM candidate
   WHERE (SELECT count(*) FROM page) < :most
   ORDER BY number DESC LIMIT 1);
@@ -406,11 +406,11 @@ SELECT pg_current_snapshot()::text AS snapshot, clock_timestamp() AS at,
           AND (it).at >= :since::timestamptz AND (it).at < :until::timestamptz
         LIMIT :most)
 SELECT (it).id, (it).at, (it).actor, (it).action, (it).kind, (it).ref, (it).account, (it).key_id, (it).reason,
-       (it).before, (it).after, (it).tx::text AS tx, number, true AS is_found
+       (it).before, (it).after, (it).database_role, (it).tx::text AS tx, number, true AS is_found
   FROM page
  UNION ALL
 (SELECT (it).id, (it).at, (it).actor, (it).action, (it).kind, (it).ref, (it).account, (it).key_id, (it).reason,
-        (it).before, (it).after, (it).tx::text, number, false
+        (it).before, (it).after, (it).database_role, (it).tx::text, number, false
    FROM candidate
   WHERE (SELECT count(*) FROM page) < :most
   ORDER BY number DESC LIMIT 1);
