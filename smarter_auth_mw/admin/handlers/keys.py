@@ -18,11 +18,17 @@ from smarter_auth_mw.management import naming
 from smarter_auth_mw.management.documents import key_document, time_text
 from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.management.leaks import end_leaked
-from smarter_auth_mw.management.listings import KeyFilters
+from smarter_auth_mw.management.listings import KeyFilters, Page
 from smarter_auth_mw.tokens import Token
 
 
 async def list_keys(call: Call) -> Answer:
+    page = await find_keys(call)
+    return page_answer([_document(key) for key in page.items], page.next)
+
+
+async def find_keys(call: Call) -> Page[Key]:
+    """Return the page of keys that the query asks for."""
     query: KeyQuery = call.query
     call.check_account(query.account)
     filters = KeyFilters(
@@ -36,8 +42,7 @@ async def list_keys(call: Call) -> Answer:
             )
         },
     )
-    page = await call.listings.keys(filters, limit=query.limit, cursor=query.cursor, inner=INNER)
-    return page_answer([_document(key) for key in page.items], page.next)
+    return await call.listings.keys(filters, limit=query.limit, cursor=query.cursor, inner=INNER)
 
 
 async def show_key(call: Call) -> Answer:

@@ -26,7 +26,7 @@ class Act:
     title: str
     button: str
     says: Sequence[str]
-    command: str
+    command: str | None
     is_danger: bool = False
 
     def html(self, trail: Trail, visit: Visit | None = None, opened: Sequence[Resource] = ()) -> Html:

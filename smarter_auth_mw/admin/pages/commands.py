@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 
 PROGRAM = "smarter-auth"
+MOST_TOGETHER = 5
 
 
 def command(*words: object) -> str:
     """Return a command for a POSIX shell; words that are None are left out."""
     return " ".join([PROGRAM, *(_quoted(str(word)) for word in words if word is not None)])
+
+
+def together(commands: Iterable[str]) -> str | None:
+    """Return commands as one, each run if those before it succeeded; None if they are too many to read."""
+    found = list(commands)
+    return " && ".join(found) if len(found) <= MOST_TOGETHER else None
 
 
 def option(name: str, value: object) -> tuple[str | None, str | None]:

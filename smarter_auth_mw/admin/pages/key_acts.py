@@ -9,7 +9,7 @@ from uuid import UUID
 
 from smarter_auth_mw.admin.call import etag
 from smarter_auth_mw.admin.pages.acts import Act, ask_or_open, confirmation, outcomes
-from smarter_auth_mw.admin.pages.commands import command, option
+from smarter_auth_mw.admin.pages.commands import command, option, together
 from smarter_auth_mw.admin.pages.forms import FieldError
 from smarter_auth_mw.admin.pages.visit import Html, Reply, SeeOther, Visit, path_of
 from smarter_auth_mw.admin.requests import MAX_IDS
@@ -211,7 +211,7 @@ async def show_revoke_many(visit: Visit) -> Reply:
         "most": MAX_IDS,
         "unknown": len(found["unknown"]),
         "says": within(visit),
-        "command": "\n".join(command("key", "revoke", key.key_id) for key in keys),
+        "command": together(command("key", "revoke", key.key_id) for key in keys),
     }
     return Html("keys_revoke.html", context)
 

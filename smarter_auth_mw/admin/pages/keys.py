@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from smarter_auth_mw.admin.call import INNER
+from smarter_auth_mw.admin.handlers.keys import find_keys
 from smarter_auth_mw.admin.pages.commands import command, option
 from smarter_auth_mw.admin.pages.reports import usage_chart
 from smarter_auth_mw.admin.pages.visit import Html, Reply, Visit
@@ -28,12 +29,13 @@ async def list_keys(visit: Visit) -> Reply:
         "error": None,
     }
     try:
-        found = await visit.document("list_keys", query=_exact(filters))
+        page = await find_keys(visit.call(query=visit.asked("list_keys", _exact(filters))))
     except SmarterAuthError as error:
         if status_of(error) not in (422, 409):
             raise
         return Html("keys.html", context | {"error": error, "command": command("key", "list")})
-    return Html("keys.html", context | {**found, "command": _command(filters)})
+    items = [{**key_document(key, most=INNER), "is_platforms": key.is_platforms} for key in page.items]
+    return Html("keys.html", context | {"items": items, "next": page.next, "command": _command(filters)})
 
 
 def _exact(filters: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from smarter_auth_mw.admin.call import etag
 from smarter_auth_mw.admin.pages.acts import Act, Trail, ask_or_open, confirmation, confirmed
-from smarter_auth_mw.admin.pages.commands import command, option
+from smarter_auth_mw.admin.pages.commands import command, option, together
 from smarter_auth_mw.admin.pages.consequences import Outlook
 from smarter_auth_mw.admin.pages.forms import FieldError
 from smarter_auth_mw.admin.pages.visit import Html, Reply, SeeOther, Visit, path_of
@@ -110,7 +110,10 @@ async def show_remove(visit: Visit) -> Reply:
     says = ["It is forgotten: its name, its domain and which keys are bound to it. The audit keeps its events."]
     if found.is_protected:
         says.append("It is protected now, and what is not registered is open.")
-    act = Act(f"Remove {name}?", "Remove", says, command("resource", "remove", name), is_danger=True)
+    commands = [command("key", "unbind", key.key_id, name, "--allow-anonymous") for key in found.keys]
+    commands += [command("resource", "unprotect", name)] if found.is_protected else []
+    commands += [command("resource", "remove", name)]
+    act = Act(f"Remove {name}?", "Remove", says, together(commands), is_danger=True)
     return act.html(_trail(found), visit, [name] if found.is_protected else [])
 
 

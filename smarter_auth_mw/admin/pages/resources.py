@@ -47,6 +47,7 @@ async def show_resource(visit: Visit) -> Reply:
         "resource": resource,
         "name": name,
         "is_platforms": found.is_platforms,
+        "platforms_keys": {str(key.key_id) for key in found.keys if key.is_platforms},
         "is_declared": found.protection.value == "declared",
         "urls": naming.urls(visit.services.routes, found.resource),
         "is_routed": resource["kind"] in visit.services.routes.kinds,
