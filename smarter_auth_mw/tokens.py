@@ -95,6 +95,20 @@ class Token:
         raise TypeError("A token is not pickled: it would leave the process in the clear.")
 
 
+class StoredToken(Token):
+    """A token of which no more is known than what is stored: requests with it are decided as with the token itself."""
+
+    __slots__ = ()
+
+    def __init__(self, token_key: str, digest: bytes) -> None:
+        super().__init__(token_key.encode("ascii"), fingerprint=digest)
+        self._digest = digest
+
+    @property
+    def is_mistyped(self) -> bool:
+        return False
+
+
 class MintedToken(str):
     """A fresh token for its owner's eyes: the string itself, which hides only where an object is shown."""
 

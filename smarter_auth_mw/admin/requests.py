@@ -184,3 +184,4 @@ class Question(_Request):
     token: Annotated[str, Field(max_length=512)] | None = Field(
         default=None, description="sent as Authorization: Token"
     )
+    key_id: KeyId | None = Field(default=None, description="in place of a token: as with the newest one of this key")

@@ -68,11 +68,14 @@ class Checker:
         self._routes_from = routes_from
         self._account = account
 
-    async def check(self, scope: Mapping[str, Any]) -> Document:
-        """Describe the decision about a request: ``scope`` is what a server would make of it."""
+    async def check(self, scope: Mapping[str, Any], token: Token | None = None) -> Document:
+        """Describe the decision about a request: ``scope`` is what a server would make of it.
+
+        With ``token`` it is decided as if the request brought that token, whatever it holds.
+        """
         scope = dict(self._resolver.trusted(scope))
         await self._know_domains(scope)
-        decision, detail = await self._decide(scope)
+        decision, detail = await self._decide(scope, token)
         found = {"routes_from": self._routes_from, **self._found(scope), "detail": detail or None}
         return decision_document(decision) | found
 
@@ -82,12 +85,12 @@ class Checker:
             async with self._open_store() as store:
                 self._resolver.routes.replace_domains(await store.domains())
 
-    async def _decide(self, scope: Mapping[str, Any]) -> tuple[Decision | None, str]:
+    async def _decide(self, scope: Mapping[str, Any], token: Token | None) -> tuple[Decision | None, str]:
         """Return the middleware's decision (None: no resource), and a detail for operators."""
         target = self._resolver.resolve(scope)
         if target is None or isinstance(target, Denial):
             return target, target.detail if target else ""
-        credentials = self._resolver.extractors[scope["type"]](scope["headers"])
+        credentials = token or self._resolver.extractors[scope["type"]](scope["headers"])
         async with self._open_store() as store:
             await self._check_scope(store, target)
             decision = await self._authenticator(store)(target, credentials)

@@ -16,6 +16,7 @@ from smarter_auth_mw.management.documents import audit_document, time_text, usag
 from smarter_auth_mw.management.listings import AuditFilters, UsageFilters
 from smarter_auth_mw.postgres.queries import SCHEMA
 from smarter_auth_mw.postgres.store import Store
+from smarter_auth_mw.tokens import StoredToken, Token
 
 
 async def show_me(call: Call) -> Answer:
@@ -89,10 +90,22 @@ async def explain(call: Call) -> Answer:
         routes_from=services.settings.source("routes"),
         account=call.operator.account,
     )
-    document = await checker.check(scope)
+    document = await checker.check(scope, await _token_of(call, body))
     if call.operator.account is not None and document["reason"] == "not_found":
         raise NotFoundError("There is no such resource.")
     return Answer(document)
+
+
+async def _token_of(call: Call, body: Question) -> Token | None:
+    """Return the newest token of the key that is asked for, as far as it is stored."""
+    if body.key_id is None:
+        return None
+    if body.token is not None:
+        raise InvalidError("body: token and key_id exclude each other.", by_field={"key_id": "without a token"})
+    key = await call.find_key(UUID(body.key_id))
+    if not key.tokens:
+        raise InvalidError("body.key_id: this key has no token.", by_field={"key_id": "this key has no token"})
+    return StoredToken(key.tokens[-1].token_key, key.tokens[-1].digest)
 
 
 def _headers(body: Question) -> list[tuple[bytes, bytes]]:

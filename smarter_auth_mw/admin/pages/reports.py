@@ -136,7 +136,9 @@ async def check(visit: Visit) -> Reply:
     token = form.get("token")
     body = {"url": form.get("url"), "method": form.get("method") or "GET", "headers": _headers(form.get("headers"))}
     try:
-        found = await visit.document("explain", body=body | ({"token": token} if token else {}))
+        body |= {"token": token} if token else {}
+        body |= {"key_id": form.get("key_id")} if form.get("key_id") else {}
+        found = await visit.document("explain", body=body)
     except SmarterAuthError as error:
         if status_of(error) != 404:
             raise
@@ -149,7 +151,7 @@ def _check(visit: Visit, found: Mapping[str, Any] | None, error: SmarterAuthErro
     words = option("--method", form.get("method") if form.get("method") not in ("", "GET") else None)
     header = ("--header", "Authorization: Token TOKEN") if masked else (None, None)
     context = {
-        "typed": Given({name: form.get(name) for name in ("url", "method", "headers")}),
+        "typed": Given({name: form.get(name) for name in ("url", "method", "headers", "key_id")}),
         "found": found,
         "masked": masked,
         "command": command("check", form.get("url") or "/bots/1", *words, *header),

@@ -37,7 +37,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "resource_unprotect": {"confirm": "bot:REF", "token": "OWN_TOKEN"},
     "resource_remove": {"confirm": "bot:REF", "token": "OWN_TOKEN"},
     "key_unbind": {"confirm": "bot:REF", "token": "OWN_TOKEN"},
-    "check": {"url": "/bots/REF"},
+    "check": {"url": "/bots/REF", "key_id": "KEY"},
 }
 """A form for each act that takes one; words in capitals stand for what is another account's, or unknown."""
 WRONG = {"headers": "no colon", "expires": "soon", "etag": "x", "overlap": "soon", "kind": "no"}

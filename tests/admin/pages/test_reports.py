@@ -13,6 +13,9 @@ from tests.support.pages import Outline, Pages
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
+NOBODYS = "00000000-0000-4000-8000-000000000000"
+
+
 async def test_each_line_of_the_overview_leads_to_the_list_that_it_counts(pages: Pages) -> None:
     person = await pages.person()
     assert "Make the first key" in (await person.get("/")).text
@@ -56,6 +59,20 @@ async def test_why_explains_as_nobody_and_with_a_token_and_repeats_no_token(page
     as_key = await person.post("/check", {"url": "/bots/5", "token": minted.token.reveal()})
     assert "Granted" in as_key.text
     assert minted.token.reveal() not in as_key.text
+    key_id = str(minted.key.key_id)
+    assert "Granted" in (await person.post("/check", {"url": "/bots/5", "key_id": key_id})).text
+    await pages.keys.deactivate(minted.key.key_id)
+    inactive = await person.post("/check", {"url": "/bots/5", "key_id": key_id})
+    assert ("Refused" in inactive.text, "inactive" in inactive.text) == (True, True)
+    both = {"url": "/bots/5", "key_id": key_id, "token": minted.token.reveal()}
+    for wrong, status in (
+        (both, 422),
+        ({"url": "/bots/5", "key_id": "x"}, 422),
+        ({"url": "/x", "key_id": NOBODYS}, 404),
+    ):
+        answer = await person.post("/check", wrong)
+        assert answer.status_code == status
+        assert minted.token.reveal() not in answer.text
     other = await person.post("/check", {"url": "/bots/6", "token": minted.token.reveal(), "method": "POST"})
     assert "the resource is open" in other.text
     for fields in (
