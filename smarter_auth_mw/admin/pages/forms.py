@@ -33,10 +33,9 @@ class FieldError(RequestError):
 
     code = "invalid"
 
-    def __init__(self, field: str, cause: SmarterAuthError | str, *, status: int = 422) -> None:
-        super().__init__(str(cause), hint=cause.hint if isinstance(cause, SmarterAuthError) else "")
-        self.status = status  # type: ignore[misc]
-        self.by_field = {field: str(cause)}
+    def __init__(self, field: str, cause: SmarterAuthError | str, *, status: int = 422, **data: Any) -> None:
+        known = {"hint": cause.hint if isinstance(cause, SmarterAuthError) else "", "by_field": {field: str(cause)}}
+        super().__init__(str(cause), **known | data, status=status)
 
 
 class TokenInUrlError(InvalidError):

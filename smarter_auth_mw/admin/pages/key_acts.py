@@ -51,13 +51,9 @@ async def create(visit: Visit) -> Reply:
     except ConflictError as conflict:
         if (key_id := getattr(conflict, "key_id", None)) is None:
             raise
-        error = FieldError(
-            "name", f"{conflict} If you sent this form before: the key was made, and its token was shown."
-        )
-        error.status = 409  # type: ignore[misc]
-        error.hint = "A token is shown once. If it is lost, rotate the key."
-        error.key_id = key_id  # type: ignore[attr-defined]
-        raise error from None
+        words = f"{conflict} If you sent this form before: the key was made, and its token was shown."
+        hint = "A token is shown once. If it is lost, rotate the key."
+        raise FieldError("name", words, status=409, hint=hint, key_id=key_id) from None
     context = {
         "title": "Key made",
         "key_id": made["key_id"],

@@ -110,10 +110,10 @@ async def test_chosen_keys_are_revoked_together(pages: Pages) -> None:
     asked = await person.get("/keys/revoke", params={"key_id": [*made[:2], unknown]})
     assert "Revoke 2 keys?" in asked.text
     assert "1 of the chosen keys does not exist" in asked.text
-    assert (await pages.keys.key(minted_id(made[0]))).revoked_at is None
+    assert (await pages.keys.key(UUID(made[0]))).revoked_at is None
     done = await person.post("/keys/revoke", {"key_id": made[:2]})
     assert "2 keys are revoked" in done.text
-    states = [(await pages.keys.key(minted_id(one))).revoked_at is None for one in made]
+    states = [(await pages.keys.key(UUID(one))).revoked_at is None for one in made]
     assert states == [False, False, True]
     assert (await person.get("/keys/revoke")).status_code == 200
 
@@ -170,10 +170,6 @@ async def test_no_token_is_in_any_later_page(pages: Pages) -> None:
     assert "Granted" in person.seen[0]
     assert [page for page in person.seen if person.token in page] == []
     assert [page for page in [person.seen[0], *person.seen[2:]] if token in page] == []
-
-
-def minted_id(text: str) -> UUID:
-    return UUID(text)
 
 
 async def test_a_session_that_ends_in_a_form_loses_nothing_but_tokens(pages: Pages) -> None:
