@@ -21,7 +21,7 @@ import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,12 +88,16 @@ class Run:
         polling = [asyncio.create_task(self._poll(client, number, committed)) for client in asking]
         await asyncio.sleep(0.01 + random.uniform(0, self._spread_s))
         async with self._lock:  # One connection, one transaction at a time.
-            await self._owner.execute("BEGIN")
-            await self._owner.execute(REVOKE, str(number))
-            await self._owner.execute("COMMIT")
+            await self.commit(number)
             committed.set_result(time.monotonic())
         last_s = max(await asyncio.gather(*polling))
         self.figures.lags_ms.append(max(last_s - committed.result(), 0) * 1000)
+
+    async def commit(self, number: int) -> None:
+        """Revoke the key; it is committed when this returns."""
+        await self._owner.execute("BEGIN")
+        await self._owner.execute(REVOKE, str(number))
+        await self._owner.execute("COMMIT")
 
     async def _poll(self, client: Client, number: int, committed: asyncio.Future[float]) -> float:
         """When the last grant came; ask on for a while after the first refusal."""
@@ -163,7 +167,9 @@ class Plan:
     max_ms: float
 
 
-async def measure(plan: Plan, environment: dict[str, str], owner_url: str, others: range, load: float) -> Figures:
+async def measure(
+    plan: Plan, environment: dict[str, str], owner_url: str, others: range, load: float, make: Callable[..., Run] = Run
+) -> Figures:
     figures = Figures(plan.what)
     owner, beating = await asyncpg.connect(owner_url), await asyncpg.connect(owner_url)
     try:
@@ -171,7 +177,7 @@ async def measure(plan: Plan, environment: dict[str, str], owner_url: str, other
             async with clients(servers, plan.at_once) as asking, clients(servers, 2) as loaded:
                 for group in loaded:
                     await comes_to(group[0], 200, others[0], str(others[0]))
-                run = Run(plan, figures, owner, others)
+                run = make(plan, figures, owner, others)
                 async with run.around(loaded, load, beating):
                     for start in range(0, len(plan.numbers), plan.at_once):
                         await asyncio.gather(

@@ -1,0 +1,253 @@
+"""What the management API does in a second, what workers notice of it, and how soon a key that it revokes is refused.
+
+    python -m benchmarks.admin_load [--rounds 10] [--seconds 2] [--revocations 100] [--json FILE]
+
+Two uvicorn processes are asked for warm resources at a steady rate, in turn while the API is idle, while it answers a
+few requests a second, and while two clients create keys or read pages of lists as fast as it answers. A figure is the
+median over the rounds of what workers take then over what they take in the calm phase of the same round. Afterwards
+keys are revoked through the API, under the load and by the targets of ``benchmarks.revocation``; a lag begins when the
+API has answered. Exits 1 if a revocation missed its target, or if the API answered anything but 200 and 201.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from hashlib import md5
+from pathlib import Path
+from typing import Any, Self
+from uuid import UUID, uuid4
+
+from benchmarks import revocation
+from benchmarks.database import Database, fill, migrated
+from benchmarks.fleet import PATIENCE_S, ROOT, Client, Server, clients, comes_to, quantile, workers
+from smarter_auth_mw.management.operators import Operators, Role
+from smarter_auth_mw.postgres.pool import open_pool
+from smarter_auth_mw.postgres.store import Store
+
+BOTS, EACH = 200, 10
+WARM = range(1, 51)
+REQUESTS_PER_S = 400
+FEW_PER_S = 20
+"""How many creates, and as many pages, the API answers a second where it is not asked for all it can do."""
+ROUTES = "bot /bots/{ref:int}"
+
+
+class Api:
+    """One connection to the management API that is kept, for an operator of all accounts."""
+
+    def __init__(self, token: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._head = f"Host: localhost\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n"
+        self._reader = reader
+        self._writer = writer
+        self.answered = 0
+
+    @classmethod
+    async def connect(cls, port: int, token: str) -> Self:
+        return cls(token, *await asyncio.open_connection("127.0.0.1", port))
+
+    async def ask(self, method: str, path: str, body: object = None) -> Any:
+        """Return the document; raises SystemExit for an answer that is neither 200 nor 201."""
+        sent = b"" if body is None else json.dumps(body).encode()
+        head = f"{method} /api/v1{path} HTTP/1.1\r\n{self._head}Content-Length: {len(sent)}\r\n\r\n"
+        self._writer.write(head.encode() + sent)
+        answer = (await self._reader.readuntil(b"\r\n\r\n")).lower()
+        text = await self._reader.readexactly(int(answer.partition(b"content-length:")[2].split(b"\r\n", 1)[0]))
+        if answer[9:12] not in (b"200", b"201"):
+            raise SystemExit(f"{method} {path}: {text.decode()}")
+        self.answered += 1
+        return json.loads(text)
+
+    async def create(self) -> None:
+        await self.ask("POST", "/keys", {"name": str(uuid4()), "bind": [f"bot:{BOTS}"]})
+
+    async def list(self) -> None:
+        await self.ask("GET", "/keys?limit=50")
+
+
+@asynccontextmanager
+async def served(database: Database) -> AsyncIterator[Callable[[], Awaitable[Api]]]:
+    """Run ``smarter-auth admin``, and yield what connects an operator to it."""
+    async with open_pool(database.owner) as pool:
+        minted = await Operators(Store(pool), "benchmark").create("benchmark", Role.ADMIN)
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        port = listening.getsockname()[1]
+        command = [sys.executable, "-m", "smarter_auth_mw", "admin", "--fd", str(listening.fileno())]
+        settings = {"SMARTER_AUTH_DATABASE_URL": database.runtime, "SMARTER_AUTH_ROUTES": ROUTES}
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            cwd=ROOT,
+            env={**os.environ, **settings},
+            pass_fds=[listening.fileno()],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            yield lambda: Api.connect(port, minted.token.reveal())
+        finally:
+            process.terminate()
+            await asyncio.wait_for(process.wait(), PATIENCE_S)
+
+
+class Load:
+    """Warm requests to the workers at a steady rate, and what each took."""
+
+    def __init__(self) -> None:
+        self.took_ms: list[float] = []
+
+    async def run(self, group: Sequence[Client], pause_s: float) -> None:
+        async def ask(client: Client) -> None:
+            while True:
+                for number in WARM:
+                    answer = await client.ask(number, str((number - 1) * EACH + 1))
+                    if answer.status != 200:
+                        raise SystemExit(f"A warm request was answered with {answer.status}.")
+                    self.took_ms.append((answer.came_s - answer.sent_s) * 1e3)
+                    await asyncio.sleep(pause_s)
+
+        await asyncio.gather(*map(ask, group))
+
+
+async def _repeat(act: Callable[[], Awaitable[None]], end: asyncio.Event, pause_s: float = 0.0) -> None:
+    """Act until the end has come, and finish: the connection is used again."""
+    while not end.is_set():
+        await act()
+        await asyncio.sleep(pause_s)
+
+
+def phases(one: Api, other: Api) -> dict[str, list[tuple[Callable[[], Awaitable[None]], float]]]:
+    """What is done beside the requests in each phase, again and again, and the pause in between."""
+    pause_s = 1 / FEW_PER_S
+    return {
+        "calm": [],
+        "a few of both": [(one.create, pause_s), (other.list, pause_s)],
+        "creates": [(one.create, 0), (other.create, 0)],
+        "pages of lists": [(one.list, 0), (other.list, 0)],
+    }
+
+
+async def measure(apis: Sequence[Api], load: Load, rounds: int, seconds: float) -> list[dict[str, Any]]:
+    """Go through the phases in turn; return for each its rate, its p99, and both quantiles over those of the calm."""
+    found: dict[str, list[tuple[float, float, float]]] = {}
+    for number in range(rounds + 1):
+        for name, acts in phases(*apis).items():
+            before, began = sum(api.answered for api in apis), time.monotonic()
+            load.took_ms.clear()
+            end = asyncio.Event()
+            busy = [asyncio.create_task(_repeat(act, end, pause_s)) for act, pause_s in acts]
+            await asyncio.sleep(seconds)
+            took_ms, answered, lasted_s = (
+                list(load.took_ms),
+                sum(api.answered for api in apis),
+                time.monotonic() - began,
+            )
+            end.set()
+            await asyncio.gather(*busy)
+            if number:  # The first round warms up.
+                figures = (answered - before) / lasted_s, quantile(took_ms, 0.5), quantile(took_ms, 0.99)
+                found.setdefault(name, []).append(figures)
+    return [_row(name, figures, found["calm"]) for name, figures in found.items()]
+
+
+def _row(
+    name: str, figures: Sequence[tuple[float, float, float]], calm: Sequence[tuple[float, float, float]]
+) -> dict[str, Any]:
+    median = statistics.median
+    return {
+        "phase": name,
+        "api_per_s": median(rate for rate, _, _ in figures),
+        "p99_ms": median(p99 for _, _, p99 in figures),
+        "p50_ratio": median(one[1] / other[1] for one, other in zip(figures, calm, strict=True)),
+        "p99_ratio": median(one[2] / other[2] for one, other in zip(figures, calm, strict=True)),
+    }
+
+
+class ByApi(revocation.Run):
+    """Revocations through the API, of keys that ``fill`` made."""
+
+    def __init__(self, api: Api, *run: Any) -> None:
+        super().__init__(*run)
+        self._api = api
+
+    async def commit(self, number: int) -> None:
+        key_id = UUID(md5(str(number).encode(), usedforsecurity=False).hexdigest())
+        await self._api.ask("POST", f"/keys/{key_id}/revoke")
+
+
+async def revoked(connect: Callable[[], Awaitable[Api]], database: Database, count: int) -> bool:
+    """Revoke keys through the API, and see when workers refuse them; show that, and say whether it is in time."""
+    api = await connect()
+    await fill(database.owner, count + len(WARM), 1)
+    plan = revocation.Plan("through the API", range(1, count + 1), {"heartbeat_s": "1"}, 1, 0.002, 0.02, 50, 1000)
+    settings = {"database_url": database.runtime, "routes": ROUTES}
+    others = range(count + 1, count + 1 + len(WARM))
+    figures = await revocation.measure(
+        plan, settings, database.owner, others, REQUESTS_PER_S, lambda *run: ByApi(api, *run)
+    )
+    revocation.show(plan, figures)
+    return revocation.is_met(plan, figures)
+
+
+async def loaded(rounds: int, seconds: float) -> list[dict[str, Any]]:
+    async with migrated() as database, served(database) as connect:
+        await fill(database.owner, BOTS, EACH)
+        apis = [await connect() for _ in range(2)]
+        with workers([{"database_url": database.runtime, "routes": ROUTES}] * 2) as servers:
+            async with _asking(servers) as load:
+                return await measure(apis, load, rounds, seconds)
+
+
+@asynccontextmanager
+async def _asking(servers: Sequence[Server]) -> AsyncIterator[Load]:
+    async with clients(servers, 1) as connected:
+        group = [client for one in connected for client in one]
+        for client in group:
+            for number in WARM:
+                await comes_to(client, 200, number, str((number - 1) * EACH + 1))
+        load = Load()
+        asking = asyncio.create_task(load.run(group, len(group) / REQUESTS_PER_S))
+        yield load
+        asking.cancel()
+
+
+def show(rows: Sequence[dict[str, Any]]) -> None:
+    print(f"{'phase':16} {'API/s':>8} {'p99 ms':>8} {'p50 over calm':>14} {'p99 over calm':>14}")
+    for row in rows:
+        print(
+            f"{row['phase']:16} {row['api_per_s']:8.0f} {row['p99_ms']:8.2f} {row['p50_ratio']:14.2f}"
+            f" {row['p99_ratio']:14.2f}"
+        )
+
+
+async def revocations(count: int) -> bool:
+    async with migrated() as database, served(database) as connect:
+        return await revoked(connect, database, count)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=2)
+    parser.add_argument("--revocations", type=int, default=100)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    rows = asyncio.run(loaded(given.rounds, given.seconds))
+    show(rows)
+    if given.json:
+        given.json.write_text(json.dumps(rows, indent=1))
+    return 0 if asyncio.run(revocations(given.revocations)) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
