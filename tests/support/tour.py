@@ -106,19 +106,22 @@ class House:
         }
 
 
+async def populated(store: Store) -> Mapping[str, str]:
+    """Make keys, resources and a week of traffic; returns the ids of the keys by their names."""
+    keys = Management(store, "tester")
+    await add_traffic(store, keys)
+    soon = datetime.now(UTC) + timedelta(days=2)
+    await keys.create("b\u202eidi <b>", expires_at=soon, bind=[Resource("bot", "4")])
+    await keys.add_resource(Resource("bot", "2"), name="free for all")
+    return {key.name: str(key.key_id) for key in await keys.keys()}
+
+
 @asynccontextmanager
 async def furnished(database: Database) -> AsyncIterator[House]:
-    """The admin on a database with keys, resources and a week of traffic."""
+    """The admin on a database with something in it."""
     async with open_pool(database.owner) as pool:
-        store = Store(pool)
-        keys = Management(store, "tester")
-        await add_traffic(store, keys)
-        await keys.create(
-            "b\u202eidi <b>", expires_at=datetime.now(UTC) + timedelta(days=2), bind=[Resource("bot", "4")]
-        )
-        await keys.add_resource(Resource("bot", "2"), name="free for all")
-        operator = await Operators(store, "tester").create("alice", Role.ADMIN)
-        ids = {key.name: str(key.key_id) for key in await keys.keys()}
+        ids = await populated(Store(pool))
+        operator = await Operators(Store(pool), "tester").create("alice", Role.ADMIN)
     settings = Settings(database_url=database.manager, routes=ROUTES, failed_attempts="")
     with served(AdminApp(settings)) as origin:
         yield House(origin, operator.token.reveal(), ids)
