@@ -25,6 +25,8 @@ __all__ = ["browser"]
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 NARROW: dict[str, Any] = {"viewport": {"width": 320, "height": 640}}
 WIDE: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}}
+DIFFERENT = ("overview", "keys", "key", "new key", "revoke key", "resource, open", "usage", "audit", "account")
+"""Pages that look different from one another: all colours and shapes are on one of them."""
 WIDEST = """[...document.querySelectorAll("main *")].filter(one => one.getBoundingClientRect().right > innerWidth)
     .map(one => one.tagName + "." + one.className + ": " + one.textContent.slice(0, 30)).slice(0, 8).join(" | ")"""
 STORED = "JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie, location.href, history.state])"
@@ -42,18 +44,18 @@ async def house(owned: Database) -> AsyncIterator[House]:
 
 
 @pytest.mark.parametrize(
-    "look",
-    [{"color_scheme": "light", **WIDE}, {"color_scheme": "dark", **NARROW}],
+    ("look", "examined"),
+    [({"color_scheme": "light", **WIDE}, None), ({"color_scheme": "dark", **NARROW}, DIFFERENT)],
     ids=["light and wide", "dark and narrow"],
 )
 async def test_axe_finds_nothing_on_any_page_and_no_page_is_wider_than_its_window(
-    browser: Browser, house: House, look: dict[str, Any]
+    browser: Browser, house: House, look: dict[str, Any], examined: tuple[str, ...] | None
 ) -> None:
     found: dict[str, list[str]] = {}
     async with house.visit(browser, **look) as page:
         for name, path in house.stops().items():
             await page.goto(path)
-            found[name] = await faults(page)
+            found[name] = await (faults(page) if examined is None or name in examined else too_wide(page))
         for name, act in house.acts().items():
             await act(page)
             found[name] = await faults(page)
@@ -64,8 +66,12 @@ async def test_axe_finds_nothing_on_any_page_and_no_page_is_wider_than_its_windo
 
 
 async def faults(page: Page) -> list[str]:
+    return [*await violations(page), *await too_wide(page)]
+
+
+async def too_wide(page: Page) -> list[str]:
     wide = await page.evaluate("document.documentElement.scrollWidth - innerWidth")
-    return [*await violations(page), *([f"{wide} px too wide: {await page.evaluate(WIDEST)}"] if wide > 0 else [])]
+    return [f"{wide} px too wide: {await page.evaluate(WIDEST)}"] if wide > 0 else []
 
 
 async def test_in_forced_colours_bars_badges_and_the_focus_are_seen(browser: Browser, house: House) -> None:
@@ -184,7 +190,7 @@ async def focused(page: Page) -> str:
 async def test_a_mistake_stands_beside_its_field_and_what_was_typed_stays(browser: Browser, house: House) -> None:
     async with house.visit(browser, **NARROW) as page:
         await page.goto("/keys/new")
-        long = "\u202e" + "x" * 10_000
+        long = "\u202e" + "words " * 1_666 + "end"  # One long word would pass for a token, and not be shown again.
         await page.evaluate(
             "name => { const one = document.getElementById('name'); one.maxLength = 20000; one.value = name; }", long
         )
