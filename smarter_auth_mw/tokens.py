@@ -180,6 +180,11 @@ def hidden(text: str) -> str:
     return _LOOKS_SECRET.sub(lambda found: f"{found[0][:4]}…", text)
 
 
+def holds_token(text: str) -> bool:
+    """Whether something in the text may be a token: what looks like one, and is not too long for any."""
+    return any(len(found[0]) <= MAX_TOKEN_BYTES for found in _LOOKS_SECRET.finditer(text))
+
+
 def shortened(text: str, chars: int) -> str:
     """Return the first ``chars`` characters of the text, without tokens, and ``…`` if there are more.
 

@@ -24,8 +24,10 @@ from smarter_auth_mw.tokens import (
     fingerprint_of,
     form_of,
     hidden,
+    holds_token,
     is_prefix,
     mint,
+    mint_operator_token,
     prefix_of,
     same_digest,
     shortened,
@@ -193,3 +195,12 @@ def test_a_text_without_tokens_is_only_cut() -> None:
 def test_hiding_tokens_costs_no_more_than_the_length_of_the_text() -> None:
     hostile = ("a" * 63 + "-") * 1_000 + "sm_" * 20_000 + "sm_a2345678_" * 5_000
     assert hidden(hostile) == hostile
+
+
+def test_what_may_be_a_token_is_found_in_a_text_and_what_is_too_long_is_none() -> None:
+    for token in (mint(), mint("checked"), mint("checked", "test"), mint_operator_token()):
+        assert holds_token(f"before {token.reveal()}, behind")
+        assert holds_token(f"{token.reveal()}x")
+        assert not holds_token(token.token_key)
+    assert not holds_token("x" * 10_000)
+    assert not holds_token("a name of many words, " * 100)

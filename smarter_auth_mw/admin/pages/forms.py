@@ -11,7 +11,7 @@ from starlette.types import Receive
 from smarter_auth_mw.admin.bodies import MAX_QUERY, is_sent_as, read_bytes
 from smarter_auth_mw.admin.problems import InvalidError, RequestError
 from smarter_auth_mw.errors import SmarterAuthError
-from smarter_auth_mw.tokens import hidden
+from smarter_auth_mw.tokens import holds_token
 
 MAX_FORM = 65_536
 MAX_FIELDS = 1_000
@@ -81,7 +81,7 @@ class Fields:
     def without_tokens(self) -> Fields:
         """Return what may be shown again: a value that holds a token, wherever it was typed, is left out."""
         shown = (pair for pair in self.pairs() if pair[0] not in SECRETS)
-        return Fields((name, value) for name, value in shown if hidden(f"{name} {value}") == f"{name} {value}")
+        return Fields((name, value) for name, value in shown if not holds_token(f"{name} {value}"))
 
     def given(self) -> Given:
         """Return what is not empty, by name; a list where a name comes more than once."""
@@ -95,7 +95,7 @@ def read_query(query: bytes) -> Fields:
         raise InvalidError(f"A query has at most {MAX_QUERY:,} bytes.")
     fields = _parsed(query)
     # A cursor is as long as a token, and no page repeats it.
-    if any(hidden(text) != text for name, value in fields.pairs() if name != "cursor" for text in (name, value)):
+    if any(holds_token(f"{name} {value}") for name, value in fields.pairs() if name != "cursor"):
         raise TokenInUrlError()
     return fields
 

@@ -40,7 +40,7 @@ from smarter_auth_mw.errors import SmarterAuthError, WouldOpenError
 from smarter_auth_mw.http.peers import Peers
 from smarter_auth_mw.log import log
 from smarter_auth_mw.management.operators import Operator, is_allowed
-from smarter_auth_mw.tokens import hidden
+from smarter_auth_mw.tokens import hidden, holds_token
 
 SIGN_IN = "/sign-in"
 NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -169,7 +169,7 @@ class Site:
     ) -> Response:
         """Have somebody sign in; what they typed into a form is kept until then, but for tokens."""
         if not request.is_sent or page.name == "sign_out":
-            to = "" if page.name == "sign_out" or hidden(request.url) != request.url else request.url
+            to = "" if page.name == "sign_out" or holds_token(request.url) else request.url
             return self._sent(SeeOther(path_of("sign-in", to=to)), request.root, None, "")
         kept = request.form.without_tokens()
         context = {"kept": list(kept.pairs()), "error": None}

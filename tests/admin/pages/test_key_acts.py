@@ -51,6 +51,14 @@ async def test_what_was_typed_is_kept_beside_what_is_wrong(pages: Pages) -> None
         assert "aria-invalid" in shown[field], field
 
 
+async def test_a_name_of_10_000_characters_is_kept(pages: Pages) -> None:
+    person = await pages.person()
+    name = "\u202e" + "x" * 10_000
+    answer = await person.post("/keys/new", {"name": name})
+    assert answer.status_code == 422
+    assert {one["name"]: one.get("value") for one in Outline(answer.text).forms[0]["fields"]}["name"] == name
+
+
 async def test_a_key_is_rotated_and_a_reload_is_told_so(pages: Pages) -> None:
     person = await pages.person()
     minted = await pages.keys.create("rotated")
