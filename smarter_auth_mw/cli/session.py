@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,12 +18,19 @@ from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.management import naming
 from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.management.listings import Listings
+from smarter_auth_mw.postgres.embedded.cluster import is_embedded, place_of
 from smarter_auth_mw.postgres.opening import open_store
 from smarter_auth_mw.postgres.store import Store
 from smarter_auth_mw.routing.routes import Routes
 
 LIST_TIMEOUT_S = 30.0
 """How long one page of a list may take: nobody's request waits for it."""
+
+
+def say_where_data_is(settings: Settings | DatabaseSettings, tell: Callable[[str], None] = note) -> None:
+    """Print the directory of an embedded database: apps that name the same one share their keys."""
+    if is_embedded(url := settings.database_url.get_secret_value()):
+        tell(f"The embedded PostgreSQL keeps its data in {place_of(url)}.")
 
 
 @dataclass

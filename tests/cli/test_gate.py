@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import signal
 import socket
+from pathlib import Path
 
 import httpx
 import pytest
 
 from smarter_auth_mw.cli.commands.gate import DialectName
 from smarter_auth_mw.gate.dialects import DIALECTS
-from tests.support.cli import PROGRAM, ROUTES, Commands, environment, program, serving
+from tests.support.cli import EXAMPLES, PROGRAM, ROUTES, Commands, environment, program, serving
 from tests.support.database import Database
 
 GATE = [*PROGRAM, "gate", "--port", "0"]
@@ -70,3 +71,12 @@ def test_a_port_in_use_is_one_clear_line(env: dict[str, str]) -> None:
     hidden, taken_port = ran.err.splitlines()
     assert "HIDE_CREDENTIALS" in hidden
     assert "--port" in taken_port
+
+
+@pytest.mark.parametrize("command", [["gate"], ["serve", "existing_service:app"]])
+def test_start_up_says_where_the_embedded_database_is(command: list[str], tmp_path: Path) -> None:
+    env = environment(database_url=f"embedded://{tmp_path}/data", routes=ROUTES)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ran = program(*command, "--port", str(taken.getsockname()[1]), env=env, cwd=EXAMPLES)
+    assert ran.exit_code == 3
+    assert "The embedded PostgreSQL keeps its data in " in ran.err

@@ -28,6 +28,7 @@ from tests.support.plain_postgres import PASSWORD
 COMPOSE = sorted(EXAMPLES.glob("compose*.yml"))
 KUBERNETES = sorted(EXAMPLES.glob("kubernetes/*.yaml"))
 UNIT = EXAMPLES / "systemd" / "smarter_auth_gate.service"
+SOCKET = UNIT.with_suffix(".socket")
 DOCKERFILE = EXAMPLES.parent / "Dockerfile"
 IMAGES = ("smarter_auth", "smarter_auth_example")
 MOST_EXPOSED = 20
@@ -91,6 +92,7 @@ def unit(tmp_path: Path) -> Path:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("There is no systemd here, whose systemd-analyze would check the unit.")
     here = Path(sys.prefix, "bin")
+    (tmp_path / SOCKET.name).write_text(SOCKET.read_text())
     (copy := tmp_path / UNIT.name).write_text(UNIT.read_text().replace("/opt/smarter_auth/bin", str(here)))
     return copy
 

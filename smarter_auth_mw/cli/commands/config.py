@@ -7,12 +7,11 @@ from typing import Annotated, Any
 import typer
 from pydantic import SecretStr
 
-from smarter_auth_mw.cli.output import Listing, Script, note, to_json
-from smarter_auth_mw.cli.session import Session
+from smarter_auth_mw.cli.output import Listing, Script, to_json
+from smarter_auth_mw.cli.session import Session, say_where_data_is
 from smarter_auth_mw.config.masking import mask_url
 from smarter_auth_mw.config.origins import TOML
 from smarter_auth_mw.config.settings import Settings
-from smarter_auth_mw.postgres.embedded.cluster import is_embedded, place_of
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -29,8 +28,7 @@ async def config(session: Session, *, schema: Schema = False) -> Listing | Scrip
         return Script(to_json(document), document)
     settings = session.settings
     _ = session.routes  # Their mistakes are mistakes of the configuration too.
-    if is_embedded(url := settings.database_url.get_secret_value()):
-        note(f"The embedded PostgreSQL keeps its data in {place_of(url)}.")
+    say_where_data_is(settings)
     rows = [
         {"setting": name, "value": shown(getattr(settings, name)), "source": settings.source(name)}
         for name in type(settings).model_fields

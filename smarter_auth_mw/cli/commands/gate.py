@@ -12,6 +12,7 @@ from smarter_auth_mw import access_log
 from smarter_auth_mw.cli.arguments import Fd, Host, Port, Workers
 from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.cli.ports import listener
+from smarter_auth_mw.cli.session import say_where_data_is
 from smarter_auth_mw.configured import compile_routes, load_settings
 from smarter_auth_mw.gate.dialects import DIALECTS
 from smarter_auth_mw.gate.forward_auth import ForwardAuth
@@ -41,6 +42,7 @@ def gate(
     compile_routes(settings)  # Mistakes are reported before anything is served.
     if settings.hide_credentials:
         note("HIDE_CREDENTIALS does nothing here: the credentials are the proxy's to take out, as its example shows.")
+    say_where_data_is(settings)
     listening = listener(host, port, fd)
     os.environ[SPOKEN] = dialect
     config = uvicorn.Config(

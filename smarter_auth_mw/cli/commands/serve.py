@@ -20,6 +20,7 @@ from smarter_auth_mw.cli import failures, guards
 from smarter_auth_mw.cli.arguments import Fd, Host, Port, Workers
 from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.cli.ports import listener
+from smarter_auth_mw.cli.session import say_where_data_is
 from smarter_auth_mw.cli.user_app import EXAMPLE, load
 from smarter_auth_mw.config.settings import RouteSettings
 from smarter_auth_mw.configured import compile_routes, load_settings
@@ -157,6 +158,7 @@ def _guarded(app: Any, tell: Callable[[str], None], *, is_wsgi: bool) -> Any:
     compile_routes(settings, app)
     for path in settings.files:
         tell(f"Settings are read from {path}.")
+    say_where_data_is(settings, tell)
     return SmarterAuthWSGIMiddleware(app, settings) if is_wsgi else SmarterAuthMiddleware(app, settings)
 
 

@@ -81,7 +81,7 @@ SELECT named.*, held.id AS held_id, held.account AS held_account, held.ref AS he
   LEFT JOIN smarter_auth.resource AS held ON held.kind = named.kind AND replace(held.ref, '_', '-') = named.lookup;
 
 CREATE TEMPORARY TABLE staged_key ON COMMIT DROP AS
-SELECT told.*, held.key_id AS held_id, held.name AS held_name,
+SELECT told.*, held.key_id AS held_id, held.name AS held_name, coalesce(active, held.is_active) IS FALSE AS is_inactive,
        count_digests = 0 AND NOT is_tokenless AND told.revoked_at IS NULL AND held.key_id IS NULL AS is_to_be_minted,
        CASE WHEN held.key_id IS NOT NULL THEN concat_ws(', ',
             CASE WHEN told.account <> held.account THEN 'account' END,
@@ -283,7 +283,7 @@ SELECT kind, ref FROM smarter_auth.resource
                 FROM pg_temp.staged_line
                 JOIN pg_temp.staged_key USING (key_id)
                 JOIN pg_temp.staged_resource USING (kind, lookup)
-               WHERE NOT staged_key.active)
+               WHERE is_inactive)
  ORDER BY kind, ref
    FOR UPDATE;
 
