@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import logging
+from base64 import b64encode
 
 import asyncpg
 import httpx
@@ -10,8 +13,10 @@ import pytest
 
 from smarter_auth_mw.management.operators import Role
 from smarter_auth_mw.metrics import samples
+from smarter_auth_mw.postgres.embedded.place import programs
 from tests.admin.test_operations import state
 from tests.support.admin import OWN, Caller, Site
+from tests.support.database import Database
 
 
 async def test_a_token_is_in_one_answer_and_nowhere_else(
@@ -60,6 +65,23 @@ async def _use_everywhere(site: Site, admin: Caller, tokens: list[str]) -> None:
 
 def _holds(text: str, secrets: set[str]) -> list[str]:
     return [secret[:6] for secret in secrets if secret in text]
+
+
+async def test_a_dump_of_the_database_holds_no_token(site: Site, admin: Caller, database: Database) -> None:
+    """In no form that a dump could have it in, whatever was done with it."""
+    minted = await admin.json("POST", "/keys", {"name": "customer", "bind": ["bot:1"]})
+    rotated = await admin.json("POST", f"/keys/{minted['key_id']}/rotate", {"token_key": minted["token_key"]})
+    tokens = [minted["token"], rotated["token"], admin.token]
+    await _use_everywhere(site, admin, tokens)
+    dumping = await asyncio.create_subprocess_exec(
+        programs() / "bin" / "pg_dump", "--inserts", database.owner, stdout=asyncio.subprocess.PIPE
+    )
+    dump = (await dumping.communicate())[0].decode()
+    assert dumping.returncode == 0
+    digests = [hashlib.sha512(token.encode()).hexdigest() for token in tokens]
+    assert [digest for digest in digests if digest not in dump] == []  # It is the whole of the database.
+    forms = {form for token in tokens for form in (token, token.encode().hex(), b64encode(token.encode()).decode())}
+    assert not _holds(dump, forms)
 
 
 async def test_no_digest_is_in_an_answer(admin: Caller, owner: asyncpg.Connection) -> None:
