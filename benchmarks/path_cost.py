@@ -233,13 +233,15 @@ def costliest(surface: Surface, length: int, seconds: float, rng: random.Random)
     return max(best, key=lambda one: cost(surface.take(one[1]), 9))[1]
 
 
-def measure(seconds: float, seed: int, only: str = "") -> list[Row]:
-    rows = []
+def measure(seconds: float, seed: int, only: str = "") -> tuple[list[Row], float]:
+    """Return a row for each kind and length, and the greatest processor time of all, in ms."""
+    rows, most_ms = [], 0.0
     for surface, length in itertools.product((one for one in surfaces() if only in one.name), LENGTHS):
         text = costliest(surface, length, seconds, random.Random(f"{seed} {surface.name} {length}"))
         evil, plain = surface.take(text), surface.take(surface.plain(length))
         taken = [(cost(evil), cost(plain)) for _ in range(ROUNDS)]
         least_ms = min(one for one, _ in taken) / 1000
+        most_ms = max(most_ms, least_ms)
         found = row(
             f"{surface.name}, {length}",
             [one / other for one, other in taken],
@@ -249,7 +251,7 @@ def measure(seconds: float, seed: int, only: str = "") -> list[Row]:
         rows.append(found)
         show([found])
         sys.stdout.flush()
-    return rows
+    return rows, most_ms
 
 
 def main() -> int:
@@ -259,11 +261,11 @@ def main() -> int:
     parser.add_argument("--only", default="", help="a part of the kinds' names")
     arguments = parser.parse_args()
     gc.disable()
-    rows = measure(arguments.seconds, arguments.seed, arguments.only)
+    rows, most_ms = measure(arguments.seconds, arguments.seed, arguments.only)
     worst = max(rows, key=lambda one: one.median)
-    print("the worst:")
+    print(f"the worst, and at most {most_ms:.2f} ms (≤ {MOST_MS:.0f} ms):")
     show([worst])
-    return 0 if all(one.is_met for one in rows) else 1
+    return 0 if most_ms <= MOST_MS and all(one.is_met for one in rows) else 1
 
 
 if __name__ == "__main__":
