@@ -19,7 +19,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from starlette.middleware.authentication import AuthenticationMiddleware
-from starlette.types import ASGIApp, Message, Scope
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from benchmarks.apps import DictBackend, Floor, app
 from benchmarks.measuring import Block, Row, in_turn, medians, row, show
@@ -66,9 +66,9 @@ SETTINGS = Settings(database_url="postgresql://unused/unused", routes=["bot /bot
 FOR_EVER = Limits(max_staleness_s=1e9, cache_ttl_s=1e9)
 
 
-def guarded(others: int = 0) -> SmarterAuthMiddleware:
+def guarded(others: int = 0, wrapped: ASGIApp | None = None) -> SmarterAuthMiddleware:
     """The app behind the middleware, on a source at hand."""
-    middleware = SmarterAuthMiddleware(app(), SETTINGS)
+    middleware = SmarterAuthMiddleware(wrapped or app(), SETTINGS)
 
     @contextlib.asynccontextmanager
     async def opened() -> AsyncIterator[Any]:
@@ -115,6 +115,32 @@ def block(side: ASGIApp, path: str, *credentials: tuple[bytes, bytes]) -> Block:
         return (time.perf_counter() - began) / CALLS * 1e6
 
     return run
+
+
+def messages_block(side: ASGIApp) -> Block:
+    """What a message of a WebSocket takes, in a conversation of so many."""
+    connection = scope("/bots/1", [*HEADERS, CREDENTIALS]) | {"type": "websocket", "scheme": "ws", "subprotocols": []}
+    del connection["method"]
+
+    async def run() -> float:
+        left = CALLS
+
+        async def receive() -> Message:
+            nonlocal left
+            left -= 1
+            return {"type": "websocket.receive" if left >= 0 else "websocket.disconnect", "text": "hello"}
+
+        began = time.perf_counter()
+        await side({**connection}, receive, send)
+        return (time.perf_counter() - began) / CALLS * 1e6
+
+    return run
+
+
+async def listener(scope: Scope, receive: Receive, send: Send) -> None:
+    """An app that takes what comes on a WebSocket."""
+    while (await receive())["type"] == "websocket.receive":
+        pass
 
 
 def wsgi_block(side: Any) -> Block:
@@ -177,6 +203,8 @@ async def measure(rounds: int) -> list[Row]:
         "refusal of a token": block(guarded(), "/bots/1", (b"authorization", b"Token " + b"0" * 64)),
         "bare WSGI": wsgi_block(wsgi_app),
         "WSGI grant": wsgi_block(wsgi),
+        "bare message": messages_block(listener),
+        "message": messages_block(guarded(wrapped=listener)),
         "sha512": sha512_block,
     }
     taken = await in_turn(sides, rounds)
@@ -211,6 +239,8 @@ def rows(taken: dict[str, list[float]]) -> list[Row]:
             [one / max(other, 0.01) for one, other in zip(own, floors, strict=True)], 2.0),
         row("10,000 bindings: warm grant, over one binding", each("grant of 10,000", "grant"), 1.2),
         row("WSGI warm grant: added, over what ASGI's adds", each("WSGI grant", "bare WSGI", "grant", "bare"), 1.5),
+        row("WebSocket message: added, over what AuthenticationMiddleware adds to a request",
+            each("message", "bare message", "AuthenticationMiddleware", "bare"), 0.3),
     ]  # fmt: skip
 
 
