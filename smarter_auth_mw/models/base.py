@@ -19,7 +19,7 @@ from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.model_sessions import current
 from smarter_auth_mw.models.querysets import QuerySet
 from smarter_auth_mw.postgres.transaction import Transaction
-from smarter_auth_mw.routing.references import hashed_id, unhash
+from smarter_auth_mw.routing.references import HASH_FLOOR, hashed_id, unhash
 
 TIMES = ("created_at", "updated_at")
 Narrowing = Callable[[Transaction, Any], Awaitable[Sequence[Any]]]
@@ -43,6 +43,13 @@ class TimestampedModel:
     """The field that identifies an object; the others may change."""
     _narrowings: ClassVar[Mapping[str, Narrowing]] = {}
     """How the database finds the ids of the objects with a value in this field."""
+
+    HASH_PREFIX: ClassVar[str] = "r"
+    HASH_SUFFIX: ClassVar[str] = "x"
+    HASH_FLOOR: ClassVar[int] = HASH_FLOOR
+    cache_expiration: ClassVar[int] = 0
+    """Seconds that ``get_cached_object`` may be old: none, the database is always asked."""
+    is_billable_resource: ClassVar[bool] = False
 
     DoesNotExist: ClassVar[type[ObjectDoesNotExist]]
     MultipleObjectsReturned: ClassVar[type[MultipleObjectsReturned]]
@@ -191,6 +198,11 @@ class TimestampedModel:
     def id_from_hashed_id(text: str) -> int | None:
         """Return the number of a hashed id, or None if the text is not one."""
         return unhash(text)
+
+    @classmethod
+    def hash_regex(cls) -> re.Pattern[str]:
+        """Return the pattern of what looks like a hashed id; ``id_from_hashed_id`` decides whether it is one."""
+        return re.compile(f"{cls.HASH_PREFIX}[A-Za-z0-9_-]+{cls.HASH_SUFFIX}")
 
     @staticmethod
     def find_hash(value: str) -> str | None:

@@ -26,6 +26,7 @@ class ResourceModel(TimestampedModel):
 
     _made_from = ("id", "ref", "name", "account", "domain", "on_error")
     _changeable = ("name", "account", "domain", "on_error")
+    is_billable_resource = True
     _fields = dict.fromkeys((*_made_from, "is_protected", *TIMES))
     _identity = "ref"
 

@@ -95,6 +95,10 @@ async def test_inherited_members_of_the_page_are_there() -> None:
         await ChatBot.get_cached_object(pk=4711)
     assert ChatBot.find_hash(f"https://example.com/bots/{bot.hashed_id}/prompt/?x=relax") == bot.hashed_id
     assert ChatBot.find_hash("https://relax.example.com/rox") is None
+    assert ChatBot.hash_regex().fullmatch(str(bot.hashed_id))
+    assert (ChatBot.HASH_PREFIX, ChatBot.HASH_SUFFIX, ChatBot.HASH_FLOOR) == ("r", "x", 1_000_000)
+    assert (ChatBot.is_billable_resource, SmarterAuthToken.is_billable_resource) == (True, False)
+    assert ChatBot.cache_expiration == 0
     bot.validate()
     bot.ref = "other"
     with pytest.raises(UsageError, match="ref"):
