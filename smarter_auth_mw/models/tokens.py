@@ -56,7 +56,7 @@ class TokenModel(TimestampedModel):
     """The token itself, only in the object that minted it."""
     objects = TokenObjects()
 
-    _made_from = ("name", "description", "account", "is_active", "expiry", "labels", "format", "max_lifetime")
+    _made_from = ("name", "description", "account", "is_active", "expiry", "labels", "format", "prefix", "max_lifetime")
     _changeable = ("name", "description", "is_active", "expiry", "labels")
     _fields = dict.fromkeys(
         ("key_id", *_changeable, "account", "digest", "token_key", "last_used_at", "created", *TIMES)
@@ -73,7 +73,8 @@ class TokenModel(TimestampedModel):
         is_active: bool = True,
         expiry: datetime | timedelta | None = None,
         labels: Mapping[str, str] | None = None,
-        format: TokenFormat = "knox",  # noqa: A002 - As the command line has it.
+        format: TokenFormat | None = None,  # noqa: A002 - As the command line has it.
+        prefix: str | None = None,
         max_lifetime: timedelta | None = None,
     ) -> None:
         self.name = name
@@ -82,7 +83,7 @@ class TokenModel(TimestampedModel):
         self.is_active = is_active
         self.expiry = _time(expiry)
         self.labels = dict(labels or {})
-        self._minting: Mapping[str, Any] = {"form": format, "max_lifetime": max_lifetime}
+        self._minting: Mapping[str, Any] = {"form": format, "prefix": prefix, "max_lifetime": max_lifetime}
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

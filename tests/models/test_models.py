@@ -192,6 +192,18 @@ async def test_key_has_the_format_that_was_asked_for() -> None:
     assert (await SmarterAuthToken.objects.create(name="ci", format="checked")).token.startswith("sm_")
 
 
+async def test_a_token_has_the_prefix_that_was_asked_for_and_keeps_it_when_rotated() -> None:
+    key, token = await SmarterAuthToken.objects.create(name="ci", prefix="test")
+    assert token.startswith("sm_test_")
+    assert (await key.rotate()).token.startswith("sm_test_")
+    assert not (await SmarterAuthToken.objects.create(name="plain")).token.startswith("sm_")
+
+
+async def test_a_prefix_of_the_format_knox_is_refused() -> None:
+    with pytest.raises(UsageError, match="format knox have no prefix"):
+        await SmarterAuthToken.objects.create(name="ci", format="knox", prefix="test")
+
+
 async def test_key_is_told_as_json_without_its_digest() -> None:
     key = await make_key("ci", expiry=HOUR)
     told = key.to_json()
