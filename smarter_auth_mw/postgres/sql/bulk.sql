@@ -279,7 +279,7 @@ SELECT key_id, account, name FROM pg_temp.staged_key WHERE is_to_be_minted ORDER
 -- Those that are registered and get a deactivated key, held until the transaction ends; in one order, so that nobody waits
 -- in a circle.
 SELECT kind, ref FROM smarter_auth.resource
- WHERE id IN (SELECT held_id
+ WHERE id IN (SELECT staged_resource.held_id
                 FROM pg_temp.staged_line
                 JOIN pg_temp.staged_key USING (key_id)
                 JOIN pg_temp.staged_resource USING (kind, lookup)
