@@ -92,7 +92,7 @@ SELECT key.name FROM smarter_auth.token
 
 
 def with_query() -> FastAPI:
-    """What people write with FastAPI and asyncpg: a dependency that asks the database, each time."""
+    """Return what people write with FastAPI and asyncpg: a dependency that asks the database, each time."""
 
     @asynccontextmanager
     async def lifespan(asked: FastAPI) -> AsyncIterator[None]:

@@ -84,7 +84,7 @@ async def platform(bindings: int, bots: int) -> AsyncIterator[tuple[asyncpg.Conn
 
 
 def targets(bots: int, all_bots: int) -> dict[str, Iterator[Target]]:
-    """What is looked up, many of each."""
+    """Return what is looked up, many of each."""
 
     def alias(form: AliasForm, text: str, account: str | None = ACCOUNT) -> Target:
         return Target(Alias(KIND, form, text, account))

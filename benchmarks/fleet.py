@@ -19,7 +19,7 @@ PATIENCE_S = 30
 
 
 def application() -> Any:
-    """What uvicorn serves: the middleware, by its environment, in front of an app that answers at once."""
+    """Return what uvicorn serves: the middleware, by its environment, in front of an app that answers at once."""
     from smarter_auth_mw import SmarterAuthMiddleware
 
     return SmarterAuthMiddleware(_answer)
@@ -80,7 +80,7 @@ class Server:
         self._socket.close()
 
     def metrics(self) -> dict[str, float]:
-        """What the worker has counted, by metric and labels, where ``METRICS_PATH`` is ``/metrics``; blocks."""
+        """Return what the worker has counted, by metric and labels, where ``METRICS_PATH`` is ``/metrics``; blocks."""
         with urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=PATIENCE_S) as answer:
             lines = answer.read().decode().splitlines()
         told = (line.removeprefix("smarter_auth_").rsplit(" ", 1) for line in lines if not line.startswith("#"))

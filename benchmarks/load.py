@@ -62,7 +62,7 @@ class Load:
         self._opening: set[asyncio.Task[tuple[asyncio.BaseTransport, object]]] = set()
 
     async def run(self, requests: int) -> float:
-        """How many seconds so many requests take."""
+        """Return how many seconds so many requests take."""
         self.left = self._unanswered = requests
         self._done.clear()
         began = time.perf_counter()
@@ -116,7 +116,7 @@ def _keep(threads: Iterable[int], processors: set[int]) -> None:
 
 
 def cpu_s(pid: int) -> float:
-    """How long this process and its children have run on a processor, as Linux has it, to the nanosecond."""
+    """Return how long this process and its children have run on a processor, as Linux has it, to the nanosecond."""
     return sum(_own_s(one) for one in _family(pid))
 
 

@@ -39,7 +39,7 @@ def row(what: str, ratios: list[float], target: float | None, *, is_at_least: bo
 
 
 async def in_turn(sides: dict[str, Block], rounds: int, warm_up: int = 3) -> dict[str, list[float]]:
-    """What each side took in each round, one block of each after the other."""
+    """Return what each side took in each round, one block of each after the other."""
     for _ in range(warm_up):
         for block in sides.values():
             await block()

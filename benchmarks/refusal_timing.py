@@ -66,7 +66,7 @@ async def measure(app: SmarterAuthMiddleware, values: dict[str, str]) -> dict[st
 
 
 def slower(one: Sequence[float], other: Sequence[float]) -> float:
-    """How often a value of ``one`` is larger than one of ``other``, ties counted half."""
+    """Return how often a value of ``one`` is larger than one of ``other``, ties counted half."""
     other = sorted(other)
     below = sum(bisect_left(other, value) + bisect_right(other, value) for value in one)
     return below / 2 / len(one) / len(other)
@@ -90,7 +90,7 @@ async def _receive() -> Any:
 
 
 async def _send(_: Any) -> None:
-    """What a server would write."""
+    """Return what a server would write."""
 
 
 async def _app(*_: Any) -> None:

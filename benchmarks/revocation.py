@@ -205,7 +205,7 @@ def _show_progress(figures: Figures, count: int) -> None:
 
 
 def is_met(plan: Plan, figures: Figures) -> bool:
-    """Whether the lags stay within the targets, and nothing that was refused once was granted again."""
+    """Return whether the lags stay within the targets, and nothing that was refused once was granted again."""
     allowed_ms = plan.max_ms + 1000 * figures.round_trip_s
     told = figures.summary()
     return (

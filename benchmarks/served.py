@@ -50,7 +50,7 @@ class Side(NamedTuple):
     load: Load
 
     async def cpu_us(self) -> float:
-        """What a request costs its processes, in µs on a processor."""
+        """Return what a request costs its processes, in µs on a processor."""
         before = cpu_s(self.pid)
         await self.load.run(REQUESTS)
         return (cpu_s(self.pid) - before) / REQUESTS * 1e6

@@ -84,7 +84,7 @@ class Report:
             self.fault, self.faulty_at_s = "", time.monotonic()
 
     def was_calm(self, since_s: float) -> bool:
-        """Whether no fault has been on since then."""
+        """Return whether no fault has been on since then."""
         return not self.fault and self.faulty_at_s < since_s
 
 
@@ -159,7 +159,7 @@ class Soak:
     # Those who write
 
     async def write(self) -> None:
-        """What other administrators do to other keys."""
+        """Return what other administrators do to other keys."""
         while True:
             try:
                 connection = await asyncpg.connect(

@@ -1,4 +1,4 @@
-"""What the reference copies from nowhere: tables that are made of the code each time the site is built."""
+"""Tables of the reference that are generated from the code each time the site is built."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _default(default: Any) -> str:
 
 
 def reasons() -> Lines:
-    """Every reason for a denial, with the status that the client is told."""
+    """Every reason for a denial, with the status that the client receives."""
     return table(
         ("reason", "status", "what the client reads"),
         ((f"`{reason}`", str(reason.status), DETAILS[reason.status]) for reason in Reason),
@@ -79,7 +79,7 @@ def reasons() -> Lines:
 
 
 def benchmarks() -> Lines:
-    """What ``make bench`` measured last, and what it is held against."""
+    """Return what ``make bench`` measured last, and the goals."""
     measured = json.loads((Path(__file__).parent / "benchmarks.json").read_text("utf-8"))
     yield from table(
         ("what", "median", "least … greatest", "target", "", "in figures"),
@@ -150,7 +150,7 @@ def events() -> Lines:
 
 
 def command_line() -> Lines:
-    """Every command, as its own help tells of it."""
+    """Every command, from its own help."""
     root = typer.main.get_command(app)
     yield from _command(root, None)
 

@@ -20,7 +20,7 @@ from django.urls import path
 from smarter_auth_mw import SmarterAuthMiddleware
 from smarter_auth_mw.wsgi import SmarterAuthWSGIMiddleware
 
-# What stands in your settings.py already; nothing of it is for us.
+# Your settings.py has this already; the middleware reads none of it.
 settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], SECRET_KEY="not a secret in an example")
 
 

@@ -24,7 +24,7 @@ app.add_middleware(SmarterAuthMiddleware)
 
 
 class Question(BaseModel):
-    """What somebody asks a bot."""
+    """A question to a bot."""
 
     text: str
     pause_s: float = 0.0

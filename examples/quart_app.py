@@ -19,7 +19,7 @@ app = Quart(__name__)
 
 @app.get("/bots/<int:bot>")
 async def describe(bot: int) -> dict[str, Any]:
-    """Say who is asking: the decision stands in the scope of the request."""
+    """Say who is asking: the scope of the request holds the decision."""
     decision: Any = dict(request.scope)["smarter_auth"]
     return {"resource": str(decision.resource), "bot": bot, "key_id": decision.key_id}
 

@@ -26,7 +26,7 @@ async def describe(request: Request) -> JSONResponse:
 
 @requires("authenticated")
 async def members(request: Request) -> JSONResponse:
-    """Starlette's own decorator: 403 for whoever has no key, on an open bot too."""
+    """Starlette's own decorator: 403 for requests without a key, on an open bot too."""
     return await describe(request)
 
 
@@ -44,5 +44,5 @@ tools = Starlette(
     middleware=protected("tool /tools/{ref} always", realm="tools"),
 )
 
-# Neither is told where it stands: routes are looked for behind what Mount takes off.
+# Neither knows its prefix: routes are looked for behind what Mount takes off.
 app = Starlette(routes=[Host("tools.example.com", tools), Mount("/chat", bots), Mount("/workshop", tools)])

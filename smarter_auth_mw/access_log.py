@@ -67,7 +67,7 @@ class WithoutFloods(logging.Filter):
         return True
 
 
-def of_uvicorn() -> dict[str, Any]:
+def uvicorn_config() -> dict[str, Any]:
     """uvicorn's own logging configuration, with the filters on all that it and asyncio write."""
     from uvicorn.config import LOGGING_CONFIG
 

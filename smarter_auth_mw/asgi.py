@@ -26,7 +26,7 @@ _UNUSUAL = (KeyError, TypeError, IndexError, ValueError, AttributeError)
 
 
 def _takes_denials(scope: Scope) -> bool:
-    """Whether the server lets a WebSocket be refused with a whole response.
+    """Return whether the server lets a WebSocket be refused with a whole response.
 
     granian 2.8 offers it, and may lose its worker over it: the denial races with its own ending of the connection.
     """
@@ -74,7 +74,7 @@ class SmarterAuthMiddleware:
 
     @property
     def settings(self) -> Settings | None:
-        """What it is configured by; None where the configuration has mistakes."""
+        """Return what it is configured by; None where the configuration has mistakes."""
         return self._guard.settings
 
     def _call(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:

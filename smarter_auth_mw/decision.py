@@ -119,7 +119,7 @@ MISTYPED = "its checksum is wrong: mistyped, or made up"
 
 
 def is_protected(bindings: Bindings, *, always: bool = False, require: Require = "bound") -> bool:
-    """Whether the resource asks for a token.
+    """Return whether the resource asks for a token.
 
     Under ``require="active"`` a resource that a binding closed opens again when every one of its keys was deactivated,
     as on the platform; a revoked or expired key among them, or no binding at all, keeps it closed.
@@ -163,7 +163,7 @@ def decide(
 
 
 def opens(binding: Binding, bindings: Bindings, now_s: float) -> bool:
-    """Whether the token of this binding opens the resource at ``now_s``."""
+    """Return whether the token of this binding opens the resource at ``now_s``."""
     return bool(binding.digest) and _objection(binding, bindings, now_s) is None
 
 

@@ -54,7 +54,7 @@ class ModelSession:
 
     @property
     def remembered(self) -> BoundedMemoryCache:
-        """What models have read for the bindings of a resource, by its look-up, together with those bindings."""
+        """Return what models have read for the bindings of a resource, by its look-up, together with those bindings."""
         if self._engine not in _remembered:
             _remembered[self._engine] = BoundedMemoryCache(MAX_REMEMBERED, weigh=lambda kept: len(kept[1]) + 1)
         return _remembered[self._engine]
@@ -122,7 +122,7 @@ def acting_as(actor: str) -> Iterator[None]:
 
 
 async def current() -> ModelSession:
-    """What models work on: the ``connect()`` around them, the middleware in this process, or the only ``connect()``.
+    """Return the database of the models: of ``connect()`` around them, of this process's middleware, or the only one.
 
     Raises NotConnectedError and AmbiguousConnectionError.
     """
@@ -156,7 +156,7 @@ def _open_on(loop: asyncio.AbstractEventLoop) -> dict[tuple[str, str], ModelSess
 
 
 def _meant(here: Mapping[tuple[str, str], ModelSession]) -> Mapping[tuple[str, str], ModelSession | Engines]:
-    """What could be meant by who is inside no connect(): the middlewares that are open here, or may be yet.
+    """The candidates outside any connect(): the middlewares that are open here, or may still open.
 
     Without any it is a ``connect()`` whose block is around a server's life, say, and not around the task that asks; and
     without that a middleware that was opened on another event loop.
@@ -167,7 +167,7 @@ def _meant(here: Mapping[tuple[str, str], ModelSession]) -> Mapping[tuple[str, s
 
 
 def database_of(settings: Settings) -> tuple[str, str]:
-    """What makes two databases different to models: the URL, and the account of what names none.
+    """Return what makes two databases different to models: the URL, and the account used when none is given.
 
     With an ``AuthKit`` in place there is no other database than its own.
     """

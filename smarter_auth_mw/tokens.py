@@ -48,7 +48,7 @@ class Token:
 
     @property
     def digest(self) -> bytes:
-        """What is stored of it."""
+        """Return what is stored of it."""
         if not self._digest:
             self._digest = digest_of(self._value)
         return self._digest
@@ -59,7 +59,7 @@ class Token:
 
     @property
     def is_mistyped(self) -> bool:
-        """Whether it begins as a checked token and cannot be one: mistyped, cut, or made up.
+        """Return whether it begins as a checked token and cannot be one: mistyped, cut, or made up.
 
         Tokens of a knox whose ``TOKEN_PREFIX`` is ``sm_`` begin so too, and are hexadecimal behind it.
         """
@@ -70,7 +70,7 @@ class Token:
 
     @property
     def is_operators(self) -> bool:
-        """Whether it is written as the token of an operator, with the right checksum."""
+        """Return whether it is written as the token of an operator, with the right checksum."""
         return bool(_OPERATORS.fullmatch(self._value)) and _has_checksum(self._value)
 
     def reveal(self) -> str:
@@ -85,7 +85,7 @@ class Token:
 
     @property
     def masked(self) -> str:
-        """What may be shown of it: the first four characters, which are those of its ``token_key``."""
+        """Return what may be shown of it: the first four characters, which are those of its ``token_key``."""
         return (self._value[:4].decode("latin-1") if len(self._value) > TOKEN_KEY_LENGTH else "") + "…"
 
     def __repr__(self) -> str:
@@ -139,7 +139,7 @@ def _mint_checked(head: bytes) -> Token:
 
 
 def is_prefix(text: str) -> bool:
-    """Whether a checked token may have this prefix."""
+    """Return whether a checked token may have this prefix."""
     return re.fullmatch(_PREFIX, text) is not None
 
 

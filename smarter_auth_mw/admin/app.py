@@ -55,7 +55,7 @@ class AdminApp:
 
     @property
     def mistakes(self) -> ConfigurationError | None:
-        """What is wrong with the settings."""
+        """Return what is wrong with the settings."""
         return self._guard.mistakes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

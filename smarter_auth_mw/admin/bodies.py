@@ -29,7 +29,7 @@ async def read_body(receive: Receive, headers: Mapping[str, str], most: int) -> 
 
 
 def is_sent_as(wanted: str, headers: Mapping[str, str]) -> bool:
-    """Whether a body is of this media type, in UTF-8 and not compressed."""
+    """Return whether a body is of this media type, in UTF-8 and not compressed."""
     media_type, _, parameters = headers.get("content-type", "").partition(";")
     charset = parameters.strip().lower().removeprefix("charset=").strip('"')
     is_plain = headers.get("content-encoding", "identity").lower() == "identity"

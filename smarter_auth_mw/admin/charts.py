@@ -17,7 +17,7 @@ from smarter_auth_mw.management.usage import Total
 STEP, BAR = 10, 8
 """How wide a step of time and its bar are drawn; the browser stretches the whole to the width that it has."""
 HEIGHT, LOWEST = 100, 2
-"""How high a chart is, and a bar that stands for one request among millions."""
+"""The height of a chart, and the least height of a bar, so that one request among millions is still visible."""
 SPARK_HEIGHT = 20
 
 

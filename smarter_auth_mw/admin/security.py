@@ -60,7 +60,7 @@ def _only(scope: Mapping[str, Any], wanted: bytes, otherwise: str = "") -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host, without its port, is this machine."""
+    """Return whether a host, without its port, is this machine."""
     if host.lower() == "localhost":
         return True
     try:
@@ -72,7 +72,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _is_local_peer(scope: Mapping[str, Any]) -> bool:
-    """Whether the peer is on this machine; one without an address came by a UNIX socket."""
+    """Return whether the peer is on this machine; one without an address came by a UNIX socket."""
     client = scope.get("client")
     return not client or not client[0] or is_loopback(str(client[0]))
 

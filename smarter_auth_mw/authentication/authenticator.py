@@ -129,7 +129,7 @@ class Authenticator:
         return self._cache.peek(target) or await self._cache.get(target, peer)
 
     def _is_doubtful(self, decision: Decision | None, credentials: Credentials) -> bool:
-        """Whether a bad token may have come along to an open resource, which is not to be ignored."""
+        """Return whether a bad token may have come along to an open resource, which is not to be ignored."""
         return self._known_tokens is not None and credentials is not None and isinstance(decision, Anonymous)
 
     async def _judged(self, opened: Decision, credentials: Credentials, peer: str) -> Decision:

@@ -35,7 +35,7 @@ class Attention:
 
     @property
     def is_given(self) -> bool:
-        """Whether to listen now."""
+        """Return whether to listen now."""
         return self._clock() >= self._away_until_s
 
     def takes(self) -> bool:

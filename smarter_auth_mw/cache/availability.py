@@ -52,7 +52,7 @@ class Availability:
         self._probing: asyncio.Task[None] | None = None
 
     def allows_call(self) -> bool:
-        """Whether the server answered lately; if not, a probe begins when one is due."""
+        """Return whether the server answered lately; if not, a probe begins when one is due."""
         if self._is_doubtful:
             self.look()
         return not self._is_doubtful
@@ -63,7 +63,7 @@ class Availability:
             self._probing = asyncio.get_running_loop().create_task(self._resolve(), context=contextvars.Context())
 
     async def answer(self, call: Awaitable[T]) -> T:
-        """What the call returns in time; raises what it raises, or TimeoutError, and doubts the server then."""
+        """Return what the call returns in time; raises what it raises, or TimeoutError, and doubts the server then."""
         try:
             async with asyncio.timeout(self.deadline_s):
                 return await call

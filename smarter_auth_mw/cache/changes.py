@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 DIRECTORY = "directory:"
-"""How the sources begin that stand for the aliases of a kind."""
+"""The prefix of the sources for the aliases of a kind."""
 FEW_SOURCES = 8
 EVERYTHING = "*"
 """The source that stands for all others: a truncated table."""
@@ -39,7 +39,7 @@ class Snapshot:
         return tx < self.xmin or (tx < self.xmax and tx not in self.in_progress)
 
     def saw_all_of(self, other: Snapshot) -> bool:
-        """Whether everything that the other snapshot saw is seen by this one."""
+        """Return whether everything that the other snapshot saw is seen by this one."""
         if self.xmin >= other.xmax:
             return True
         return self.xmax >= other.xmax and all(tx >= other.xmax or tx in other.in_progress for tx in self.in_progress)

@@ -169,7 +169,7 @@ class Cache:
 
     @property
     def heartbeat_age_s(self) -> float:
-        """How long ago the last heartbeat was sent that was answered; infinity before the first one."""
+        """Return how long ago the last heartbeat was sent that was answered; infinity before the first one."""
         return self.clock() - self._vouched_at_s
 
     @property

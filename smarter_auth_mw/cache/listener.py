@@ -43,7 +43,7 @@ class Beat:
     is_coherent: bool = True
     guard: str = ""
     ages_s: Sequence[float] = ()
-    """How long before the heartbeat each of the changes was made, by the clock of who answers."""
+    """How long before the heartbeat each of the changes was made, by the clock of the server that answers."""
     now_s: float | None = None
     """What time it is by that clock."""
 
@@ -109,12 +109,12 @@ class Listener:
 
     @property
     def is_flooded(self) -> bool:
-        """Whether notifications are ignored for now, because there were too many or too many forged ones."""
+        """Return whether notifications are ignored for now, because there were too many or too many forged ones."""
         return not self._attention.is_given
 
     @property
     def is_coherent(self) -> bool:
-        """Whether all triggers that report changes were present when that was last checked."""
+        """Return whether all triggers that report changes were present when that was last checked."""
         return self._guarded[1]
 
     async def run(self) -> None:

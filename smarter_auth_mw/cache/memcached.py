@@ -14,7 +14,7 @@ from smarter_auth_mw.config.masking import mask_url
 
 DEFAULT_PORT = 11211
 CONNECTIONS = 4
-"""For each event loop; who finds none free waits for one within the tier's deadline."""
+"""The most connections of each event loop; a call that finds none free waits for one within the tier's deadline."""
 
 
 class MemcachedBackend(MemcachedCache):  # type: ignore[misc]

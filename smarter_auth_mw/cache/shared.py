@@ -65,7 +65,7 @@ class SharedBackend:
 
     @property
     def is_down(self) -> bool:
-        """Whether nothing can be read, or nothing written, and the backend is left alone."""
+        """Return whether nothing can be read, or nothing written, and the backend is left alone."""
         return self._reading.is_down or self._writing.is_down
 
     def look(self) -> None:
@@ -81,7 +81,7 @@ class SharedBackend:
         return await self._answer(self._reading, self._backend.get(key, timeout=0))
 
     def allows_set(self) -> bool:
-        """Whether to store something now; counted where not."""
+        """Return whether to store something now; counted where not."""
         # No set where no get is answered: a server that does not even read would keep the socket open.
         is_allowed = not self._is_closed and self._reading.allows_call() and self._writing.allows_call()
         self.counts.skipped += not is_allowed

@@ -30,7 +30,7 @@ Function = TypeVar("Function", bound=Callable[..., Coroutine[Any, Any, Any]])
 
 
 class Globals(NamedTuple):
-    """The common options as they stand in front of the command."""
+    """The common options as given in front of the command."""
 
     as_json: bool = False
     from_app: str | None = None

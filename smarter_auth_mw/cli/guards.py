@@ -72,7 +72,7 @@ def wrapper_of(app: Any) -> str:
 
 
 def is_guarded_below(app: Any) -> bool:
-    """Whether the app does nothing but mount apps, each of which has our middleware in front."""
+    """Return whether the app does nothing but mount apps, each of which has our middleware in front."""
     if _called_class(app) not in _ROUTERS or not _is_without_default(app):
         return False
     routes = _routes(app)
@@ -100,7 +100,7 @@ def _has_lifespan(app: Any) -> bool:
 
 
 def _front(app: Any) -> Any:
-    """What every request to ``app`` meets first, apart from middleware that is known to hand it on."""
+    """Return what every request to ``app`` meets first, apart from middleware that is known to hand it on."""
     for _ in range(MAX_DEPTH):
         within = PASSED_ON.get(_called_class(app))
         if within is None or _is_guard(app):
@@ -134,7 +134,7 @@ def _is_mount(route: Any) -> bool:
 
 
 def _is_without_default(app: Any) -> bool:
-    """Whether the router answers 404 to what no route takes, and hands it to no other app."""
+    """Return whether the router answers 404 to what no route takes, and hands it to no other app."""
     router = getattr(app, "router", app)
     return bool(router.default == router.not_found)
 

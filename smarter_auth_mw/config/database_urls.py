@@ -156,7 +156,7 @@ class DatabaseAddress:
 
     @property
     def is_pooled(self) -> bool:
-        """Whether the URL says that a transaction pooler answers."""
+        """Return whether the URL says that a transaction pooler answers."""
         return self.options.get("pgbouncer") == "true"
 
     def number(self, name: str, default: int) -> int:
@@ -187,7 +187,7 @@ def parse_database_url(url: str, environment: Mapping[str, str] = os.environ) ->
 
 def _scheme_advice(scheme: str) -> str:
     if scheme.startswith(("postgresql+", "postgres+", "jdbc:postgresql")):
-        return "a driver's own URL: write postgresql:// in the place of what stands before the ://"
+        return "a driver's own URL: replace what precedes :// with postgresql"
     return "a URL that begins with postgresql:// or embedded:"
 
 

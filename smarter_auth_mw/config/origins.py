@@ -90,7 +90,7 @@ def _set(origin: Origin) -> dict[str, Any]:
 
 
 def _settings(variables: Mapping[str, str | None]) -> dict[str, str]:
-    """What is spelled as a setting, by its name; whatever else looks like one, under its own."""
+    """Return what is spelled as a setting, by its name; whatever else looks like one, under its own."""
     return {
         name.removeprefix(PREFIX).lower() if name.isupper() else name: value
         for name, value in variables.items()
@@ -115,7 +115,7 @@ def _read_toml(path: Path, mistakes: list[Mistake]) -> dict[str, Any]:
 
 
 def _is_meant(path: Path) -> bool:
-    """Whether the path exists and is no virtual environment, whose directory some people call ``.env``."""
+    """Return whether the path exists and is no virtual environment, whose directory some people call ``.env``."""
     return path.exists() and not any((path / marker).exists() for marker in _ENVIRONMENT_MARKERS)
 
 

@@ -141,7 +141,7 @@ class RouteSettings(BaseModel):
         self._sources = origin
 
     def source(self, name: str) -> str:
-        """Where a setting comes from: ``arguments``, ``environment``, the path of a file, or ``default``."""
+        """Return where a setting comes from: ``arguments``, ``environment``, the path of a file, or ``default``."""
         return self._sources[name].name if name in self._sources else DEFAULT
 
     @property
@@ -316,7 +316,7 @@ class Settings(RouteSettings):
 
     @property
     def longest_key_life(self) -> timedelta | None:
-        """How long a key may be valid from now on; None: without end."""
+        """Return how long a key may be valid from now on; None: without end."""
         return parse_duration(self.max_key_lifetime)
 
     @model_validator(mode="after")

@@ -150,7 +150,7 @@ def authenticator_of(
     throttle: Throttle | None = None,
     clock: Callable[[], float] | None = None,
 ) -> Authenticator:
-    """What decides requests; for a single one it needs nothing but the store."""
+    """Return what decides requests; for a single one it needs nothing but the store."""
     bounds = limits(settings)
     changes = Changes() if changes is None else changes  # One that has heard of nothing yet is empty, and false.
     known_tokens = KnownTokens(store, bounds, changes) if settings.open_bad_token == "reject" else None
@@ -159,7 +159,7 @@ def authenticator_of(
 
 
 def limits(settings: Settings) -> Limits:
-    """What the cache may keep, and for how long."""
+    """Return what the cache may keep, and for how long."""
     return Limits(**{field.name: getattr(settings, field.name) for field in fields(Limits)})
 
 

@@ -25,7 +25,7 @@ TRIGGERS, SHARED, UNROUTED = "triggers_missing", "shared_cache_unreachable", "ki
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Whether requests can be decided; the reasons are words of this module, and tell nothing of any secret."""
+    """Whether requests can be decided; the reasons are words of this module, and reveal no secret."""
 
     can_decide: bool = True
     reasons: tuple[str, ...] = ()
@@ -89,7 +89,7 @@ class Health:
         self._asking: asyncio.Task[str] | None = None
 
     async def readiness(self) -> Readiness:
-        """Whether requests can be decided now, and what is not as it should be."""
+        """Return whether requests can be decided now, and what is not as it should be."""
         is_late = self._listener.silent_s >= self._stale_after_s
         is_doubtful = is_late or self._cache.is_store_down or self._unanswered_s >= self._stale_after_s
         failed = await self._ask() if is_doubtful else ""

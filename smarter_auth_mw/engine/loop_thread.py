@@ -39,7 +39,7 @@ class LoopThread:
         _threads.add(self)
 
     def run(self, call: Callable[[], Awaitable[T]], otherwise: T) -> T:
-        """What the call returns on the loop, or ``otherwise`` where it takes too long."""
+        """Return what the call returns on the loop, or ``otherwise`` where it takes too long."""
         future: Future[T] = self._opened().start_task_soon(call)
         try:
             return future.result(self._timeout_s)

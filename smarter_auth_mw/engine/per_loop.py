@@ -40,7 +40,7 @@ class PerLoop(Generic[T]):
         """Whose loop asked last."""
 
     def ready(self) -> T | None:
-        """What is open on the running loop, or None: no waiting."""
+        """Return what is open on the running loop, or None: no waiting."""
         try:
             last, loop = self.last, get_running_loop()
         except RuntimeError:  # The server runs on trio, say.
@@ -51,7 +51,7 @@ class PerLoop(Generic[T]):
         return None if last is None else last.value
 
     async def get(self) -> T:
-        """What is open on the running loop, opened if need be; raises what the opening raised."""
+        """Return what is open on the running loop, opened if need be; raises what the opening raised."""
         loop = running_loop()
         owner = self._find(loop)
         if owner is None or owner.is_over:

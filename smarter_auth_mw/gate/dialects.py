@@ -1,4 +1,4 @@
-"""How proxies ask: which headers tell of the request that they are asked about, and what they make of an answer."""
+"""How proxies ask: which headers describe the request in question, and how they treat each status."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ class Dialect:
         """The names of the headers in which the proxy gives the target and the method."""
         return frozenset({self.uri.lower().encode("ascii"), self.method.lower().encode("ascii")})
 
-    def is_told(self, scope: Mapping[str, Any]) -> bool:
-        """Whether a request contains headers that describe another one."""
+    def describes_another(self, scope: Mapping[str, Any]) -> bool:
+        """Return whether a request contains headers that describe another one."""
         return any(name in self.own_headers for name, _ in scope["headers"])
 
     def _target(self, scope: Mapping[str, Any], headers: Headers) -> bytes:

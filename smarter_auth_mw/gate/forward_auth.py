@@ -66,7 +66,7 @@ class ForwardAuth:
         try:
             asked = self._dialect.read(scope)
         except MisreadError as error:
-            if self._dialect.is_told(scope) or not await self._show_page(scope, send):
+            if self._dialect.describes_another(scope) or not await self._show_page(scope, send):
                 self._report(error)
                 await self._reject(Denial(Reason.NOT_CANONICAL), scope, send)
             return

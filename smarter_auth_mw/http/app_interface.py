@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 
 def interface_of(app: Any) -> Literal["asgi", "wsgi", "either"] | None:
-    """How the app wants to be called: ``either`` where it does not tell, None where it is no app."""
+    """How the app wants to be called: ``either`` if its signature does not say, None if it is no app."""
     if not callable(app) or inspect.isclass(app):
         return None
     if any(map(inspect.iscoroutinefunction, (app, type(app).__call__))):
@@ -24,7 +24,7 @@ def interface_of(app: Any) -> Literal["asgi", "wsgi", "either"] | None:
 
 
 def _arity(app: Any) -> int | None:
-    """How many arguments a call of the app needs; None where its signature does not tell."""
+    """Return how many arguments a call of the app needs; None if its signature does not say."""
     try:
         parameters = inspect.signature(app).parameters.values()
     except (TypeError, ValueError):

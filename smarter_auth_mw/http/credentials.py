@@ -125,7 +125,7 @@ def without_subprotocol(headers: Headers) -> list[Header]:
 
 
 def others_offered(offered: Sequence[Offered], marker: Offered) -> list[Offered]:
-    """What is offered less each ``marker`` and what follows it; nothing where ``marker`` is one of too many."""
+    """Return what is offered less each ``marker`` and what follows it; nothing where ``marker`` is one of too many."""
     if marker not in offered or len(offered) > MAX_SUBPROTOCOLS:
         return [] if marker in offered else list(offered)
     others, is_token = [], False

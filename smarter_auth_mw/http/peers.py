@@ -35,7 +35,7 @@ class Peers:
         self._trusts_sockets = UNIX in trusted
 
     def is_trusted(self, scope: Mapping[str, Any]) -> bool:
-        """Whether the request comes from a trusted proxy, whose forwarded headers count."""
+        """Return whether the request comes from a trusted proxy, whose forwarded headers count."""
         if self._trusts_sockets and _is_socket(scope):
             return True
         return bool(self._trusted) and self._trusts(_client(scope))
@@ -72,7 +72,7 @@ class Peers:
 
 
 def _is_socket(scope: Mapping[str, Any]) -> bool:
-    """Whether the server names no address: uvicorn leaves the client out, others leave it empty."""
+    """Return whether the server names no address: uvicorn leaves the client out, others leave it empty."""
     client = scope.get("client")
     return not client or not client[0]
 

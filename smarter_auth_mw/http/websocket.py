@@ -54,7 +54,7 @@ class _Turns:
         self._is_waiting = False
 
     def is_due(self) -> bool:
-        """Whether messages, of whatever WebSocket, have kept the loop busy since it was looked at last."""
+        """Return whether messages, of whatever WebSocket, have kept the loop busy since it was looked at last."""
         now_s = monotonic()
         if now_s - self._since_s < TURN_S:
             return False

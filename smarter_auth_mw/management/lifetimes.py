@@ -19,7 +19,7 @@ def latest(longest: timedelta | None, now: datetime) -> datetime | None:
 
 
 def is_beyond(expires_at: datetime | None, longest: timedelta | None, now: datetime) -> bool:
-    """Whether a key is valid for longer than is allowed."""
+    """Return whether a key is valid for longer than is allowed."""
     end = latest(longest, now)
     return end is not None and (expires_at is None or expires_at > end)
 

@@ -105,8 +105,8 @@ class ManyKeys:
         async def revoke(batches: KeyBatches, keys: Sequence[HeldKey]) -> None:
             await batches.revoke(keys)
             now = self._clock()
-            told = [(key, "", {"revoked_at": None}, {"revoked_at": now}) for key in keys]
-            await batches.audit(self._actor, "key.revoke", told)
+            changes = [(key, "", {"revoked_at": None}, {"revoked_at": now}) for key in keys]
+            await batches.audit(self._actor, "key.revoke", changes)
 
         async with self._held(chosen, is_dry=is_dry) as (_, batches, keys):
             await _in_parts(batches, keys, revoke, progress)
@@ -124,8 +124,8 @@ class ManyKeys:
 
         async def deactivate(batches: KeyBatches, keys: Sequence[HeldKey]) -> None:
             await batches.deactivate(keys)
-            told = [(key, "", {"is_active": True}, {"is_active": False}) for key in keys]
-            await batches.audit(self._actor, "key.deactivate", told)
+            changes = [(key, "", {"is_active": True}, {"is_active": False}) for key in keys]
+            await batches.audit(self._actor, "key.deactivate", changes)
 
         async with self._held(chosen, is_dry=is_dry) as (transaction, batches, held):
             keys = [key for key in held if key.is_active]

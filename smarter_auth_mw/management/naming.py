@@ -92,7 +92,7 @@ def check_name(routes: Routes, kind: str, name: str) -> None:
 
 
 def aliases(routes: Routes, kind: str, text: str, account: str) -> list[Alias]:
-    """What the text may be as a name or a host label, by the patterns of the kind."""
+    """Return what the text may be as a name or a host label, by the patterns of the kind."""
     found = []
     for pattern in _patterns(routes, kind, aliases=True):
         value = pattern.form.parse(text)

@@ -1,4 +1,4 @@
-"""What opens, asks: the one place that judges whether an act of the write side opens a protected resource."""
+"""Ask before opening: the one place that judges whether an act of the write side opens a protected resource."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def judged(
     opened = sorted(before - await _protected(transaction, resources, require))
     if opened:
         raise WouldOpenError(
-            f"{_told(opened)} would be open to anyone then.",
+            f"{_listed(opened)} would be open to anyone then.",
             hint="If that is meant: --allow-anonymous, or allow_anonymous=True."
             f" If not, protect it first: smarter-auth resource protect {opened[0]}",
             opened=tuple(opened),
@@ -42,6 +42,6 @@ async def _protected(transaction: Transaction, resources: Sequence[Resource], re
     return {one.resource for one in found if is_protected(one, require=require)}
 
 
-def _told(opened: Sequence[Resource]) -> str:
+def _listed(opened: Sequence[Resource]) -> str:
     others = len(opened) - _SHOWN
     return ", ".join(map(str, opened[:_SHOWN])) + (f" and {others} others" if others > 0 else "")

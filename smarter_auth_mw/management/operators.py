@@ -57,7 +57,7 @@ class Operator:
 
 
 def is_allowed(operator: Operator, least: Role, *, everywhere: bool = False) -> bool:
-    """Whether the operator has at least this role, and all accounts where an act needs them (``everywhere``)."""
+    """Return whether the operator has at least this role, and all accounts where an act needs them (``everywhere``)."""
     return _RANKS.index(operator.role) >= _RANKS.index(least) and (operator.account is None or not everywhere)
 
 

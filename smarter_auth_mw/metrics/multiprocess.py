@@ -30,7 +30,7 @@ _names: dict[int, str] = {}
 
 
 def directory() -> Path | None:
-    """Where the workers meet; None where each is by itself."""
+    """Return where the workers meet; None where each is by itself."""
     place = os.environ.get(VARIABLE) or os.environ.get(OWN_VARIABLE)
     return Path(place) if place else None
 

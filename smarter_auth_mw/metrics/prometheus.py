@@ -32,7 +32,7 @@ class SmarterAuthCollector(Collector):
             yield _family(metric, {})
 
     def collect(self) -> Iterator[Family]:
-        """What has been counted until now."""
+        """Return what has been counted until now."""
         counted = exchange.with_others(figures.samples_of_all())
         for metric in METRICS.values():
             yield _family(metric, counted.get(metric.name, {}))

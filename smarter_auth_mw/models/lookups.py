@@ -77,6 +77,6 @@ def value_of(thing: Any, path: Sequence[str]) -> Any:
 
 
 def sorting(one: Any, field: str) -> tuple[bool, Any]:
-    """What an object is sorted by; nothing comes last."""
+    """Return what an object is sorted by; nothing comes last."""
     value = value_of(one, field.removeprefix("-").split("__"))
     return value is None, value if value is not None else 0

@@ -16,7 +16,7 @@ from smarter_auth_mw.routing.references import integer, plain
 
 
 class ResourceModel(TimestampedModel):
-    """A resource of one kind. ``id`` is its reference as a number, None where the reference is none.
+    """A resource of one kind. ``id`` is its reference as a number, None if the reference is not a number.
 
     One that is made without ``id`` and ``ref`` gets the next free number, which is its reference then.
     """
@@ -54,7 +54,7 @@ class ResourceModel(TimestampedModel):
 
     @property
     def resource(self) -> Resource:
-        """What requests and the command line know it as."""
+        """Return what requests and the command line know it as."""
         if not self.ready or self.ref is None:
             raise UsageError(f"This {type(self).__name__} was never saved.", hint="First: await ….save()")
         return Resource(self.kind, self.ref)

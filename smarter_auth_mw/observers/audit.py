@@ -30,7 +30,7 @@ BURST = 200
 MAX_EVENTS = 2_000
 """What waits to be written, while the database cannot be reached."""
 MAX_TEXT = 255
-"""How much is kept of whatever a stranger chose."""
+"""The most characters kept of a text that a client chose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class RequestEvent:
 
     @property
     def age_s(self) -> float:
-        """How long ago it was."""
+        """Return how long ago it was."""
         return max(0.0, time.monotonic() - self.at_s)
 
     @property
@@ -66,7 +66,7 @@ class Batch:
 
     @property
     def requests(self) -> int:
-        """How many requests they report."""
+        """Return how many requests they report."""
         return sum(event.facts.get("events", 1) for event in self.events)
 
 
@@ -112,7 +112,7 @@ class Audit:
 
     @property
     def _room(self) -> int:
-        """How many events may wait, in addition to a batch that could not be written."""
+        """Return how many events may wait, in addition to a batch that could not be written."""
         return MAX_EVENTS - sum(len(batch.events) for batch in self._outbox)
 
     def observe(self, decision: Decision, scope: Mapping[str, Any]) -> None:
@@ -128,7 +128,7 @@ class Audit:
 
     @property
     def waiting(self) -> int:
-        """How many requests have been noted, or left out and counted, and not been written."""
+        """Return how many requests have been noted, or left out and counted, and not been written."""
         with self._lock:
             return len(self._events) + self._dropped.total() + sum(batch.requests for batch in self._outbox)
 

@@ -28,7 +28,7 @@ P = ParamSpec("P")
 
 
 def is_on() -> bool:
-    """Whether the process has a provider of traces: without one there is nothing to tell."""
+    """Return whether the process has a provider of traces: without one there is nothing to report to."""
     return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider | trace.NoOpTracerProvider)
 
 

@@ -106,19 +106,19 @@ class Lists:
         return _found([row async for row in STATEMENTS.list_audit(self._connection, **arguments)])
 
     async def moment(self) -> Moment:
-        """What is committed now."""
+        """Return what is committed now."""
         return Moment(**await STATEMENTS.read_moment(self._connection))
 
     async def follow(self, arguments: Arguments) -> Found:
         return _found([row async for row in STATEMENTS.follow_audit(self._connection, **arguments)])
 
     async def series(self, arguments: Arguments) -> list[Any]:
-        """What is counted of requests, in the order of resource and key."""
+        """Return what is counted of requests, in the order of resource and key."""
         rows = [row async for row in STATEMENTS.list_series(self._connection, **arguments)]
         return sorted(rows, key=lambda row: (row["kind"], row["ref"].replace("_", "-"), row["key_id"] or UUID(int=0)))
 
     async def count_usage(self, series_ids: Sequence[int], span: Arguments) -> dict[int, Any]:
-        """How often these series were counted in a span of time."""
+        """Return how often these series were counted in a span of time."""
         rows = STATEMENTS.count_usage(self._connection, series_ids=list(series_ids), **span)
         return {row["series_id"]: row async for row in rows}
 

@@ -62,7 +62,7 @@ async def standing(connection: Any) -> Standing:
 
 
 async def refusal(connection: Any) -> RefusedError:
-    """What to say when the role that the connection works as may not do what was asked."""
+    """Return what to say when the role that the connection works as may not do what was asked."""
     role = (await QUERIES.read_role(connection))["name"]
     return RefusedError(
         f"The role {role} may not do that: keys, bindings and resources are written by a manager role.",

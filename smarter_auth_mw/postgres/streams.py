@@ -1,4 +1,4 @@
-"""Very many rows in and out by statements without names, so that a transaction pooler may stand in between.
+"""Very many rows in and out by statements without names, so that a transaction pooler may be in between.
 
 asyncpg's own cursors and copies of records prepare statements by name, whatever its cache is set to.
 """

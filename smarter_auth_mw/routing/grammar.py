@@ -31,7 +31,7 @@ ANY_SEGMENT = "{}"
 _FORMS = ", ".join(f"{{{name}}}" for name in FORMS)
 
 Words = tuple[str | None, ...]
-"""One word for each segment, None in the place of a placeholder; the labels of a host from the right."""
+"""One word for each segment, None for a placeholder; the labels of a host from the right."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,7 +62,7 @@ class Pattern:
 
     @property
     def has_several_words(self) -> bool:
-        """Whether there is more than one of them."""
+        """Return whether there is more than one of them."""
         return self.ref_at > (self.account_at is not None) + 1
 
     @property
@@ -72,7 +72,7 @@ class Pattern:
         return ".".join(reversed(labels))
 
     def fits(self, labels: Sequence[str]) -> bool:
-        """Whether the labels of a host, from the right, are these words and no more."""
+        """Return whether the labels of a host, from the right, are these words and no more."""
         return len(labels) == len(self.words) and all(
             word is None or word == label for word, label in zip(self.words, labels, strict=True)
         )
@@ -99,7 +99,7 @@ class NoResource:
         return tuple(place for place, word in enumerate(self.words) if word is None)
 
     def covers(self, segments: Sequence[str]) -> bool:
-        """Whether this is the path of these segments, or a subtree that it lies in."""
+        """Return whether this is the path of these segments, or a subtree that it lies in."""
         within = segments[: len(self.words)]
         if len(within) < len(self.words) or (any(segments[len(self.words) :]) and not self.is_subtree):
             return False
@@ -274,7 +274,9 @@ def _word(segment: str) -> str | None:
 
 def _literal(segment: str) -> str:
     if segment in (".", "..") or not _LITERAL.fullmatch(segment):
-        raise _WrongLineError(f"{segment!r} cannot stand in a pattern: a word is made of letters, digits and . _ ~ -")
+        raise _WrongLineError(
+            f"{segment!r} cannot be part of a pattern: a word consists of letters, digits and . _ ~ -"
+        )
     return segment
 
 

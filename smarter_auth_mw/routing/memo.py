@@ -27,7 +27,7 @@ class Memo(Generic[K]):
         return len(self.young) + len(self._old)
 
     def recall(self, key: K) -> Any:
-        """What either generation remembers, or ``UNKNOWN``."""
+        """Return what either generation remembers, or ``UNKNOWN``."""
         found = self.young.get(key, UNKNOWN)
         if found is UNKNOWN and (found := self._old.get(key, UNKNOWN)) is not UNKNOWN:
             self.remember(key, found)

@@ -24,7 +24,7 @@ class Mentions(Generic[T]):
             self._sets.add(frozenset(words))
 
     def may_find(self, segments: Sequence[str]) -> bool:
-        """Whether all words of one of them stand among the segments, in whatever order."""
+        """Return whether the segments include all words of one pattern, in any order."""
         present = self._words.intersection(segments)
         return any(words <= present for words in self._sets) if present else bool(self._root.things)
 

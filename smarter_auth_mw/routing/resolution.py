@@ -23,7 +23,7 @@ NOTHING = Judgement(None)
 
 
 def agree(one: Judgement, other: Judgement) -> Judgement:
-    """What two judgements come to: a refusal before anything, one resource before none, and never two."""
+    """Return what two judgements come to: a refusal before anything, one resource before none, and never two."""
     if other.result is None or isinstance(one.result, Denial):
         return one
     if one.result is None or isinstance(other.result, Denial):
@@ -41,7 +41,7 @@ def _both(one: Judgement, other: Judgement, mine: Target, yours: Target) -> Judg
 
 
 def _may_be_one(mine: Target, yours: Target) -> bool:
-    """Whether the directory may find that both name one resource: two forms of alias, or one and a reference."""
+    """Return whether the directory may find that both name one resource: two forms of alias, or one and a reference."""
     if mine.names == yours.names:
         return mine.also is None or yours.also is None or mine.also == yours.also
     forms = {names.form if isinstance(names, Alias) else None for names in (mine.names, yours.names)}
@@ -58,5 +58,5 @@ def refusal(detail: str, text: str, reason: Reason = Reason.NOT_CANONICAL) -> De
 
 
 def shown(text: str) -> str:
-    """What a stranger wrote, for operators: without tokens, cut, and escaped."""
+    """Return what a stranger wrote, for operators: without tokens, cut, and escaped."""
     return ascii(shortened(text, SHOWN_CHARS))

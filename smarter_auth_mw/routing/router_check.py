@@ -25,7 +25,7 @@ class RouterDisagreementError(SmarterAuthError):
 
 
 class RouterCheck:
-    """Calls the app, and raises ``RouterDisagreementError`` in the place of an answer for another resource.
+    """Calls the app, and raises ``RouterDisagreementError`` instead of answering for another resource.
 
     It goes by the ``path_params`` that the routers of Starlette, FastAPI and Litestar leave in the scope: where there
     are none, nothing can be compared. A handler that has served a resource must serve nothing else.

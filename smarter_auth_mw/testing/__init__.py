@@ -275,7 +275,7 @@ def _described(decision: Decision) -> str:
 
 
 def _done(act: Coroutine[Any, Any, T]) -> T:
-    """What the act returns: in memory nothing ever waits, so that no event loop is needed."""
+    """Return what the act returns: in memory nothing ever waits, so that no event loop is needed."""
     try:
         act.send(None)
     except StopIteration as done:

@@ -53,7 +53,7 @@ def aliases_of(held: RegisteredResource) -> list[tuple[str, str, str]]:
 
 
 def is_held(key: Key) -> bool:
-    """Whether it protects what it is bound to: it was not merely deactivated."""
+    """Return whether it protects what it is bound to: it was not merely deactivated."""
     return key.is_active or key.revoked_at is not None
 
 

@@ -311,7 +311,7 @@ class MemoryStore(NoDatabase, Store):
 
     @property
     def snapshot(self) -> str:
-        """What a read sees now: every transaction that was committed."""
+        """Return what a read sees now: every transaction that was committed."""
         return f"{self._tx + 1}:{self._tx + 1}:"
 
     @property

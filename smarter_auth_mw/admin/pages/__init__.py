@@ -1,6 +1,6 @@
 """The pages of the admin: the same operations as the API's, for people, as HTML that works without JavaScript.
 
 They call operations directly, within the operator's role and account, and never the API over HTTP. Begin with
-:mod:`~smarter_auth_mw.admin.pages.table`, the table of all pages. Templates and static files lie beside this room.
+:mod:`~smarter_auth_mw.admin.pages.table`, the table of all pages. Templates and static files lie next to this package.
 Needs Jinja2, which the extra ``admin`` brings; nothing else imports this room before that is known to be there.
 """

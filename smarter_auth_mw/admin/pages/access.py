@@ -96,7 +96,7 @@ async def opened(services: Services, text: str, network: str) -> str:
 
 
 async def confirm_operator(visit: Visit) -> None:
-    """Raise FieldError unless the form holds a token of the very operator who is signed in."""
+    """Raise FieldError unless the form holds a token of the operator who is signed in."""
     token = Token(visit.form.get("token").encode("utf-8", "surrogatepass")[:MAX_TOKEN_BYTES])
     operator = await visit.services.door.by_token(token)
     if operator is None or operator.operator_id != visit.operator.operator_id:

@@ -70,7 +70,7 @@ class Outcome:
 
 
 def opens(key: Key, now: datetime) -> bool:
-    """Whether the key opens what it is bound to now."""
+    """Return whether the key opens what it is bound to now."""
     return key.state(now) is KeyState.ACTIVE and any(token.is_valid(now) for token in key.tokens)
 
 

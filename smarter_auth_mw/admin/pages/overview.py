@@ -51,7 +51,7 @@ def _old_token(count: int) -> str:
 
 
 def _is_in_use(key: Key, visit: Visit) -> bool:
-    """Whether a token that was replaced was used after that."""
+    """Return whether a token that was replaced was used after that."""
     replaced_at = key.tokens[-1].created_at
     return any(token.last_used_at and token.last_used_at > replaced_at for token in key.previous_tokens(visit.now))
 

@@ -86,7 +86,7 @@ class Visit:
         return Call(self.operator, self.services, self.path if path is None else path, query, body, if_match)
 
     def may(self, role: Role, *, everywhere: bool = False) -> bool:
-        """Whether the operator has this role, and all accounts if an act needs them."""
+        """Return whether the operator has this role, and all accounts if an act needs them."""
         return is_allowed(self.operator, role, everywhere=everywhere)
 
     @property

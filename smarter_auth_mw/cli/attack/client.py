@@ -52,7 +52,7 @@ class Marker:
     elsewhere: frozenset[bytes] = frozenset()
 
     def shows(self, response: Response) -> bool:
-        """Whether the response is the resource's own."""
+        """Return whether the response is the resource's own."""
         if self.header is None and self.body is None:
             return _is_of_an_app(response) and response.body not in self.elsewhere
         return self._is_in_head(response) or (self.body is not None and self.body.search(response.body) is not None)
@@ -161,7 +161,7 @@ def _answers(heard: bytes, *, has_body: bool) -> Iterator[Response]:
 
 
 def _body_bytes(head: bytes, rest: bytes) -> int | None:
-    """How long the body is, or None as long as its end has not come."""
+    """Return how long the body is, or None as long as its end has not come."""
     announced = re.search(rb"(?im)^content-length:[ \t]*(\d+)", head)
     if announced is not None:
         return int(announced[1]) if len(rest) >= int(announced[1]) else None

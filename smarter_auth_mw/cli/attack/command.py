@@ -81,7 +81,7 @@ class _Target:
     timeout_s: float
 
     async def answer(self, request: bytes) -> Response:
-        """What it answers to one request; raises UnavailableError."""
+        """Return what it answers to one request; raises UnavailableError."""
         try:
             answers = await ask(self.site, request, self.timeout_s)
         except (OSError, TimeoutError) as error:
@@ -105,7 +105,7 @@ class _Target:
         return replace(self.marker, elsewhere=frozenset(filter(None, bodies)))
 
     async def close_to(self, header: list[str]) -> dict[str, str]:
-        """What is nearly these credentials, once it is sure that they are let in."""
+        """Return what is nearly these credentials, once it is sure that they are let in."""
         token = Extractor(WAYS)(arguments.headers(header))
         if not isinstance(token, Token):
             raise UsageError("No header brings a token.", hint="For example: --header 'Authorization: Token …'")

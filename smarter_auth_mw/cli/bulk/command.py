@@ -126,15 +126,15 @@ class _Import:
         account = self._session.database_settings.default_account
         lines = Lines(open_table(source, COLUMNS), named, account, self._latest)
         self._shown.step("reading", _size(source))
-        await bulk.stage(self._told(lines, source))
+        await bulk.stage(self._read(lines, source))
         self._shown.step("checking")
         mistakes = sorted([*lines.mistakes, *await bulk.mistakes(is_complete=not lines.mistakes)])
         if mistakes:
-            told = [f"  {mistake}" for mistake in mistakes[:MOST_MISTAKES]]
+            listed = [f"  {mistake}" for mistake in mistakes[:MOST_MISTAKES]]
             many = "one mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
             if len(mistakes) > MOST_MISTAKES:
-                many, told = f"more than {MOST_MISTAKES} mistakes", [*told, "  and more"]
-            raise FileMistakesError(f"The file has {many}, and nothing was imported:\n" + "\n".join(told))
+                many, listed = f"more than {MOST_MISTAKES} mistakes", [*listed, "  and more"]
+            raise FileMistakesError(f"The file has {many}, and nothing was imported:\n" + "\n".join(listed))
         self._counts = await bulk.count()
         if self._counts.minted > MOST_PRINTED and self._token_file is None and not self._is_dry:
             raise UsageError(f"{self._counts.minted} tokens are too many to print.", hint="Say --tokens FILE.")
@@ -149,7 +149,7 @@ class _Import:
         else:
             note("Nothing changes: the database already holds all that the file says.")
         self._shown.step("committing")
-        document = self._told_of(minted)
+        document = self._document(minted)
         if self._is_dry:
             self.document = document
             raise _UndoneError
@@ -187,12 +187,12 @@ class _Import:
                 self._shown.advance(len(minted))
         return printed
 
-    def _told_of(self, minted: Sequence[MintedKey]) -> dict[str, Any]:
+    def _document(self, minted: Sequence[MintedKey]) -> dict[str, Any]:
         path = str(self._token_file.path) if self._token_file else None
-        told = {"dry_run": self._is_dry, "tokens_file": path, "tokens": [_token(key) for key in minted]}
-        return self._counts._asdict() | told
+        extra = {"dry_run": self._is_dry, "tokens_file": path, "tokens": [_token(key) for key in minted]}
+        return self._counts._asdict() | extra
 
-    async def _told(self, lines: Lines, source: BinaryIO) -> AsyncIterator[StagedLine]:
+    async def _read(self, lines: Lines, source: BinaryIO) -> AsyncIterator[StagedLine]:
         async for one in lines:
             if not one.line % _TOLD_EVERY:
                 self._shown.at(_position(source))
@@ -246,10 +246,10 @@ async def _write_json(out: TextIO, batches: AsyncIterator[Sequence[Any]]) -> Non
 
 
 def _cell(value: Any) -> str | None:
-    told = _value(value)
-    if told is None:
+    plain = _value(value)
+    if plain is None:
         return None
-    return guarded(told) if isinstance(told, str) else str(told).lower()
+    return guarded(plain) if isinstance(plain, str) else str(plain).lower()
 
 
 def _value(value: Any) -> str | bool | None:

@@ -42,7 +42,7 @@ _COMMON = (
     *("your-token", "your_token", "your-api-key", "your_api_key", "YOUR_API_KEY", "<token>", "${TOKEN}", "$TOKEN"),
     *("0" * 64, "f" * 64, "a" * 64, "x" * 64, "deadbeef" * 8),
 )
-"""What no minted token is, and what stands where one was forgotten: such a digest would open to anyone who guesses."""
+"""Digests of placeholder texts where a token was forgotten: anyone could guess such a token."""
 _REFUSED = frozenset(
     digest_of(text.encode()) for common in _COMMON for text in (common, common.upper(), common.capitalize())
 )
@@ -50,7 +50,7 @@ _FEWEST_BYTES = 24
 """SHA-512 has more different bytes than that among its 64; what has fewer was made up."""
 
 Named = Callable[[str, str | None], Awaitable[Resource]]
-"""What ``KIND:REF`` stands for, by the rules of routes; it may refuse the resource's name too."""
+"""Resolves ``KIND:REF`` by the rules of routes; it may refuse the resource's name too."""
 
 
 class Lines:

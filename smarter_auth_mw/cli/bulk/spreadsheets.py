@@ -58,7 +58,7 @@ def guarded(cell: str) -> str:
 
 
 def bare(cell: str) -> str:
-    """What ``guarded`` was given; without the blanks around it where it was not guarded."""
+    """Return what ``guarded`` was given; without the blanks around it where it was not guarded."""
     return cell[1:] if cell.startswith("'") and _needs_guard(cell[1:]) else cell.strip()
 
 

@@ -58,7 +58,7 @@ def admin(
         f"{__name__}:application",
         factory=True,
         workers=workers,
-        log_config=access_log.of_uvicorn(),
+        log_config=access_log.uvicorn_config(),
         # Switched on, it lets anyone who writes a header say where they come from.
         proxy_headers=False,
         server_header=False,

@@ -120,12 +120,12 @@ async def audit(
     if not (jsonl or follow):
         return Stream(documents, _row)
     async for document in documents:
-        line(json.dumps(document) if jsonl else _told_in_a_line(document))
+        line(json.dumps(document) if jsonl else _one_line(document))
     return None
 
 
 async def _following(session: Session, filters: AuditFilters, after: str, *, goes_on: bool) -> AsyncGenerator[Document]:
-    """What was committed since then, each event with its cursor; where it goes on, an outage is waited for."""
+    """Return what was committed since then, each event with its cursor; where it goes on, an outage is waited for."""
     is_down = False
     async with session.listings() as listings:
         stream = listings.stream(filters, after=after)
@@ -194,7 +194,7 @@ def ago(text: str) -> datetime:
     return datetime.now(UTC) - min(arguments.duration(text), LONGEST)
 
 
-def _told_in_a_line(document: Document) -> str:
+def _one_line(document: Document) -> str:
     return printable("  ".join(str(value) for value in _row(document).values() if value is not None))
 
 
@@ -210,10 +210,10 @@ def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | None:
     """Return what differs, or everything if there is only one side."""
     if before and after:
         changed = [name for name in after if before.get(name) != after[name]]
-        return "; ".join(f"{name}: {_told(before.get(name))} -> {_told(after[name])}" for name in changed) or None
+        return "; ".join(f"{name}: {_shown(before.get(name))} -> {_shown(after[name])}" for name in changed) or None
     sides = {**before, **after}
-    return "; ".join(f"{name}: {_told(told)}" for name, told in sides.items() if told not in (None, "", [])) or None
+    return "; ".join(f"{name}: {_shown(side)}" for name, side in sides.items() if side not in (None, "", [])) or None
 
 
-def _told(value: Any) -> str:
+def _shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)

@@ -49,7 +49,7 @@ def gate(
         f"{__name__}:application",
         factory=True,
         workers=workers,
-        log_config=access_log.of_uvicorn(),
+        log_config=access_log.uvicorn_config(),
         # Every request of the proxy's clients would stand there, as one of the proxy's.
         access_log=False,
         # Switched on, it lets anyone who writes a header say where they come from.

@@ -71,7 +71,7 @@ def serve(
         factory=is_other_process,
         workers=workers,
         reload=reload,
-        log_config=access_log.of_uvicorn(),
+        log_config=access_log.uvicorn_config(),
         # Switched on, it lets anyone who writes a header say where they come from.
         proxy_headers=False,
     )

@@ -118,7 +118,7 @@ def _config(app: Any) -> uvicorn.Config:
         lifespan="on",
         log_level="warning",
         proxy_headers=False,
-        log_config=access_log.of_uvicorn(),
+        log_config=access_log.uvicorn_config(),
         timeout_graceful_shutdown=FAREWELL_S,
     )
 

@@ -11,7 +11,7 @@ from smarter_auth_mw.cli import guards
 from smarter_auth_mw.cli import user_app as apps
 from smarter_auth_mw.cli.doctor import routes as findings
 from smarter_auth_mw.cli.doctor import services as examination
-from smarter_auth_mw.cli.doctor.keys import of_keys
+from smarter_auth_mw.cli.doctor.keys import check_keys
 from smarter_auth_mw.cli.doctor.lifetimes import of_key_lifetimes
 from smarter_auth_mw.cli.doctor.routes import Covered, Finding, Level
 from smarter_auth_mw.cli.output import note
@@ -116,10 +116,10 @@ def _of_settings(session: Session, inner: Sequence[guards.Found]) -> Iterator[Fi
 
 def _check_app(session: Session, app: Any, covered: Sequence[Covered]) -> Iterator[Finding]:
     if covered:
-        yield from findings.of_routes(covered, session.routes)
-        yield from findings.of_pages(covered, session.settings)
-    yield from findings.of_preflights(covered, middlewares_of(app), session.settings)
-    yield from findings.of_forwarding(app)
+        yield from findings.check_routes(covered, session.routes)
+        yield from findings.check_pages(covered, session.settings)
+    yield from findings.check_preflights(covered, middlewares_of(app), session.settings)
+    yield from findings.check_forwarding(app)
 
 
 async def _check_database(session: Session) -> AsyncIterator[Finding]:
@@ -134,7 +134,7 @@ async def _check_database(session: Session) -> AsyncIterator[Finding]:
     try:
         async with open_store(session.settings) as store:
             resources = [one.resource for one in await session.keys_of(store).resources() if one.is_protected]
-            attention = [finding async for finding in of_keys(store)]
+            attention = [finding async for finding in check_keys(store)]
             lifetimes = [finding async for finding in of_key_lifetimes(session.settings, store)]
     except SmarterAuthError as error:
         yield Finding("problem", "database", error.message, error.hint, error.exit_code)

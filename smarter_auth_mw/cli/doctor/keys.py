@@ -50,7 +50,7 @@ SORTS: Sequence[Attention] = (
 )
 
 
-async def of_keys(store: Readable) -> AsyncIterator[Finding]:
+async def check_keys(store: Readable) -> AsyncIterator[Finding]:
     """Name the keys that need attention, a few of each sort."""
     lists = Listings(store)
     for sort in SORTS:

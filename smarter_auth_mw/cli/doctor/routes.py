@@ -62,7 +62,7 @@ class Covered:
 
 
 def cover(app_routes: Iterable[AppRoute], routes: Routes, settings: Settings) -> list[Covered]:
-    """What the middleware makes of each route, or one that a mounted app brings."""
+    """Return what the middleware makes of each route, or one that a mounted app brings."""
     return [Covered(route, _judge(route, routes, settings)) for route in app_routes]
 
 
@@ -82,8 +82,8 @@ def _judge_by(route: AppRoute, routes: Routes, prefix: str) -> Judgement:
     return (named or refused or judgements)[0]
 
 
-def of_routes(covered: Sequence[Covered], routes: Routes) -> Iterator[Finding]:
-    """What the routes of the app and the lines of ROUTES say about each other."""
+def check_routes(covered: Sequence[Covered], routes: Routes) -> Iterator[Finding]:
+    """Return the findings from comparing the app's routes with the lines of ROUTES."""
     words = _words(routes.patterns)
     refused = [one.route.path for one in covered if isinstance(one.judgement.result, Denial)]
     for one in covered:
@@ -144,7 +144,7 @@ def _of_refused(route: AppRoute, denial: Denial, routes: Routes, refused: Sequen
 
 
 def _may_cover(none: str, path: str) -> bool:
-    """Whether a request to this route of the app may be in the subtree of the line."""
+    """Return whether a request to this route of the app may be in the subtree of the line."""
     words = none.removeprefix("none /").removesuffix("/**").split("/")
     segments = path.removeprefix("/").split("/")
     if any(":path" in segment for segment in segments[: len(words)]):
@@ -155,13 +155,13 @@ def _may_cover(none: str, path: str) -> bool:
 
 
 def _words(patterns: Iterable[Pattern]) -> frozenset[str]:
-    """What resources are called: the kinds, and the words in front of references."""
+    """Return what resources are called: the kinds, and the words in front of references."""
     named = [word for pattern in patterns for word in (pattern.kind, *pattern.literals[-1:])]
     return frozenset(map(_singular, named))
 
 
 def _looks_alike(route: AppRoute, words: frozenset[str]) -> bool:
-    """Whether a placeholder stands behind such a word, or is called by one."""
+    """Return whether a placeholder follows such a word, or is named by one."""
     segments = route.path.split("/")
     for before, segment in pairwise(segments):
         found = PLACEHOLDER.fullmatch(segment)
@@ -186,7 +186,7 @@ def _none_line(route: AppRoute) -> str:
     return f"none /{'/'.join([*words, '**'] if path else words)}"
 
 
-def of_preflights(covered: Iterable[Covered], middlewares: Sequence[type], settings: Settings) -> Iterator[Finding]:
+def check_preflights(covered: Iterable[Covered], middlewares: Sequence[type], settings: Settings) -> Iterator[Finding]:
     """Check what answers CORS preflights."""
     passes = settings.preflight == "pass"
     if _is_cors_inside(middlewares):
@@ -207,7 +207,7 @@ def of_preflights(covered: Iterable[Covered], middlewares: Sequence[type], setti
             )
 
 
-def of_pages(covered: Iterable[Covered], settings: Settings) -> Iterator[Finding]:
+def check_pages(covered: Iterable[Covered], settings: Settings) -> Iterator[Finding]:
     """Routes of the app that nobody reaches, since a page of ours has their path."""
     own = {path for path in (settings.live_path, settings.ready_path, settings.metrics_path) if path}
     for one in covered:
@@ -220,7 +220,7 @@ def of_pages(covered: Iterable[Covered], settings: Settings) -> Iterator[Finding
             )
 
 
-def of_forwarding(app: Any) -> Iterator[Finding]:
+def check_forwarding(app: Any) -> Iterator[Finding]:
     """Check whether the app trusts forwarded headers from everybody."""
     for _ in range(MAX_DEPTH):
         if getattr(getattr(app, "trusted_hosts", None), "always_trust", False):
@@ -234,7 +234,7 @@ def of_forwarding(app: Any) -> Iterator[Finding]:
 
 
 def _is_cors_inside(middlewares: Sequence[type]) -> bool:
-    """Whether refusals do not pass CORSMiddleware; `serve` stands outside of an app that has no middleware of ours."""
+    """Return whether refusals bypass CORSMiddleware; `serve` wraps an app that has no middleware of ours."""
     ours = [place for place, cls in enumerate(middlewares) if issubclass(cls, SmarterAuthMiddleware)]
     cors = [place for place, cls in enumerate(middlewares) if issubclass(cls, CORSMiddleware)]
     return bool(cors and (not ours or cors[-1] > ours[0]))

@@ -133,7 +133,7 @@ def _are(what: str, names: Sequence[str]) -> str:
 
 
 async def _platform(database: Database) -> AsyncIterator[Finding]:
-    """What has become of the tables of an attached platform."""
+    """Return what has become of the tables of an attached platform."""
     for name in database.vitals.platform_gone:
         yield Finding(
             "problem",
@@ -251,7 +251,7 @@ DATABASE_CHECKS: Sequence[Callable[[Database], AsyncIterator[Finding]]] = (
 
 
 async def check_cache(settings: Settings) -> AsyncIterator[Finding]:
-    """Whether the shared cache keeps what it is given, soon enough, and counts failed attempts."""
+    """Return whether the shared cache keeps what it is given, soon enough, and counts failed attempts."""
     url = settings.cache_url.get_secret_value()
     try:
         backend = backend_of(url)
@@ -289,7 +289,7 @@ async def check_cache(settings: Settings) -> AsyncIterator[Finding]:
 
 
 async def _kept_for(backend: BaseCache) -> float:
-    """How many seconds it takes to read what was written; raises what fails."""
+    """Return how many seconds it takes to read what was written; raises what fails."""
     key, value = f"smarter_auth:doctor:{uuid4().hex}", b"doctor"
     await backend.set(key, value, ttl=1, timeout=0)
     sent_s = time.monotonic()
@@ -312,7 +312,7 @@ async def _counting(url: str) -> AsyncIterator[Finding]:
 
 
 def check_metrics(settings: Settings) -> Iterator[Finding]:
-    """Whether a scrape may show the figures of one worker of several."""
+    """Return whether a scrape may show the figures of one worker of several."""
     is_one_of_several = os.environ.get("WEB_CONCURRENCY", "1") not in ("", "1")
     if settings.metrics_path and is_one_of_several and multiprocess.directory() is None:
         yield Finding(
@@ -325,7 +325,7 @@ def check_metrics(settings: Settings) -> Iterator[Finding]:
 
 
 def check_proxies(settings: Settings) -> Iterator[Finding]:
-    """Whether anyone may say where they come from."""
+    """Return whether anyone may say where they come from."""
     for network in settings.trusted_proxies:
         if network != UNIX and ipaddress.ip_network(network, strict=False).prefixlen == 0:
             yield Finding(

@@ -211,7 +211,7 @@ def arguments(
 
 
 def holds(filters: KeyFilters, key: Key, now: datetime) -> bool:
-    """Whether all filters hold for a key: what ``list_keys`` tests, for keys that have no rows of ours."""
+    """Return whether all filters hold for a key: what ``list_keys`` tests, for keys that have no rows of ours."""
     state = key.state(now)
     is_living = state is not KeyState.REVOKED
     is_asked = is_living if filters.state is None else filters.state in ("any", state.value)

@@ -32,7 +32,7 @@ MAX_CONNECT_TIMEOUT_S = 60
 SOCKET_DIRECTORIES = ("/run/postgresql", "/var/run/postgresql", "/tmp", "/private/tmp")  # noqa: S108
 KEEPALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
 """Seconds, seconds, probes: an idle connection that was cut silently is noticed within a minute, and none looks idle to
-what stands in between."""
+what is in between."""
 _SOCKET_OPTIONS = {
     "keepalives_idle": "TCP_KEEPIDLE",
     "keepalives_interval": "TCP_KEEPINTVL",
@@ -190,7 +190,7 @@ def _without_tls(error: Exception, host: Host, options: Mapping[str, str]) -> Ex
 
 
 def _application(options: Mapping[str, str], ours: str) -> str:
-    """Our own name, with that of the URL in the place of ``smarter_auth``."""
+    """Our own name, with the URL's name instead of ``smarter_auth``."""
     named = options.get("application_name")
     return ours.replace("smarter_auth", named) if named else ours
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def is_embedded(url: str) -> bool:
-    """Whether the URL asks for the embedded PostgreSQL."""
+    """Return whether the URL asks for the embedded PostgreSQL."""
     return url.lower().startswith("embedded:")
 
 
