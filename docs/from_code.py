@@ -6,22 +6,18 @@ import inspect
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import typer
-from annotated_types import Ge, Gt
 from docutils import nodes
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from smarter_auth_mw import Settings, errors, log
+from smarter_auth_mw import errors, log
 from smarter_auth_mw.admin.operations import OPERATIONS
 from smarter_auth_mw.admin.problems import RequestError
 from smarter_auth_mw.cli import PROGRAM, app
-from smarter_auth_mw.cli.commands.config import shown
-from smarter_auth_mw.config.origins import PREFIX
 from smarter_auth_mw.decision import Reason
 from smarter_auth_mw.errors import SmarterAuthError
 from smarter_auth_mw.http.rejections import DETAILS
@@ -34,40 +30,6 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
     """A table in Markdown."""
     for row in (head, ["---"] * len(head), *rows):
         yield "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |"
-
-
-def settings() -> Lines:
-    """Every setting with its type and allowed values, its default and what it means."""
-    return table(
-        ("variable", "type", "default", "meaning"),
-        (
-            (f"`{PREFIX}{name.upper()}`", _type(name, field), _default(field.default), field.description or "")
-            for name, field in Settings.model_fields.items()
-        ),
-    )
-
-
-def _type(name: str, field: FieldInfo) -> str:
-    """The type as people write it, with the allowed values."""
-    if get_origin(field.annotation) is Literal:
-        return " or ".join(f"`{value}`" for value in get_args(field.annotation))
-    if get_origin(field.annotation) is tuple:
-        return "list"
-    kind = {bool: "`true` or `false`", int: "whole number", float: "seconds" if name.endswith("_s") else "number"}
-    words = kind.get(field.annotation, "text") if isinstance(field.annotation, type) else "text"
-    return ", ".join([words, *(_BOUNDS[type(one)](one) for one in field.metadata if type(one) in _BOUNDS)])
-
-
-_BOUNDS: dict[type, Callable[[Any], str]] = {
-    Ge: lambda bound: f"at least {bound.ge}",
-    Gt: lambda bound: f"more than {bound.gt}",
-}
-
-
-def _default(default: Any) -> str:
-    value = shown(default)
-    text = ", ".join(value) if isinstance(value, list) else str(value).lower()
-    return f"`{text}`" if text else ""
 
 
 def reasons() -> Lines:
@@ -223,7 +185,7 @@ def problems() -> Lines:
 TABLES: dict[str, Callable[[], Lines]] = {
     make.__name__: make
     for make in (
-        *(settings, reasons, benchmarks, failures, metrics, events, command_line),
+        *(reasons, benchmarks, failures, metrics, events, command_line),
         *(operations, operation_queries, problems),
     )
 }

@@ -1,14 +1,16 @@
-"""What a server writes down of requests, without their query strings and without anything that looks like a token.
+"""Filters and formats for a server's log: no query strings, and nothing that looks like a token.
 
 Tokens are taken from headers alone. But people put them into URLs all the same, and a log keeps them for years.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable
 from copy import deepcopy
+from datetime import UTC, datetime
 from typing import Any
 
 from smarter_auth_mw.tokens import hidden
@@ -67,15 +69,52 @@ class WithoutFloods(logging.Filter):
         return True
 
 
-def uvicorn_config() -> dict[str, Any]:
-    """uvicorn's own logging configuration, with the filters on all that it and asyncio write."""
+class OnlyUnhandled(logging.Filter):
+    """Lets records pass unless the app has configured the root logger, which would write each of them again."""
+
+    def filter(self, _: logging.LogRecord) -> bool:
+        """Return whether the app leaves the record to the server's handler."""
+        return not logging.getLogger().handlers
+
+
+class JsonLines(logging.Formatter):
+    """Formats a record as one JSON object in one line: time (UTC), level, logger, event if it has one, and message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the object as text."""
+        moment = datetime.fromtimestamp(record.created, UTC)
+        fields = {
+            "time": moment.isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": getattr(record, "event", None),
+            "message": record.getMessage(),
+            "exception": hidden(self.formatException(record.exc_info)) if record.exc_info else None,
+        }
+        return json.dumps({name: value for name, value in fields.items() if value is not None}, ensure_ascii=False)
+
+
+def uvicorn_config(*, as_json: bool = False) -> dict[str, Any]:
+    """Return a logging configuration for uvicorn: time and level in each line, no token, and no flood of lines.
+
+    The lines of this package go to uvicorn's handler too, unless the app configures logging of its own.
+    """
     from uvicorn.config import LOGGING_CONFIG
 
     config: dict[str, Any] = deepcopy(LOGGING_CONFIG)
-    config["filters"] = {"without_tokens": {"()": f"{__name__}.{WithoutTokens.__name__}"}}
+    for formatter in config["formatters"].values():
+        formatter["fmt"] = f"%(asctime)s {formatter['fmt']}"
+    if as_json:
+        config["formatters"] = {name: {"()": f"{__name__}.{JsonLines.__name__}"} for name in config["formatters"]}
+    config["filters"] = {
+        "without_tokens": {"()": f"{__name__}.{WithoutTokens.__name__}"},
+        "without_floods": {"()": f"{__name__}.{WithoutFloods.__name__}"},
+        "only_unhandled": {"()": f"{__name__}.{OnlyUnhandled.__name__}"},
+    }
     for handler in config["handlers"].values():
         handler["filters"] = ["without_tokens"]
-    config["filters"]["without_floods"] = {"()": f"{__name__}.{WithoutFloods.__name__}"}
+    config["handlers"]["own"] = config["handlers"]["default"] | {"filters": ["without_tokens", "only_unhandled"]}
+    config["loggers"]["smarter_auth_mw"] = {"handlers": ["own"]}
     config["loggers"]["asyncio"] = {"filters": ["without_floods"]}
     return config
 

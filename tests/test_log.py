@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 import re
 import socket
 import sys
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote
 from uuid import UUID
@@ -20,7 +22,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 import smarter_auth_mw
-from smarter_auth_mw.access_log import PAUSE_S, WithoutFloods, WithoutTokens
+from smarter_auth_mw.access_log import PAUSE_S, JsonLines, OnlyUnhandled, WithoutFloods, WithoutTokens
 from smarter_auth_mw.decision import Denial
 from smarter_auth_mw.log import _LEVELS, EVENTS, Event, level_of, log
 from smarter_auth_mw.management.keys import Management
@@ -217,3 +219,33 @@ def test_a_server_out_of_descriptors_says_so_in_a_line_and_serves_on(database: D
     assert ("Connections cannot be accepted: Too many open files" in line) == (loop == "asyncio")
     assert "Traceback" not in said
     assert len(said.splitlines()) < 200
+
+
+def test_a_line_of_json_says_when_how_grave_and_which_event_and_hides_tokens_in_tracebacks(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    token = mint().reveal()
+    try:
+        raise ValueError(token)
+    except ValueError:
+        log("store.unavailable", "it said %s", "no", exc_info=True)
+    line = JsonLines().format(caplog.records[0])
+    assert "\n" not in line
+    assert token not in line
+    entry = json.loads(line)
+    assert datetime.fromisoformat(entry.pop("time")).utcoffset() == timedelta(0)
+    assert "ValueError" in entry.pop("exception")
+    assert entry == {
+        "level": "error",
+        "logger": "smarter_auth_mw",
+        "event": "store.unavailable",
+        "message": "store.unavailable: it said no",
+    }
+
+
+def test_a_server_leaves_our_lines_to_an_app_that_configures_logging(monkeypatch: pytest.MonkeyPatch) -> None:
+    record = logging.makeLogRecord({})
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    assert OnlyUnhandled().filter(record)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [logging.NullHandler()])
+    assert not OnlyUnhandled().filter(record)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import Annotated
 from uuid import UUID
 
@@ -50,6 +51,11 @@ Fd = Annotated[
     typer.Option(
         "--fd", min=0, help="Listen on this inherited file descriptor (3 from systemd) instead of host and port."
     ),
+]
+LogFormatName = StrEnum("LogFormatName", ["text", "json"])
+LogFormat = Annotated[
+    LogFormatName,
+    typer.Option("--log-format", help="text, or json for one JSON object in each line of the log (stderr, stdout)."),
 ]
 Workers = Annotated[int, typer.Option("--workers", min=1, help="The number of worker processes.")]
 

@@ -7,10 +7,12 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import jsonschema
 import pytest
+from annotated_types import Ge, Gt
+from pydantic.fields import FieldInfo
 
 from smarter_auth_mw import Settings
 from smarter_auth_mw.cli.commands.config import schema_of_toml, shown
@@ -101,7 +103,7 @@ def test_the_schema_takes_what_the_settings_take(text: str, is_right: bool) -> N
 
 
 def test_the_page_has_a_row_for_every_setting() -> None:
-    rows = ["| setting | default | meaning |", "|---|---|---|", *map(row_of, Settings.model_fields)]
+    rows = ["| setting | type | default | meaning |", "|---|---|---|---|", *map(row_of, Settings.model_fields)]
     table = "\n".join(rows) + "\n"
     text = PAGE.read_text()
     if "UPDATE_GOLDEN" in os.environ:
@@ -116,7 +118,20 @@ def row_of(name: str) -> str:
     field = Settings.model_fields[name]
     default: Any = shown(field.default)
     text = ", ".join(default) if isinstance(default, list) else str(default).lower()
-    return f"| `{name}` | {f'`{text}`' if text else ''} | {field.description} |".replace("  ", " ")
+    cells = (f"`{name}`", type_of(name, field), f"`{text}`" if text else "", str(field.description))
+    return f"| {' | '.join(cells)} |".replace("  ", " ")
+
+
+def type_of(name: str, field: FieldInfo) -> str:
+    """The type as people write it, with its unit and the allowed values."""
+    if get_origin(field.annotation) is Literal:
+        return " or ".join(f"`{value}`" for value in get_args(field.annotation))
+    if get_origin(field.annotation) is tuple:
+        return "list"
+    words = {bool: "`true` or `false`", int: "whole number", float: "seconds" if name.endswith("_s") else "number"}
+    bounds = {Ge: lambda bound: f"at least {bound.ge}", Gt: lambda bound: f"more than {bound.gt}"}
+    kind = words.get(field.annotation, "text") if isinstance(field.annotation, type) else "text"
+    return ", ".join([kind, *(bounds[type(one)](one) for one in field.metadata if type(one) in bounds)])
 
 
 def test_a_variable_has_the_same_name_in_upper_case() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 from pathlib import Path
@@ -80,3 +81,14 @@ def test_start_up_says_where_the_embedded_database_is(command: list[str], tmp_pa
         ran = program(*command, "--port", str(taken.getsockname()[1]), env=env, cwd=EXAMPLES)
     assert ran.exit_code == 3
     assert "The embedded PostgreSQL keeps its data in " in ran.err
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_each_line_of_the_log_is_json_if_that_is_asked_for(workers: str, env: dict[str, str]) -> None:
+    with serving([*GATE, "--log-format", "json", "--workers", workers], env) as server:
+        httpx.get(server.url, timeout=30)
+        _, said = server.stop(signal.SIGINT)
+    entries = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    assert len(entries) == len(said.splitlines())
+    assert {"time", "level", "logger", "message"} <= entries[0].keys()
+    assert any(entry["logger"] == "smarter_auth_mw" and entry["event"] == "gate.misread" for entry in entries)

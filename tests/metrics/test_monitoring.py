@@ -35,7 +35,8 @@ from tests.support.worker import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 MONITORING = ROOT / "examples" / "monitoring"
-PAGE = ROOT / "docs" / "how-to" / "observability.md"
+HOW_TO = ROOT / "docs" / "how-to"
+PAGE = HOW_TO / "metrics.md"
 TEXT = PAGE.read_text("utf-8")
 DASHBOARD = json.loads((MONITORING / "grafana.json").read_text("utf-8"))
 HEAD = ("| metric | type | labels | what it tells |", "|---|---|---|---|")
@@ -118,28 +119,29 @@ def test_the_page_describes_every_metric() -> None:
     assert TEXT[begin.end() : end.start()] == table
 
 
-def rows(title: str) -> dict[str, list[str]]:
-    """The rows of the table below this heading, by the words in backquotes in their first column."""
-    section = TEXT.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+def rows(page: str, title: str = "") -> dict[str, list[str]]:
+    """The rows of a page's tables, or below one heading, by the words in backquotes in the first column."""
+    text = (HOW_TO / f"{page}.md").read_text("utf-8")
+    section = text.partition(f"\n## {title}\n")[2].partition("\n## ")[0] if title else text
     found = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| `")]
     return {name: cells for cells in found for name in re.findall(r"`([^`]+)`", cells[0])}
 
 
 def test_the_page_names_every_event_with_its_level() -> None:
-    told = {event: cells[1] for event, cells in rows("Logs").items()}
+    told = {event: cells[1] for event, cells in rows("logs", "Logs").items()}
     assert told == {event: logging.getLevelName(level_of(event)) for event in EVENTS}
 
 
 def test_the_page_names_every_reason_of_readiness() -> None:
     reasons = {value for name, value in vars(health).items() if name.isupper() and isinstance(value, str)}
     reasons.update(json.loads(wsgi.NO_ANSWER.body)["reasons"])
-    assert rows("Probes").keys() == reasons
+    assert rows("probes").keys() == reasons
 
 
 def test_the_page_names_every_attribute_and_every_reason() -> None:
     source = Path(tracing.__file__).read_text("utf-8")
-    assert rows("Traces").keys() == set(re.findall(r'yield "(smarter_auth\.[a-z.]+)"', source))
-    assert all(f"`{reason}`" in TEXT for reason in Reason)
+    assert rows("logs", "Traces").keys() == set(re.findall(r'yield "(smarter_auth\.[a-z.]+)"', source))
+    assert all(f"`{reason}`" in (HOW_TO / "metrics.md").read_text("utf-8") for reason in Reason)
 
 
 def test_the_page_names_every_check_of_doctor() -> None:
@@ -149,13 +151,13 @@ def test_the_page_names_every_check_of_doctor() -> None:
         "database",
         "schema",
     }
-    assert rows("`smarter-auth doctor`").keys() == checks
+    assert rows("doctor").keys() == checks
 
 
 def test_every_alert_is_explained_and_leads_somewhere() -> None:
     alerts = set(re.findall(r"- alert: (\w+)", written()["the alerts"]))
     assert len(alerts) > 10
-    assert {name for name in rows("Metrics") if name.startswith("SmarterAuth")} == alerts
+    assert {name for name in rows("metrics") if name.startswith("SmarterAuth")} == alerts
     assert written()["the alerts"].count("description:") == len(alerts)
 
 

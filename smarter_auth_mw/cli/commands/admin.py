@@ -10,7 +10,7 @@ import typer
 from smarter_auth_mw import access_log
 from smarter_auth_mw.admin import AdminApp
 from smarter_auth_mw.admin.security import is_loopback
-from smarter_auth_mw.cli.arguments import Fd, Host, Port, Workers
+from smarter_auth_mw.cli.arguments import Fd, Host, LogFormat, LogFormatName, Port, Workers
 from smarter_auth_mw.cli.decorator import FromApp, Globals
 from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.cli.ports import listener
@@ -27,6 +27,7 @@ def admin(
     port: Port = 8010,
     fd: Fd = None,
     workers: Workers = 1,
+    log_format: LogFormat = LogFormatName.text,
     from_app: FromApp = None,
 ) -> None:
     """Serve the management API and its pages, on an origin of their own.
@@ -58,7 +59,7 @@ def admin(
         f"{__name__}:application",
         factory=True,
         workers=workers,
-        log_config=access_log.uvicorn_config(),
+        log_config=access_log.uvicorn_config(as_json=log_format == LogFormatName.json),
         # Switched on, it lets anyone who writes a header say where they come from.
         proxy_headers=False,
         server_header=False,

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from smarter_auth_mw import access_log
-from smarter_auth_mw.cli.arguments import Fd, Host, Port, Workers
+from smarter_auth_mw.cli.arguments import Fd, Host, LogFormat, LogFormatName, Port, Workers
 from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.cli.ports import listener
 from smarter_auth_mw.cli.session import say_where_data_is
@@ -29,6 +29,7 @@ def gate(
     fd: Fd = None,
     dialect: Annotated[DialectName, typer.Option("--dialect", help="The proxy in front.")] = DialectName["nginx"],
     workers: Workers = 1,
+    log_format: LogFormat = LogFormatName.text,
 ) -> None:
     """Decide requests for a reverse proxy (forward auth), on any path.
 
@@ -49,7 +50,7 @@ def gate(
         f"{__name__}:application",
         factory=True,
         workers=workers,
-        log_config=access_log.uvicorn_config(),
+        log_config=access_log.uvicorn_config(as_json=log_format == LogFormatName.json),
         # Every request of the proxy's clients would stand there, as one of the proxy's.
         access_log=False,
         # Switched on, it lets anyone who writes a header say where they come from.

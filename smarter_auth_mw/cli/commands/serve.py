@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from smarter_auth_mw import access_log
 from smarter_auth_mw.asgi import SmarterAuthMiddleware
 from smarter_auth_mw.cli import failures, guards
-from smarter_auth_mw.cli.arguments import Fd, Host, Port, Workers
+from smarter_auth_mw.cli.arguments import Fd, Host, LogFormat, LogFormatName, Port, Workers
 from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.cli.ports import listener
 from smarter_auth_mw.cli.session import say_where_data_is
@@ -40,6 +40,7 @@ def serve(
     port: Port = 8000,
     fd: Fd = None,
     workers: Workers = 1,
+    log_format: LogFormat = LogFormatName.text,
     *,
     reload: Annotated[
         bool, typer.Option("--reload", help="Restart when a file in the working directory changes.")
@@ -71,7 +72,7 @@ def serve(
         factory=is_other_process,
         workers=workers,
         reload=reload,
-        log_config=access_log.uvicorn_config(),
+        log_config=access_log.uvicorn_config(as_json=log_format == LogFormatName.json),
         # Switched on, it lets anyone who writes a header say where they come from.
         proxy_headers=False,
     )
