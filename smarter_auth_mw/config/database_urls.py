@@ -187,7 +187,7 @@ def parse_database_url(url: str, environment: Mapping[str, str] = os.environ) ->
 
 def _scheme_advice(scheme: str) -> str:
     if scheme.startswith(("postgresql+", "postgres+", "jdbc:postgresql")):
-        return "a driver's own URL: replace what precedes :// with postgresql"
+        return "a driver's own URL: write postgresql:// instead of the driver's scheme"
     return "a URL that begins with postgresql:// or embedded:"
 
 
