@@ -276,14 +276,14 @@ SELECT (SELECT count(*) FROM pg_temp.staged_line) AS lines,
 SELECT key_id, account, name FROM pg_temp.staged_key WHERE is_to_be_minted ORDER BY line;
 
 -- name: lock_held_resources()
--- Those that are registered and get a deactivated key, held until the transaction ends; in one order, so that nobody waits
--- in a circle.
+-- Those that are registered and get a deactivated key, or one that may have been deactivated since it was read, held until
+-- the transaction ends; in one order, so that nobody waits in a circle.
 SELECT kind, ref FROM smarter_auth.resource
  WHERE id IN (SELECT staged_resource.held_id
                 FROM pg_temp.staged_line
                 JOIN pg_temp.staged_key USING (key_id)
                 JOIN pg_temp.staged_resource USING (kind, lookup)
-               WHERE is_inactive)
+               WHERE is_inactive OR staged_key.held_id IS NOT NULL)
  ORDER BY kind, ref
    FOR UPDATE;
 
