@@ -169,7 +169,7 @@ class TimestampedModel:
 
     @classmethod
     async def _elsewhere(cls, transaction: Transaction, lookups: Sequence[tuple[str, Any]]) -> list[Any]:
-        """The records that stand in an attached platform's own tables, those that the lookups may find at least."""
+        """Return the records in an attached platform's own tables: at least those that the lookups may find."""
         del transaction, lookups
         return []
 

@@ -277,7 +277,7 @@ def _check_storable(text: str) -> None:
 
 
 def _read_claimants(kind: str, rows: Sequence[Any]) -> Read:
-    """What an alias stands for: nothing and several are resources without a reference, unknown and closed."""
+    """Return the resource of an alias; for none or several, a resource without a reference, unknown and closed."""
     directory, head = f"directory:{kind}", rows[0]
     if head["ref"] is None:
         return Read(Bindings(Resource(kind, "")), head["snapshot"], (directory,))

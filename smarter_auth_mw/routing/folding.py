@@ -66,7 +66,7 @@ class Reading(NamedTuple):
     """Which words stand behind an empty segment: a URL parser takes such a one for a host, behind a mount too."""
 
     def less(self, root: str) -> Reading | None:
-        """What stands behind ``root``, wherever it stands; None where it does not."""
+        """Return what follows ``root``, wherever it occurs; None if it does not."""
         _, found, rest = "/".join(["", *self.words]).partition(root)
         if not found:
             return None
