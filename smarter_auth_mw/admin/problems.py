@@ -83,11 +83,11 @@ class MethodError(RequestError):
 
 
 class PreconditionError(RequestError):
-    """It was changed meanwhile: If-Match names an earlier state."""
+    """Somebody changed it after you read it."""
 
     code = "changed_meanwhile"
     status = 412
-    default_hint = "Read it again, and send the new ETag."
+    default_hint = "Read it again, then repeat the change; programs send the new ETag as If-Match."
 
 
 class TooLargeError(RequestError):

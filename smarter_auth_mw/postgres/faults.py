@@ -201,10 +201,9 @@ def explained(error: BaseException, where: str) -> SmarterAuthError:
     for types, meaning, sentence, hint in _MEANINGS:
         if isinstance(error, types):
             message, said = sentence.format(where=where), _said(error)
-            advice = (
-                hint if hint is _POOLER else getattr(error, "hint", None) or hint
-            )  # asyncpg's hint names other settings.
-            return meaning(f"{message}: {said}" if said else f"{message}.", hint=advice)
+            # With a pooler asyncpg's own hint names other settings.
+            advice = hint if hint is _POOLER else getattr(error, "hint", None) or hint
+            return meaning(f"{message}: {said.rstrip('.')}." if said else f"{message}.", hint=advice)
     return UnavailableError(f"{where} failed: {type(error).__name__}.")
 
 

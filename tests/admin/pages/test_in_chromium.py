@@ -217,7 +217,7 @@ async def test_what_one_tab_has_revoked_another_one_cannot_change(browser: Brows
         await other.locator(".badge.revoked").wait_for()
         await page.locator("main form button").first.click()
         await page.get_by_role("alert").wait_for()
-        assert "It was changed meanwhile" in await page.get_by_role("main").inner_text()
+        assert "Somebody changed it after you read it" in await page.get_by_role("main").inner_text()
 
 
 async def test_a_session_that_ends_in_the_middle_of_a_form_loses_nothing_but_the_token(
