@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 pytest_plugins = [
@@ -17,3 +18,10 @@ pytest_plugins = [
 # The same examples everywhere, however slow the machine is; `make fuzz` searches for others.
 settings.register_profile("suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
+
+LONGEST = {"whole", "cli", "docs"}
+"""Rooms whose files take minutes: they begin first, so that no worker is busy with one while the others are idle."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.parent.name not in LONGEST)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from smarter_auth_mw.cache.changes import Changes, Reading
@@ -21,7 +21,15 @@ from tests.support.coherence_world import ALL_TURNS, Parts, WrongAnswerError
 from tests.support.model_database import KIND, BindingRow, Facts, Place, Read, Row, Server
 
 EXAMPLES = 3000
-"""A mistake is found in the first hundred or so; who needs more than this has not found it."""
+"""A mistake that is not found in so many histories is not found."""
+SEEDS = {
+    "a counter instead of snapshots": 4,
+    "a check only before the await": 15,
+    "the transactions of two servers taken for one another's": 4,
+    "write-back of whole records": 3,
+    "a crash that gives transaction numbers out again, and is not noticed": 15,
+}
+"""With these each mistake is found within a dozen histories; with another seed it takes up to a few hundred."""
 
 BOT_2 = Target(Resource(KIND, "2"))
 QUICK: dict[str, Any] = {
@@ -164,12 +172,12 @@ def test_mistake_is_found(mistake: str) -> None:
 
     with pytest.raises(WrongAnswerError, match="says"):
         run_state_machine_as_test(
-            Mistaken,
+            seed(SEEDS.get(mistake, 1))(Mistaken),
             settings=settings(
                 max_examples=EXAMPLES,
                 stateful_step_count=30,
                 phases=[Phase.generate],
-                derandomize=True,
+                derandomize=False,
                 deadline=None,
                 database=None,
                 suppress_health_check=list(HealthCheck),
