@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import textwrap
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -235,6 +236,8 @@ def test_a_proxy_answers_preflights_and_adds_its_header_to_refusals(proxy: str, 
         env = {**libraries(proxy), "HOME": str(tmp_path)}
         stack.enter_context(running(COMMANDS[proxy](tmp_path), ports.proxy, env, tmp_path))
         http = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{ports.proxy}"))
+        while http.get("/bots/2").status_code == 404:  # Traefik listens before it knows its routes.
+            time.sleep(0.01)
         preflight = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "authorization"}
         asked = http.options("/bots/1", headers={"Origin": ALLOWED, **preflight})
         assert asked.status_code in (200, 204)

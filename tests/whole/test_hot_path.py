@@ -172,12 +172,14 @@ async def test_warm_requests_leave_nothing_behind(database: Database, token: Tok
     app = guarded(database.runtime, App(), audit="none", failed_attempts="")  # These remember, within their bounds.
     scopes = [scope("/bots/1", raw(token)), scope("/bots/1", raw(Token(b"another"))), scope("/bots/1"), scope("/x")]
     async with lifespan(app):
-        before = 0
-        for _ in range(2):
+        growths: list[int] = []
+        for _ in range(5):
+            before = sys.getallocatedblocks()
             for _ in range(300):
                 for asked in scopes:
                     app.app.answers.clear()  # type: ignore[attr-defined]
                     await app(asked, receive, send)
             gc.collect()
-            before, grown = sys.getallocatedblocks(), sys.getallocatedblocks() - before
-        assert grown < 100
+            growths.append(sys.getallocatedblocks() - before)
+        # What runs beside it, a heartbeat say, may keep something once; what requests leave behind adds up each time.
+        assert min(growths) < 100
