@@ -37,6 +37,15 @@ class Line(NamedTuple):
         found = _LINE.search(server)
         return cls(found[1], int(found[2], 16)) if found else cls("", 0)
 
+    def __str__(self) -> str:
+        return f"system {self.system or 'unknown'}, timeline {self.timeline}"
+
+
+def _changed(now: Line, before: Line) -> str:
+    if now == before:
+        return f"the server has restarted, crashed or been restored: {now}"
+    return f"another server answers: {now}; before: {before}"
+
 
 class Failover:
     """Follows the server that the heartbeat meets, and says which answers are its own.
@@ -84,7 +93,8 @@ class Failover:
         self._cache.shared = None
         await self._check_line(server)
         if self._server and self._server != server:
-            log("server.changed", "another server answers: %s; before: %s", Line.of(server), Line.of(self._server))
+            now, before = Line.of(server), Line.of(self._server)
+            log("server.changed", "%s, and the cache is flushed", _changed(now, before))
         self._server, self._deposed = server, ""
         if self._open_tier is not None:
             self._cache.shared = await self._open_tier(server)

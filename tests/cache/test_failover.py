@@ -105,6 +105,7 @@ async def test_a_deposed_primary_is_not_followed_by_a_worker_that_followed_its_s
     await world.follow(NEW, 2)
     assert world.failover.is_followed(NEW)
     assert [line.split(":")[0] for line in caplog.messages] == ["server.changed", "server.deposed"]
+    assert "Line(" not in caplog.text
 
 
 async def test_another_database_is_no_deposed_one() -> None:
