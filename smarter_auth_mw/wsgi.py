@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from smarter_auth_mw.config.settings import Settings
@@ -15,6 +15,7 @@ from smarter_auth_mw.http.app_interface import interface_of
 from smarter_auth_mw.http.credentials import API_KEY_HEADER, AUTHORIZATION_HEADER, Headers
 from smarter_auth_mw.http.preflights import bare_environ
 from smarter_auth_mw.http.rejections import Rejection
+from smarter_auth_mw.http.scopes import UnreadableScopeError
 from smarter_auth_mw.http.status_pages import Page
 from smarter_auth_mw.routing import hosts
 
@@ -82,13 +83,15 @@ class SmarterAuthWSGIMiddleware:
         return self._guard.settings
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        decision = None
         try:
             target = self._guard.by_path.young[paths_of(environ)]
-        except KeyError:
+            if target is not None:
+                decision = self._warm(target, _headers(environ, _CREDENTIALS))
+        except (KeyError, UnreadableScopeError):
             return self._answer(environ, start_response)
         if target is None:
             return self.app(environ, start_response)
-        decision = self._warm(target, _headers(environ, _CREDENTIALS))
         if type(decision) is not Grant or not (tally := decision.tally).is_kept:
             return self._answer(environ, start_response)
         tally.once_more()
@@ -96,7 +99,10 @@ class SmarterAuthWSGIMiddleware:
 
     def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request that needs a closer look."""
-        scope = scope_of(environ, _ALL if self._guard.minds_hosts else _HEADERS)
+        try:
+            scope = scope_of(environ, _ALL if self._guard.minds_hosts else _HEADERS)
+        except UnreadableScopeError as error:
+            return self._refuse(Denial(Reason.NOT_CANONICAL, detail=str(error)), environ, start_response)
         if self._guard.trusted(scope) is not scope:
             environ = {name: value for name, value in environ.items() if name not in _FORWARDED}
             scope = scope_of(environ)
@@ -110,6 +116,11 @@ class SmarterAuthWSGIMiddleware:
         if isinstance(decision, Denial):
             return _reject(self._guard.rejections[decision], environ, start_response)
         return self.app(self._admitted(environ, decision), start_response)
+
+    def _refuse(self, denial: Denial, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Refuse a request of which nobody can say what it asks for."""
+        decision = self._decide(denial, {**_unread_scope(environ), "path": "", "headers": []})
+        return _reject(self._guard.rejections[cast("Denial", decision)], environ, start_response)
 
     def close(self) -> None:
         """Close the connections and end the event loop; done by itself when the process ends."""
@@ -138,7 +149,14 @@ class SmarterAuthWSGIMiddleware:
         return settled
 
     def _page(self, environ: WSGIEnvironment) -> Page | None:
-        make = None if DECISION in environ else self._guard.pages.find(scope_of(environ))
+        if DECISION in environ:
+            return None
+        try:
+            path, raw_path, root_path = paths_of(environ)
+        except UnreadableScopeError:
+            return None
+        scope = _unread_scope(environ) | {"path": path, "raw_path": raw_path, "root_path": root_path}
+        make = self._guard.pages.find(scope)
         return None if make is None else self._loop.run(make, NO_ANSWER)
 
     def _admitted(self, environ: WSGIEnvironment, decision: Grant | Anonymous) -> WSGIEnvironment:
@@ -152,7 +170,7 @@ class SmarterAuthWSGIMiddleware:
             added = {DECISION: decision if outer_user is None else Anonymous(decision.resource, outer_user)}
         admitted = {**environ, **added}
         if self._guard.hides_credentials:
-            kept = dict(self._guard.extractors["http"].hide(_headers(environ)))
+            kept = dict(self._guard.extractors["http"].hide(_headers(environ, _CREDENTIALS)))
             for name, variable in _CREDENTIALS.items():
                 if name not in kept:
                     admitted.pop(variable, None)
@@ -182,35 +200,59 @@ def scope_of(environ: WSGIEnvironment, names: Mapping[bytes, str] = _ALL) -> dic
     """
     path, raw_path, root_path = paths_of(environ)
     return {
-        "type": "http",
-        "method": environ["REQUEST_METHOD"],
+        **_unread_scope(environ),
         "path": path,
         "raw_path": raw_path,
         "root_path": root_path,
         "headers": _headers(environ, names),
-        "client": (environ["REMOTE_ADDR"], 0) if environ.get("REMOTE_ADDR") else None,
+    }
+
+
+def _unread_scope(environ: WSGIEnvironment) -> dict[str, Any]:
+    """What needs no reading; a method that is no text is one that no rule knows."""
+    method, address = environ.get("REQUEST_METHOD"), environ.get("REMOTE_ADDR")
+    return {
+        "type": "http",
+        "method": method if isinstance(method, str) else "",
+        "client": (str(address), 0) if address else None,
     }
 
 
 def paths_of(environ: WSGIEnvironment) -> tuple[str, bytes | None, str]:
-    """The path, the raw path and the root path of an ASGI scope."""
-    root = environ.get("SCRIPT_NAME", "")
+    """The path, the raw path and the root path of an ASGI scope; raises UnreadableScopeError if one is no text."""
+    root = environ.get("SCRIPT_NAME") or ""
     target = environ.get("RAW_URI") or environ.get("REQUEST_URI")
-    raw_path = None if target is None else target.encode("latin-1", "replace").partition(b"?")[0]
-    return _text(root + environ.get("PATH_INFO", "")), raw_path, _text(root)
+    try:
+        path = "".join((root, environ.get("PATH_INFO") or ""))
+        # Nothing in it becomes a question mark, which would end the path.
+        raw_path = target.partition("?")[0].encode("latin-1", "backslashreplace") if target else None
+    except (TypeError, AttributeError):
+        raise UnreadableScopeError("the server's paths are not all of type str") from None
+    return _text(path), raw_path, _text(root)
 
 
 def _headers(environ: WSGIEnvironment, names: Mapping[bytes, str] = _ALL) -> list[tuple[bytes, bytes]]:
-    return [
-        (name, value.encode("latin-1", "replace"))
-        for name, variable in names.items()
-        if (value := environ.get(variable)) is not None
-    ]
+    try:
+        return [
+            (name, value.encode("latin-1", "replace"))
+            for name, variable in names.items()
+            if (value := environ.get(variable)) is not None
+        ]
+    except (TypeError, AttributeError):
+        raise UnreadableScopeError("the server's headers are not all of type str") from None
 
 
 def _text(native: str) -> str:
-    """Return the path's bytes: WSGI passes them as if they were Latin-1 (PEP 3333)."""
-    return native if native.isascii() else native.encode("latin-1", "replace").decode("utf-8", "replace")
+    """Return the path's bytes as text: WSGI passes them as if they were Latin-1 (PEP 3333).
+
+    Text that is not Latin-1 comes from a server that has decoded it already.
+    """
+    if native.isascii():
+        return native
+    try:
+        return native.encode("latin-1").decode("utf-8", "replace")
+    except UnicodeEncodeError:
+        return native
 
 
 def _reject(rejection: Rejection, environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
@@ -220,7 +262,7 @@ def _reject(rejection: Rejection, environ: WSGIEnvironment, start_response: Star
 
 def _body(body: bytes, environ: WSGIEnvironment) -> bytes:
     """The body, or none for HEAD: a server that sends it spoils the connection for the next request."""
-    return b"" if environ["REQUEST_METHOD"] == "HEAD" else body
+    return b"" if environ.get("REQUEST_METHOD") == "HEAD" else body
 
 
 def _start(status: int, headers: Iterable[tuple[bytes, bytes]], start_response: StartResponse) -> None:

@@ -39,9 +39,11 @@ def bare_scope(scope: Scope) -> Scope:
 
 def bare_environ(environ: WSGIEnvironment) -> WSGIEnvironment:
     """Return the environ without a body, and without headers and parameters that name another method."""
-    kept = {name: value for name, value in environ.items() if not _is_left_out(_header_of(name))}
+    kept = {name: value for name, value in environ.items() if not _is_left_out(_header_of(str(name)))}
     for name in ("QUERY_STRING", "RAW_URI", "REQUEST_URI"):
-        if name in kept:
+        if not isinstance(kept.get(name), str):
+            kept.pop(name, None)
+        else:
             path, mark, query = ("", "", kept[name]) if name == "QUERY_STRING" else kept[name].partition("?")
             kept[name] = path + mark + _bare_query(query.encode("latin-1", "replace")).decode("latin-1")
     return kept | {"wsgi.input": BytesIO(), "wsgi.input_terminated": True, "CONTENT_LENGTH": "0"}
