@@ -172,6 +172,7 @@ class Management(ResourceManagement):
     async def touch_binding(self, key_id: UUID, resource: Resource) -> RegisteredBinding:
         """Note that a binding was saved, though nothing of it can change."""
         async with self._store.transaction(self._scope) as transaction:
+            await _key(transaction, key_id, lock=True)
             held = await _binding(transaction, key_id, resource)
             await transaction.touch_binding(held.id)
             await transaction.audit(self._actor, "binding.touch", held.key, resource=resource)

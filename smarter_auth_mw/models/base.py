@@ -177,7 +177,19 @@ class TimestampedModel:
     async def get_cached_object(cls, invalidate: bool = False, pk: Any = None) -> Self:  # noqa: FBT001, FBT002
         """Return the object with this primary key, always as the database has it; raises ``DoesNotExist``."""
         del invalidate
-        return await QuerySet(cls).get(pk=pk)
+        return await cls._all().get(pk=pk)
+
+    @classmethod
+    def get_cached_objects(cls, invalidate: bool = False) -> QuerySet[Self]:  # noqa: FBT001, FBT002
+        """Return all objects, always as the database has them."""
+        del invalidate
+        return cls._all()
+
+    @classmethod
+    def _all(cls) -> QuerySet[Self]:
+        if not cls._fields:
+            raise NotImplementedError(f"{cls.__name__} has no objects: ask one of the models.")
+        return QuerySet(cls)
 
     @property
     def pk(self) -> Any:

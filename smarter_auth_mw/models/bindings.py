@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 from uuid import UUID
 
 from smarter_auth_mw.decision import opens
-from smarter_auth_mw.domain import RegisteredBinding, RegisteredResource, Resource
+from smarter_auth_mw.domain import Protection, RegisteredBinding, RegisteredResource, Resource
 from smarter_auth_mw.errors import UsageError
 from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.model_sessions import acting_as, current
@@ -261,7 +261,8 @@ def _of_platform(resource: RegisteredResource | None) -> list[RegisteredBinding]
     """The bindings of a resource to keys of an attached platform, which are changed there alone."""
     if resource is None:
         return []
-    bare = replace(resource, keys=())
+    is_declared = resource.protection is Protection.DECLARED
+    bare = replace(resource, keys=(), protection=Protection.DECLARED if is_declared else Protection.BOUND)
     keys = [key for key in resource.keys if key.is_platforms]
     return [RegisteredBinding(None, key.created_at, key.updated_at, bare, key) for key in keys]
 

@@ -158,7 +158,10 @@ class QuerySet(Generic[M]):
     async def in_bulk(self, ids: Sequence[Any] | None = None, *, field_name: str = "pk") -> dict[Any, M]:
         """The objects by their primary keys, or by another field: all of them, or those with these ids."""
         asked = self if ids is None else self.filter(**{f"{field_name}__in": ids})
-        return {getattr(one, field_name): one for one in await asked}
+        found = {getattr(one, field_name): one for one in await asked}
+        if None in found:
+            raise UsageError(f"Not each {self.model.__name__} has a {field_name}.", hint="Take another field_name.")
+        return found
 
     async def update(self, **values: Any) -> int:
         """Write these values to all of them or none, in one transaction; how many that were. Raises ``UsageError``."""
@@ -202,7 +205,8 @@ class QuerySet(Generic[M]):
         if not (self._lookups or self._excluded or self._windows or self._source):
             connection = await current()
             async with connection.reading() as transaction:
-                return len(await self.model._all_ids(transaction)) + len(await self.model._elsewhere(transaction, ()))
+                if not await self.model._elsewhere(transaction, ()):
+                    return len(await self.model._all_ids(transaction))
         async with aclosing(self._chunks()) as chunks:
             return sum([len(chunk) async for chunk in chunks])
 
@@ -262,10 +266,12 @@ class QuerySet(Generic[M]):
         async with connection.reading() as transaction:
             ids = await self._ids(transaction)
             elsewhere = list(map(self.model._of, await self.model._elsewhere(transaction, self._lookups)))
+        complete = {getattr(one, self.model._identity) for one in elsewhere}
         for start in range(0, len(ids), CHUNK):
             async with connection.reading() as transaction:
                 found = await self.model._load(transaction, ids[start : start + CHUNK])
-            yield [one for one in map(self.model._of, found) if self._matches(one, others)]
+            own = [one for one in map(self.model._of, found) if getattr(one, self.model._identity) not in complete]
+            yield [one for one in own if self._matches(one, others)]
         if elsewhere:
             yield [one for one in elsewhere if self._matches(one, self._lookups)]
 

@@ -79,6 +79,17 @@ class ResourceModel(TimestampedModel):
         return [found[row_id] for row_id in ids if row_id in found]
 
     @classmethod
+    async def _elsewhere(cls, transaction: Transaction, lookups: Sequence[tuple[str, Any]]) -> list[RegisteredResource]:
+        """Return the platform's resource that is asked for by its number, or all that are protected."""
+        if not await transaction.is_platforms(cls.kind):
+            return []
+        refs = [str(value) for name, value in lookups if name in ("id", "ref", "pk") and value is not None]
+        if not refs:
+            return await transaction.resources(cls.kind)
+        found = await transaction.resource(Resource(cls.kind, refs[0])) if plain(refs[0]) else None
+        return [found] if found else []
+
+    @classmethod
     def _values(cls, record: RegisteredResource) -> Mapping[str, Any]:
         number = integer(record.resource.ref)
         return {

@@ -250,6 +250,10 @@ class Transaction:
             await QUERIES.find_living_key_ids(self._connection, scope=self._scope, name=name, token_key=token_key)
         )
 
+    async def platform_key_ids(self) -> list[UUID]:
+        """Keys of an attached platform, in the order in which they were made."""
+        return list(await QUERIES.find_platform_key_ids(self._connection, scope=self._scope))
+
     async def keys_by_id(self, key_ids: Sequence[UUID], most: int | None = None) -> dict[UUID, Key]:
         """Keys, each with at most so many of its bindings."""
         return {key.key_id: key for key in await self._keys(list(key_ids), most)}
@@ -278,6 +282,9 @@ class Transaction:
             row async for row in QUERIES.find_bindings(self._connection, scope=self._scope, kind=kind, ids=list(ids))
         ]
         resources = await self.resources_by_id(list({row["resource_id"] for row in rows}))
+        if resources and await self.is_platforms(kind):
+            for row_id, own in resources.items():
+                resources[row_id] = replace(await self.resource(own.resource) or own, keys=())
         keys = await self.keys_by_id(list({row["key_id"] for row in rows}))
         return [
             RegisteredBinding(

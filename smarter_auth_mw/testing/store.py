@@ -119,6 +119,9 @@ class MemoryTransaction(NoDatabase, Transaction):
     async def is_platforms(self, kind: str) -> bool:  # noqa: ARG002
         return False
 
+    async def platform_key_ids(self) -> list[UUID]:
+        return []
+
     async def claimant(self, domain: str) -> str | None:
         return next((str(one.resource) for one in self.tables.resources.values() if one.domain == domain), None)
 

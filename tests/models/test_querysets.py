@@ -8,8 +8,9 @@ import pytest
 
 import smarter_auth_mw
 from smarter_auth_mw.config.settings import DatabaseSettings
-from smarter_auth_mw.errors import DatabaseError, UsageError
+from smarter_auth_mw.errors import DatabaseError, RefusedError, UsageError
 from smarter_auth_mw.models import ChatBot, LLMClient, LLMClientAPIKey, SmarterAuthToken
+from smarter_auth_mw.models.base import TimestampedModel
 from tests.support.database import Database
 from tests.support.platform import Platform
 
@@ -120,3 +121,58 @@ async def test_models_read_the_bindings_of_an_attached_platform(platform: Platfo
         assert await LLMClientAPIKey.objects.filter(llm_client=bot, api_key__is_active=True).exists()
         assert not await LLMClientAPIKey.has_active_api_key(4711)
         assert await LLMClientAPIKey.get_cached_objects(llm_client=4711) == []
+
+
+@pytest.mark.usefixtures("connected")
+async def test_every_model_has_the_cached_objects_of_its_base() -> None:
+    bot = await LLMClient.objects.create(name="bot")
+    assert await LLMClient.get_cached_objects(invalidate=True) == [bot]
+    assert await LLMClient.get_cached_objects().filter(name="bot").count() == 1
+    assert await ChatBot.get_cached_objects(True) == []
+    assert await SmarterAuthToken.get_cached_objects().order_by("name").values_list("name", flat=True) == sorted(NAMES)
+    with pytest.raises(NotImplementedError):
+        TimestampedModel.get_cached_objects()
+    with pytest.raises(NotImplementedError):
+        await TimestampedModel.get_cached_object(pk=1)
+
+
+async def test_models_agree_about_the_bots_and_keys_of_an_attached_platform(platform: Platform) -> None:
+    user = await platform.user("ada")
+    bot, free = await platform.bot("hr", user), await platform.bot("free", user)
+    digest = await platform.key("theirs", user)
+    await platform.bind(bot, digest)
+    async with smarter_auth_mw.connect(DatabaseSettings(database_url=platform.database.manager)):
+        (binding,) = await LLMClientAPIKey.get_cached_objects(llm_client=bot)
+        found = await LLMClient.objects.get(id=bot)
+        assert await LLMClient.objects.all() == [found] == [binding.llm_client]
+        assert found.name == binding.llm_client.name == "hr"
+        assert found.is_protected is binding.llm_client.is_protected is True
+        assert await LLMClient.objects.get(name="hr") == await LLMClient.get_cached_object(pk=bot) == found
+        assert (await LLMClient.objects.get(id=free)).is_protected is False
+        await found.refresh_from_db()
+        await binding.refresh_from_db()
+        assert await SmarterAuthToken.objects.all() == [binding.api_key]
+        assert await SmarterAuthToken.objects.get(name="theirs") == binding.api_key
+        assert await SmarterAuthToken.get_cached_object(pk=digest) == binding.api_key
+        assert await LLMClientAPIKey.objects.filter(api_key=binding.api_key) == [binding]
+        assert await found.llmclientapikey_set == await binding.api_key.llmclientapikey_set == [binding]
+        for act in (binding.save, binding.delete, binding.api_key.save, binding.api_key.deactivate, found.delete):
+            with pytest.raises(RefusedError, match="is the platform's"):
+                await act()
+
+
+async def test_own_bindings_on_an_attached_platform_have_its_bots(platform: Platform) -> None:
+    user = await platform.user("ada")
+    bot, other = await platform.bot("hr", user), await platform.bot("sales", user)
+    await platform.bind(bot, await platform.key("theirs", user))
+    async with smarter_auth_mw.connect(DatabaseSettings(database_url=platform.database.manager)):
+        ours, _ = await SmarterAuthToken.objects.create(name="ours", account="3141-5926-5359")
+        for one in (bot, other):
+            await LLMClientAPIKey.objects.create(llm_client=one, api_key=ours)
+        assert await LLMClient.objects.count() == len(await LLMClient.objects.all()) == 2
+        assert await LLMClientAPIKey.objects.count() == len(await LLMClientAPIKey.objects.all()) == 3
+        assert await SmarterAuthToken.objects.count() == len(await SmarterAuthToken.objects.all()) == 2
+        names = await LLMClientAPIKey.objects.filter(api_key=ours).values_list("llm_client__name", flat=True)
+        assert sorted(names) == ["hr", "sales"]
+        with pytest.raises(UsageError, match="Not each LLMClientAPIKey has a pk"):
+            await LLMClientAPIKey.objects.in_bulk()

@@ -483,6 +483,9 @@ SELECT ARRAY(SELECT key_id FROM smarter_auth.key
                      OR key_id IN (SELECT key_id FROM smarter_auth.token WHERE token_key = :token_key))
               ORDER BY created_at, key_id);
 
+-- name: find_platform_key_ids(scope)$
+SELECT ARRAY(SELECT key_id FROM smarter_auth.platform_keys(NULL) WHERE :scope::text IS NULL ORDER BY created_at, key_id);
+
 -- name: find_binding_ids(kind, scope)$
 SELECT ARRAY(SELECT binding.id FROM smarter_auth.binding JOIN smarter_auth.resource ON resource.id = resource_id
               WHERE kind = :kind AND (:scope::text IS NULL OR binding.account = :scope) ORDER BY binding.id);
