@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -17,6 +17,7 @@ from smarter_auth_mw.errors import NotFoundError
 from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.management.listings import Listings, ResourceFilters
 from smarter_auth_mw.management.many_keys import ManyKeys
+from smarter_auth_mw.management.opening import MayOpen
 from smarter_auth_mw.management.operators import Operator, Role, is_allowed, is_in_scope
 from smarter_auth_mw.postgres.storable import is_storable
 
@@ -44,6 +45,8 @@ class Call:
     query: Any
     body: Any
     if_match: str | None = None
+    opens: Collection[Resource] = ()
+    """Resources that somebody has confirmed may be opened."""
 
     @cached_property
     def keys(self) -> Management:
@@ -96,11 +99,11 @@ class Call:
         if not is_allowed(self.operator, role, everywhere=everywhere):
             raise ForbiddenError(role, everywhere=everywhere)
 
-    def may_open(self) -> bool:
-        """Whether the query lets this act open a resource; raises ForbiddenError unless an admin asks for that."""
-        if self.query.allow_anonymous:
+    def may_open(self) -> MayOpen:
+        """Return what this act may open: by its query, or what was confirmed; ForbiddenError unless an admin asks."""
+        if self.query.allow_anonymous or self.opens:
             self.require(Role.ADMIN)
-        return bool(self.query.allow_anonymous)
+        return bool(self.query.allow_anonymous) or self.opens
 
     def check_account(self, account: str | None) -> None:
         """Raise ForbiddenError if a query or body names another account, whether that exists or not."""

@@ -1,9 +1,10 @@
-"""Which requests are for us at all, and the headers of every response."""
+"""Which requests are for us at all, the headers of every response, and the cookie of a session."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from typing import Any
 
@@ -26,6 +27,8 @@ HEADERS: tuple[Header, ...] = (
 )
 """What every response carries. No CORS header is among them: no other origin may read an answer."""
 
+SESSION_ID = re.compile("[A-Za-z0-9_-]{43}")
+_PORT = re.compile(":([0-9]{1,5})$")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:]+)(?::[0-9]{1,5})?")
 
 
@@ -47,10 +50,15 @@ def check_origin(scope: Mapping[str, Any], origin: str) -> None:
 
     Browsers name the origin of every form, and no page can change that. A request that names none is refused too.
     """
-    own = origin or f"http://{_only(scope, b'host')}"
+    own = own_origin(scope, origin)
     sent, site = _only(scope, b"origin"), _only(scope, b"sec-fetch-site", "same-origin")
     if sent.lower() != own.lower() or site != "same-origin":
         raise OriginError(own, sent, is_set=bool(origin))
+
+
+def own_origin(scope: Mapping[str, Any], origin: str) -> str:
+    """Return the origin that a browser sees: ADMIN_ORIGIN, or this machine by the name and port of the Host header."""
+    return origin or f"http://{_only(scope, b'host')}"
 
 
 def _only(scope: Mapping[str, Any], wanted: bytes, otherwise: str = "") -> str:
@@ -80,3 +88,40 @@ def _is_local_peer(scope: Mapping[str, Any]) -> bool:
 def _is_local_host(host: str) -> bool:
     found = _HOST.fullmatch(host)
     return found is not None and is_loopback(found[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Cookie:
+    """The cookie that holds the id of the session at an origin; with the prefix no other host or http page can set it.
+
+    Browsers send a cookie to every port of a host. On loopback the port is part of the name, so that two programs on
+    one machine do not sign each other's operators out.
+    """
+
+    origin: str
+
+    @property
+    def is_secure(self) -> bool:
+        return self.origin.startswith("https://")
+
+    @property
+    def name(self) -> str:
+        if self.is_secure:
+            return "__Host-smarter_auth"
+        port = _PORT.search(self.origin)
+        return f"smarter_auth_{port[1] if port else 80}"
+
+    def found(self, header: str) -> list[str]:
+        """Return the session ids that a browser sends."""
+        pairs = (pair.strip().partition("=") for pair in header.split(";"))
+        return [value for name, _, value in pairs if name == self.name and SESSION_ID.fullmatch(value)]
+
+    def set(self, session_id: str) -> tuple[str, str]:
+        return self._header(session_id, "")
+
+    def clear(self) -> tuple[str, str]:
+        return self._header("", "; Max-Age=0")
+
+    def _header(self, value: str, more: str) -> tuple[str, str]:
+        secure = "; Secure" if self.is_secure else ""
+        return "Set-Cookie", f"{self.name}={value}; Path=/; HttpOnly; SameSite=Lax{secure}{more}"

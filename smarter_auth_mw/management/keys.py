@@ -12,7 +12,7 @@ from uuid import UUID
 from smarter_auth_mw.domain import Key, Protection, RegisteredBinding, RegisteredResource, Resource
 from smarter_auth_mw.errors import ConflictError, NotFoundError, RefusedError
 from smarter_auth_mw.management.lifetimes import check_expiry, check_policy, check_time_zone, is_beyond, latest, within
-from smarter_auth_mw.management.opening import judged
+from smarter_auth_mw.management.opening import MayOpen, judged
 from smarter_auth_mw.management.resources import UNCHANGED, ResourceManagement, Unchanged, changed, registered
 from smarter_auth_mw.management.rotations import OVERLAP, check_rotation, end_of_overlap
 from smarter_auth_mw.management.token_formats import minter
@@ -102,7 +102,7 @@ class Management(ResourceManagement):
             return Minted(await _key(transaction, key_id), token, created)
 
     async def bind(
-        self, key_id: UUID, resource: Resource, *, register: bool = True, allow_anonymous: bool = False
+        self, key_id: UUID, resource: Resource, *, register: bool = True, allow_anonymous: MayOpen = False
     ) -> BoundKey:
         """Let the key open the resource, which is protected from now on, and registered if it was not.
 
@@ -121,7 +121,7 @@ class Management(ResourceManagement):
         resource: Resource,
         *,
         register: bool = True,
-        allow_anonymous: bool = False,
+        allow_anonymous: MayOpen = False,
     ) -> bool:
         checked_resource(resource)
         known = await transaction.resource(resource, few=True)
@@ -144,7 +144,7 @@ class Management(ResourceManagement):
             await transaction.audit(self._actor, "key.bind", key, resource=resource)
         return created
 
-    async def unbind(self, key_id: UUID, resource: Resource, *, allow_anonymous: bool = False) -> Key:
+    async def unbind(self, key_id: UUID, resource: Resource, *, allow_anonymous: MayOpen = False) -> Key:
         """Take the key off the resource. The last one needs ``allow_anonymous``, and opens the resource to anyone.
 
         A resource that was declared protected stays so.
@@ -212,18 +212,18 @@ class Management(ResourceManagement):
         """Let the key's tokens open what it is bound to again."""
         return await self._set_active(key_id, is_active=True)
 
-    async def deactivate(self, key_id: UUID, *, allow_anonymous: bool = False) -> Key:
+    async def deactivate(self, key_id: UUID, *, allow_anonymous: MayOpen = False) -> Key:
         """Let the key open nothing for now; what it is bound to stays protected.
 
         With ``require="active"`` the last key that is active opens a resource, and needs ``allow_anonymous``.
         """
         return await self._set_active(key_id, is_active=False, allow_anonymous=allow_anonymous)
 
-    async def toggle_active(self, key_id: UUID, *, allow_anonymous: bool = False) -> Key:
+    async def toggle_active(self, key_id: UUID, *, allow_anonymous: MayOpen = False) -> Key:
         """Deactivate the key if it is active, else activate it."""
         return await self._set_active(key_id, is_active=None, allow_anonymous=allow_anonymous)
 
-    async def _set_active(self, key_id: UUID, *, is_active: bool | None, allow_anonymous: bool = False) -> Key:
+    async def _set_active(self, key_id: UUID, *, is_active: bool | None, allow_anonymous: MayOpen = False) -> Key:
         async with self._store.transaction(self._scope) as transaction:
             before = await _living_key(transaction, key_id)
             if before.is_active != is_active:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 
 from smarter_auth_mw.decision import Require, is_protected
@@ -10,24 +10,27 @@ from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.errors import WouldOpenError
 from smarter_auth_mw.postgres.transaction import Transaction
 
+MayOpen = bool | Collection[Resource]
+"""Whether an act may open resources: all, none, or only these."""
+
 _SHOWN = 3
 
 
 @asynccontextmanager
 async def judged(
-    transaction: Transaction, resources: Sequence[Resource], require: Require, *, allow_anonymous: bool
+    transaction: Transaction, resources: Sequence[Resource], require: Require, *, allow_anonymous: MayOpen
 ) -> AsyncIterator[None]:
-    """Do an act on resources, which are locked, in the block; refuse it if it opens one, unless ``allow_anonymous``.
+    """Do an act on resources, which are locked, in the block; refuse it if it opens one not in ``allow_anonymous``.
 
     An act opens a resource that was protected before it and is not afterwards. Raises ``WouldOpenError`` behind the
     act: the transaction has to end with it.
     """
-    if allow_anonymous:
+    if allow_anonymous is True:
         yield
         return
     before = await _protected(transaction, resources, require)
     yield
-    opened = sorted(before - await _protected(transaction, resources, require))
+    opened = sorted(before - await _protected(transaction, resources, require) - set(allow_anonymous or ()))
     if opened:
         raise WouldOpenError(
             f"{_listed(opened)} would be open to anyone then.",

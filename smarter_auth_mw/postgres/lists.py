@@ -50,6 +50,10 @@ class Lists:
     async def keys(self, arguments: Arguments) -> Found:
         return _found([row async for row in STATEMENTS.list_keys(self._connection, **arguments)])
 
+    async def old_tokens_in_use(self, key_ids: Sequence[UUID], now: datetime) -> int:
+        """How many of these keys have a replaced token that is still valid and was used after the rotation."""
+        return int(await STATEMENTS.count_old_tokens_in_use(self._connection, key_ids=list(key_ids), now=now))
+
     async def platform_keys(self, after_id: UUID, most: int) -> list[UUID]:
         """The ids of an attached platform's keys behind that one."""
         rows = STATEMENTS.list_platform_keys(self._connection, after_id=after_id, most=most)

@@ -72,7 +72,7 @@ async def remove_resource(call: Call) -> Answer:
     allow_anonymous = call.may_open()
     found = await call.find_resource(call.resource)
     call.check_etag(found.updated_at)
-    await call.keys.remove_resource(call.resource, allow_anonymous=allow_anonymous)
+    await call.keys.remove_resource(call.resource, allow_anonymous=bool(allow_anonymous))
     return Answer()
 
 

@@ -11,43 +11,17 @@ from smarter_auth_mw.admin.attempts import count_failure
 from smarter_auth_mw.admin.pages.commands import command
 from smarter_auth_mw.admin.pages.forms import FieldError, Fields
 from smarter_auth_mw.admin.pages.visit import Html, Reply, SeeOther, Visit, path_of
+from smarter_auth_mw.admin.security import Cookie
 from smarter_auth_mw.admin.services import Services
 from smarter_auth_mw.errors import SmarterAuthError
 from smarter_auth_mw.tokens import MAX_TOKEN_BYTES, Token
 
-SESSION_ID = re.compile("[A-Za-z0-9_-]{43}")
 _TARGET = re.compile(r"[A-Za-z0-9._~%-]+(?:/[A-Za-z0-9._~%-]+)*(?:\?[!-~]*)?")
 _REFUSED = "This is no token of an operator, or it is not valid any more."
 
 
 class RefusedTokenError(FieldError):
     """The token in the form is not valid, or not that of the operator who is signed in."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cookie:
-    """The cookie that holds the id of the session; with the prefix no other host and no http page can set it."""
-
-    is_secure: bool
-
-    @property
-    def name(self) -> str:
-        return "__Host-smarter_auth" if self.is_secure else "smarter_auth"
-
-    def found(self, header: str) -> list[str]:
-        """Return the session ids that a browser sends."""
-        pairs = (pair.strip().partition("=") for pair in header.split(";"))
-        return [value for name, _, value in pairs if name == self.name and SESSION_ID.fullmatch(value)]
-
-    def set(self, session_id: str) -> tuple[str, str]:
-        return self._header(session_id, "")
-
-    def clear(self) -> tuple[str, str]:
-        return self._header("", "; Max-Age=0")
-
-    def _header(self, value: str, more: str) -> tuple[str, str]:
-        secure = "; Secure" if self.is_secure else ""
-        return "Set-Cookie", f"{self.name}={value}; Path=/; HttpOnly; SameSite=Lax{secure}{more}"
 
 
 @dataclass
@@ -111,7 +85,7 @@ async def show_sign_out(_: Visit) -> Reply:
 async def sign_out(visit: Visit) -> Reply:
     everywhere = visit.form.get("everywhere") == "true"
     await visit.services.door.sign_out(visit.session_id, everywhere=everywhere)
-    return SeeOther(path_of("sign-in"))
+    return SeeOther(path_of("sign-in"), (visit.cookie.clear(),))
 
 
 async def account(visit: Visit) -> Reply:

@@ -58,14 +58,17 @@ async def confirmed(visit: Visit, opened: Sequence[Resource]) -> None:
 
 
 async def ask_or_open(visit: Visit, operation: str, **more: Any) -> None:
-    """Run an operation; if it is refused since it opens something, run it all the same once that is confirmed."""
+    """Run an operation; if it would open resources, run it again once these are confirmed.
+
+    The second time it may open these and no others, whatever else has changed in between.
+    """
     try:
         await visit.ask(operation, **more)
     except WouldOpenError as error:
         if "confirm" not in visit.form:
             raise
         await confirmed(visit, error.opened)
-        await visit.ask(operation, query={"allow_anonymous": "true"}, **more)
+        await visit.ask(operation, opens=error.opened, **more)
 
 
 async def outcomes(visit: Visit, key: Key, *, stays_closed: bool = False) -> list[Outcome]:

@@ -8,7 +8,6 @@ from typing import Any
 
 from smarter_auth_mw.admin.pages.commands import command
 from smarter_auth_mw.admin.pages.visit import Html, Reply, Visit, path_of
-from smarter_auth_mw.domain import Key
 from smarter_auth_mw.management.listings import KeyFilters, ResourceFilters
 
 MOST = 101
@@ -18,17 +17,19 @@ async def overview(visit: Visit) -> Reply:
     listings = visit.call().listings
     expiring = await listings.count_keys(KeyFilters(expiring_within=timedelta(days=14)), most=MOST)
     unused = await listings.count_keys(KeyFilters(unused_for=timedelta(days=90)), most=MOST)
-    rotating = (await listings.keys(KeyFilters(rotating=True), limit=MOST, inner=0)).items
-    open_ones = (await listings.resources(ResourceFilters(open=True), limit=MOST, inner=0)).items
+    rotations = await listings.count_rotations(most=MOST)
+    open_ones = await listings.count_resources(ResourceFilters(open=True), most=MOST)
     any_key = (await listings.keys(limit=1, inner=0)).items
-    in_use = sum(_is_in_use(key, visit) for key in rotating)
     context: dict[str, Any] = {
         "lines": [
             _line(expiring, "expires within 14 days", "expire within 14 days", expiring_within="14d"),
             _line(unused, "was not used for 90 days", "were not used for 90 days", unused_for="90d"),
-            _line(len(rotating), "is being rotated", "are being rotated", _old_token(in_use), rotating="true"),
+            _line(
+                *(rotations.keys, "is being rotated", "are being rotated", _old_token(rotations.in_use)),
+                rotating="true",
+            ),
         ],
-        "open": _number(len(open_ones)),
+        "open": _number(open_ones),
         "kinds": await _unrouted(visit),
         "has_keys": bool(any_key),
         "health": await visit.document("show_health"),
@@ -48,12 +49,6 @@ def _number(count: int) -> str:
 
 def _old_token(count: int) -> str:
     return f"{count} with an old token that was used after the rotation" if count else ""
-
-
-def _is_in_use(key: Key, visit: Visit) -> bool:
-    """Return whether a token that was replaced was used after that."""
-    replaced_at = key.tokens[-1].created_at
-    return any(token.last_used_at and token.last_used_at > replaced_at for token in key.previous_tokens(visit.now))
 
 
 async def _unrouted(visit: Visit) -> list[str]:

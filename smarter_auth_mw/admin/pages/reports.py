@@ -12,9 +12,11 @@ from smarter_auth_mw.admin.pages.commands import command, option
 from smarter_auth_mw.admin.pages.forms import Given
 from smarter_auth_mw.admin.pages.visit import Html, Reply, Visit
 from smarter_auth_mw.admin.problems import status_of
+from smarter_auth_mw.config.durations import parse_duration
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.errors import RefusedError, SmarterAuthError
 from smarter_auth_mw.management.listings import UsageFilters
+from smarter_auth_mw.management.listings.usage import MAX_SERIES
 from smarter_auth_mw.tokens import Token, hidden
 
 DAY = timedelta(days=1)
@@ -25,6 +27,7 @@ SPANS = (
     ("30d", "last 30 days"),
     ("365d", "last year"),
 )
+SPANS_BY_LENGTH = {parse_duration(span): words for span, words in SPANS}
 
 
 async def usage_chart(
@@ -34,13 +37,14 @@ async def usage_chart(
     resource: Resource | None = None,
     key_id: UUID | None = None,
     since: timedelta = DAY,
-) -> Chart | None:
-    """Draw the requests for a resource or with a key; None: there were none, or of too many keys to add up."""
+) -> Chart | str:
+    """Draw the requests for a resource or with a key; where there is nothing to draw, say why."""
     filters = UsageFilters(resource=resource, key_id=key_id, since=since)
     try:
-        return chart(await visit.call().listings.usage_in_all(filters), subject)
+        drawn = chart(await visit.call().listings.usage_in_all(filters), subject)
     except RefusedError:
-        return None
+        return f"More than {MAX_SERIES:,} tokens were used here: too many to add up for a chart. See them key by key."
+    return drawn or f"No requests in the {SPANS_BY_LENGTH.get(since, 'chosen time')}."
 
 
 async def usage(visit: Visit) -> Reply:

@@ -121,7 +121,7 @@ async def remove(visit: Visit) -> Reply:
     found = await _found(visit)
     if found.is_protected:
         await confirmed(visit, [found.resource])
-    await visit.ask("remove_resource", query={"allow_anonymous": "true"} if found.is_protected else {})
+    await visit.ask("remove_resource", opens=[found.resource] if found.is_protected else ())
     return SeeOther("resources")
 
 

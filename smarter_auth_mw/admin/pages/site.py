@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from smarter_auth_mw.admin.api import Response, UnexpectedError, send_response, sent
 from smarter_auth_mw.admin.pages import access, assets
-from smarter_auth_mw.admin.pages.access import Arrival, Cookie, RefusedTokenError
+from smarter_auth_mw.admin.pages.access import Arrival, RefusedTokenError
 from smarter_auth_mw.admin.pages.forms import Fields, Given, read_form, read_query
 from smarter_auth_mw.admin.pages.rendering import Renderer
 from smarter_auth_mw.admin.pages.table import PAGES, Page
@@ -34,7 +34,7 @@ from smarter_auth_mw.admin.problems import (
     headers_of,
     status_of,
 )
-from smarter_auth_mw.admin.security import check_origin
+from smarter_auth_mw.admin.security import Cookie, check_origin, own_origin
 from smarter_auth_mw.admin.services import Services
 from smarter_auth_mw.errors import SmarterAuthError, WouldOpenError
 from smarter_auth_mw.http.peers import Peers
@@ -63,7 +63,8 @@ class _Request(NamedTuple):
     query: Fields
     form: Fields
     url: str
-    cookies: list[str]
+    cookie: Cookie
+    session_ids: list[str]
     network: str
 
 
@@ -74,7 +75,6 @@ class Site:
         self._get_services = get_services
         self._peers = peers
         self._origin = origin
-        self._cookie = Cookie(is_secure=origin.startswith("https://"))
         self._renderer = Renderer()
         pages = sorted(PAGES, key=lambda page: page.path.count("{"))
         self._places = [_Place(compile_path(page.path)[0], page) for page in pages]
@@ -135,6 +135,7 @@ class Site:
             check_origin(scope, self._origin)
         form = await read_form(receive, headers) if is_sent else Fields()
         cookies = [value.decode("latin-1") for name, value in scope["headers"] if name == b"cookie"]
+        cookie = Cookie(own_origin(scope, self._origin))
         query = scope["query_string"].decode("latin-1")
         return _Request(
             _path(scope),
@@ -143,23 +144,24 @@ class Site:
             read_query(scope["query_string"]),
             form,
             _raw_path(scope).removeprefix("/") + (f"?{query}" if query else ""),
-            self._cookie.found("; ".join(cookies)),
+            cookie,
+            cookie.found("; ".join(cookies)),
             self._peers.network(scope),
         )
 
     async def _sign_in(self, request: _Request, services: Services) -> Response:
-        arrival = Arrival(services, self._cookie, request.network, request.query, request.form, self._has_page)
+        arrival = Arrival(services, request.cookie, request.network, request.query, request.form, self._has_page)
         return self._sent(await access.sign_in(arrival, is_sent=request.is_sent), request.root, None, "")
 
     async def _serve(self, page: Page, path: Mapping[str, str], request: _Request, services: Services) -> Response:
         operator, session_id = await self._recognise(request, services)
         if operator is None:
             return await self._let_sign_in(page, path, request, services)
-        visit = Visit(services, operator, session_id, request.root, request.network, path, request.query, request.form)
+        visit = _visit(request, services, operator, session_id, path, request.form)
         return await self._visit(page, visit, is_sent=request.is_sent)
 
     async def _recognise(self, request: _Request, services: Services) -> tuple[Operator | None, str]:
-        for session_id in request.cookies:
+        for session_id in request.session_ids:
             if (operator := await services.door.by_session(session_id)) is not None:
                 return operator, session_id
         return None, ""
@@ -182,9 +184,9 @@ class Site:
         operator = await services.door.by_session(session_id)
         if operator is None:
             raise PathError()
-        visit = Visit(services, operator, session_id, request.root, request.network, path, request.query, kept)
+        visit = _visit(request, services, operator, session_id, path, kept)
         response = await self._visit(page, visit, is_sent=False)
-        name, value = self._cookie.set(session_id)
+        name, value = request.cookie.set(session_id)
         headers = [*response.headers, (name.lower().encode("ascii"), value.encode("ascii"))]
         return response._replace(headers=headers)
 
@@ -195,8 +197,6 @@ class Site:
             reply = await self._reply(page, visit, is_sent=is_sent)
         except SmarterAuthError as error:
             return self._problem(error, visit.root, visit.operator, page.section)
-        if isinstance(reply, SeeOther) and page.name == "sign_out":
-            reply = reply._replace(headers=(self._cookie.clear(),))
         return self._sent(reply, visit.root, visit.operator, page.section, visit)
 
     async def _reply(self, page: Page, visit: Visit, *, is_sent: bool) -> Reply:
@@ -248,6 +248,19 @@ def words_of(error: SmarterAuthError) -> Given:
 
 _READS = ("GET", "HEAD")
 _PREFIX = re.compile(r"\b(?:query|body)[.:] ?(?=\w)")
+
+
+def _visit(
+    request: _Request,
+    services: Services,
+    operator: Operator,
+    session_id: str,
+    path: Mapping[str, str],
+    form: Fields,
+) -> Visit:
+    return Visit(
+        *(services, operator, session_id, request.cookie, request.root, request.network, path, request.query, form)
+    )
 
 
 def _path(scope: Scope) -> str:

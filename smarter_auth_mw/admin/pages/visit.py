@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -14,7 +14,9 @@ from smarter_auth_mw.admin.bodies import parse_body, parse_query
 from smarter_auth_mw.admin.call import Answer, Call
 from smarter_auth_mw.admin.operations import OPERATIONS
 from smarter_auth_mw.admin.pages.forms import Fields
+from smarter_auth_mw.admin.security import Cookie
 from smarter_auth_mw.admin.services import Services
+from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.errors import SmarterAuthError
 from smarter_auth_mw.management.operators import Operator, Role, is_allowed
 
@@ -47,6 +49,7 @@ class Visit:
     services: Services
     operator: Operator
     session_id: str
+    cookie: Cookie
     root: str
     network: str
     path: Mapping[str, str] = field(default_factory=dict)
@@ -63,13 +66,17 @@ class Visit:
         query: Mapping[str, Any] = MappingProxyType({}),
         body: Mapping[str, Any] | None = None,
         if_match: str | None = None,
+        opens: Collection[Resource] = (),
     ) -> Answer:
-        """Run an operation of the API, with the same checks: role, form, account, existence and state."""
+        """Run an operation of the API, with the same checks: role, form, account, existence and state.
+
+        ``opens`` are resources that an admin has confirmed may be opened.
+        """
         asked = BY_NAME[operation]
         asked.check_role(self.operator)
         parameters = self.asked(operation, query)
         parsed = None if asked.body is None else parse_body(asked.body, json.dumps(body or {}).encode("ascii"))
-        return await asked.handler(self.call(path, parameters, parsed, if_match))
+        return await asked.handler(replace(self.call(path, parameters, parsed, if_match), opens=opens))
 
     def asked(self, operation: str, query: Mapping[str, Any]) -> Any:
         """Read the parameters of an operation; raises InvalidError."""

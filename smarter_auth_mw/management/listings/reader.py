@@ -7,10 +7,10 @@ not exist.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from smarter_auth_mw.domain import Key, RegisteredResource
@@ -32,9 +32,18 @@ from smarter_auth_mw.management.listings.pages import EARLIEST, Listing
 from smarter_auth_mw.management.listings.resources import ResourceList
 from smarter_auth_mw.management.listings.usage import UsageList
 from smarter_auth_mw.management.usage import Total
+from smarter_auth_mw.postgres.lists import Lists
 from smarter_auth_mw.postgres.reports import AuditEvent
 
 Item = TypeVar("Item")
+
+
+class Rotations(NamedTuple):
+    """How many keys are being rotated, and how many of them have an old token that was used after the rotation."""
+
+    keys: int
+    in_use: int
+
 
 STREAMED = 500
 """How many items of a list are in memory at once while all of it is read."""
@@ -100,11 +109,19 @@ class Listings:
         """Count keys of ours up to ``most``, among the candidates of one page: a figure for an overview, no total."""
         if self._is_foreign(filters.account):
             return 0
-        now = self._clock()
-        place = KeyList(filters, None, now).begins()
-        asked = arguments(filters, self._account(filters.account), place, now, most)
         async with self._store.lists() as lists:
-            return len((await lists.keys(asked)).rows)
+            return len(await self._counted(lists, filters, self._clock(), most))
+
+    async def count_rotations(self, *, most: int = 101) -> Rotations:
+        """Count keys that are being rotated, up to ``most``, and those of them whose old token is still in use."""
+        now = self._clock()
+        async with self._store.lists() as lists:
+            rows = await self._counted(lists, KeyFilters(rotating=True), now, most)
+            return Rotations(len(rows), await lists.old_tokens_in_use([row["key_id"] for row in rows], now))
+
+    async def _counted(self, lists: Lists, filters: KeyFilters, now: datetime, most: int) -> Sequence[Any]:
+        place = KeyList(filters, None, now).begins()
+        return (await lists.keys(arguments(filters, self._account(filters.account), place, now, most))).rows
 
     async def resources(
         self,
@@ -118,6 +135,14 @@ class Listings:
         account = self._account(filters.account)
         listing = ResourceList(filters, account, inner, scope=self._scope)
         return await self._page(listing, filters.account, limit, cursor)
+
+    async def count_resources(self, filters: ResourceFilters = ALL_RESOURCES, *, most: int = 101) -> int:
+        """Count registered resources up to ``most``, as ``count_keys`` does."""
+        if self._is_foreign(filters.account):
+            return 0
+        listing = ResourceList(filters, self._account(filters.account))
+        async with self._store.lists() as lists:
+            return len((await lists.resources(listing.arguments(listing.begins(), most))).rows)
 
     def every_resource(self, filters: ResourceFilters = ALL_RESOURCES) -> AsyncGenerator[RegisteredResource]:
         """Go through all resources, page by page."""

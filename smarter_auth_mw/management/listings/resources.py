@@ -62,7 +62,7 @@ class ResourceList:
         resources: list[RegisteredResource] = []
         end: ResourcePlace | None = place
         if not place.is_platforms:
-            rows, end = cut(await lists.resources(self._arguments(place, limit + 1)), limit, ResourcePlace.of_row)
+            rows, end = cut(await lists.resources(self.arguments(place, limit + 1)), limit, ResourcePlace.of_row)
             resources = await lists.load_resources([row["id"] for row in rows], self._most_bound, self._scope)
             place = ResourcePlace(is_platforms=True)
         if end is None or end.is_platforms:
@@ -94,7 +94,8 @@ class ResourceList:
             and self.filters.key_id in (None, *(key.key_id for key in resource.keys))
         )
 
-    def _arguments(self, place: ResourcePlace, most: int) -> dict[str, Any]:
+    def arguments(self, place: ResourcePlace, most: int) -> dict[str, Any]:
+        """Build what ``list_resources`` is asked with."""
         filters = self.filters
         driver = "key" if filters.key_id else "open" if filters.open else "lookup"
         return {

@@ -192,6 +192,14 @@ SELECT key_id, place, place_time, number, true AS is_found FROM page
   WHERE (SELECT count(*) FROM page) < :most
   ORDER BY number DESC LIMIT 1);
 
+-- name: count_old_tokens_in_use(key_ids, now)$
+-- How many of these keys have a replaced token that is still valid and was used after the rotation.
+SELECT count(DISTINCT old.key_id)
+  FROM smarter_auth.token AS old JOIN smarter_auth.token_use USING (digest)
+ WHERE old.key_id = ANY (:key_ids::uuid[]) AND old.valid_until >= :now::timestamptz
+   AND token_use.last_used_at > (SELECT max(created_at) FROM smarter_auth.token AS newest
+                                  WHERE newest.key_id = old.key_id);
+
 -- name: list_platform_keys(after_id, most)
 -- The keys of an attached platform behind that one.
 SELECT key_id FROM smarter_auth.platform_keys(NULL) WHERE key_id > :after_id ORDER BY key_id LIMIT :most;

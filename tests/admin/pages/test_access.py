@@ -27,7 +27,7 @@ async def test_signing_in_leads_to_the_page_that_was_asked_for(pages: Pages) -> 
     signed_in = await person.sign_in(minted.token.reveal(), "keys?state=active")
     assert (signed_in.status_code, signed_in.headers["location"]) == (303, "./keys?state=active")
     cookie = signed_in.headers["set-cookie"]
-    assert cookie.startswith("smarter_auth=")
+    assert cookie.startswith("smarter_auth_8010=")
     assert cookie.endswith("; Path=/; HttpOnly; SameSite=Lax")
     assert (await person.get("/keys?state=active")).status_code == 200
 
@@ -41,6 +41,18 @@ async def test_with_an_https_origin_the_cookie_is_of_this_host_alone(pages: Page
         assert cookie.startswith("__Host-smarter_auth=")
         assert cookie.endswith("; Path=/; HttpOnly; SameSite=Lax; Secure")
         assert (await person.get("/account")).status_code == 200
+
+
+async def test_two_programs_on_ports_of_one_machine_keep_their_sessions_apart(pages: Pages) -> None:
+    minted = await pages.operators.create("two ports", Role.VIEWER)
+    names = set()
+    for origin in ("http://localhost:8011", "http://localhost:8012", "http://localhost"):
+        person = Person(pages.app, origin)
+        answer = await person.sign_in(minted.token.reveal())
+        names.add(answer.headers["set-cookie"].partition("=")[0])
+        assert (await person.get("/account")).status_code == 200
+        assert names >= {(await person.post("/sign-out")).headers["set-cookie"].partition("=")[0]}
+    assert names == {"smarter_auth_8011", "smarter_auth_8012", "smarter_auth_80"}
 
 
 async def test_no_token_that_is_not_valid_opens_a_session(pages: Pages) -> None:

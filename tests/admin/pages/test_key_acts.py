@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from uuid import UUID
 
 import pytest
 
 from smarter_auth_mw.admin import AdminApp
+from smarter_auth_mw.admin.pages import acts
+from smarter_auth_mw.admin.pages.visit import Visit
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.management.operators import Role
 from tests.support.admin import settings
@@ -224,6 +227,30 @@ async def test_where_deactivating_opens_it_wants_name_and_token_too(pages: Pages
         confirmed = {"confirm": "bot:70 bot:71", "token": admin.token}
         assert (await person.post(path, confirmed)).status_code == 303
         assert not (await pages.keys.key(minted.key.key_id)).is_active
+
+
+async def test_what_was_not_confirmed_is_not_opened_whatever_changes_in_between(
+    pages: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody deactivates another key after the first one was confirmed: two resources would be open now."""
+    app = AdminApp(settings(pages.database, require="active"))
+    one, other = Resource("bot", "75"), Resource("bot", "76")
+    minted = await pages.keys.create("opens one", bind=[one, other])
+    second = await pages.keys.create("opens other", bind=[other])
+    admin = await pages.new_person()
+
+    async def confirmed(visit: Visit, opened: Sequence[Resource]) -> None:
+        assert list(opened) == [one]
+        await pages.keys.deactivate(second.key.key_id)
+
+    monkeypatch.setattr(acts, "confirmed", confirmed)
+    async with lifespan(app):
+        person = Person(app)
+        await person.sign_in(admin.token)
+        answer = await person.post(f"/keys/{minted.key.key_id}/deactivate", {"confirm": "bot:75", "token": "x"})
+    assert answer.status_code == 409
+    assert "bot:76 would be open" in answer.text
+    assert (await pages.keys.key(minted.key.key_id)).is_active
 
 
 async def test_where_binding_opens_the_form_asks_for_name_and_token(pages: Pages) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 import pytest
 
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.management.operators import Role
+from smarter_auth_mw.observers.usage import GRANTED, Batch, Series
 from tests.support.pages import Outline, Pages
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -24,10 +27,13 @@ async def test_each_line_of_the_overview_leads_to_the_list_that_it_counts(pages:
     await pages.keys.rotate(rotated.key.key_id)
     await pages.keys.add_resource(Resource("bot", "2"))
     await pages.keys.add_resource(Resource("dog", "1"), protect=True)
+    assert "after the rotation" not in (await person.get("/")).text
+    series = Series("bot", "1", GRANTED, str(rotated.key.key_id), rotated.token.token_key, rotated.token.digest)
+    await pages.store.write_usage(Batch({series: 1}, uuid4(), time.monotonic()))
     page = await person.get("/")
     text = Outline(page.text).text
     assert "1 key expires within 14 days" in text
-    assert "1 key is being rotated" in text
+    assert "1 key is being rotated 1 with an old token that was used after the rotation" in text
     assert "1 registered resource is open to anyone" in text
     assert "dog has protected resources, and no route names this kind" in text
     lists = [link for link in Outline(page.text).links if "?" in link]
@@ -85,11 +91,26 @@ async def test_why_explains_as_nobody_and_with_a_token_and_repeats_no_token(page
     assert (await person.post("/check", {"url": ""})).status_code == 422
 
 
+async def test_a_chart_that_cannot_be_drawn_says_why(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
+    person, resource = await pages.person(), Resource("bot", "55")
+    minted = await pages.keys.create("drawn", bind=[resource])
+    assert "No requests in the last 24 hours." in (await person.get("/resources/bot/55")).text
+    batch = {Series("bot", "55", outcome): 1 for outcome in (GRANTED, "unknown_token")}
+    await pages.store.write_usage(Batch(batch, uuid4(), time.monotonic()))
+    assert '<svg class="chart"' in (await person.get("/resources/bot/55")).text
+    monkeypatch.setattr("smarter_auth_mw.management.listings.usage.MAX_SERIES", 1)
+    for path in ("/resources/bot/55", "/usage?resource=bot%3A55"):
+        text = (await person.get(path)).text
+        assert "too many to add up for a chart" in text
+        assert "No requests" not in text
+    assert "No requests in the last 24 hours." in (await person.get(f"/keys/{minted.key.key_id}")).text
+
+
 async def test_usage_asks_for_a_resource_or_a_key(pages: Pages) -> None:
     person = await pages.person(Role.VIEWER)
     minted = await pages.keys.create("used", bind=[Resource("bot", "7")])
     assert "Name a resource or a key" in (await person.get("/usage")).text
-    assert "No requests were counted" in (await person.get("/usage?resource=bot:7")).text
+    assert "No requests in the last 24 hours" in (await person.get("/usage?resource=bot:7")).text
     assert (await person.get(f"/usage?key={minted.key.key_id}&since=7d")).status_code == 200
     assert (await person.get("/usage?resource=nonsense")).status_code == 422
     assert (await person.get("/usage?resource=bot:77")).status_code == 404

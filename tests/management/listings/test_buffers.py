@@ -85,4 +85,9 @@ async def test_counting_for_an_overview_is_bounded(plans: Plans) -> None:
     for name, filters in {**KEY_LISTS, **RARE_LISTS}.items():
         assert await lists.count_keys(filters) <= 101
         dear[name] = await plans.buffers()
+    for resources in RESOURCE_LISTS.values():
+        assert 1 <= await lists.count_resources(resources) <= 101
+        dear[str(resources)] = await plans.buffers()
+    assert 1 <= (await lists.count_rotations()).keys <= 101
+    dear["rotations"] = await plans.buffers()
     assert {name: buffers for name, buffers in dear.items() if buffers > MANY} == {}
