@@ -49,9 +49,8 @@ async def test_workers_share_what_they_read_and_what_they_count(
             assert {await counted(one) for _ in range(3)} <= {401, 429}
             assert await counted(other) == 429
             assert await other.ask(KEYED, minted.token) == 200
-            assert (await one.app._guard.readiness()).reasons == ()
             settings = Settings(database_url="postgresql://x/y", routes=["bot /bots/{ref}"], cache_url=url)
-            assert [finding async for finding in check_cache(settings)] == []
+            await is_content(one, settings)
 
 
 async def shares(one: Worker, other: Worker, token: Token) -> None:
@@ -73,6 +72,20 @@ async def counted(worker: Worker) -> int:
             if throttle.failures == before:
                 return status
             await asyncio.sleep(0.01)
+
+
+async def is_content(worker: Worker, settings: Settings) -> None:
+    """Wait until neither readiness nor doctor has anything to say: on a busy machine a probe may have been late."""
+    found: object = None
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while found := [
+                *(await worker.app._guard.readiness()).reasons,
+                *[one async for one in check_cache(settings)],
+            ]:
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        raise AssertionError(f"Still: {found}") from None
 
 
 def throttle_of(worker: Worker) -> Throttle:
