@@ -111,7 +111,12 @@ _MEANINGS: tuple[tuple[tuple[type[BaseException], ...], type[SmarterAuthError], 
         "{where} was changed by somebody else at the same moment, and nothing was done",
         "Try again.",
     ),
-    ((asyncpg.UniqueViolationError,), ConflictError, "It exists already", ""),
+    (
+        (asyncpg.UniqueViolationError,),
+        ConflictError,
+        "It exists already",
+        "Somebody else may have made it at the same moment: try again.",
+    ),
     (
         (asyncpg.IntegrityConstraintViolationError, asyncpg.ObjectInUseError),
         RefusedError,

@@ -29,7 +29,10 @@ CREATE TEMPORARY TABLE staged_line (
 
 -- name: identify#
 -- The keys of lines without a key_id. A digest identifies the key that has it in the database; a name identifies the only
--- key of that name in the file, else the only one in the database.
+-- key of that name in the file, else the only one in the database. One import at a time looks and writes, or two of the
+-- same file would both find nothing.
+SELECT pg_catalog.pg_advisory_xact_lock(7236834505);
+
 ANALYZE pg_temp.staged_line;
 
 UPDATE pg_temp.staged_line SET key_id = held.key_id
