@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated
@@ -27,22 +28,6 @@ AllowAnonymous = Annotated[
     bool, typer.Option("--allow-anonymous", help="Allow what opens a protected resource to anyone.")
 ]
 NoRoute = Annotated[bool, typer.Option("--no-route", help="Accept a resource that no route reaches.")]
-Form = Annotated[
-    TokenFormat | None,
-    typer.Option(
-        "--format",
-        help="knox: 64 hexadecimal characters; checked: sm_ and 49 more, with a checksum.",
-        show_default="knox",
-    ),
-]
-Prefix = Annotated[
-    str | None,
-    typer.Option(
-        "--prefix",
-        metavar="WORD",
-        help="Begin the token with sm_WORD_, for example sm_test_; implies --format checked. At most 8 characters.",
-    ),
-]
 Account = Annotated[str | None, typer.Option("--account", help="The account, for example default.")]
 Host = Annotated[str, typer.Option("--host", help="The address to listen on, for example 0.0.0.0 for all.")]
 Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="The port to listen on; 0 for any free one.")]
@@ -58,6 +43,28 @@ LogFormat = Annotated[
     typer.Option("--log-format", help="text, or json for one JSON object in each line of the log (stderr, stdout)."),
 ]
 Workers = Annotated[int, typer.Option("--workers", min=1, help="The number of worker processes.")]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenOptions:
+    """The form of the token that a command mints."""
+
+    form: Annotated[
+        TokenFormat | None,
+        typer.Option(
+            "--format",
+            help="knox: 64 hexadecimal characters; checked: sm_ and 49 more, with a checksum.",
+            show_default="knox",
+        ),
+    ] = None
+    prefix: Annotated[
+        str | None,
+        typer.Option(
+            "--prefix",
+            metavar="WORD",
+            help="Begin the token with sm_WORD_, for example sm_test_; implies --format checked. At most 8 characters.",
+        ),
+    ] = None
 
 
 _WRITTEN_OUT = re.compile(r"\d{4}-")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Coroutine
-from typing import Annotated, Any, NamedTuple, TypeVar
+from dataclasses import fields, is_dataclass
+from typing import Annotated, Any, NamedTuple, TypeVar, get_type_hints
 
 import typer
 
@@ -49,11 +50,13 @@ def command(group: typer.Typer, name: str | None, *, takes_actor: bool = True) -
 
     Without a name it is what the group does by itself, where none of its commands follows.
 
-    The function's own parameters are the command's; the common options are added to them. A function that has shown
-    its document already returns None.
+    The function's own parameters are the command's; the common options are added to them. A parameter whose type is
+    a dataclass has an option for each of its fields. A function that has shown its document already returns None.
     """
 
     def register(function: Function) -> Function:
+        groups = _option_groups(function)
+
         def run(
             context: typer.Context, *, as_json: bool, from_app: str | None, actor: str | None = None, **own: Any
         ) -> Answer | None:
@@ -61,11 +64,15 @@ def command(group: typer.Typer, name: str | None, *, takes_actor: bool = True) -
                 return None
             given = context.obj or Globals()
             session = Session(from_app or given.from_app, actor, as_json=as_json or given.as_json)
+            grouped = {
+                name: group(**{field.name: own.pop(field.name) for field in fields(group)})
+                for name, group in groups.items()
+            }
             try:
                 with asyncio.Runner() as runner:
                     # Interrupted, the loop may print a traceback of its own that helps nobody.
                     runner.get_loop().set_exception_handler(lambda _loop, _context: None)
-                    document = runner.run(_run(function(session, **own), session))
+                    document = runner.run(_run(function(session, **own, **grouped), session))
             except KeyboardInterrupt:
                 raise InterruptedCommandError() from None
             return Answer(document, session.exit_code, as_json=session.as_json)
@@ -91,7 +98,6 @@ async def _run(work: Coroutine[Any, Any, Any], session: Session) -> Any:
 
 
 def _signature(function: Callable[..., Any], *, takes_actor: bool) -> inspect.Signature:
-    _, *own = inspect.signature(function, eval_str=True).parameters.values()
     common = {"as_json": (AsJson, False), "from_app": (FromApp, None)}
     if takes_actor:
         common["actor"] = (Actor, None)
@@ -100,5 +106,32 @@ def _signature(function: Callable[..., Any], *, takes_actor: bool) -> inspect.Si
         for name, (annotation, default) in common.items()
     ]
     context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
-    named = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+    named = [each for parameter in _own(function) for each in _options(parameter)]
     return inspect.Signature([context, *named, *options])
+
+
+def _own(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Return the function's parameters behind the session."""
+    _, *own = inspect.signature(function, eval_str=True).parameters.values()
+    return own
+
+
+def _option_groups(function: Callable[..., Any]) -> dict[str, type[Any]]:
+    """Return the dataclass of each parameter that stands for several options."""
+    return {one.name: one.annotation for one in _own(function) if _is_group(one.annotation)}
+
+
+def _is_group(annotation: Any) -> bool:
+    return is_dataclass(annotation)
+
+
+def _options(parameter: inspect.Parameter) -> list[inspect.Parameter]:
+    """Return the parameter as Typer reads it: for a dataclass, an option for each of its fields."""
+    group = parameter.annotation
+    if not _is_group(group):
+        return [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
+    types = get_type_hints(group, include_extras=True)
+    return [
+        each.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=types[name])
+        for name, each in inspect.signature(group).parameters.items()
+    ]

@@ -17,7 +17,7 @@ from typing import Annotated, Any, BinaryIO, TextIO
 import typer
 
 from smarter_auth_mw.cli import arguments
-from smarter_auth_mw.cli.arguments import AllowAnonymous, Form, NoRoute, Prefix
+from smarter_auth_mw.cli.arguments import AllowAnonymous, NoRoute, TokenOptions
 from smarter_auth_mw.cli.bulk.lines import COLUMNS, Lines, Named
 from smarter_auth_mw.cli.bulk.spreadsheets import guarded, open_table
 from smarter_auth_mw.cli.new_files import NewFile, new_file
@@ -73,8 +73,7 @@ async def import_(
     ] = False,
     allow_anonymous: AllowAnonymous = False,
     no_route: NoRoute = False,
-    form: Form = None,
-    prefix: Prefix = None,
+    minting: TokenOptions,
 ) -> dict[str, Any] | None:
     """Import resources, keys and bindings from a CSV file: all of it, or nothing.
 
@@ -82,7 +81,7 @@ async def import_(
 
     Example: smarter-auth import all.csv --tokens tokens.csv
     """
-    mint = minter(form, prefix)
+    mint = minter(minting.form, minting.prefix)
     wants_file = tokens is not None and not dry_run
     with (
         _opened(file) as source,

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -46,25 +47,25 @@ LONGEST = timedelta(days=36_500)
 group = typer.Typer(help="Show and prune the audit: changes, and refused requests.", rich_markup_mode=None)
 
 
-@command(group, None, takes_actor=False)
-async def audit(
-    session: Session,
-    *,
-    resource: ResourceOption = None,
-    key: KeyOption = None,
-    account: Account = None,
-    by: Annotated[
-        str | None, typer.Option("--actor", help="Events by this actor; for requests, the peer network.")
-    ] = None,
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EventOptions:
+    """Which events are meant, as written on the command line."""
+
+    resource: ResourceOption = None
+    key: KeyOption = None
+    account: Account = None
+    by: Annotated[str | None, typer.Option("--actor", help="Events by this actor; for requests, the peer network.")] = (
+        None
+    )
     action: Annotated[
         str | None,
         typer.Option(
             "--action", metavar="ACTION", help="An action such as key.revoke, or a pattern: key.*, request.*."
         ),
-    ] = None,
-    reason: Annotated[
-        str | None, typer.Option("--reason", help="A reason, for example unknown_token or expired.")
-    ] = None,
+    ] = None
+    reason: Annotated[str | None, typer.Option("--reason", help="A reason, for example unknown_token or expired.")] = (
+        None
+    )
     since: Annotated[
         str | None,
         typer.Option(
@@ -73,8 +74,28 @@ async def audit(
             help="Start of the period: 30s, 15m, 24h or 30d ago, or a time.",
             show_default="ever",
         ),
-    ] = None,
-    until: Until = None,
+    ] = None
+    until: Until = None
+
+    async def filters(self, session: Session) -> AuditFilters:
+        """Return the filters with the resource and the key looked up and the times read."""
+        return AuditFilters(
+            resource=await named(session, self.resource),
+            key_id=await arguments.key_option(session, self.key),
+            account=self.account,
+            actor=self.by,
+            action=self.action,
+            reason=self.reason,
+            since=None if self.since is None else arguments.moment(self.since),
+            until=None if self.until is None else arguments.moment(self.until),
+        )
+
+
+@command(group, None, takes_actor=False)
+async def audit(
+    session: Session,
+    *,
+    options: EventOptions,
     limit: Annotated[
         int | None,
         typer.Option(
@@ -102,18 +123,9 @@ async def audit(
         raise UsageError("What is followed has no end, and a JSON document has one.", hint="Say --jsonl.")
     if limit is not None and (follow or after):
         raise UsageError("--limit shows the newest events, --after and --follow those that come: choose.")
-    filters = AuditFilters(
-        resource=await named(session, resource),
-        key_id=await arguments.key_option(session, key),
-        account=account,
-        actor=by,
-        action=action,
-        reason=reason,
-        since=None if since is None else arguments.moment(since),
-        until=None if until is None else arguments.moment(until),
-    )
+    filters = await options.filters(session)
     if follow or after:
-        begins = after or (NOW if since is None else BEGINNING)
+        begins = after or (NOW if options.since is None else BEGINNING)
         documents = _following(session, filters, begins, goes_on=follow)
     else:
         documents = _events(session, filters, limit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
@@ -10,10 +11,10 @@ from uuid import UUID
 import typer
 
 from smarter_auth_mw.cli import arguments
-from smarter_auth_mw.cli.arguments import Account, AllowAnonymous, Form, KeyName, NoRoute, Prefix, ResourceName
+from smarter_auth_mw.cli.arguments import Account, AllowAnonymous, KeyName, NoRoute, ResourceName, TokenOptions
 from smarter_auth_mw.cli.commands.key_leaks import revoke_leaked
 from smarter_auth_mw.cli.commands.key_list import Labels, list_
-from smarter_auth_mw.cli.commands.key_many import Asked, by_filters, change_many
+from smarter_auth_mw.cli.commands.key_many import Selection, change_many
 from smarter_auth_mw.cli.decorator import command
 from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.cli.session import Session
@@ -29,13 +30,13 @@ KeyOrNone = Annotated[str | None, typer.Argument(metavar="KEY", help="The key: i
 group = typer.Typer(help="Manage API keys.", rich_markup_mode=None)
 
 
-@command(group, "create")
-async def create(
-    session: Session,
-    *,
-    name: Annotated[str, typer.Option("--name", help="The name, unique within its account.")],
-    account: Account = None,
-    description: Annotated[str, typer.Option("--description", help="What the key is for.")] = "",
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewKeyOptions:
+    """What a new key is to be, as written on the command line."""
+
+    name: Annotated[str, typer.Option("--name", help="The name, unique within its account.")]
+    account: Account = None
+    description: Annotated[str, typer.Option("--description", help="What the key is for.")] = ""
     expires_in: Annotated[
         str | None,
         typer.Option(
@@ -44,17 +45,23 @@ async def create(
             help="Expire after 30s, 15m, 24h or 30d, or on a date.",
             show_default="never",
         ),
-    ] = None,
-    label: Labels = None,
+    ] = None
+    label: Labels = None
     bind: Annotated[
         list[str] | None,
         typer.Option(
             "--bind", metavar="KIND:REF", help="A resource to bind the key to, for example bot:1; repeatable."
         ),
-    ] = None,
-    no_route: NoRoute = False,
-    form: Form = None,
-    prefix: Prefix = None,
+    ] = None
+    no_route: NoRoute = False
+
+
+@command(group, "create")
+async def create(
+    session: Session,
+    *,
+    options: NewKeyOptions,
+    minting: TokenOptions,
     max_lifetime: Annotated[
         str | None,
         typer.Option(
@@ -66,19 +73,18 @@ async def create(
 
     Example: smarter-auth key create --name laptop --bind bot:1 --expires-in 90d
     """
-    expires_at = arguments.expiry(expires_in)
-    longest = arguments.duration(max_lifetime) if max_lifetime is not None else None
-    resources = [await arguments.resource(session, text, no_route=no_route) for text in bind or ()]
+    expires_at, longest = arguments.expiry(options.expires_in), arguments.span(max_lifetime)
+    bind = [await arguments.resource(session, text, no_route=options.no_route) for text in options.bind or ()]
     async with session.keys() as keys:
         minted = await keys.create(
-            name,
-            account=account,
-            description=description,
+            options.name,
+            account=options.account,
+            description=options.description,
             expires_at=expires_at,
-            labels=arguments.labels(label or ()),
-            bind=resources,
-            form=form,
-            prefix=prefix,
+            labels=arguments.labels(options.label or ()),
+            bind=bind,
+            form=minting.form,
+            prefix=minting.prefix,
             max_lifetime=longest,
         )
     for resource in minted.key.bindings:
@@ -190,13 +196,12 @@ async def activate(session: Session, key: KeyName) -> dict[str, Any]:
 
 
 @command(group, "deactivate")
-@by_filters
 async def deactivate(
     session: Session,
     key: KeyOrNone = None,
     *,
-    asked: Asked,
     allow_anonymous: AllowAnonymous = False,
+    selection: Selection,
 ) -> dict[str, Any]:
     """Deactivate a key, or all keys that the filters find, for now; resources stay protected.
 
@@ -204,14 +209,13 @@ async def deactivate(
     """
     if key is None:
         return await change_many(
-            session, asked, "deactivated", partial(ManyKeys.deactivate, allow_anonymous=allow_anonymous)
+            session, selection, "deactivated", partial(ManyKeys.deactivate, allow_anonymous=allow_anonymous)
         )
-    asked.check_alone()
+    selection.check_alone()
     return await _changed(session, key, partial(Management.deactivate, allow_anonymous=allow_anonymous))
 
 
 @command(group, "revoke")
-@by_filters
 async def revoke(
     session: Session,
     key: KeyOrNone = None,
@@ -224,15 +228,15 @@ async def revoke(
             help="Revoke the keys of the tokens in this file, one per line; - for stdin.",
         ),
     ] = None,
-    asked: Asked,
+    selection: Selection,
 ) -> dict[str, Any]:
     """Revoke a key, the keys of leaked tokens, or all that filters find; resources stay protected.
 
     Example: smarter-auth key revoke laptop
     """
     if key is None and token_file is None:
-        return await change_many(session, asked, "revoked", ManyKeys.revoke)
-    asked.check_alone()
+        return await change_many(session, selection, "revoked", ManyKeys.revoke)
+    selection.check_alone()
     if token_file is not None and key is None:
         return await revoke_leaked(session, token_file)
     if key is None or token_file is not None:

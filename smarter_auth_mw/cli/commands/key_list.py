@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import typer
@@ -32,30 +32,31 @@ _SHOWN = ("key_id", "name", "account", "state", "expires_at", "last_used_at", "l
 """The columns that people see."""
 
 
-async def list_(
-    session: Session,
-    *,
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KeyOptions:
+    """The filters and the order of a list of keys, as written on the command line."""
+
     resource: Annotated[
         str | None, typer.Option("--resource", metavar="KIND:REF", help="List keys that are bound to this resource.")
-    ] = None,
-    account: Account = None,
+    ] = None
+    account: Account = None
     state: Annotated[
         Literal["active", "inactive", "expired", "revoked", "any"] | None,
         typer.Option(
             "--state",
             help="List keys in this state. By default the whole list ends with revoked keys, and pages omit them.",
         ),
-    ] = None,
+    ] = None
     find: Annotated[
         str | None,
         typer.Option("--find", metavar="PREFIX", help="List keys whose name begins with this text, ignoring case."),
-    ] = None,
-    label: Labels = None,
+    ] = None
+    label: Labels = None
     expiring: Annotated[
         str | None,
         typer.Option("--expiring", metavar="DURATION", help="List keys that expire within this time, for example 30d."),
-    ] = None,
-    never_expires: Annotated[bool, typer.Option("--never-expires", help="List keys without an expiry.")] = False,
+    ] = None
+    never_expires: Annotated[bool, typer.Option("--never-expires", help="List keys without an expiry.")] = False
     unused_for: Annotated[
         str | None,
         typer.Option(
@@ -63,50 +64,56 @@ async def list_(
             metavar="DURATION",
             help="List keys not used (and not created) for this long, for example 90d.",
         ),
-    ] = None,
-    never_used: Annotated[bool, typer.Option("--never-used", help="List keys that were never used.")] = False,
+    ] = None
+    never_used: Annotated[bool, typer.Option("--never-used", help="List keys that were never used.")] = False
     older_than: Annotated[
         str | None,
         typer.Option(
             "--older-than", metavar="DURATION", help="List keys created longer ago than this, for example 90d."
         ),
-    ] = None,
+    ] = None
     max_lifetime: Annotated[
         str | None,
         typer.Option(
             "--max-lifetime", metavar="DURATION", help="List keys with a valid token older than this, for example 90d."
         ),
-    ] = None,
+    ] = None
     rotating: Annotated[
         bool, typer.Option("--rotating", help="List keys whose previous token is still valid after a rotation.")
-    ] = False,
+    ] = False
     sort: Annotated[
         Literal["name", "created_at", "-created_at"] | None,
         typer.Option("--sort", help="The order; - for newest first.", show_default="by the filters"),
-    ] = None,
-    limit: Limit = None,
-    cursor: Cursor = None,
-    no_route: NoRoute = False,
+    ] = None
+
+    async def filters(self, session: Session, *, no_route: bool) -> KeyFilters:
+        """Return the filters with the resource looked up and the durations read."""
+        resource = self.resource and await arguments.resource(session, self.resource, no_route=no_route)
+        return KeyFilters(
+            resource=resource or None,
+            account=self.account,
+            state=self.state,
+            find=self.find,
+            labels=arguments.labels(self.label or ()),
+            expiring_within=arguments.span(self.expiring),
+            never_expires=self.never_expires,
+            unused_for=arguments.span(self.unused_for),
+            never_used=self.never_used,
+            older_than=arguments.span(self.older_than),
+            token_older_than=arguments.span(self.max_lifetime),
+            rotating=self.rotating,
+            sort=self.sort,
+        )
+
+
+async def list_(
+    session: Session, *, options: KeyOptions, limit: Limit = None, cursor: Cursor = None, no_route: NoRoute = False
 ) -> Document | Listing | Stream:
     """List keys, without their tokens: all, or one page.
 
     Example: smarter-auth key list --expiring 30d
     """
-    filters = KeyFilters(
-        resource=None if resource is None else await arguments.resource(session, resource, no_route=no_route),
-        account=account,
-        state=state,
-        find=find,
-        labels=arguments.labels(label or ()),
-        expiring_within=arguments.span(expiring),
-        never_expires=never_expires,
-        unused_for=arguments.span(unused_for),
-        never_used=never_used,
-        older_than=arguments.span(older_than),
-        token_older_than=arguments.span(max_lifetime),
-        rotating=rotating,
-        sort=sort,
-    )
+    filters = await options.filters(session, no_route=no_route)
     if limit is None:
         check_no_cursor(cursor)
         return Stream(_every(session, filters), _row)

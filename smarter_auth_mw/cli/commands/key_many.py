@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import csv
-import inspect
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
+from dataclasses import astuple, dataclass, replace
 from datetime import UTC, timedelta
-from functools import partial, wraps
-from typing import Annotated, Any, NamedTuple
+from functools import partial
+from typing import Annotated, Any
 from uuid import UUID
 
 import typer
 
 from smarter_auth_mw.cli import arguments
+from smarter_auth_mw.cli.arguments import TokenOptions
 from smarter_auth_mw.cli.new_files import NewFile, new_file
 from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.cli.progress import Bar, bar
@@ -24,45 +25,41 @@ from smarter_auth_mw.management.listings import KeyFilters
 from smarter_auth_mw.management.many_keys import Chosen, ManyKeys
 from smarter_auth_mw.postgres.bulk import NewToken
 from smarter_auth_mw.postgres.opening import open_store
-from smarter_auth_mw.tokens import TokenFormat
 
 PATIENCE_S = 120.0
 """How long one statement may take: nobody's request waits for it."""
 COLUMNS = ("key_id", "name", "account", "token", "token_key", "previous_valid_until")
-_TOLD = 5
-
-ByAccount = Annotated[str | None, typer.Option("--account", metavar="ACCOUNT", help="All keys of this account.")]
-ByResource = Annotated[
-    str | None, typer.Option("--resource", metavar="KIND:REF", help="All keys that are bound to this resource.")
-]
-ByLabel = Annotated[
-    list[str] | None, typer.Option("--label", metavar="NAME=VALUE", help="All keys with this label; any number.")
-]
-ByAge = Annotated[
-    str | None, typer.Option("--older-than", metavar="DURATION", help="All keys that were made longer ago.")
-]
-ByUse = Annotated[
-    str | None,
-    typer.Option("--unused-for", metavar="DURATION", help="All keys that were not used, and not made, for this long."),
-]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would happen, and change nothing.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask whether it is meant.")]
+_MOST_SHOWN = 5
 
 
-class Asked(NamedTuple):
-    """The filters and the consent of one command, as they were written."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Selection:
+    """Which keys one command changes, and whether it may, as written on the command line."""
 
-    account: str | None
-    resource: str | None
-    label: list[str] | None
-    older_than: str | None
-    unused_for: str | None
-    is_dry: bool
-    is_meant: bool
+    account: Annotated[str | None, typer.Option("--account", metavar="ACCOUNT", help="All keys of this account.")] = (
+        None
+    )
+    resource: Annotated[
+        str | None, typer.Option("--resource", metavar="KIND:REF", help="All keys that are bound to this resource.")
+    ] = None
+    label: Annotated[
+        list[str] | None, typer.Option("--label", metavar="NAME=VALUE", help="All keys with this label; any number.")
+    ] = None
+    older_than: Annotated[
+        str | None, typer.Option("--older-than", metavar="DURATION", help="All keys that were made longer ago.")
+    ] = None
+    unused_for: Annotated[
+        str | None,
+        typer.Option(
+            "--unused-for", metavar="DURATION", help="All keys that were not used, and not made, for this long."
+        ),
+    ] = None
+    is_dry: Annotated[bool, typer.Option("--dry-run", help="Show what would happen, and change nothing.")] = False
+    is_confirmed: Annotated[bool, typer.Option("--yes", help="Do not ask whether it is meant.")] = False
 
     def check_alone(self) -> None:
         """Refuse filters together with the name of a key."""
-        if any(self):
+        if any(astuple(self)):
             raise UsageError("A KEY is named, and filters for many keys are given.", hint="Leave out either.")
 
     async def filters(self, session: Session) -> KeyFilters:
@@ -82,75 +79,61 @@ class Asked(NamedTuple):
         return filters
 
 
-_OPTIONS: Mapping[str, tuple[Any, Any]] = {
-    "account": (ByAccount, None),
-    "resource": (ByResource, None),
-    "label": (ByLabel, None),
-    "older_than": (ByAge, None),
-    "unused_for": (ByUse, None),
-    "is_dry": (DryRun, False),
-    "is_meant": (Yes, False),
-}
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RotatedSelection(Selection):
+    """Which keys a rotation changes, and where their tokens go; with a KEY, how long its old token is waited for."""
 
+    unused_for: Annotated[
+        str | None,
+        typer.Option(
+            "--unused-for",
+            metavar="DURATION",
+            help="All keys that were not used for this long; with a KEY how long to wait for (10m).",
+        ),
+    ] = None
+    tokens: Annotated[
+        str | None, typer.Option("--tokens", metavar="FILE", help="A new file for the new tokens of many keys, as CSV.")
+    ] = None
 
-def by_filters(function: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Coroutine[Any, Any, Any]]:
-    """Give a command the options that its parameter ``asked`` is made of."""
-
-    @wraps(function)
-    async def run(session: Session, **given: Any) -> Any:
-        asked = Asked(**{name: given.pop(name) for name in Asked._fields})
-        return await function(session, asked=asked, **given)
-
-    own = inspect.signature(function, eval_str=True).parameters
-    options = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
-        for name, (annotation, default) in _OPTIONS.items()
-    ]
-    kept = [parameter for name, parameter in own.items() if name != "asked"]
-    run.__signature__ = inspect.Signature([*kept, *options])  # type: ignore[attr-defined]
-    return run
+    def check_alone(self) -> None:
+        """Refuse filters together with the name of a key, except for the time to wait."""
+        Selection.check_alone(replace(self, unused_for=None))
 
 
 async def change_many(
-    session: Session, asked: Asked, done: str, change: Callable[..., Awaitable[Sequence[UUID]]]
+    session: Session, selection: Selection, done: str, change: Callable[..., Awaitable[Sequence[UUID]]]
 ) -> dict[str, Any]:
     """Change all keys that the filters find, by a method of ``ManyKeys``; ``done`` is what they are then."""
-    async with _acting(session, asked, done) as (many, chosen, shown):
-        key_ids = await change(many, chosen, is_dry=asked.is_dry, progress=shown.advance)
-    return _document(session, asked, key_ids, done)
+    async with _acting(session, selection, done) as (many, chosen, shown):
+        key_ids = await change(many, chosen, is_dry=selection.is_dry, progress=shown.advance)
+    return _document(session, selection, key_ids, done)
 
 
 async def rotate_many(
-    session: Session,
-    asked: Asked,
-    path: str | None,
-    *,
-    overlap: timedelta,
-    force: bool,
-    form: TokenFormat | None,
-    prefix: str | None,
+    session: Session, selection: RotatedSelection, *, overlap: timedelta, force: bool, minting: TokenOptions
 ) -> dict[str, Any]:
     """Rotate all keys that the filters find; the new tokens are in the file before they count."""
-    await asked.filters(session)
-    if path is None and not asked.is_dry:
+    await selection.filters(session)
+    path = None if selection.is_dry else selection.tokens
+    if path is None and not selection.is_dry:
         raise UsageError("The new tokens need a file.", hint="Say --tokens FILE.")
-    async with _acting(session, asked, "rotated") as (many, chosen, shown):
-        with new_file(path) if path and not asked.is_dry else nullcontext() as file:
+    async with _acting(session, selection, "rotated") as (many, chosen, shown):
+        with new_file(path) if path else nullcontext() as file:
             rotation = await many.rotate(
                 chosen,
                 _writer(file),
                 partial(_secure, file),
                 overlap=overlap,
                 force=force,
-                form=form,
-                prefix=prefix,
-                is_dry=asked.is_dry,
+                form=minting.form,
+                prefix=minting.prefix,
+                is_dry=selection.is_dry,
                 progress=shown.advance,
             )
     if rotation.overlapping:
         note(f"{rotation.overlapping} keys are being rotated already, and were left alone: --force rotates them too.")
-    document = _document(session, asked, rotation.key_ids, "rotated")
-    return {"count": document["count"], "tokens_file": None if asked.is_dry else path}
+    document = _document(session, selection, rotation.key_ids, "rotated")
+    return {"count": document["count"], "tokens_file": path}
 
 
 def _writer(file: NewFile | None) -> Callable[[Sequence[NewToken]], object]:
@@ -174,9 +157,9 @@ def _secure(file: NewFile | None) -> None:
 
 
 @asynccontextmanager
-async def _acting(session: Session, asked: Asked, done: str) -> AsyncIterator[tuple[ManyKeys, Chosen, Bar]]:
+async def _acting(session: Session, selection: Selection, done: str) -> AsyncIterator[tuple[ManyKeys, Chosen, Bar]]:
     """Open what acts on many, choose the keys, ask whether it is meant, and show how far it is."""
-    filters = await asked.filters(session)
+    filters = await selection.filters(session)
     settings = session.database_settings
     patient = settings.model_copy(update={"query_timeout_s": max(PATIENCE_S, settings.query_timeout_s)})
     async with open_store(patient) as store:
@@ -188,14 +171,14 @@ async def _acting(session: Session, asked: Asked, done: str) -> AsyncIterator[tu
         )
         chosen = await many.find(filters)
         total = len(chosen.key_ids)
-        _ask(session, asked, total, done)
+        _ask(session, selection, total, done)
         with bar() as shown:
             shown.step(done, total)
             yield many, chosen, shown
 
 
-def _ask(session: Session, asked: Asked, total: int, done: str) -> None:
-    if asked.is_dry or asked.is_meant:
+def _ask(session: Session, selection: Selection, total: int, done: str) -> None:
+    if selection.is_dry or selection.is_confirmed:
         return
     if session.as_json or not sys.stdin.isatty():
         raise UsageError(
@@ -205,13 +188,13 @@ def _ask(session: Session, asked: Asked, total: int, done: str) -> None:
         raise UsageError("Nothing was changed.")
 
 
-def _document(session: Session, asked: Asked, key_ids: Sequence[UUID], done: str) -> dict[str, Any]:
+def _document(session: Session, selection: Selection, key_ids: Sequence[UUID], done: str) -> dict[str, Any]:
     note(
         f"{_keys(len(key_ids))} would be {done}; nothing was changed."
-        if asked.is_dry
+        if selection.is_dry
         else f"{_keys(len(key_ids))} {done}."
     )
-    shown = key_ids if session.as_json else key_ids[:_TOLD]
+    shown = key_ids if session.as_json else key_ids[:_MOST_SHOWN]
     document: dict[str, Any] = {"count": len(key_ids), "key_ids": [str(key_id) for key_id in shown]}
     if len(shown) < len(key_ids):
         document["more"] = len(key_ids) - len(shown)

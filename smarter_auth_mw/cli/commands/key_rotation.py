@@ -10,17 +10,8 @@ from uuid import UUID
 import typer
 
 from smarter_auth_mw.cli import arguments
-from smarter_auth_mw.cli.arguments import Form, KeyName, Prefix
-from smarter_auth_mw.cli.commands.key_many import (
-    Asked,
-    ByAccount,
-    ByAge,
-    ByLabel,
-    ByResource,
-    DryRun,
-    Yes,
-    rotate_many,
-)
+from smarter_auth_mw.cli.arguments import KeyName, TokenOptions
+from smarter_auth_mw.cli.commands.key_many import RotatedSelection, rotate_many
 from smarter_auth_mw.cli.output import Answer, note, show
 from smarter_auth_mw.cli.session import Session
 from smarter_auth_mw.domain import Key, KeyState
@@ -56,28 +47,11 @@ async def rotate(
     force: Annotated[
         bool, typer.Option("--force", help="Rotate even while an earlier rotation still overlaps.")
     ] = False,
-    form: Form = None,
-    prefix: Prefix = None,
+    minting: TokenOptions,
     wait_until_unused: Annotated[
         bool, typer.Option("--wait-until-unused", help="Print the token, then wait until nobody uses the previous one.")
     ] = False,
-    account: ByAccount = None,
-    resource: ByResource = None,
-    label: ByLabel = None,
-    older_than: ByAge = None,
-    unused_for: Annotated[
-        str | None,
-        typer.Option(
-            "--unused-for",
-            metavar="DURATION",
-            help="All keys that were not used for this long; with a KEY how long to wait for (10m).",
-        ),
-    ] = None,
-    tokens: Annotated[
-        str | None, typer.Option("--tokens", metavar="FILE", help="A new file for the new tokens of many keys, as CSV.")
-    ] = None,
-    dry_run: DryRun = False,
-    yes: Yes = False,
+    selection: RotatedSelection,
 ) -> dict[str, Any] | None:
     """Give a key, or all that filters find, a new token and print it, once; the previous one stays valid for --overlap.
 
@@ -85,13 +59,12 @@ async def rotate(
     """
     for_ = timedelta(0) if overlap in ("0", "0s") else arguments.duration(overlap)
     if key is None:
-        asked = Asked(account, resource, label, older_than, unused_for, dry_run, yes)
-        return await rotate_many(session, asked, tokens, overlap=for_, force=force, form=form, prefix=prefix)
-    Asked(account, resource, label, older_than, tokens, dry_run, yes).check_alone()
-    span = arguments.duration(unused_for or "10m")
+        return await rotate_many(session, selection, overlap=for_, force=force, minting=minting)
+    selection.check_alone()
+    span = arguments.duration(selection.unused_for or "10m")
     key_id = await arguments.key_id(session, key)
     async with session.keys() as keys:
-        rotated = await keys.rotate(key_id, for_, force=force, form=form, prefix=prefix)
+        rotated = await keys.rotate(key_id, for_, force=force, form=minting.form, prefix=minting.prefix)
         note("The token is shown this once, and stored nowhere.")
         document = {
             "key_id": str(key_id),
