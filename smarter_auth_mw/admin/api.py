@@ -20,8 +20,8 @@ from starlette.types import Receive, Scope, Send
 
 from smarter_auth_mw.admin.attempts import count_failure
 from smarter_auth_mw.admin.bodies import parse_body, parse_query, read_body
-from smarter_auth_mw.admin.call import Answer, Call
-from smarter_auth_mw.admin.operations import BASE, OPERATIONS, Operation
+from smarter_auth_mw.admin.call import Answer, Call, Operation
+from smarter_auth_mw.admin.operations import BASE, OPERATIONS
 from smarter_auth_mw.admin.pages_of_lists import NEXT
 from smarter_auth_mw.admin.problems import (
     MEDIA_TYPE,

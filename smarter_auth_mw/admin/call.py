@@ -1,15 +1,18 @@
-"""One request of an operator, and its answer: what a handler is given, and what it returns."""
+"""An operation, one call of it by an operator, and its answer: what a handler receives, and what it returns."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 from uuid import UUID
 
+from pydantic import BaseModel
+
 from smarter_auth_mw.admin.problems import ForbiddenError, PreconditionError
+from smarter_auth_mw.admin.requests import NoQuery
 from smarter_auth_mw.admin.services import Services
 from smarter_auth_mw.admin.values import UUID_TEXT
 from smarter_auth_mw.domain import Key, RegisteredResource, Resource
@@ -21,6 +24,7 @@ from smarter_auth_mw.management.opening import MayOpen
 from smarter_auth_mw.management.operators import Operator, Role, is_allowed, is_in_scope
 from smarter_auth_mw.postgres.storable import is_storable
 
+MAX_BODY = 65_536
 INNER = 10
 """How many entries of the lists inside a document are shown."""
 
@@ -132,6 +136,35 @@ class Call:
             return
         if etag(updated_at) not in {one.strip() for one in self.if_match.split(",")}:
             raise PreconditionError()
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation: who may do it, what it takes, and what it answers.
+
+    ``everywhere``: only for operators of all accounts. ``is_versioned``: it takes If-Match. ``also``: another status
+    of success.
+    """
+
+    method: str
+    path: str
+    name: str
+    summary: str
+    role: Role
+    handler: Callable[[Call], Awaitable[Answer]]
+    answer: type[BaseModel]
+    query: type[BaseModel] = NoQuery
+    body: type[BaseModel] | None = None
+    status: int = 200
+    also: int | None = None
+    everywhere: bool = False
+    is_versioned: bool = False
+    max_body: int = MAX_BODY
+
+    def check_role(self, operator: Operator) -> None:
+        """Raise ForbiddenError unless the operator may do this."""
+        if not is_allowed(operator, self.role, everywhere=self.everywhere):
+            raise ForbiddenError(self.role, everywhere=self.everywhere)
 
 
 def etag(updated_at: datetime) -> str:

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from smarter_auth_mw.admin.answers import Problem
-from smarter_auth_mw.admin.operations import Operation
+from smarter_auth_mw.admin.call import Operation
 from smarter_auth_mw.admin.problems import MEDIA_TYPE
 from smarter_auth_mw.admin.requests import AuditQuery, NoQuery
 

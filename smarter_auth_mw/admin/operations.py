@@ -2,53 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-
 from pydantic import BaseModel
 
 from smarter_auth_mw.admin import answers, requests
-from smarter_auth_mw.admin.call import Answer, Call
+from smarter_auth_mw.admin.call import Answer, Call, Operation
 from smarter_auth_mw.admin.handlers import keys, reports, resources
-from smarter_auth_mw.admin.problems import ForbiddenError
-from smarter_auth_mw.admin.requests import NoQuery, OpeningQuery
-from smarter_auth_mw.management.operators import Operator, Role, is_allowed
+from smarter_auth_mw.admin.requests import OpeningQuery
+from smarter_auth_mw.management.operators import Role
 
 BASE = "/api/v1"
-MAX_BODY = 65_536
 MAX_LEAKS_BODY = 1_048_576
 
 VIEWER, MANAGER, ADMIN = Role
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """One operation: who may do it, what it takes, and what it answers.
-
-    ``everywhere``: only for operators of all accounts. ``is_versioned``: it takes If-Match. ``also``: another status
-    of success.
-    """
-
-    method: str
-    path: str
-    name: str
-    summary: str
-    role: Role
-    handler: Callable[[Call], Awaitable[Answer]]
-    answer: type[BaseModel]
-    query: type[BaseModel] = NoQuery
-    body: type[BaseModel] | None = None
-    status: int = 200
-    also: int | None = None
-    everywhere: bool = False
-    is_versioned: bool = False
-    max_body: int = MAX_BODY
-
-    def check_role(self, operator: Operator) -> None:
-        """Raise ForbiddenError unless the operator may do this."""
-        if not is_allowed(operator, self.role, everywhere=self.everywhere):
-            raise ForbiddenError(self.role, everywhere=self.everywhere)
-
 
 _RESOURCE, _BINDING, _KEY = "/resources/{kind}/{ref}", "/resources/{kind}/{ref}/keys/{key_id}", "/keys/{key_id}"
 

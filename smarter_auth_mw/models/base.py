@@ -3,46 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Self
 from uuid import UUID
 
-from smarter_auth_mw.errors import (
-    MultipleObjectsReturned,
-    NotFoundError,
-    ObjectDoesNotExist,
-    ObjectNotUpdated,
-    UsageError,
-)
+from smarter_auth_mw.errors import NotFoundError, UsageError
 from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.model_sessions import current
 from smarter_auth_mw.models.querysets import QuerySet
-from smarter_auth_mw.postgres.transaction import Transaction
+from smarter_auth_mw.models.stored import StoredModel
 from smarter_auth_mw.routing.references import HASH_FLOOR, hashed_id, unhash
 
 TIMES = ("created_at", "updated_at")
-Narrowing = Callable[[Transaction, Any], Awaitable[Sequence[Any]]]
 
 
-class TimestampedModel:
+class TimestampedModel(StoredModel):
     """One record of the database as an object, whose methods wait for the database.
 
-    A model declares its fields in tables and its reads and writes in a few short methods; the rest is here.
+    A model declares its fields, reads and writes as ``StoredModel`` lists them; the rest is here.
     """
-
-    _fields: ClassVar[Mapping[str, type[TimestampedModel] | None]] = {}
-    """What an object has, and of which model that is where it is an object too."""
-    _made_from: ClassVar[tuple[str, ...]] = ()
-    """What ``create`` takes."""
-    _changeable: ClassVar[tuple[str, ...]] = ()
-    """What ``save`` writes."""
-    _hidden: ClassVar[tuple[str, ...]] = ()
-    """What ``to_json`` leaves out."""
-    _identity: ClassVar[str] = "id"
-    """The field that identifies an object; the others may change."""
-    _narrowings: ClassVar[Mapping[str, Narrowing]] = {}
-    """How the database finds the ids of the objects with a value in this field."""
 
     HASH_PREFIX: ClassVar[str] = "r"
     HASH_SUFFIX: ClassVar[str] = "x"
@@ -51,65 +31,9 @@ class TimestampedModel:
     """Seconds that ``get_cached_object`` may be old: none, the database is always asked."""
     is_billable_resource: ClassVar[bool] = False
 
-    DoesNotExist: ClassVar[type[ObjectDoesNotExist]]
-    MultipleObjectsReturned: ClassVar[type[MultipleObjectsReturned]]
-    NotUpdated: ClassVar[type[ObjectNotUpdated]]
-
     id: int | None = None
     created_at: datetime | None = None
     updated_at: datetime | None = None
-    _record: Any = None
-
-    def __init_subclass__(cls) -> None:
-        """Give each model errors of its own."""
-        super().__init_subclass__()
-        for base, name in _ERRORS.items():
-            nested = {"__module__": cls.__module__, "__qualname__": f"{cls.__name__}.{name}", "__doc__": base.__doc__}
-            setattr(cls, name, type(name, (base,), nested))
-
-    @classmethod
-    async def _all_ids(cls, transaction: Transaction) -> Sequence[Any]:
-        """The ids of all objects, in the order in which they were made."""
-        raise NotImplementedError
-
-    @classmethod
-    async def _load(cls, transaction: Transaction, ids: Sequence[Any]) -> list[Any]:
-        """The records with these ids, in their order; those that are gone are left out."""
-        raise NotImplementedError
-
-    @classmethod
-    def _values(cls, record: Any) -> Mapping[str, Any]:
-        """The fields of the object that a record is."""
-        raise NotImplementedError
-
-    @classmethod
-    def _sources(cls, record: Any) -> Iterable[str]:
-        """What changes for caches when the record does."""
-        raise NotImplementedError
-
-    async def _insert(self, acts: Management) -> Any:
-        """Make the record."""
-        raise NotImplementedError
-
-    async def _update(self, acts: Management, changes: Mapping[str, Any]) -> Any:
-        """Write these changes; the record with them."""
-        raise NotImplementedError
-
-    async def _remove(self, acts: Management, *, allow_anonymous: bool) -> None:
-        """Delete the record."""
-        raise NotImplementedError
-
-    @classmethod
-    def _of(cls, record: Any) -> Self:
-        """The object that a record is."""
-        made = cls.__new__(cls)
-        made._take(record)
-        return made
-
-    def _take(self, record: Any) -> None:
-        self._record = record
-        for name, value in self._values(record).items():
-            setattr(self, name, value)
 
     async def save(self, update_fields: Iterable[str] | None = None) -> None:
         """Write the object: a new one whole, another one as far as it was changed, or as far as ``update_fields``.
@@ -166,12 +90,6 @@ class TimestampedModel:
     def validate(self) -> None:
         """Raise UsageError if ``save`` would refuse the object because of a field that cannot be changed."""
         self._changes(None)
-
-    @classmethod
-    async def _elsewhere(cls, transaction: Transaction, lookups: Sequence[tuple[str, Any]]) -> list[Any]:
-        """Return the records in an attached platform's own tables: at least those that the lookups may find."""
-        del transaction, lookups
-        return []
 
     @classmethod
     async def get_cached_object(cls, invalidate: bool = False, pk: Any = None) -> Self:  # noqa: FBT001, FBT002
@@ -259,13 +177,6 @@ class TimestampedModel:
 
     def __repr__(self) -> str:
         return f"<{self}>"
-
-
-_ERRORS = {
-    ObjectDoesNotExist: "DoesNotExist",
-    MultipleObjectsReturned: "MultipleObjectsReturned",
-    ObjectNotUpdated: "NotUpdated",
-}
 
 
 def _json(value: Any) -> Any:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from smarter_auth_mw.errors import UsageError
-
-if TYPE_CHECKING:
-    from smarter_auth_mw.models.base import TimestampedModel
+from smarter_auth_mw.models.stored import StoredModel
 
 
 def _same(found: Any, value: Any) -> bool:
@@ -56,8 +54,8 @@ def _parsed(lookup: str) -> tuple[list[str], Callable[[Any, Any], bool]]:
     return [*path, last], _same
 
 
-def check(model: type[TimestampedModel], lookup: str) -> None:
-    at: type[TimestampedModel] | None = model
+def check(model: type[StoredModel], lookup: str) -> None:
+    at: type[StoredModel] | None = model
     for name in _parsed(lookup)[0]:
         if at is None or name not in (*at._fields, "pk"):
             known = ", ".join(at._fields) if at else "none"

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from smarter_auth_mw.errors import ConflictError, UsageError
 from smarter_auth_mw.model_sessions import current
 from smarter_auth_mw.models.lookups import check, holds, sorting, value_of
+from smarter_auth_mw.models.stored import StoredModel
 from smarter_auth_mw.postgres.transaction import Transaction
 
-if TYPE_CHECKING:
-    from smarter_auth_mw.models.base import TimestampedModel
-
-M = TypeVar("M", bound="TimestampedModel")
+M = TypeVar("M", bound=StoredModel)
 
 CHUNK = 500
 """How many objects are read at once."""

@@ -10,7 +10,8 @@ from urllib.parse import quote
 
 import pytest
 
-from smarter_auth_mw.admin.operations import BASE, MAX_BODY, OPERATIONS
+from smarter_auth_mw.admin.call import MAX_BODY
+from smarter_auth_mw.admin.operations import BASE, OPERATIONS
 from smarter_auth_mw.management.operators import Role
 from tests.support.admin import OWN, Caller, Site, check_described
 

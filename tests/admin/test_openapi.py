@@ -12,8 +12,9 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from smarter_auth_mw.admin import answers
+from smarter_auth_mw.admin.call import Operation
 from smarter_auth_mw.admin.openapi import document
-from smarter_auth_mw.admin.operations import OPERATIONS, Operation
+from smarter_auth_mw.admin.operations import OPERATIONS
 from tests.support.admin import Caller
 from tests.support.documents import ROOT
 

@@ -13,7 +13,8 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from smarter_auth_mw.admin.operations import OPERATIONS, Operation
+from smarter_auth_mw.admin.call import Operation
+from smarter_auth_mw.admin.operations import OPERATIONS
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.management.operators import Operator, Role, is_allowed
