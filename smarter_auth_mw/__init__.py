@@ -1,4 +1,8 @@
-"""API keys bound to each resource, for ASGI and WSGI applications."""
+"""API keys bound to each resource, for ASGI and WSGI applications.
+
+Apps import from here and from the modules next to this one; the folders are rooms, which only import from floors below
+their own. Begin with :mod:`~smarter_auth_mw.asgi`, then :mod:`~smarter_auth_mw.guard`.
+"""
 
 from __future__ import annotations
 

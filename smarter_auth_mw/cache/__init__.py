@@ -2,5 +2,5 @@
 
 It knows entries, snapshots, changes and shared backends; the postgres room implements the protocols it reads by.
 Begin with :mod:`~smarter_auth_mw.cache.entries`, then :mod:`~smarter_auth_mw.cache.changes`.
-docs/explanation/bound.md has the why.
+docs/explanation/bound.md says why.
 """

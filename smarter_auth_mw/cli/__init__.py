@@ -1,4 +1,9 @@
-"""The command line `smarter-auth`."""
+"""The command line ``smarter-auth``: this module registers each command, runs it, and turns errors into exit codes.
+
+A command reads arguments, calls the write side or a list, and returns a document; commands do not know each other.
+Begin with :mod:`~smarter_auth_mw.cli.commands.key`, then :mod:`~smarter_auth_mw.cli.decorator`, which makes commands of
+plain functions.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Tests of an app without a database: the real middleware on a store in memory and a clock that a test moves.
 
 Routing, credentials, cache and decision are the very code that runs in production. Nothing here needs pytest.
+Begin with ``AuthKit``; its store is in :mod:`~smarter_auth_mw.testing.store`.
 """
 
 from __future__ import annotations

@@ -1,1 +1,5 @@
-"""What each operation does: it calls the write side or the lists, and answers with their documents."""
+"""What each operation of the management API does: call the write side or the lists, and return a document.
+
+A handler knows one :class:`~smarter_auth_mw.admin.call.Call`, whose path, query and body are checked already, and
+nothing of HTTP. Begin with :mod:`~smarter_auth_mw.admin.handlers.keys`.
+"""
