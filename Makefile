@@ -10,7 +10,7 @@ QUICK := tests/test_decision.py tests/test_tokens.py tests/test_layout.py tests/
 	--deselect tests/routing/test_hostile_paths.py --deselect tests/cache/test_coherence_mistakes.py --deselect tests/cache/test_protocol_model.py
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test quick check docs tests coverage release-check workflows dependencies programs pictures fuzz bench revocation bounds model endurance figures soak format clean matrix
+.PHONY: demo test quick check docs tests coverage release-check image workflows dependencies programs pictures fuzz bench revocation bounds model endurance figures soak format clean matrix
 
 demo: $(VENV)/.demo
 	@$(BIN)/smarter-auth demo $(ARGS)
@@ -85,7 +85,12 @@ soak: $(VENV)/.dev
 matrix: $(VENV)/.dev
 	$(BIN)/python -m tests.matrix --python $(or $(PYTHONS),$(PYTHON)) $(if $(ONLY),--only $(ONLY)) $(if $(ARGS),-- $(ARGS))
 
-# Builds what a release consists of into dist/, and checks it; publishes nothing. STEPS=… runs some of the steps.
+# Builds the image by docker or podman, and starts it; BASE=… names another base image.
+image:
+	$(PYTHON) tests/image.py
+
+# Builds what a release consists of into dist/, and checks it; publishes nothing. STEPS=… runs some of the steps; the step
+# sdist runs `make test` in the source archive, of which ARGS="tests/cache" tries a part.
 release-check: $(VENV)/.release
 	$(BIN)/python -m tests.release $(STEPS)
 

@@ -16,18 +16,45 @@ import sys
 import tarfile
 import tempfile
 import venv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile
+
+from tests import programs
+from tests.test_layout import PUBLIC
 
 ROOT = Path(__file__).parent.parent
 DIST = ROOT / "dist"
 TOOLS = Path(sys.executable).parent
+CHOOSER = ROOT / ".github" / "ISSUE_TEMPLATE" / "config.yml"
+DEPLOYMENT = ("tests/docs/test_deploy_files.py", "tests/docs/test_token_pattern.py", "tests/metrics/test_monitoring.py")
 PYTHONS = ("python3.11", "python3.12", "python3.13", "python3.14")
-PUBLIC = (
-    *("smarter_auth_mw", "smarter_auth_mw.asgi", "smarter_auth_mw.wsgi", "smarter_auth_mw.signals"),
-    *("smarter_auth_mw.models", "smarter_auth_mw.testing", "smarter_auth_mw.decision", "smarter_auth_mw.access_log"),
+WITHOUT_EXTRAS = (
+    ("redis", {"SMARTER_AUTH_CACHE_URL": "redis://127.0.0.1"}),
+    ("memcached", {"SMARTER_AUTH_CACHE_URL": "memcached://127.0.0.1"}),
+    ("embedded", {"SMARTER_AUTH_DATABASE_URL": "embedded:"}),
+    ("metrics", {"SMARTER_AUTH_METRICS_PATH": "/metrics"}),
 )
+"""Settings that need an extra, which the wheel alone does not bring."""
+STARTED = """
+import asyncio
+from smarter_auth_mw import SmarterAuthMiddleware
+
+
+async def start():
+    messages = asyncio.Queue()
+    await messages.put({"type": "lifespan.startup"})
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    await SmarterAuthMiddleware(None)({"type": "lifespan"}, messages.get, send)
+    print(sent[0]["message"])
+
+
+asyncio.run(start())
+"""
 LICENCES = (
     *("Apache", "BSD", "ISC", "MIT", "MPL", "PSF", "Python Software Foundation", "PostgreSQL", "Unlicense", "0BSD"),
     *("CC0", "Zlib", "LGPL"),
@@ -56,7 +83,7 @@ def metadata() -> None:
 
 
 def wheel() -> None:
-    """Install the wheel without extras on every Python that is here: it imports, and names the extra that it lacks."""
+    """Install the wheel without extras on every Python that is here: it imports, and names each extra that it lacks."""
     for python in filter(shutil.which, PYTHONS):
         if subprocess.run([python, "--version"], capture_output=True, check=False).returncode:
             continue
@@ -65,27 +92,56 @@ def wheel() -> None:
             installed = Path(place, "bin", "python")
             _run(installed, "-m", "pip", "--quiet", "--disable-pip-version-check", "install", str(_wheel()))
             _run(installed, "-m", "pip", "check")
-            for module in PUBLIC:
-                _run(installed, "-W", "error", "-c", f"import {module}", cwd=Path(place))
+            for module, names in PUBLIC.items():
+                text = f"from {module} import {', '.join(names)}" if names else f"import {module}"
+                _run(installed, "-W", "error", "-c", text, cwd=Path(place))
             said = subprocess.run([installed.with_name("smarter-auth")], capture_output=True, text=True, check=False)
             assert (said.returncode, "smarter_auth_mw[cli]" in said.stderr) == (2, True), said
+            for extra, settings in WITHOUT_EXTRAS:
+                _check_extra_is_named(installed, extra, settings)
+
+
+def _check_extra_is_named(python: Path, extra: str, settings: Mapping[str, str]) -> None:
+    needed = {"SMARTER_AUTH_DATABASE_URL": "postgresql://localhost/x", "SMARTER_AUTH_ROUTES": "bot /bots/{ref:int}"}
+    environment = {"PATH": os.environ["PATH"], **needed, **settings}
+    command = (python, "-c", STARTED)
+    said = subprocess.run(command, env=environment, cwd=python.parent, capture_output=True, text=True, check=False)
+    assert f"smarter_auth_mw[{extra}]" in said.stdout, said
 
 
 def sdist() -> None:
-    """Unpack the source archive, and run the quick tests in it."""
+    """Unpack the source archive, and run ``make test`` in it; ``ARGS="tests/cache"`` names some of the tests."""
     (archive,) = DIST.glob("*.tar.gz")
     with tempfile.TemporaryDirectory() as place, tarfile.open(archive) as packed:
         packed.extractall(place, filter="data")
         (project,) = Path(place).iterdir()
-        _run("make", "quick", f"PYTHON={sys.executable}", cwd=project)
+        _run("make", "test", f"PYTHON={sys.executable}", cwd=project)
 
 
 def workflows() -> None:
-    """Check the workflows by their schema, and for what attackers make of workflows."""
+    """Check workflows and templates by their schemas and by actionlint, and for what attackers make of workflows."""
     files = sorted(map(str, ROOT.glob(".github/workflows/*.yml")))
-    _run(TOOLS / "check-jsonschema", "--builtin-schema", "vendor.github-workflows", *files)
-    _run(TOOLS / "check-jsonschema", "--builtin-schema", "vendor.dependabot", ".github/dependabot.yml")
+    issue_forms = sorted(map(str, {*ROOT.glob(".github/ISSUE_TEMPLATE/*.yml")} - {CHOOSER}))
+    schemas = {
+        "github-workflows": files,
+        "dependabot": [".github/dependabot.yml"],
+        "github-issue-forms": issue_forms,
+        "github-issue-config": [str(CHOOSER)],
+    }
+    for schema, checked in schemas.items():
+        _run(TOOLS / "check-jsonschema", "--builtin-schema", f"vendor.{schema}", *checked)
+    if programs.main(["actionlint"]):
+        assert "CI" not in os.environ
+        print("NOT CHECKED by actionlint.", file=sys.stderr)
+    else:
+        _run(programs.find("actionlint"), *files)
     _run(TOOLS / "zizmor", "--offline", "--quiet", ".github")
+
+
+def deployment() -> None:
+    """Check Dockerfile, compose files, manifests, alert rules and scanners' patterns, each by its own program."""
+    programs.main(["hadolint", "kubernetes", "promtool"])
+    _run(sys.executable, "-m", "pytest", "-q", "--numprocesses=0", *DEPLOYMENT)
 
 
 def dependencies() -> None:
@@ -98,17 +154,43 @@ def dependencies() -> None:
         wanted = [line for line in names.splitlines() if not line.startswith(("smarter_auth_mw", "smarter-auth-mw"))]
         requirements = Path(place, "requirements.txt")
         requirements.write_text("\n".join(wanted) + "\n")
-        audit = ["--requirement", str(requirements), "--no-deps", "--disable-pip", "--format=json"]
-        found = json.loads(_run(TOOLS / "pip-audit", *audit, "--progress-spinner=off", capture=True))
+        skipped = _audit(requirements)
         options = [f"--python={python}", "--format=json", "--from=mixed", "--with-license-file", "--no-license-path"]
         listed = json.loads(_run(TOOLS / "pip-licenses", *options, capture=True))
-    skipped = [one["name"] for one in found["dependencies"] if "skip_reason" in one]
+    DIST.joinpath("licences.json").write_text(json.dumps([_row(row) for row in listed], indent=1) + "\n")
     if skipped:
-        message = f"The index knows no vulnerabilities of {len(skipped)} packages: {', '.join(skipped)}"
+        message = f"NOT AUDITED, neither by the package index nor by OSV: {', '.join(skipped)}"
         assert "CI" not in os.environ, message
-        print(f"NOT AUDITED. {message}", file=sys.stderr)
+        print(f"{message}. To audit them: run this step where pypi.org or api.osv.dev can be reached.", file=sys.stderr)
     strange = [row["Name"] for row in listed if not any(known in _licence(row) for known in LICENCES)]
     assert not strange, strange
+
+
+def _audit(requirements: Path) -> list[str]:
+    """Look for known vulnerabilities in these packages; return those that no source knows anything about."""
+    options = [
+        "--requirement",
+        str(requirements),
+        "--no-deps",
+        "--disable-pip",
+        "--format=json",
+        "--progress-spinner=off",
+    ]
+    skipped: list[str] = []
+    for service in ("pypi", "osv"):
+        command = [str(TOOLS / "pip-audit"), *options, f"--vulnerability-service={service}"]
+        ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        found = json.loads(ran.stdout)["dependencies"] if ran.stdout else []
+        vulnerable = [one for one in found if one.get("vulns")]
+        assert not vulnerable, json.dumps(vulnerable, indent=1)
+        skipped = [one["name"] for one in found if "skip_reason" in one]
+        if found and not skipped:
+            return []
+    return skipped or sorted(line.partition("==")[0] for line in requirements.read_text().splitlines())
+
+
+def _row(row: dict[str, str]) -> dict[str, str]:
+    return {"name": row["Name"], "version": row["Version"], "licence": _licence(row)}
 
 
 def _licence(row: dict[str, str]) -> str:
@@ -124,7 +206,7 @@ def typing() -> None:
 
 
 STEPS: dict[str, Callable[[], None]] = {
-    step.__name__: step for step in (build, metadata, wheel, sdist, workflows, dependencies, typing)
+    step.__name__: step for step in (build, metadata, wheel, workflows, deployment, dependencies, typing, sdist)
 }
 
 

@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fastapi import Depends, FastAPI
 from starlette.requests import Request
 
-from smarter_auth_mw import Settings, SmarterAuthMiddleware, connect
-from smarter_auth_mw.access_log import WithoutTokens
-from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant, Reason
-from smarter_auth_mw.domain import Principal, Resource
-from smarter_auth_mw.errors import ConfigurationError, SmarterAuthError, UnavailableError
-from smarter_auth_mw.fastapi import optional_key, require_key
+from smarter_auth_mw import Settings, SmarterAuthMiddleware, __version__, connect
+from smarter_auth_mw.access_log import JsonLines, WithoutFloods, WithoutTokens
+from smarter_auth_mw.admin import AdminApp
+from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant, Reason, decide
+from smarter_auth_mw.domain import Bindings, Principal, Resource
+from smarter_auth_mw.errors import (
+    ConfigurationError,
+    ConflictError,
+    DatabaseError,
+    InvalidReferenceError,
+    Mistake,
+    MultipleObjectsReturned,
+    NoEventLoopError,
+    NotFoundError,
+    ObjectDoesNotExist,
+    ObjectNotUpdated,
+    OutOfScopeError,
+    OverloadedError,
+    RefusedError,
+    SchemaError,
+    SmarterAuthError,
+    UnavailableError,
+    UnknownKindError,
+    UsageError,
+    WouldOpenError,
+)
+from smarter_auth_mw.fastapi import NoDecisionError, optional_key, optional_key_by, require_key, require_key_by
 from smarter_auth_mw.metrics import SmarterAuthCollector
 from smarter_auth_mw.models import ChatBot, ChatBotAPIKey, LLMClient, LLMClientAPIKey, SmarterAuthToken, acting_as
 from smarter_auth_mw.signals import authentication_failure, authentication_request, authentication_success
-from smarter_auth_mw.testing import AuthKit
+from smarter_auth_mw.testing import AuthKit, TestKey
 from smarter_auth_mw.wsgi import SmarterAuthWSGIMiddleware
 
 settings = Settings(database_url="postgresql://localhost/bots", routes=["bot /bots/{ref:int}"])
@@ -73,7 +96,7 @@ for signal in (authentication_request, authentication_success, authentication_fa
 
 def test_bot(client: Any) -> None:
     with AuthKit(["bot /bots/{ref:int}"]) as kit:
-        key = kit.mint("bot:1", expires_in=timedelta(days=1))
+        key: TestKey = kit.mint("bot:1", expires_in=timedelta(days=1))
         client.get("/bots/1", headers=key.headers)
         grant: Grant = kit.assert_granted(key)
         assert grant.key_id == str(key.key_id)
@@ -87,4 +110,38 @@ def wrapped(wsgi_app: Any) -> SmarterAuthWSGIMiddleware:
         raise SystemExit(refused.hint) from error
 
 
-COLLECTOR, FILTER = SmarterAuthCollector(), WithoutTokens()
+def advice(error: SmarterAuthError) -> str:
+    """Every error has a code, an exit code and perhaps a hint; some say more."""
+    match error:
+        case ConfigurationError():
+            mistakes: tuple[Mistake, ...] = error.mistakes
+            return ", ".join(mistake.variable for mistake in mistakes)
+        case WouldOpenError():
+            opened: Sequence[Resource] = error.opened
+            return str(opened)
+        case ConflictError() | OutOfScopeError() | MultipleObjectsReturned() | RefusedError():
+            return "refused"
+        case ObjectDoesNotExist() | ObjectNotUpdated() | NotFoundError() | DatabaseError():
+            return "not found"
+        case InvalidReferenceError() | UnknownKindError() | NoDecisionError() | UsageError():
+            return error.hint or error.message
+        case SchemaError() | OverloadedError() | NoEventLoopError() | UnavailableError():
+            return f"{error.code} {error.exit_code}"
+    return __version__
+
+
+def is_open(bindings: Bindings) -> bool:
+    return isinstance(decide(bindings, None, datetime.now(UTC).timestamp()), Anonymous)
+
+
+REQUIRED, OPTIONAL = Depends(require_key_by("bearer", realm="bots")), Depends(optional_key_by("token", "x-api-key"))
+
+
+@app.get("/bots/{bot_id}/ways")
+def answer_by_some_ways(grant: Grant = REQUIRED, other: Grant | None = OPTIONAL) -> str:
+    return grant.key_id if other is None else other.key_id
+
+
+ADMIN = AdminApp(settings, app=app)
+COLLECTOR, FILTER, FLOODS = SmarterAuthCollector(), WithoutTokens(), WithoutFloods()
+LINES: logging.Formatter = JsonLines()
