@@ -13,13 +13,14 @@ from copy import deepcopy
 from datetime import UTC, datetime
 from typing import Any
 
+from smarter_auth_mw.errors import counted
 from smarter_auth_mw.tokens import hidden
 
 PAUSE_S = 10.0
 NOT_ACCEPTED = "socket.accept() out of system resource"
 """How asyncio's line begins."""
 NOT_ACCEPTED_TEXT = (
-    "Connections cannot be accepted: %s (%d times since the last such line). Raise the limit of the process: "
+    "Connections cannot be accepted: %s (%s since the last such line). Raise the limit of the process: "
     "ulimit -n, or LimitNOFILE= in its systemd unit."
 )
 
@@ -63,7 +64,10 @@ class WithoutFloods(logging.Filter):
         if self._clock() < self._silent_until_s:
             return False
         why = record.exc_info[1] if record.exc_info else None
-        record.msg, record.args = NOT_ACCEPTED_TEXT, (getattr(why, "strerror", None) or "no resources", self._count)
+        record.msg, record.args = (
+            NOT_ACCEPTED_TEXT,
+            (getattr(why, "strerror", None) or "no resources", counted(self._count, "time")),
+        )
         record.exc_info = record.exc_text = None
         self._silent_until_s, self._count = self._clock() + PAUSE_S, 0
         return True

@@ -7,6 +7,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """Return a count with its noun: ``1 key``, ``2,000 keys``; ``many`` is ``one`` with an s unless it is given."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
 class SmarterAuthError(Exception):
     """Something went wrong in smarter_auth_mw."""
 

@@ -22,7 +22,7 @@ from smarter_auth_mw.engine.engines import Engines
 from smarter_auth_mw.engine.health import Readiness
 from smarter_auth_mw.engine.per_loop import running_loop
 from smarter_auth_mw.engine.stand_in import own_settings
-from smarter_auth_mw.errors import ConfigurationError, NoEventLoopError, SmarterAuthError, UnavailableError
+from smarter_auth_mw.errors import ConfigurationError, NoEventLoopError, SmarterAuthError, UnavailableError, counted
 from smarter_auth_mw.http.credentials import Credentials, Extractor
 from smarter_auth_mw.http.peers import Peers
 from smarter_auth_mw.http.preflights import is_preflight
@@ -45,7 +45,7 @@ from smarter_auth_mw.routing.routes import Routes, refused_routes
 from smarter_auth_mw.signals import Announcer
 
 _ROUTES_REFUSED = (
-    "%d of the app's own routes are refused, since further back each is what a line of ROUTES names; "
+    "%s refused, since further back each is what a line of ROUTES names; "
     "smarter-auth doctor --app MODULE:APP names them and what to write"
 )
 _MOUNTS_UNKNOWN = (
@@ -254,7 +254,8 @@ class Guard:
             return
         refused, unknown = refused_routes(app, self.routes), unknown_mounts(app)
         if refused:
-            log("routes.refused", _ROUTES_REFUSED, len(refused))
+            own = counted(len(refused), "of the app's own routes is", "of the app's own routes are")
+            log("routes.refused", _ROUTES_REFUSED, own)
         if unknown and not self.settings.mounts:
             log("app.unknown" if unknown[0][:1] == " " else "mounts.unknown", _MOUNTS_UNKNOWN, ", ".join(unknown))
 

@@ -187,9 +187,9 @@ def test_connections_that_cannot_be_accepted_are_one_line_in_ten_seconds(
         now_s[0] += PAUSE_S
     loop.error("Task exception was never retrieved")
     assert [message.partition("(")[2].partition(")")[0] for message in caplog.messages] == [
-        "1 times since the last such line",
-        "2048 times since the last such line",
-        "2048 times since the last such line",
+        "1 time since the last such line",
+        "2,048 times since the last such line",
+        "2,048 times since the last such line",
         "",
     ]
     assert caplog.messages[0].startswith("Connections cannot be accepted: Too many open files")

@@ -7,7 +7,7 @@ import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 
-from smarter_auth_mw.errors import OverloadedError
+from smarter_auth_mw.errors import OverloadedError, counted
 from smarter_auth_mw.log import log
 
 WAIT_S = 1.0
@@ -114,6 +114,7 @@ class Admission:
         if now_s >= self._silent_until_s:
             self._silent_until_s = now_s + LOG_PAUSE_S
             refused, self._reported = self.refused - self._reported, self.refused
-            text = "%d look-ups were answered 503, the last of them of %s: MAX_LOOKUPS_PER_PEER=%d, MAX_LOOKUPS=%d"
-            log("lookups.refused", text, refused, peer or "an unknown peer", self._most_per_peer, self._most)
+            text = "%s answered 503, the last of them of %s: MAX_LOOKUPS_PER_PEER=%d, MAX_LOOKUPS=%d"
+            answered = counted(refused, "look-up was", "look-ups were")
+            log("lookups.refused", text, answered, peer or "an unknown peer", self._most_per_peer, self._most)
         return OverloadedError()

@@ -13,6 +13,7 @@ from typing import Any
 
 from smarter_auth_mw.cache.changes import Snapshot
 from smarter_auth_mw.domain import Binding, Bindings, OnError, Protection, Resource
+from smarter_auth_mw.errors import counted
 from smarter_auth_mw.tokens import same_digest
 
 SCHEMA = 1
@@ -51,7 +52,9 @@ class Codec:
 
     def __init__(self, secret: bytes, epoch: str) -> None:
         if len(secret) < MIN_SECRET_BYTES:
-            raise ValueError(f"The secret of the shared tier has {len(secret)} bytes; at least {MIN_SECRET_BYTES}.")
+            raise ValueError(
+                f"The secret of the shared tier has {counted(len(secret), 'byte')}; at least {MIN_SECRET_BYTES}."
+            )
         self._secret = secret
         self._epoch = epoch
 

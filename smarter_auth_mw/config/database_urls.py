@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
+from smarter_auth_mw.errors import counted
+
 DEFAULT_PORT = 5432
 
 _SWITCH = "0|1|true|false|on|off|yes|no"
@@ -298,7 +300,7 @@ def _hosts(options: Mapping[str, str]) -> Iterator[Host]:
     names = (options.get("hostaddr") or options.get("host") or "").split(",")
     ports = (options.get("port") or "").split(",")
     if len(ports) not in (1, len(names)):
-        raise DatabaseUrlError(f"port: {len(ports)} ports for {len(names)} hosts")
+        raise DatabaseUrlError(f"port: {counted(len(ports), 'port')} for {counted(len(names), 'host')}")
     if names == [""]:
         return
     for name, port in zip_longest(names, ports, fillvalue=ports[0]):

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from smarter_auth_mw.decision import Require, is_protected
 from smarter_auth_mw.domain import Resource
-from smarter_auth_mw.errors import WouldOpenError
+from smarter_auth_mw.errors import WouldOpenError, counted
 from smarter_auth_mw.postgres.transaction import Transaction
 
 MayOpen = bool | Collection[Resource]
@@ -47,4 +47,4 @@ async def _protected(transaction: Transaction, resources: Sequence[Resource], re
 
 def _listed(opened: Sequence[Resource]) -> str:
     others = len(opened) - _SHOWN
-    return ", ".join(map(str, opened[:_SHOWN])) + (f" and {others} others" if others > 0 else "")
+    return ", ".join(map(str, opened[:_SHOWN])) + (f" and {counted(others, 'other')}" if others > 0 else "")

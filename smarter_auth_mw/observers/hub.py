@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant
-from smarter_auth_mw.errors import SmarterAuthError
+from smarter_auth_mw.errors import SmarterAuthError, counted
 from smarter_auth_mw.log import Event, log
 from smarter_auth_mw.observers import audit, usage
 
@@ -97,7 +97,7 @@ class Observers:
         """Log how many requests nobody will write any more."""
         for flushed in self._flushed:
             if lost := flushed.observer.waiting:
-                log(flushed.events.lost, "%d requests could not be written before the end", lost)
+                log(flushed.events.lost, "%s could not be written before the end", counted(lost, "request"))
 
     async def _flush(self, flushed: _Flushed, store: Any) -> bool:
         try:

@@ -23,7 +23,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from smarter_auth_mw.config.masking import mask_url
-from smarter_auth_mw.errors import NotFoundError, RefusedError, SchemaError
+from smarter_auth_mw.errors import NotFoundError, RefusedError, SchemaError, counted
 from smarter_auth_mw.postgres.connections.connector import Connector
 from smarter_auth_mw.postgres.faults import close, explained, reported
 from smarter_auth_mw.postgres.queries import SQL
@@ -124,7 +124,7 @@ async def detach(url: str, progress: Progress | None = None) -> MigrationStatus:
 def _dropped(held: Any) -> str:
     return (
         f"Dropped: the schema smarter_auth with keys ({held['keys']}), audit events ({held['events']}) and usage of its"
-        f" own, {held['triggers']} triggers on the platform's tables, and all that was granted on them."
+        f" own, {counted(held['triggers'], 'trigger')} on the platform's tables, and all that was granted on them."
     )
 
 

@@ -185,8 +185,13 @@ class Pool:
     def _reason_to_wait(self) -> UnavailableError:
         if self._trouble is not None:
             return UnavailableError(self._trouble.message, hint=self._trouble.hint)
+        busy = (
+            "the only connection is busy, or takes"
+            if self._most == 1
+            else f"all {self._most} connections are busy, or take"
+        )
         return UnavailableError(
-            f"{self.where}: all {self._most} connections are busy, or take too long to open.",
+            f"{self.where}: {busy} too long to open.",
             hint="Is the database overloaded, or far away? SMARTER_AUTH_POOL_MAX says how many there may be.",
         )
 

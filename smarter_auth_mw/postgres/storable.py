@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from smarter_auth_mw.domain import Resource
-from smarter_auth_mw.errors import UsageError
+from smarter_auth_mw.errors import UsageError, counted
 
 MAX_TEXT = 255
 """Longest name, reference, account or domain in characters; the platform's columns have the same limit."""
@@ -27,7 +27,7 @@ def is_storable(text: str) -> bool:
 def checked(text: str, what: str, *, shortest: int = 1, longest: int = MAX_TEXT) -> str:
     """The text as it stands; a ``UsageError`` where it is too short, too long, or cannot be stored."""
     if not shortest <= len(text) <= longest:
-        raise UsageError(f"The {what} has {len(text)} characters: {shortest} to {longest} are possible.")
+        raise UsageError(f"The {what} has {counted(len(text), 'character')}: {shortest} to {longest} are possible.")
     if not is_storable(text):
         raise UsageError(f"The {what} holds a character that cannot be stored: {text!a}")
     return text

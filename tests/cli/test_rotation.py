@@ -168,7 +168,7 @@ def test_leaked_tokens_revoke_their_keys_and_are_not_printed(run: Commands, leak
     assert (ran.json["tokens"], ran.json["unknown"]) == (4, 1)
     assert {key["name"] for key in ran.json["revoked"]} == {"first", "second"}
     assert {key["key_id"] for key in ran.json["revoked"]} == {first["key_id"], second["key_id"]}
-    assert "1 of 4 tokens belong to no key" in ran.err
+    assert "1 of 4 tokens belongs to no key" in ran.err
     for token in (first["token"], second["token"], unknown):
         assert token[4:] not in ran.out + ran.err
     states = {key["name"]: key["state"] for key in run.json("key", "list")}

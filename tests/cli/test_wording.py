@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import asyncpg
 import pytest
 
+import smarter_auth_mw
 from smarter_auth_mw.cli.arguments import expiry
 from smarter_auth_mw.cli.doctor.routes import Finding
-from smarter_auth_mw.errors import UsageError
+from smarter_auth_mw.errors import UsageError, counted
 from smarter_auth_mw.management.check import request_scope
 from smarter_auth_mw.postgres.faults import explained
 from smarter_auth_mw.routing import hosts
@@ -87,3 +90,21 @@ def test_an_optional_argument_has_one_pair_of_brackets(bare: Commands) -> None:
     usage = bare("key", "revoke", "--help").out + bare("key", "rotate", "--help").out
     assert "[KEY]" in usage
     assert "[[" not in usage
+
+
+def test_what_is_counted_is_singular_or_plural() -> None:
+    assert [counted(count, "key") for count in (0, 1, 2, 12345)] == ["0 keys", "1 key", "2 keys", "12,345 keys"]
+    assert [counted(count, "look-up was", "look-ups were") for count in (1, 2)] == ["1 look-up was", "2 look-ups were"]
+
+
+_UNCOUNTED = re.compile(
+    r"%d (?!was\b|is\b|has\b)[a-z'-]+s\b|"
+    r"\{(?:len\([^{}]*\)|(?:[a-z_.]*[._])?(?:count|total|unknown|lost|left|refused))\} [a-z'-]+s\b"
+)
+
+
+def test_no_message_has_a_plural_behind_a_number_that_may_be_one() -> None:
+    sources = Path(smarter_auth_mw.__file__).parent.rglob("*.py")
+    lines = [line for source in sources for line in source.read_text("utf-8").splitlines()]
+    found = [line.strip() for line in lines if _UNCOUNTED.search(line) and " == 1 else " not in line]
+    assert found == []

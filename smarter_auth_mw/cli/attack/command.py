@@ -16,7 +16,7 @@ from smarter_auth_mw.cli.attack.client import NOT_TRIED, Marker, Report, Respons
 from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.cli.session import Session
 from smarter_auth_mw.config.settings import WAYS
-from smarter_auth_mw.errors import RefusedError, UnavailableError, UsageError
+from smarter_auth_mw.errors import RefusedError, UnavailableError, UsageError, counted
 from smarter_auth_mw.http.credentials import Extractor
 from smarter_auth_mw.tokens import Token
 
@@ -115,7 +115,7 @@ class _Target:
 
     async def attack(self, group: str, members: list[Case]) -> Report:
         """Send the cases of one group."""
-        note(f"{group}: {len(members)} requests")
+        note(f"{group}: {counted(len(members), 'request')}")
         try:
             return await attack(self.site, members, self.marker, self.timeout_s)
         except (OSError, TimeoutError) as error:

@@ -15,7 +15,7 @@ from uuid import UUID
 from smarter_auth_mw.cli.bulk.spreadsheets import Table, bare
 from smarter_auth_mw.cli.output import count_of
 from smarter_auth_mw.domain import Protection, Resource
-from smarter_auth_mw.errors import SmarterAuthError, UsageError
+from smarter_auth_mw.errors import SmarterAuthError, UsageError, counted
 from smarter_auth_mw.management.keys import MAX_DESCRIPTION
 from smarter_auth_mw.postgres.bulk import MOST_MISTAKES, LineMistake, StagedLine
 from smarter_auth_mw.postgres.storable import checked, checked_labels
@@ -254,8 +254,8 @@ def _digest(cells: Mapping[str, str]) -> bytes | None:
         return None
     if not _DIGEST.fullmatch(value):
         raise UsageError(
-            f"the digest has {len(value)} characters or others than 0-9 a-f: it is the SHA-512 of a token in 128"
-            " lower-case hexadecimal characters, as django-rest-knox 5 stores it"
+            f"the digest has {counted(len(value), 'character')} or others than 0-9 a-f: it is the SHA-512 of a token"
+            " in 128 lower-case hexadecimal characters, as django-rest-knox 5 stores it"
         )
     digest = bytes.fromhex(value)
     if digest in _REFUSED or len(set(digest)) < _FEWEST_BYTES:

@@ -8,7 +8,7 @@ from typing import Any
 
 from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.cli.session import Session, os_user
-from smarter_auth_mw.errors import UsageError
+from smarter_auth_mw.errors import UsageError, counted
 from smarter_auth_mw.management.operators import Doorkeeper
 from smarter_auth_mw.postgres.opening import open_store
 from smarter_auth_mw.tokens import Token
@@ -27,7 +27,7 @@ async def revoke_leaked(session: Session, path: str) -> dict[str, Any]:
         note(f"Tokens of operators that are ended now: {ended}.")
     unknown = leaked.unknown + len(operators) - ended
     if unknown:
-        note(f"{unknown} of {len(tokens)} tokens belong to no key.")
+        note(f"{unknown} of {counted(len(tokens), 'token')} {'belongs' if unknown == 1 else 'belong'} to no key.")
         session.exit_code = 1
     revoked = [{"key_id": str(key.key_id), "name": key.name, "account": key.account} for key in leaked.keys]
     return {"tokens": len(tokens), "unknown": unknown, "operator_tokens_ended": ended, "revoked": revoked}

@@ -20,7 +20,7 @@ from smarter_auth_mw.cli.new_files import NewFile, new_file
 from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.cli.progress import Bar, bar
 from smarter_auth_mw.cli.session import Session, os_user
-from smarter_auth_mw.errors import UsageError
+from smarter_auth_mw.errors import UsageError, counted
 from smarter_auth_mw.management.listings import KeyFilters
 from smarter_auth_mw.management.many_keys import Chosen, ManyKeys
 from smarter_auth_mw.postgres.bulk import NewToken
@@ -131,7 +131,10 @@ async def rotate_many(
                 progress=shown.advance,
             )
     if rotation.overlapping:
-        note(f"{rotation.overlapping} keys are being rotated already, and were left alone: --force rotates them too.")
+        left = counted(
+            rotation.overlapping, "key is being rotated already, and was", "keys are being rotated already, and were"
+        )
+        note(f"{left} left alone. To rotate all: --force.")
     document = _document(session, selection, rotation.key_ids, "rotated")
     return {"count": document["count"], "tokens_file": path}
 
@@ -182,24 +185,21 @@ def _ask(session: Session, selection: Selection, total: int, done: str) -> None:
         return
     if session.as_json or not sys.stdin.isatty():
         raise UsageError(
-            f"{_keys(total)} would be {done}.", hint="If that is meant: --yes. To see what would happen: --dry-run."
+            f"{counted(total, 'key')} would be {done}.",
+            hint="If that is meant: --yes. To see what would happen: --dry-run.",
         )
-    if not typer.confirm(f"{_keys(total)} will be {done}. Go on?", err=True):
+    if not typer.confirm(f"{counted(total, 'key')} will be {done}. Go on?", err=True):
         raise UsageError("Nothing was changed.")
 
 
 def _document(session: Session, selection: Selection, key_ids: Sequence[UUID], done: str) -> dict[str, Any]:
     note(
-        f"{_keys(len(key_ids))} would be {done}; nothing was changed."
+        f"{counted(len(key_ids), 'key')} would be {done}; nothing was changed."
         if selection.is_dry
-        else f"{_keys(len(key_ids))} {done}."
+        else f"{counted(len(key_ids), 'key')} {done}."
     )
     shown = key_ids if session.as_json else key_ids[:_MOST_SHOWN]
     document: dict[str, Any] = {"count": len(key_ids), "key_ids": [str(key_id) for key_id in shown]}
     if len(shown) < len(key_ids):
         document["more"] = len(key_ids) - len(shown)
     return document
-
-
-def _keys(count: int) -> str:
-    return "1 key" if count == 1 else f"{count:,} keys"

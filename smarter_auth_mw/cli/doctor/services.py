@@ -19,7 +19,7 @@ from smarter_auth_mw.cache.backends import backend_of
 from smarter_auth_mw.cli.doctor.routes import Finding
 from smarter_auth_mw.config.masking import mask_url
 from smarter_auth_mw.config.settings import Settings
-from smarter_auth_mw.errors import SchemaError, SmarterAuthError
+from smarter_auth_mw.errors import SchemaError, SmarterAuthError, counted
 from smarter_auth_mw.http.peers import UNIX
 from smarter_auth_mw.metrics import multiprocess
 from smarter_auth_mw.postgres import rehearsal
@@ -233,7 +233,8 @@ async def _connections(database: Database) -> AsyncIterator[Finding]:
         yield Finding(
             "warning",
             "connections",
-            f"The database has {left} connections left, and a worker may take {needed}: POOL_MAX and one to listen.",
+            f"The database has {counted(left, 'connection')} left, and a worker may take {needed}: POOL_MAX and one to"
+            " listen.",
             "Lower SMARTER_AUTH_POOL_MAX, raise the server's max_connections, or put a pooler in between.",
         )
 
