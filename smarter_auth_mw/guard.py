@@ -27,7 +27,7 @@ from smarter_auth_mw.http.credentials import Credentials, Extractor
 from smarter_auth_mw.http.peers import Peers
 from smarter_auth_mw.http.preflights import is_preflight
 from smarter_auth_mw.http.rejections import Rejections
-from smarter_auth_mw.http.status_pages import Page, Pages
+from smarter_auth_mw.http.status_pages import Pages, StatusPage
 from smarter_auth_mw.log import log
 from smarter_auth_mw.metrics import multiprocess as exchange
 from smarter_auth_mw.metrics import samples as figures
@@ -52,7 +52,7 @@ _MOUNTS_UNKNOWN = (
     "what lies below could not be looked through: %s. "
     "A prefix that it takes off belongs in SMARTER_AUTH_MOUNTS; until then an id below it is refused"
 )
-LIVE = Page(b'{"status": "live"}')
+LIVE = StatusPage(b'{"status": "live"}')
 
 Resolve = Callable[[Mapping[str, Any]], Target | Denial | None]
 
@@ -293,7 +293,7 @@ class Guard:
         found = await engine.health.readiness()
         return found.and_also([health.UNROUTED] if self.unrouted_kinds else [])
 
-    async def _ready(self) -> Page:
+    async def _ready(self) -> StatusPage:
         return (await self.readiness()).page()
 
     async def close(self) -> None:
@@ -337,11 +337,11 @@ class Guard:
             self.by_path = Memo() if self.minds_hosts or not self._is_plain else self.routes.memo
 
 
-async def _live() -> Page:
+async def _live() -> StatusPage:
     return LIVE
 
 
-async def _metrics() -> Page:
+async def _metrics() -> StatusPage:
     from smarter_auth_mw.metrics import prometheus as metrics
 
     return await metrics.page()

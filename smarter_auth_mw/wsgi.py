@@ -16,14 +16,14 @@ from smarter_auth_mw.http.credentials import API_KEY_HEADER, AUTHORIZATION_HEADE
 from smarter_auth_mw.http.preflights import bare_environ
 from smarter_auth_mw.http.rejections import Rejection
 from smarter_auth_mw.http.scopes import UnreadableScopeError
-from smarter_auth_mw.http.status_pages import Page
+from smarter_auth_mw.http.status_pages import StatusPage
 from smarter_auth_mw.routing import hosts
 
 DECISION = "smarter_auth.decision"
 GRACE_S = 1.0
 """What a crossing may take beyond the query that it waits for, and the loop to close what it has open."""
 
-NO_ANSWER = Page(b'{"status": "not_ready", "reasons": ["no_answer"]}', 503)
+NO_ANSWER = StatusPage(b'{"status": "not_ready", "reasons": ["no_answer"]}', 503)
 
 _NOT_KNOWN_YET: Target | Denial | None = Denial(Reason.UNAVAILABLE, detail="which custom domains there are")
 
@@ -148,7 +148,7 @@ class SmarterAuthWSGIMiddleware:
         self._loop.kept = self._guard.engines.ready()
         return settled
 
-    def _page(self, environ: WSGIEnvironment) -> Page | None:
+    def _page(self, environ: WSGIEnvironment) -> StatusPage | None:
         if DECISION in environ:
             return None
         try:
@@ -180,7 +180,7 @@ class SmarterAuthWSGIMiddleware:
 class StatusPageApp:
     """Answers for the middleware's own pages, and calls the app for all else."""
 
-    def __init__(self, app: WSGIApplication, find: Callable[[WSGIEnvironment], Page | None]) -> None:
+    def __init__(self, app: WSGIApplication, find: Callable[[WSGIEnvironment], StatusPage | None]) -> None:
         self.app = app
         self._find = find
 

@@ -17,6 +17,8 @@ from tests.support.documents import ROOT
 
 PACKAGE, TESTS = ROOT / "smarter_auth_mw", ROOT / "tests"
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+API_DOCUMENTS = {PACKAGE / "admin" / f"{name}.py" for name in ("answers", "requests")}
+SAME_THING = {"Page", "UnexpectedError"}
 WIDEST, LONGEST_FILE, LONGEST_FUNCTION = 16, 400, 50
 
 PUBLIC = {
@@ -210,6 +212,17 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     TopologicalSorter({name: _imported(path, names) - {name} for name, path in names.items()}).prepare()
 
 
+def test_no_two_classes_have_the_same_name() -> None:
+    """The documents of the API are named as its readers say; there, a page of a list is not a page of the site."""
+    places: dict[str, list[str]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if path.parent.name != "versions" and path not in API_DOCUMENTS:
+            for node in ast.parse(path.read_text("utf-8")).body:
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    places.setdefault(node.name, []).append(_dotted(path))
+    assert {name: found for name, found in places.items() if len(found) > 1 and name not in SAME_THING} == {}
+
+
 def _dotted(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
@@ -242,7 +255,7 @@ def test_contributing_names_files_that_exist() -> None:
     table = CONTRIBUTING.partition("## Where do I change")[2].partition("\n## ")[0]
     rows = [line for line in table.splitlines() if line.startswith("| ") and not line.startswith("| to change")]
     assert len(rows) >= 10
-    paths = re.findall(r"`((?:[a-z_]+/)*[a-z_]+(?:/|\.py|\.md|\.json))`", "\n".join(rows))
+    paths = re.findall(r"`((?:[a-z_]+/)*[a-z_]+(?:/|\.py|\.sql|\.md|\.json))`", "\n".join(rows))
     missing = [path for path in paths if not PACKAGE.joinpath(path).exists() and not ROOT.joinpath(path).exists()]
     assert (len(paths) > len(rows), missing) == (True, [])
 

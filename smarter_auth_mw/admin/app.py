@@ -19,7 +19,7 @@ from smarter_auth_mw.engine.per_loop import PerLoop
 from smarter_auth_mw.errors import ConfigurationError, SmarterAuthError
 from smarter_auth_mw.guard import LIVE, Guard
 from smarter_auth_mw.http.peers import Peers
-from smarter_auth_mw.http.status_pages import Page, Pages
+from smarter_auth_mw.http.status_pages import Pages, StatusPage
 from smarter_auth_mw.log import log
 from smarter_auth_mw.metrics import samples as figures
 from smarter_auth_mw.metrics.samples import ADMIN_REFUSED, ADMIN_REQUESTS, Figures, Labels
@@ -110,7 +110,7 @@ class AdminApp:
         await self._services.close()
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def _ready(self) -> Page:
+    async def _ready(self) -> StatusPage:
         try:
             await (await self._get_services()).store.check()
         except SmarterAuthError as error:
@@ -137,11 +137,11 @@ def _site(get_services: Callable[[], Awaitable[Services]], peers: Peers, origin:
     return Site(get_services, peers, origin)
 
 
-async def _live() -> Page:
+async def _live() -> StatusPage:
     return LIVE
 
 
-async def _metrics() -> Page:
+async def _metrics() -> StatusPage:
     from smarter_auth_mw.metrics import prometheus
 
     return await prometheus.page()

@@ -48,7 +48,7 @@ class Snapshot:
         return f"{self.xmin}:{self.xmax}:{','.join(map(str, sorted(self.in_progress)))}"
 
 
-class Reading:
+class SnapshotRead:
     """One read of the database: the snapshot it was made in and the sources that what it found depends on.
 
     ``begun`` is ``Changes.heard`` when its statement was sent to the primary, 0 for a reading of somebody else's;
@@ -138,7 +138,7 @@ class Changes:
         self.server += 1
         self.raise_floor(floor)
 
-    def is_current(self, reading: Reading) -> bool:
+    def is_current(self, reading: SnapshotRead) -> bool:
         """Whether no change heard counts against the reading; looks only at what was heard since it was last asked."""
         heard = self.heard  # Read this first: a change that arrives meanwhile is left for the next check.
         if reading.checked == heard:
@@ -152,7 +152,7 @@ class Changes:
         reading.checked = heard
         return True
 
-    def _since(self, reading: Reading) -> Iterator[int]:
+    def _since(self, reading: SnapshotRead) -> Iterator[int]:
         """The transactions that the reading was not yet held against, by whichever is the shorter way."""
         after = max(reading.checked, reading.begun)
         if self.heard - after > len(reading.sources):

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol, cast
 
 from smarter_auth_mw.cache.admission import Admission
 from smarter_auth_mw.cache.bounded import BoundedMemoryCache
-from smarter_auth_mw.cache.changes import Changes, Reading, Snapshot
+from smarter_auth_mw.cache.changes import Changes, Snapshot, SnapshotRead
 from smarter_auth_mw.cache.codec import SharedEntry
 from smarter_auth_mw.decision import Anonymous, Denial, Grant
 from smarter_auth_mw.domain import Bindings, Target
@@ -47,7 +47,7 @@ class SharedEntries(Protocol):
     async def put(self, lookup: str, entry: SharedEntry) -> None: ...
 
 
-class Entry(Reading):
+class Entry(SnapshotRead):
     """All that is known of one resource, and the reading that it comes from; times are monotonic seconds.
 
     ``read_at_s`` is when its statement was sent, or never where another worker read it. ``serves_until_s`` is what was

@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         output.require_stdout()
         answer = app(arguments, prog_name=PROGRAM, standalone_mode=False)
-        if not isinstance(answer, output.Answer):
+        if not isinstance(answer, output.Output):
             return answer or 0
         output.show(answer)
         return answer.exit_code

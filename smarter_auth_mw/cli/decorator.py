@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple, TypeVar, get_type_hints
 
 import typer
 
-from smarter_auth_mw.cli.output import Answer, Stream, show_stream
+from smarter_auth_mw.cli.output import Output, Stream, show_stream
 from smarter_auth_mw.cli.session import Session
 from smarter_auth_mw.errors import SmarterAuthError
 
@@ -59,7 +59,7 @@ def command(group: typer.Typer, name: str | None, *, takes_actor: bool = True) -
 
         def run(
             context: typer.Context, *, as_json: bool, from_app: str | None, actor: str | None = None, **own: Any
-        ) -> Answer | None:
+        ) -> Output | None:
             if context.invoked_subcommand is not None:
                 return None
             given = context.obj or Globals()
@@ -75,7 +75,7 @@ def command(group: typer.Typer, name: str | None, *, takes_actor: bool = True) -
                     document = runner.run(_run(function(session, **own, **grouped), session))
             except KeyboardInterrupt:
                 raise InterruptedCommandError() from None
-            return Answer(document, session.exit_code, as_json=session.as_json)
+            return Output(document, session.exit_code, as_json=session.as_json)
 
         command: Any = run  # Typer reads the signature that is set on it.
         command.__signature__ = _signature(function, takes_actor=takes_actor)

@@ -38,7 +38,7 @@ _ROUTERS = _STARLETTE | {"starlette.routing.Router", "fastapi.routing.APIRouter"
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundMiddleware:
     """Our middleware in an app: its settings (None: the environment), what it wraps, and the prefix it stands below."""
 
     settings: Settings | None
@@ -46,7 +46,7 @@ class Found:
     root_path: str
 
 
-def find_middleware(app: Any) -> Found | None:
+def find_middleware(app: Any) -> FoundMiddleware | None:
     """The outermost of our middlewares around ``app``, whatever stands around it.
 
     It says which settings and routes the app has; :func:`guard_of` says whether every request meets it.
@@ -54,7 +54,7 @@ def find_middleware(app: Any) -> Found | None:
     return next(_walk(app, "", MAX_DEPTH), None)
 
 
-def guard_of(app: Any) -> Found | None:
+def guard_of(app: Any) -> FoundMiddleware | None:
     """Our middleware if no request gets around it.
 
     It is the app itself, or it was added to the app, or stands behind middleware that is known to hand every request
@@ -79,7 +79,7 @@ def is_guarded_below(app: Any) -> bool:
     return bool(routes) and all(_is_mount(route) and _is_guarded(route.app) for route in routes)
 
 
-def inner_middlewares(app: Any) -> list[tuple[str, Found]]:
+def inner_middlewares(app: Any) -> list[tuple[str, FoundMiddleware]]:
     """The middlewares further in, each with the path or host at which its app is mounted."""
     return [(place, found) for place, inner in _mounted(app, MAX_DEPTH) if (found := find_middleware(inner))]
 
@@ -143,16 +143,16 @@ def _routes(app: Any) -> list[Any]:
     return list(getattr(app, "routes", None) or ())
 
 
-def _walk(app: Any, root_path: str, depth: int) -> Iterator[Found]:
+def _walk(app: Any, root_path: str, depth: int) -> Iterator[FoundMiddleware]:
     if app is None or depth == 0:
         return
     root_path += str(getattr(app, "root_path", "") or "")
     if isinstance(app, SmarterAuthMiddleware | SmarterAuthWSGIMiddleware):
-        yield Found(app.settings, app.app, root_path)
+        yield FoundMiddleware(app.settings, app.app, root_path)
         return
     for added in getattr(app, "user_middleware", ()):
         if _is_ours(added):
-            yield Found(added.kwargs.get("settings"), app, root_path)
+            yield FoundMiddleware(added.kwargs.get("settings"), app, root_path)
     for within in WITHIN:
         yield from _walk(getattr(app, within, None), root_path, depth - 1)
 

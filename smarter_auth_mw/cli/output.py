@@ -37,7 +37,7 @@ class Script:
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class Summary:
     """Rows for people, who get less than programs do."""
 
     rows: Sequence[Mapping[str, Any]]
@@ -53,10 +53,10 @@ class Stream:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Output:
     """What a command has to say, and the exit code that says it too."""
 
-    document: Document | Script | Listing | None
+    document: Document | Script | Summary | None
     exit_code: int = 0
     as_json: bool = False
 
@@ -84,7 +84,7 @@ def arriving() -> Iterator[None]:
         raise OutputError(f"The result could not be printed: {error.strerror}.") from None
 
 
-def show(answer: Answer) -> None:
+def show(answer: Output) -> None:
     """Print the answer, and see that it arrives; raises OutputError and ClosedPipeError."""
     with arriving():
         _print(answer)
@@ -168,11 +168,11 @@ def require_stdout() -> None:
         raise UsageError("stdout is closed.", hint="Let it lead somewhere: > /dev/null, if nobody is to read it.")
 
 
-def _print(answer: Answer) -> None:
+def _print(answer: Output) -> None:
     document = answer.document
     if document is None:
         return
-    if isinstance(document, Listing):
+    if isinstance(document, Summary):
         document = document.document if answer.as_json else document.rows
     if isinstance(document, Script):
         line(to_json(document.document) if answer.as_json else document.text)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from smarter_auth_mw.cli import user_app as apps
-from smarter_auth_mw.cli.guards import Found
+from smarter_auth_mw.cli.guards import FoundMiddleware
 from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.config.settings import DatabaseSettings, Settings
 from smarter_auth_mw.configured import compile_routes, load_settings
@@ -53,7 +53,7 @@ class Session:
         return self.found.root_path if self.found else ""
 
     @cached_property
-    def found(self) -> Found | None:
+    def found(self) -> FoundMiddleware | None:
         """Our middleware in the app that ``--app`` names."""
         return apps.middleware_of(self.from_app) if self.from_app else None
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from smarter_auth_mw.cli.guards import Found, find_middleware, inner_middlewares
+from smarter_auth_mw.cli.guards import FoundMiddleware, find_middleware, inner_middlewares
 from smarter_auth_mw.errors import NotFoundError, UsageError
 
 EXAMPLE = "Write it as uvicorn takes it: main:app is the app in main.py of this directory."
@@ -35,7 +35,7 @@ def load(name: str) -> Any:
     return found
 
 
-def middleware_of(name: str) -> Found:
+def middleware_of(name: str) -> FoundMiddleware:
     """Our middleware in the app ``MODULE:APP``; raises UsageError and NotFoundError."""
     app = load(name)
     found = find_middleware(app)

@@ -13,7 +13,7 @@ from smarter_auth_mw.cache.entries import Cache
 from smarter_auth_mw.cache.listener import Listener
 from smarter_auth_mw.cache.shared import SharedBackend
 from smarter_auth_mw.errors import SchemaError, SmarterAuthError
-from smarter_auth_mw.http.status_pages import Page
+from smarter_auth_mw.http.status_pages import StatusPage
 
 Status = Literal["ready", "degraded", "not_ready"]
 
@@ -40,9 +40,9 @@ class Readiness:
         """Return a copy with more reasons that do not prevent decisions."""
         return Readiness(self.can_decide, (*self.reasons, *reasons))
 
-    def page(self) -> Page:
+    def page(self) -> StatusPage:
         document = {"status": self.status} | ({"reasons": list(self.reasons)} if self.reasons else {})
-        return Page(json.dumps(document).encode("ascii"), 200 if self.can_decide else 503)
+        return StatusPage(json.dumps(document).encode("ascii"), 200 if self.can_decide else 503)
 
 
 class Answering(Protocol):

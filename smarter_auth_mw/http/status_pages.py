@@ -21,7 +21,7 @@ _RULE = "a plain path, as /livez: letters, digits and -._~ between slashes, and 
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class StatusPage:
     """A complete answer."""
 
     body: bytes
@@ -39,13 +39,13 @@ class Page:
         ]
 
 
-Make = Callable[[], Awaitable[Page]]
+Make = Callable[[], Awaitable[StatusPage]]
 
-NOT_ALLOWED = Page(b'{"status": "method_not_allowed"}', 405, more_headers=((b"allow", b"GET, HEAD"),))
+NOT_ALLOWED = StatusPage(b'{"status": "method_not_allowed"}', 405, more_headers=((b"allow", b"GET, HEAD"),))
 """RFC 9110 §15.5.6 asks for the header."""
 
 
-async def _not_allowed() -> Page:
+async def _not_allowed() -> StatusPage:
     return NOT_ALLOWED
 
 

@@ -30,10 +30,10 @@ ACCOUNTS_AT_ONCE = 100
 """How many accounts one statement concerns: of more of them, caches would have to forget everything."""
 _FOUND_AT_ONCE = 900
 Progress = Callable[[int], object]
-Batch = Callable[[KeyBatches, Sequence[HeldKey]], Awaitable[object]]
+BatchChange = Callable[[KeyBatches, Sequence[HeldKey]], Awaitable[object]]
 
 
-class Place(Protocol):
+class KeyStore(Protocol):
     """Where keys are found and changed: a store."""
 
     def lists(self) -> AbstractAsyncContextManager[Lists]: ...
@@ -67,7 +67,7 @@ class ManyKeys:
 
     def __init__(
         self,
-        store: Place,
+        store: KeyStore,
         actor: str,
         *,
         scope: str | None = None,
@@ -210,7 +210,7 @@ class _UndoneError(Exception):
     """It was only a trial."""
 
 
-async def _in_parts(batches: KeyBatches, keys: Sequence[HeldKey], change: Batch, progress: Progress) -> None:
+async def _in_parts(batches: KeyBatches, keys: Sequence[HeldKey], change: BatchChange, progress: Progress) -> None:
     for part in parts(keys):
         await change(batches, part)
         progress(len(part))

@@ -1,7 +1,7 @@
 """Metrics: ``SmarterAuthCollector`` for a registry of the app's own (the extra ``metrics``).
 
 This room reads counters that the engines keep anyway, and adds up those of workers that share a port; nothing here runs
-on a request. Begin with :mod:`~smarter_auth_mw.metrics.samples`, the table of all metrics.
+on a request. Begin with ``metrics/samples.py``, the table of all metrics.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
-from smarter_auth_mw.http.status_pages import Page
+from smarter_auth_mw.http.status_pages import StatusPage
 from smarter_auth_mw.metrics import multiprocess as exchange
 from smarter_auth_mw.metrics import samples as figures
 from smarter_auth_mw.metrics.samples import METRICS, SUM, Metric, Values
@@ -38,13 +38,13 @@ class SmarterAuthCollector(Collector):
             yield _family(metric, counted.get(metric.name, {}))
 
 
-async def page() -> Page:
+async def page() -> StatusPage:
     """Ours, and those of the process, in Prometheus' text format."""
     registry = CollectorRegistry()
     registry.register(SmarterAuthCollector())
     if exchange.directory() is None:  # That of one worker would say nothing of the others.
         ProcessCollector(registry=registry)
-    return Page(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+    return StatusPage(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 
 def _family(metric: Metric, values: Values) -> Family:

@@ -1,7 +1,7 @@
 """The platform's models, asynchronously and outside Django: bots, LLM clients, keys, and which key opens which.
 
 They know the write side and the database that ``connect`` or a running app has opened, and nothing of requests.
-Begin with :mod:`~smarter_auth_mw.models.bindings`; :mod:`~smarter_auth_mw.models.stored` lists what a model declares.
+Begin with ``models/bindings.py``; ``models/stored.py`` lists what a model declares.
 """
 
 from smarter_auth_mw.model_sessions import acting_as

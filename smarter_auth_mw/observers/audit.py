@@ -58,7 +58,7 @@ class RequestEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class EventBatch:
     """Events that are written together, and only once: by its id the database knows whether it has them already."""
 
     events: Sequence[RequestEvent]
@@ -136,7 +136,7 @@ class Audit:
         """Write what waits; raises what the sink raises, and keeps it then."""
         await self._outbox.flush(lambda batch: sink.write_requests(batch.events, batch.batch_id))
 
-    def _take(self) -> list[Batch]:
+    def _take(self) -> list[EventBatch]:
         with self._lock:
             events, dropped = list(self._events), self._dropped
             self._events.clear()
@@ -144,7 +144,7 @@ class Audit:
         if dropped:
             facts = {"events": dropped.total(), "outcomes": {str(outcome): n for outcome, n in dropped.items()}}
             events.append(RequestEvent("request.dropped", self._clock(), facts=facts))
-        return [Batch(events)] if events else []
+        return [EventBatch(events)] if events else []
 
 
 def _event(decision: Decision, peer: str, at_s: float) -> RequestEvent:

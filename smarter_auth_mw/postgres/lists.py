@@ -21,7 +21,7 @@ STATEMENTS: Any = aiosql.from_str((SQL / "lists.sql").read_text("utf-8"), "async
 Arguments = Mapping[str, Any]
 
 
-class Found(NamedTuple):
+class FoundRows(NamedTuple):
     """The rows of a page, and the row where the search ended if there are fewer than were asked for."""
 
     rows: Sequence[Any]
@@ -47,7 +47,7 @@ class Lists:
         """Have every statement of this transaction read indexes in order, whatever the statistics say."""
         await STATEMENTS.plan_by_index(self._connection)
 
-    async def keys(self, arguments: Arguments) -> Found:
+    async def keys(self, arguments: Arguments) -> FoundRows:
         return _found([row async for row in STATEMENTS.list_keys(self._connection, **arguments)])
 
     async def old_tokens_in_use(self, key_ids: Sequence[UUID], now: datetime) -> int:
@@ -68,7 +68,7 @@ class Lists:
         """The ids of the keys that tokens of these digests belong to."""
         return list((await self._transaction.owners(digests)).values())
 
-    async def resources(self, arguments: Arguments) -> Found:
+    async def resources(self, arguments: Arguments) -> FoundRows:
         return _found([row async for row in STATEMENTS.list_resources(self._connection, **arguments)])
 
     async def platform_resources(self, after_kind: str, after_ref: str, most: int) -> list[Resource]:
@@ -106,14 +106,14 @@ class Lists:
     async def _platforms_keys(self, row: Any) -> Sequence[Key]:
         return list((await self._transaction.keys_by_id(row["key_ids"])).values())
 
-    async def audit(self, arguments: Arguments) -> Found:
+    async def audit(self, arguments: Arguments) -> FoundRows:
         return _found([row async for row in STATEMENTS.list_audit(self._connection, **arguments)])
 
     async def moment(self) -> Moment:
         """Return what is committed now."""
         return Moment(**await STATEMENTS.read_moment(self._connection))
 
-    async def follow(self, arguments: Arguments) -> Found:
+    async def follow(self, arguments: Arguments) -> FoundRows:
         return _found([row async for row in STATEMENTS.follow_audit(self._connection, **arguments)])
 
     async def series(self, arguments: Arguments) -> list[Any]:
@@ -143,6 +143,6 @@ def _resource(row: Any, keys: Iterable[Key]) -> RegisteredResource:
     return resource_of(row, {Resource(row["kind"], row["ref"]): bound})
 
 
-def _found(rows: list[Any]) -> Found:
+def _found(rows: list[Any]) -> FoundRows:
     end = next((row for row in rows if not row["is_found"]), None)
-    return Found([row for row in rows if row["is_found"]], end)
+    return FoundRows([row for row in rows if row["is_found"]], end)

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smarter_auth_mw.cache.changes import EVERYTHING, Changes, Reading, Snapshot
+from smarter_auth_mw.cache.changes import EVERYTHING, Changes, Snapshot, SnapshotRead
 
 KEY, BOT = "key:1", "resource:bot:1"
 
 
-def reading(snapshot: str, begun: int = 0, server: int = 0) -> Reading:
-    return Reading(Snapshot.parse(snapshot), frozenset({KEY, BOT}), begun, server)
+def reading(snapshot: str, begun: int = 0, server: int = 0) -> SnapshotRead:
+    return SnapshotRead(Snapshot.parse(snapshot), frozenset({KEY, BOT}), begun, server)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_asking_in_between_never_changes_the_answer(
     heard: list[tuple[str, int]], asked: list[bool], snapshot: Snapshot
 ) -> None:
     changes = Changes()
-    patient, impatient = (Reading(snapshot, frozenset({KEY, BOT})) for _ in range(2))
+    patient, impatient = (SnapshotRead(snapshot, frozenset({KEY, BOT})) for _ in range(2))
     for (source, tx), asks in zip(heard, asked, strict=False):
         changes.hear(source, tx)
         if asks:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from smarter_auth_mw.cache.changes import Changes, Reading, Snapshot
+from smarter_auth_mw.cache.changes import Changes, Snapshot, SnapshotRead
 from smarter_auth_mw.cache.entries import FILL_ATTEMPTS, Cache, Limits
 from smarter_auth_mw.cache.listener import Beat, Listener
 from smarter_auth_mw.domain import Bindings, Resource, Target
@@ -75,7 +75,7 @@ async def test_what_was_written_while_a_trigger_was_missing_is_not_vouched_for_w
     wire = Wire(Beat("10:10:", "a"), Beat("11:11:", "a", is_coherent=False), Beat("14:14:", "a"))
     await listener.beat(wire)
     await listener.beat(wire)
-    entry = Reading(Snapshot.parse("12:12:"), frozenset({"key:1"}), changes.heard, changes.server)
+    entry = SnapshotRead(Snapshot.parse("12:12:"), frozenset({"key:1"}), changes.heard, changes.server)
     await listener.beat(wire)  # 12 revoked key:1, and wrote no change
     assert not changes.is_current(entry)
 
@@ -85,7 +85,7 @@ async def test_a_trigger_that_was_away_between_two_heartbeats_flushes() -> None:
     listener = listener_of(changes)
     wire = Wire(Beat("10:10:", "a", guard="1"), Beat("14:14:", "a", guard="3"))
     await listener.beat(wire)
-    entry = Reading(Snapshot.parse("12:12:"), frozenset({"key:1"}), changes.heard, changes.server)
+    entry = SnapshotRead(Snapshot.parse("12:12:"), frozenset({"key:1"}), changes.heard, changes.server)
     await listener.beat(wire)
     assert not changes.is_current(entry)
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from smarter_auth_mw.cache.changes import Changes, Reading
+from smarter_auth_mw.cache.changes import Changes, SnapshotRead
 from smarter_auth_mw.cache.entries import NEVER, Cache, Entry
 from smarter_auth_mw.cache.listener import Beat
 from smarter_auth_mw.domain import Resource, Target
@@ -102,7 +102,7 @@ class HasNoSourceForTheDirectory(Server):
 class ForgetsWhichServer(Changes):
     """The transactions of one server are told from those of another by nothing."""
 
-    def is_current(self, reading: Reading) -> bool:
+    def is_current(self, reading: SnapshotRead) -> bool:
         reading.server = self.server
         return super().is_current(reading)
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from smarter_auth_mw.cache.attention import FIRST_PAUSE_S, MOST_A_SECOND, MOST_UNFOUNDED
-from smarter_auth_mw.cache.changes import Changes, Reading, Snapshot
+from smarter_auth_mw.cache.changes import Changes, Snapshot, SnapshotRead
 from smarter_auth_mw.cache.listener import MAX_HEARD, Beat, Listener, Notified
 from smarter_auth_mw.errors import UnavailableError
 
@@ -69,8 +69,8 @@ class World:
             self.wire.answers = [beat]
             await self.listener.beat(self.wire)
 
-    def reading(self, snapshot: str, *sources: str) -> Reading:
-        return Reading(Snapshot.parse(snapshot), frozenset(sources), 0, self.changes.server)
+    def reading(self, snapshot: str, *sources: str) -> SnapshotRead:
+        return SnapshotRead(Snapshot.parse(snapshot), frozenset(sources), 0, self.changes.server)
 
 
 @pytest.fixture

@@ -147,7 +147,7 @@ def test_the_page_names_every_attribute_and_every_reason() -> None:
 def test_the_page_names_every_check_of_doctor() -> None:
     modules = Path(str(doctor.__file__)).parent.glob("*.py")
     texts = "".join(module.read_text("utf-8") for module in modules)
-    checks = set(re.findall(r'(?:Finding|Attention)\(\s*"(?:problem|warning|note)",\s*"(\w+)"', texts)) | {
+    checks = set(re.findall(r'(?:Finding|KeyFinding)\(\s*"(?:problem|warning|note)",\s*"(\w+)"', texts)) | {
         "database",
         "schema",
     }

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 
-from smarter_auth_mw.cli.attack.cases import Site
+from smarter_auth_mw.cli.attack.cases import ResourceUrl
 from tests.programs import find, libraries
 from tests.support.cli import EXAMPLES, PROGRAM
 from tests.support.server import ROOT, UVICORN, Serving
@@ -99,7 +99,7 @@ def proxied(
     ):
         while httpx.get(f"http://127.0.0.1:{ports.proxy}/bots/2").status_code == 404:
             time.sleep(0.01)  # Traefik listens before it has read where to.
-        yield Serving(Site("127.0.0.1", ports.proxy, "/"), served)
+        yield Serving(ResourceUrl("127.0.0.1", ports.proxy, "/"), served)
 
 
 def service(port: int) -> Sequence[str]:

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from smarter_auth_mw.cli.attack.cases import Site
+from smarter_auth_mw.cli.attack.cases import ResourceUrl
 from tests.support.sloppy_app import SERVED
 
 APP = "tests.support.sloppy_app:application"
@@ -31,7 +31,7 @@ COMMANDS: Mapping[str, Sequence[str]] = {
 class Serving:
     """A running server, and the file that its app writes down whom it served."""
 
-    site: Site
+    site: ResourceUrl
     served: Path
 
     def whom(self) -> set[str]:
@@ -58,7 +58,7 @@ def serving(server: str, directory: Path, environment: Mapping[str, str]) -> Ite
         try:
             if server == "granian":
                 _wait_for(process, port)
-            yield Serving(Site("127.0.0.1", port, "/"), served)
+            yield Serving(ResourceUrl("127.0.0.1", port, "/"), served)
         finally:
             process.terminate()
             process.wait(30)

@@ -18,7 +18,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from smarter_auth_mw.cli.attack.cases import UNKNOWN, Case, Site, cases, nearly
+from smarter_auth_mw.cli.attack.cases import UNKNOWN, Case, ResourceUrl, cases, nearly
 from smarter_auth_mw.cli.attack.client import Marker, Result, attack
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.management.keys import Management
@@ -143,7 +143,7 @@ def mutated_host(rng: random.Random) -> bytes:
     return b"GET /chat HTTP/1.1\r\n%sConnection: close\r\n\r\n" % b"".join(headers)
 
 
-async def reached(site: Site, bot: str, tokens: Tokens) -> list[str]:
+async def reached(site: ResourceUrl, bot: str, tokens: Tokens) -> list[str]:
     """The hostile requests that the service answered as this bot."""
     report = await attack(site, cases(site, tokens.refused), Marker(header=("x-served", bot)), PATIENCE_S)
     return [str(result.case) for result in report.reached]

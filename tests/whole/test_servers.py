@@ -19,7 +19,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from smarter_auth_mw.cli.attack.cases import KEY, UNKNOWN, Site, cases, nearly
+from smarter_auth_mw.cli.attack.cases import KEY, UNKNOWN, ResourceUrl, cases, nearly
 from smarter_auth_mw.cli.attack.client import Marker, Report, Result, ask, attack
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.management.keys import Management
@@ -166,7 +166,7 @@ async def test_a_large_body_is_refused_before_it_is_sent(server: Serving) -> Non
     assert answer.status == 401
 
 
-def request_of(site: Site, *headers: str, connection: str = "close") -> bytes:
+def request_of(site: ResourceUrl, *headers: str, connection: str = "close") -> bytes:
     lines = [f"GET {site.path} HTTP/1.1", f"Host: {site.authority}", f"Connection: {connection}", *headers]
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 

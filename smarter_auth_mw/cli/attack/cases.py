@@ -21,7 +21,7 @@ KEY = "AAAAAAAAAAAAAAAAAAAAAA=="
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class ResourceUrl:
     """A protected resource as its URL names it, and the ``address`` to connect to where that is not its host's own."""
 
     host: str
@@ -32,7 +32,7 @@ class Site:
     address: str = ""
 
     @classmethod
-    def parse(cls, url: str) -> Site:
+    def parse(cls, url: str) -> ResourceUrl:
         """Read ``http://HOST[:PORT]/PATH``; raises ValueError."""
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or not parts.path.strip("/"):
@@ -63,7 +63,7 @@ class Case:
 class _Requests:
     """Makes requests for a site that differ from an ordinary one in what is named."""
 
-    site: Site
+    site: ResourceUrl
     group: str
 
     def make(
@@ -84,12 +84,12 @@ class _Requests:
         return Case(self.group, name, "\r\n".join([*lines, "", body]).encode("latin-1"))
 
 
-def ordinary(site: Site, *headers: str, target: str | None = None) -> bytes:
+def ordinary(site: ResourceUrl, *headers: str, target: str | None = None) -> bytes:
     """The request that any client makes."""
     return _Requests(site, "").make("", *headers, target=target).request
 
 
-def cases(site: Site, tokens: Mapping[str, str] = UNKNOWN) -> Iterator[Case]:
+def cases(site: ResourceUrl, tokens: Mapping[str, str] = UNKNOWN) -> Iterator[Case]:
     """Every hostile request; ``tokens`` are refused ones by what is wrong with them."""
     yield from _open_cases(_Requests(site, "credentials"))
     yield from _target_cases(_Requests(site, "path"))
@@ -122,7 +122,7 @@ def _target_cases(requests: _Requests) -> Iterator[Case]:
         yield requests.make(name, target=target)
 
 
-def _other_forms(site: Site) -> Iterator[Named]:
+def _other_forms(site: ResourceUrl) -> Iterator[Named]:
     """Request targets that are no path (RFC 9112 §3.2)."""
     path = site.path + site.query
     yield "absolute-form", f"http://{site.authority}{path}"

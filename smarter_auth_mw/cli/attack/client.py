@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from smarter_auth_mw.cli.attack.cases import Case, Site
+from smarter_auth_mw.cli.attack.cases import Case, ResourceUrl
 
 TIMEOUT_S = 5.0
 LINGER_S = 0.25
@@ -30,7 +30,7 @@ _STATUS_LINE = re.compile(rb"HTTP/\d(?:\.\d)? (\d{3})[^\n]*\n")
 
 
 @dataclass(frozen=True, slots=True)
-class Response:
+class RawResponse:
     """One response; ``status`` is None if the bytes are not HTTP."""
 
     status: int | None
@@ -51,13 +51,13 @@ class Marker:
     body: re.Pattern[bytes] | None = None
     elsewhere: frozenset[bytes] = frozenset()
 
-    def shows(self, response: Response) -> bool:
+    def shows(self, response: RawResponse) -> bool:
         """Return whether the response is the resource's own."""
         if self.header is None and self.body is None:
             return _is_of_an_app(response) and response.body not in self.elsewhere
         return self._is_in_head(response) or (self.body is not None and self.body.search(response.body) is not None)
 
-    def _is_in_head(self, response: Response) -> bool:
+    def _is_in_head(self, response: RawResponse) -> bool:
         if self.header is None:
             return False
         name, value = self.header
@@ -65,7 +65,7 @@ class Marker:
         return any(key.lower() == name.lower() and value in found for key, _, found in lines)
 
 
-def _is_of_an_app(response: Response) -> bool:
+def _is_of_an_app(response: RawResponse) -> bool:
     """A 2xx, a 500, or a WebSocket; that a server switches to HTTP/2 says nothing of the app."""
     if response.status == SWITCHED:
         return re.search(rb"(?im)^upgrade:[ \t]*websocket", response.head) is not None
@@ -77,7 +77,7 @@ class Result:
     """What became of a case: its answers, none where the connection was closed or nobody said anything."""
 
     case: Case
-    answers: tuple[Response, ...]
+    answers: tuple[RawResponse, ...]
     has_reached: bool
 
     @property
@@ -101,7 +101,7 @@ class Report:
         return dict(sorted(Counter(result.outcome for result in self.results).items()))
 
 
-async def attack(site: Site, cases: Iterable[Case], marker: Marker, timeout_s: float = TIMEOUT_S) -> Report:
+async def attack(site: ResourceUrl, cases: Iterable[Case], marker: Marker, timeout_s: float = TIMEOUT_S) -> Report:
     """Send every case, a few at once, each on its own connection; raises OSError if none can be opened."""
     slots = asyncio.Semaphore(AT_ONCE)
 
@@ -113,7 +113,7 @@ async def attack(site: Site, cases: Iterable[Case], marker: Marker, timeout_s: f
     return Report(list(await asyncio.gather(*map(sent, cases))))
 
 
-async def ask(site: Site, request: bytes, timeout_s: float = TIMEOUT_S) -> tuple[Response, ...]:
+async def ask(site: ResourceUrl, request: bytes, timeout_s: float = TIMEOUT_S) -> tuple[RawResponse, ...]:
     """Send these bytes, and hear what comes back; raises OSError where nobody listens."""
     context = ssl.create_default_context() if site.is_tls else None
     async with asyncio.timeout(timeout_s):
@@ -141,12 +141,12 @@ async def _hear(reader: asyncio.StreamReader, heard: bytearray, deadline: asynci
             deadline.reschedule(min(deadline.when() or 0, asyncio.get_running_loop().time() + LINGER_S))
 
 
-def _answers(heard: bytes, *, has_body: bool) -> Iterator[Response]:
+def _answers(heard: bytes, *, has_body: bool) -> Iterator[RawResponse]:
     """The responses in what was heard, one behind the other; an interim one counts where no other follows."""
     while True:
         found = _STATUS_LINE.match(heard)
         if found is None:
-            yield Response(None, body=heard)
+            yield RawResponse(None, body=heard)
             return
         head, end, rest = heard[found.end() :].partition(b"\r\n\r\n")
         status = int(found[1])
@@ -154,7 +154,7 @@ def _answers(heard: bytes, *, has_body: bool) -> Iterator[Response]:
             heard = rest
             continue
         length = _body_bytes(head, rest) if has_body and status >= 200 else 0
-        yield Response(status, head, rest[:length], is_complete=bool(end) and length is not None)
+        yield RawResponse(status, head, rest[:length], is_complete=bool(end) and length is not None)
         if length is None or not rest[length:] or status == SWITCHED:
             return
         heard = rest[length:]

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from smarter_auth_mw.cli import arguments
-from smarter_auth_mw.cli.attack.cases import NOWHERE, UNKNOWN, Case, Site, cases, nearly, ordinary
-from smarter_auth_mw.cli.attack.client import NOT_TRIED, Marker, Report, Response, Result, ask, attack
+from smarter_auth_mw.cli.attack.cases import NOWHERE, UNKNOWN, Case, ResourceUrl, cases, nearly, ordinary
+from smarter_auth_mw.cli.attack.client import NOT_TRIED, Marker, RawResponse, Report, Result, ask, attack
 from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.cli.session import Session
 from smarter_auth_mw.config.settings import WAYS
@@ -76,11 +76,11 @@ async def run(
 class _Target:
     """A resource under attack, and how to see that it was reached."""
 
-    site: Site
+    site: ResourceUrl
     marker: Marker
     timeout_s: float
 
-    async def answer(self, request: bytes) -> Response:
+    async def answer(self, request: bytes) -> RawResponse:
         """Return what it answers to one request; raises UnavailableError."""
         try:
             answers = await ask(self.site, request, self.timeout_s)
@@ -125,9 +125,9 @@ class _Target:
             ) from None
 
 
-def _site(url: str, *, is_owned: bool) -> Site:
+def _site(url: str, *, is_owned: bool) -> ResourceUrl:
     try:
-        site = Site.parse(url)
+        site = ResourceUrl.parse(url)
     except ValueError as error:
         raise UsageError(
             f"{url!r} cannot be attacked: {error}.", hint="For example: http://localhost:8000/bots/1"

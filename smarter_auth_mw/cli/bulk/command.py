@@ -21,7 +21,7 @@ from smarter_auth_mw.cli.arguments import AllowAnonymous, NoRoute, TokenOptions
 from smarter_auth_mw.cli.bulk.lines import COLUMNS, Lines, Named
 from smarter_auth_mw.cli.bulk.spreadsheets import guarded, open_table
 from smarter_auth_mw.cli.new_files import NewFile, new_file
-from smarter_auth_mw.cli.output import Answer, arriving, note, show
+from smarter_auth_mw.cli.output import Output, arriving, note, show
 from smarter_auth_mw.cli.progress import Bar, bar
 from smarter_auth_mw.cli.session import Session, os_user
 from smarter_auth_mw.domain import Resource
@@ -159,7 +159,7 @@ class _Import:
         elif minted:
             self._shown.hide()
             note("The tokens are shown this once, and stored nowhere. They count once the command has ended well.")
-            show(Answer(document, as_json=self._session.as_json))
+            show(Output(document, as_json=self._session.as_json))
         else:
             self.document = document
 

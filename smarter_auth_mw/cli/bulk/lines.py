@@ -12,7 +12,7 @@ from secrets import token_bytes
 from typing import Any
 from uuid import UUID
 
-from smarter_auth_mw.cli.bulk.spreadsheets import Table, bare
+from smarter_auth_mw.cli.bulk.spreadsheets import CsvTable, bare
 from smarter_auth_mw.cli.output import count_of
 from smarter_auth_mw.domain import Protection, Resource
 from smarter_auth_mw.errors import SmarterAuthError, UsageError, counted
@@ -56,7 +56,7 @@ Named = Callable[[str, str | None], Awaitable[Resource]]
 class Lines:
     """The lines of a file, in order, ready to be staged; ``mistakes`` grows while they are read."""
 
-    def __init__(self, table: Table, named: Named, default_account: str, latest: datetime | None = None) -> None:
+    def __init__(self, table: CsvTable, named: Named, default_account: str, latest: datetime | None = None) -> None:
         self._latest = latest
         self.mistakes: list[LineMistake] = []
         self._reader = csv.reader(table.text, delimiter=table.separator, strict=True)

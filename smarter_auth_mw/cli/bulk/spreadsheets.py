@@ -26,7 +26,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", 
 """How a cell begins that a spreadsheet may take for a formula."""
 
 
-class Table(NamedTuple):
+class CsvTable(NamedTuple):
     """A file as text, what separates its cells, and how many lines of it are no part of the table."""
 
     text: TextIO
@@ -34,7 +34,7 @@ class Table(NamedTuple):
     skipped: int
 
 
-def open_table(source: BinaryIO, columns: Collection[str]) -> Table:
+def open_table(source: BinaryIO, columns: Collection[str]) -> CsvTable:
     """Find out how the file is written; raises UsageError for one that is no CSV.
 
     Its byte order mark decides about the encoding, ``sep=`` or the names of the columns about the separator: what these
@@ -45,11 +45,11 @@ def open_table(source: BinaryIO, columns: Collection[str]) -> Table:
     first = begins.decode(encoding, "replace").partition("\n")[0].rstrip("\r")
     text = TextIOWrapper(BufferedReader(_Rejoined(begins, source)), encoding, errors="surrogateescape", newline="")
     if (named := _SEPARATOR_LINE.fullmatch(first)) is None:
-        return Table(text, _separator(first, columns), 0)
+        return CsvTable(text, _separator(first, columns), 0)
     if named[1] not in SEPARATORS:
         raise UsageError(f"line 1: cells cannot be separated by {named[1]!r}.", hint=_SAVE_AS)
     text.readline()
-    return Table(text, named[1], 1)
+    return CsvTable(text, named[1], 1)
 
 
 def guarded(cell: str) -> str:

@@ -15,7 +15,7 @@ import typer
 from smarter_auth_mw.cli import arguments
 from smarter_auth_mw.cli.arguments import Account
 from smarter_auth_mw.cli.decorator import command
-from smarter_auth_mw.cli.output import Listing, Stream, line, note
+from smarter_auth_mw.cli.output import Stream, Summary, line, note
 from smarter_auth_mw.cli.session import Session, os_user
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.errors import UnavailableError, UsageError
@@ -112,7 +112,7 @@ async def audit(
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Keep printing events as they are committed.")] = False,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="Print one JSON document per line.")] = False,
-) -> Listing | Stream | None:
+) -> Summary | Stream | None:
     """Show changes and refused requests, in order of time.
 
     Example: smarter-auth audit --since 1h --resource bot:1

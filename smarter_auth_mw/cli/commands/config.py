@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import SecretStr
 
-from smarter_auth_mw.cli.output import Listing, Script, to_json
+from smarter_auth_mw.cli.output import Script, Summary, to_json
 from smarter_auth_mw.cli.session import Session, say_where_data_is
 from smarter_auth_mw.config.masking import mask_url
 from smarter_auth_mw.config.origins import TOML
@@ -18,7 +18,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 Schema = Annotated[bool, typer.Option("--schema", help=f"Print the JSON schema of {TOML} instead.")]
 
 
-async def config(session: Session, *, schema: Schema = False) -> Listing | Script:
+async def config(session: Session, *, schema: Schema = False) -> Summary | Script:
     """Print the value and the origin of each setting; passwords are masked.
 
     Example: smarter-auth config
@@ -33,7 +33,7 @@ async def config(session: Session, *, schema: Schema = False) -> Listing | Scrip
         {"setting": name, "value": shown(getattr(settings, name)), "source": settings.source(name)}
         for name in type(settings).model_fields
     ]
-    return Listing([row | {"value": _in_a_line(row["value"])} for row in rows], rows)
+    return Summary([row | {"value": _in_a_line(row["value"])} for row in rows], rows)
 
 
 def shown(value: Any) -> Any:

@@ -10,7 +10,7 @@ import typer
 
 from smarter_auth_mw.cli import arguments
 from smarter_auth_mw.cli.arguments import Account, NoRoute
-from smarter_auth_mw.cli.output import Listing, Stream, note
+from smarter_auth_mw.cli.output import Stream, Summary, note
 from smarter_auth_mw.cli.session import Session
 from smarter_auth_mw.errors import UsageError
 from smarter_auth_mw.management.documents import Document, key_document
@@ -108,7 +108,7 @@ class KeyOptions:
 
 async def list_(
     session: Session, *, options: KeyOptions, limit: Limit = None, cursor: Cursor = None, no_route: NoRoute = False
-) -> Document | Listing | Stream:
+) -> Document | Summary | Stream:
     """List keys, without their tokens: all, or one page.
 
     Example: smarter-auth key list --expiring 30d
@@ -144,8 +144,8 @@ def check_no_cursor(cursor: str | None) -> None:
         raise UsageError("A cursor goes on with a page.", hint="Say how many: --limit")
 
 
-def page_of(session: Session, page: Page[Any], documents: Sequence[Document], row: Any) -> Listing:
+def page_of(session: Session, page: Page[Any], documents: Sequence[Document], row: Any) -> Summary:
     """Return one page: with the cursor of the next one for programs, which people get on stderr."""
     if page.next is not None and not session.as_json:
         note(f"There may be more: --cursor {page.next}")
-    return Listing([row(document) for document in documents], {"items": documents, "next": page.next})
+    return Summary([row(document) for document in documents], {"items": documents, "next": page.next})

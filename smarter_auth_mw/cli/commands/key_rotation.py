@@ -12,7 +12,7 @@ import typer
 from smarter_auth_mw.cli import arguments
 from smarter_auth_mw.cli.arguments import KeyName, TokenOptions
 from smarter_auth_mw.cli.commands.key_many import RotatedSelection, rotate_many
-from smarter_auth_mw.cli.output import Answer, note, show
+from smarter_auth_mw.cli.output import Output, note, show
 from smarter_auth_mw.cli.session import Session
 from smarter_auth_mw.domain import Key, KeyState
 from smarter_auth_mw.errors import SmarterAuthError
@@ -74,7 +74,7 @@ async def rotate(
         }
         if not wait_until_unused:
             return document
-        show(Answer(document, as_json=session.as_json))
+        show(Output(document, as_json=session.as_json))
         await _wait_or_tell(session, keys, key_id, span)
     return None
 

@@ -11,7 +11,7 @@ import typer
 
 from smarter_auth_mw.cli import arguments
 from smarter_auth_mw.cli.decorator import command
-from smarter_auth_mw.cli.output import Listing, note
+from smarter_auth_mw.cli.output import Summary, note
 from smarter_auth_mw.cli.session import Session, os_user
 from smarter_auth_mw.errors import UsageError
 from smarter_auth_mw.management.documents import Document, operator_document
@@ -54,14 +54,14 @@ async def create(
 
 
 @command(group, "list", takes_actor=False)
-async def list_(session: Session) -> Listing:
+async def list_(session: Session) -> Summary:
     """List all operators, including revoked ones.
 
     Example: smarter-auth operator list
     """
     async with _operators(session) as operators:
         documents = [operator_document(operator) for operator in await operators.all()]
-    return Listing([_row(document) for document in documents], documents)
+    return Summary([_row(document) for document in documents], documents)
 
 
 @command(group, "set")

@@ -11,7 +11,7 @@ from smarter_auth_mw.cli import arguments
 from smarter_auth_mw.cli.arguments import Account, NoRoute, ResourceName
 from smarter_auth_mw.cli.commands.key_list import Cursor, Limit, check_no_cursor, page_of
 from smarter_auth_mw.cli.decorator import command
-from smarter_auth_mw.cli.output import Listing, Stream, note
+from smarter_auth_mw.cli.output import Stream, Summary, note
 from smarter_auth_mw.cli.session import Session
 from smarter_auth_mw.management.documents import Document, resource_document
 from smarter_auth_mw.management.listings import ResourceFilters
@@ -138,7 +138,7 @@ async def list_(
     ] = None,
     limit: Limit = None,
     cursor: Cursor = None,
-) -> Listing | Stream:
+) -> Summary | Stream:
     """List resources with the keys that are bound to them.
 
     Example: smarter-auth resource list --kind bot

@@ -143,7 +143,7 @@ class Served(NamedTuple):
         return interface
 
 
-def _reasons(app: Any, inner: Iterable[tuple[str, guards.Found]]) -> Iterator[str]:
+def _reasons(app: Any, inner: Iterable[tuple[str, guards.FoundMiddleware]]) -> Iterator[str]:
     """Say why a middleware is put in front of an app that has one somewhere."""
     if wrapper := guards.wrapper_of(app):
         yield (

@@ -94,10 +94,10 @@ def _of_wrapping(session: Session, app: Any) -> Iterator[Finding]:
             f"{session.from_app} has no SmarterAuthMiddleware{apps.only_at(app)}: the environment is what is checked.",
             "Run it by: smarter-auth serve, or add the middleware.",
         )
-        session.from_app, session.found = None, guards.Found(None, app, "")
+        session.from_app, session.found = None, guards.FoundMiddleware(None, app, "")
 
 
-def _of_settings(session: Session, inner: Sequence[guards.Found]) -> Iterator[Finding]:
+def _of_settings(session: Session, inner: Sequence[guards.FoundMiddleware]) -> Iterator[Finding]:
     try:
         for found in (session.found, *inner):
             compile_routes((found and found.settings) or session.settings, found and found.app)

@@ -15,7 +15,7 @@ NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Attention:
+class KeyFinding:
     """Keys that a list finds, what is said of them, and what to do."""
 
     level: Level
@@ -25,22 +25,22 @@ class Attention:
     hint: str
 
 
-SORTS: Sequence[Attention] = (
-    Attention(
+SORTS: Sequence[KeyFinding] = (
+    KeyFinding(
         "warning",
         "expiring",
         KeyFilters(expiring_within=timedelta(days=7)),
         "Keys that expire within 7 days",
         "Extend a key: smarter-auth key set KEY --expires-in 90d. To see all: smarter-auth key list --expiring 7d",
     ),
-    Attention(
+    KeyFinding(
         "note",
         "rotating",
         KeyFilters(rotating=True),
         "Keys whose previous token is still valid after a rotation",
         "To see whether clients still use the previous token: smarter-auth key wait KEY",
     ),
-    Attention(
+    KeyFinding(
         "note",
         "unused",
         KeyFilters(unused_for=timedelta(days=90)),

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.management.listings.filters import CANDIDATES
-from smarter_auth_mw.postgres.lists import Found, Lists
+from smarter_auth_mw.postgres.lists import FoundRows, Lists
 
 Item = TypeVar("Item")
 
@@ -49,7 +49,7 @@ class Listing(Protocol[Item]):
     async def read(self, lists: Lists, place: Any, limit: int) -> Slice[Item]: ...
 
 
-def cut(found: Found, limit: int, place_of: Callable[[Any], Place]) -> tuple[Sequence[Any], Any | None]:
+def cut(found: FoundRows, limit: int, place_of: Callable[[Any], Place]) -> tuple[Sequence[Any], Any | None]:
     """Take the rows of a page, of which one more than ``limit`` were asked for, and tell where to go on."""
     if len(found.rows) > limit:
         return found.rows[:limit], place_of(found.rows[limit - 1])
