@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
@@ -114,8 +115,15 @@ class Denial:
 
 
 Decision = Grant | Anonymous | Denial
+Holds = Callable[[], bool]
+"""Says whether a decision is known to hold still; if not, the request is to be decided again."""
 
 MISTYPED = "its checksum is wrong: mistyped, or made up"
+
+
+def never() -> bool:
+    """Of a decision that is to be made again each time."""
+    return False
 
 
 def is_protected(bindings: Bindings, *, always: bool = False, require: Require = "bound") -> bool:

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Scope
 from smarter_auth_mw.authentication.throttle import GUESSES, window_s
 from smarter_auth_mw.config.settings import RouteSettings, Settings
 from smarter_auth_mw.configured import compile_routes, together
-from smarter_auth_mw.decision import Decision, Denial, Reason
+from smarter_auth_mw.decision import Decision, Denial, Holds, Reason, never
 from smarter_auth_mw.domain import Target
 from smarter_auth_mw.engine import health
 from smarter_auth_mw.engine.assembly import open_engine, running
@@ -169,12 +169,19 @@ class Guard:
         self.observe(decision, scope)
         return decision
 
-    async def decide_again(self, target: Target | Denial, scope: Mapping[str, Any]) -> Decision:
-        """Return the decision for a further message: only the refusal is observed, since the request was counted."""
-        decision = self.warm(target, scope) or await self.authenticate(target, scope)
+    async def decide_again(self, target: Target | Denial, scope: Mapping[str, Any]) -> tuple[Decision, Holds]:
+        """Return the decision for a further message, and what says whether it holds for the next one.
+
+        Only the refusal is observed, since the request was counted.
+        """
+        decision, holds = self.warm(target, scope), never
+        if decision is None:
+            decision = await self.authenticate(target, scope)
+        elif (engine := self.engines.ready()) is not None:
+            holds = engine.authenticator.holding(target, decision)
         if isinstance(decision, Denial):
             self.observe(decision, scope)
-        return decision
+        return decision, holds
 
     async def find(self, scope: Mapping[str, Any]) -> Target | Denial | None:
         """Return what a request names; a host that may be a custom domain is refused until all of those are known.

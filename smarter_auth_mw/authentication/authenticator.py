@@ -9,7 +9,7 @@ from smarter_auth_mw.authentication.known_tokens import KnownTokens
 from smarter_auth_mw.authentication.throttle import Throttle
 from smarter_auth_mw.authentication.wall_clock import WallClock
 from smarter_auth_mw.cache.entries import Cache, Entry
-from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant, Reason, Require, decide
+from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant, Holds, Reason, Require, decide, never
 from smarter_auth_mw.domain import Alias, Bindings, Resource, Target
 from smarter_auth_mw.errors import InvalidReferenceError, OverloadedError, UnavailableError
 from smarter_auth_mw.http.credentials import (
@@ -22,6 +22,8 @@ from smarter_auth_mw.http.credentials import (
 )
 from smarter_auth_mw.log import log
 from smarter_auth_mw.tokens import MAX_TOKEN_BYTES, Token, quick_hash
+
+FOREVER = float("inf")
 
 
 class Authenticator:
@@ -79,6 +81,34 @@ class Authenticator:
             credentials = Token(value, fingerprint) if value.isalnum() else extractor(headers)
             return self._look_closer(entry, target, credentials)
         return granted
+
+    def holding(self, target: Target | Denial, decision: Decision | None) -> Holds:
+        """Return what says whether ``warm`` would decide so again: call it at once after ``warm``.
+
+        It would as long as its entry is at hand and serves, since nothing else but the request and the time decides.
+        Nothing is read or hashed for that. False means no more than that ``warm`` is to be asked again.
+        """
+        if isinstance(target, Denial) or decision is None or isinstance(decision, Denial):
+            return never
+        entry, lookup = self._at_hand.get(target.lookup), target.lookup
+        if entry is None:
+            return never
+        ends_at_s = FOREVER
+        if entry.bindings.may_expire:
+            if not isinstance(decision, Grant) or decision.binding is None:
+                return never
+            ends_at_s = decision.binding.expires_at_s
+        at_hand, changes, steady_s, clock = self._at_hand, self._changes, self._steady_s, self._clock
+
+        def holds() -> bool:
+            return (
+                at_hand.get(lookup) is entry
+                and entry.checked == changes.heard
+                and steady_s() < entry.serves_until_s
+                and (ends_at_s == FOREVER or clock() <= ends_at_s)
+            )
+
+        return holds
 
     def _tokenless(self, entry: Entry, target: Target) -> Decision | None:
         """Return the decision for a request without credentials, as it was made before or now."""

@@ -11,10 +11,11 @@ from weakref import WeakKeyDictionary
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
-from smarter_auth_mw.decision import Decision, Denial
+from smarter_auth_mw.decision import Decision, Denial, Holds, never
 from smarter_auth_mw.http.credentials import SUBPROTOCOL, others_offered, without_subprotocol
 
-Decide = Callable[[], Awaitable[Decision]]
+Decide = Callable[[], Awaitable[tuple[Decision, Holds]]]
+"""Decides a message, and says with the decision whether it holds for the next one: if not, that is decided too."""
 
 POLICY_VIOLATION = 1008
 """RFC 6455 §7.4.1: what a WebSocket is closed with when it is refused."""
@@ -82,18 +83,28 @@ class _Conversation:
         self._receive = receive
         self._send = send
         self._decide = decide
-        self._turns = turns
+        self._is_due = turns.is_due
+        self._holds: Holds = never
         self._undecided: Message | None = None
 
     async def receive(self) -> Message:
-        if not self.is_cut:
-            # It stays here until it is decided: the waiting task may give up meanwhile and ask again.
-            self._undecided = self._undecided or await self._receive()
-            if self._turns.is_due():
-                await asyncio.sleep(0)
-            if self._undecided["type"] != "websocket.receive" or not isinstance(await self._decide(), Denial):
-                message, self._undecided = self._undecided, None
+        if self._undecided is None and not self.is_cut:
+            message = await self._receive()
+            if self._holds() and not self._is_due():
                 return message
+            # It stays here until it is decided: the waiting task may give up meanwhile and ask again.
+            self._undecided = message
+        return await self._decided()
+
+    async def _decided(self) -> Message:
+        """Return the message that waits if it is admitted, and cut the conversation if it is not."""
+        if (message := self._undecided) is not None:
+            if self._is_due():
+                await asyncio.sleep(0)
+            if message["type"] != "websocket.receive" or self._holds() or await self._is_admitted():
+                self._undecided = None
+                return message
+            self._undecided = None
             await self._cut()
         return {"type": "websocket.disconnect", "code": POLICY_VIOLATION}
 
@@ -104,6 +115,10 @@ class _Conversation:
             message = {**message, "subprotocol": SUBPROTOCOL}  # Browsers that offer some insist on one.
         self._is_closed = self._is_closed or message["type"] == "websocket.close"
         await self._send(message)
+
+    async def _is_admitted(self) -> bool:
+        decision, self._holds = await self._decide()
+        return not isinstance(decision, Denial)
 
     async def _cut(self) -> None:
         self.is_cut = True

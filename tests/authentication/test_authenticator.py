@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from smarter_auth_mw.authentication.authenticator import Authenticator
 from smarter_auth_mw.cache.changes import Changes, Snapshot
 from smarter_auth_mw.cache.entries import Cache, Entry, Limits
-from smarter_auth_mw.decision import Grant
+from smarter_auth_mw.decision import Anonymous, Decision, Grant
 from smarter_auth_mw.domain import Alias, Binding, Bindings, Protection, Resource, Target
 from smarter_auth_mw.http.credentials import Extractor
 from smarter_auth_mw.tokens import MAX_TOKEN_BYTES, Token
@@ -60,7 +60,23 @@ class World:
         for token in TOKENS:
             assert isinstance(self.warm((b"authorization", b"Token " + token)), Grant)
 
-    def warm(self, *headers: tuple[bytes, bytes], target: Target = BOT) -> object:
+    def take(self, step: str) -> None:
+        """Let time pass, or have something heard or read."""
+        match step:
+            case "a moment":
+                self.now_s += 0.001
+            case "a second":
+                self.now_s += 1
+            case "a heartbeat":
+                self.cache.vouch(self.now_s)
+            case "its change":
+                self.changes.hear("resource:bot:my-bot", 11)
+            case "another change":
+                self.changes.hear("key:7", 11)
+            case _:
+                asyncio.run(self.cache.refresh(BOT))
+
+    def warm(self, *headers: tuple[bytes, bytes], target: Target = BOT) -> Decision | None:
         return self.authenticator.warm(target, headers, EXTRACTORS[0])
 
 
@@ -168,3 +184,39 @@ def test_every_look_at_what_is_at_hand_is_a_hit(world: World) -> None:
     world.changes.hear("key:7", 11)
     world.warm()
     assert world.cache.hits.total() - before == 4
+
+
+STEPS = st.sampled_from(["a moment", "a second", "a heartbeat", "its change", "another change", "read again"])
+
+
+@given(st.lists(STEPS, max_size=12), st.sampled_from([math.inf, NOW_S + 1.5]), st.sampled_from(["ab12", "another", ""]))
+@example(["its change"], math.inf, "ab12")
+@example(["read again"], math.inf, "ab12")
+@example(["a second", "a second"], NOW_S + 1.5, "ab12")
+@example(["a second"] * 5, math.inf, "ab12")
+def test_a_decision_that_holds_would_be_made_again(steps: list[str], expires_at_s: float, token: str) -> None:
+    world = World(expires_at_s)
+    headers = [(b"x-api-key", token.encode())] if token else []
+    decision = world.warm(*headers)
+    holds = world.authenticator.holding(BOT, decision)
+    assert holds() is isinstance(decision, Grant)
+    for step in steps:
+        world.take(step)
+        if holds():
+            assert world.warm(*headers) is decision
+
+
+@pytest.mark.parametrize(
+    ("step", "held"),
+    [("a moment", True), ("a heartbeat", True), ("its change", False), ("read again", False)],
+)
+def test_a_decision_holds_until_something_is_heard_or_read(world: World, step: str, held: bool) -> None:
+    holds = world.authenticator.holding(BOT, world.warm((b"x-api-key", b"ab12")))
+    world.take(step)
+    assert holds() is held
+
+
+def test_a_decision_about_what_nobody_knows_does_not_hold(world: World) -> None:
+    assert not world.authenticator.holding(BOT, None)()
+    other = Target(Resource("bot", "other"))
+    assert not world.authenticator.holding(other, Anonymous(Resource("bot", "other")))()

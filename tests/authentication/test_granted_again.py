@@ -11,9 +11,10 @@ from starlette.authentication import SimpleUser
 from starlette.types import Message, Receive, Scope, Send
 
 from smarter_auth_mw import SmarterAuthMiddleware
+from smarter_auth_mw.authentication import authenticator
 from smarter_auth_mw.decision import Decision
 from smarter_auth_mw.management.keys import Management
-from smarter_auth_mw.tokens import Token
+from smarter_auth_mw.tokens import Token, quick_hash
 from tests.support.asgi import KEYED, Conversation, forget, guarded, lifespan, raw, scope, speak_lifespan
 from tests.support.database import Database
 
@@ -103,6 +104,25 @@ async def test_a_websocket_for_the_same_path_is_cut_as_any_other(
         talk = Conversation({"type": "websocket.connect"}, hello, revoke, hello)
         await app(scope("/bots/1", raw(token), kind="websocket"), talk.receive, talk.send)
         assert talk.types == ["accept", "send", "close"]
+
+
+async def test_further_messages_of_a_websocket_are_not_hashed(
+    database: Database, token: Token, seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[bytes] = []
+
+    def counted(value: bytes) -> Any:
+        hashed.append(value)
+        return quick_hash(value)
+
+    async with lifespan(guarded(database.runtime, seen)) as app:
+        await warm(app, token)
+        monkeypatch.setattr(authenticator, "quick_hash", counted)
+        hello = {"type": "websocket.receive", "text": "hello"}
+        talk = Conversation({"type": "websocket.connect"}, *[hello] * 50, {"type": "websocket.disconnect"})
+        await app(scope("/bots/1", raw(token), kind="websocket"), talk.receive, talk.send)
+        assert talk.types == ["accept", *["send"] * 50]
+        assert 0 < len(hashed) < 10  # By the first message, and again if a heartbeat comes in between.
 
 
 async def test_a_preflight_passes_each_time_where_that_is_wished(database: Database, token: Token, seen: Seen) -> None:

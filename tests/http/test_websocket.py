@@ -12,7 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from smarter_auth_mw import SmarterAuthMiddleware
-from smarter_auth_mw.decision import Anonymous, Decision, Denial, Reason
+from smarter_auth_mw.decision import Anonymous, Decision, Denial, Holds, Reason, never
 from smarter_auth_mw.http.websocket import converse
 from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.tokens import Token
@@ -256,8 +256,8 @@ class TestFlood:
     async def test_the_loop_gets_its_turn_and_the_revocation_is_heard(self, sockets: int) -> None:
         revoked = asyncio.Event()
 
-        async def decide() -> Decision:
-            return Denial(Reason.REVOKED) if revoked.is_set() else Anonymous(KEYED)
+        async def decide() -> tuple[Decision, Holds]:
+            return (Denial(Reason.REVOKED) if revoked.is_set() else Anonymous(KEYED)), never
 
         async def flooded() -> list[str]:
             talk, messages = Conversation(), repeat(HELLO, 200_000)
@@ -274,8 +274,8 @@ class TestFlood:
         assert [flood.result() for flood in floods] == [["close"]] * sockets
 
     async def test_a_message_that_comes_by_itself_waits_for_nothing(self) -> None:
-        async def decide() -> Decision:
-            return Anonymous(KEYED)
+        async def decide() -> tuple[Decision, Holds]:
+            return Anonymous(KEYED), never
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             for _ in range(3):

@@ -24,7 +24,7 @@ from tests.support.asgi import forget, guarded, lifespan, raw, scope, speak_life
 from tests.support.database import Database
 
 OURS = str(Path(smarter_auth_mw.__file__).parent)
-GRANT_CALLS, REFUSAL_CALLS, WRONG_TOKEN_CALLS, NO_RESOURCE_CALLS, WSGI_GRANT_CALLS = 2, 20, 39, 1, 10
+GRANT_CALLS, REFUSAL_CALLS, WRONG_TOKEN_CALLS, NO_RESOURCE_CALLS, WSGI_GRANT_CALLS, MESSAGE_CALLS = 2, 20, 39, 1, 10, 3
 """How many functions of ours may be called. Fewer is better: whoever needs more says in the commit what it buys."""
 
 
@@ -166,6 +166,24 @@ async def test_a_warm_wsgi_request_calls_few_functions(database: Database, token
     guard.close()
     assert answer is answers[-1]
     assert 0 < len(names) <= WSGI_GRANT_CALLS
+
+
+async def test_a_further_message_of_a_websocket_calls_few_functions(database: Database, token: Token) -> None:
+    counts: list[int] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        for _ in range(9):
+            with calls() as names:
+                await receive()
+            counts.append(len(names))
+
+    async def hello() -> Message:
+        return {"type": "websocket.receive", "text": "hello"}
+
+    guard = guarded(database.runtime, app)
+    async with lifespan(guarded(database.runtime, App())):
+        await guard(scope("/bots/1", raw(token), kind="websocket"), hello, send)
+    assert min(counts) == MESSAGE_CALLS  # One of them may find that a heartbeat came in between.
 
 
 async def test_warm_requests_leave_nothing_behind(database: Database, token: Token) -> None:
