@@ -29,7 +29,7 @@ _SPELLINGS = """
     42%2F 42%2F7 7%2F42 7%2F..%2F42 42%0d%0a %EF%BB%BF42 4%E2%80%8B2 999999999999999999999999999999 . .. %2e%2e new NEW
     0F8FAD5B-D9CB-469F-A165-70867728950E 0f8fad5bd9cb469fa16570867728950e urn:uuid:0f8fad5b-d9cb-469f-a165-70867728950e
     %7B0f8fad5b-d9cb-469f-a165-70867728950e%7D Sales SALES sales.json sales%20 s%61les %C5%BFales my_bot My-Bot
-    rmtawmda0mgx rMTAwMDA0Mgx%3D
+    rmtawmda0mgx rMTAwMDA0Mgx%3D 4_2.0 0-42 _42 42.0_0 42:run 42,7 rMTAwMDA0Mgx:run
 """
 _INSERTIONS = """
     / // /./ /../ /x/../ /%2e%2e/ /%2E./ /..;/ /..;v=1/ /%252e%252e/ /..%2f /..%5c \\ /..\\ %2F %2f %5C %252F %25252F

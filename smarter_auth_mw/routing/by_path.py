@@ -11,6 +11,7 @@ from smarter_auth_mw.routing.folding import (
     Reading,
     UnreadableError,
     fold,
+    is_plain,
     is_unreserved,
     unquoted,
 )
@@ -147,12 +148,15 @@ class PathRouting:
 
     def _view(self, source: str, joined: Sequence[int], roots: Sequence[str]) -> View | None:
         """How the source can be read; None where it mentions no pattern."""
+        if source.count("/") > MAX_SEGMENTS + 1 and is_plain(source):
+            self._check_long(source, roots)
+            return None
         folding = fold(source, joined)
         found = (folding.reading, folding.ended, folding.unsplit)
         lenient = [reading for reading in found if reading is not None]
         texts = [source]
         if roots:
-            folded_roots = ["/".join(["", *fold(f"/{root}").reading.words]) for root in roots]
+            folded_roots = _folded_roots(roots)
             others = [reading.less_host(at) for reading in lenient for at in reading.hosts]
             lenient += [less for one in (*lenient, *others) for root in folded_roots if (less := one.less(root))]
             texts += less_roots(source, roots)
@@ -165,6 +169,12 @@ class PathRouting:
         if not mentioned:
             return None
         return View(source, self._beginnings(texts), folding, tuple(lenient), mentioned)
+
+    def _check_long(self, source: str, roots: Sequence[str]) -> None:
+        """See that a plain path of too many segments mentions no pattern; raises UnreadableError."""
+        texts = (source, *less_roots(source, roots), *less_roots(source.lower(), _folded_roots(roots)))
+        if any(self._mentions.may_find(text.lower().split("/")) for text in texts):
+            raise UnreadableError(f"it has more than {MAX_SEGMENTS} segments, and the words of a pattern")
 
     def _beginnings(self, texts: Iterable[str]) -> Beginnings:
         split = [text.split("/")[1:] for text in texts]
@@ -257,6 +267,10 @@ class PathRouting:
         for judgement in judgements:
             agreed = agree(agreed, judgement)
         return agreed
+
+
+def _folded_roots(roots: Iterable[str]) -> list[str]:
+    return ["/".join(["", *fold(f"/{root}").reading.words]) for root in roots]
 
 
 def _literals(pattern: Pattern) -> tuple[str, ...]:

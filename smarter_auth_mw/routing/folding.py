@@ -47,6 +47,7 @@ _ASCII = bytes(range(0x80))
 _CONTROLS = bytes(code for code in (*range(0x20), 0x7F) if chr(code) not in ("\0", _NUL))
 _MARKS = re.compile(r"[^\w\0-\x7f]+|[\u115f\u1160]+")  # the two are letters that cannot be seen
 _SHORT_RUNS = re.compile(rf"(?:[^\w\0-\x7f]{{0,{MAX_MARKS}}}+[\w\0-\x7f]++)*+[^\w\0-\x7f]{{0,{MAX_MARKS}}}+")
+_ESCAPE = re.compile(rb"%[0-9A-Fa-f]{2}")
 _LONE_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _LONG_FORMS = ("\ufdfa", "\ufdfb")  # up to eighteen letters each, none of them ASCII
 
@@ -111,7 +112,7 @@ def fold(path: str, joined: Sequence[int] = ()) -> Folding:
     takes several segments for one: ``joined`` has the number of each. Raises UnreadableError for what is too long or
     never comes to an end; a plain path may have any length.
     """
-    if _is_plain(path):
+    if is_plain(path):
         folding = Folding(_plain_reading(path))
         return folding._replace(unsplit=_unsplit(path.split("/"), joined), is_plain=False) if joined else folding
     if len(path) > MAX_CHARS:
@@ -156,7 +157,7 @@ def _dropped_at(text: str, segments: Sequence[str], hosts: Sequence[int]) -> int
     places = [host + 1 for host in hosts[:1]]
     if end := _DROPPED.search(text):
         before = text[: end.start()].replace("\\", "/").count("/") + 1
-        places.append(len(_reading(segments[:before]).words))
+        places.append(sum(bool(segment) and segment not in _DOTS for segment in segments[1:before]))
     return min(places, default=None)
 
 
@@ -172,20 +173,24 @@ def unquoted(raw: bytes) -> bytes:
     """
     if b"%" not in raw:
         return raw
-    try:
-        return _unescaped(raw)
-    except UnicodeDecodeError:
-        escaped, lone = _LONE_PERCENT.subn(b"%25", raw, MAX_LONE_PERCENTS + 1)
-        if lone > MAX_LONE_PERCENTS:
-            raise UnreadableError(f"it has more than {MAX_LONE_PERCENTS} percent signs that encode nothing") from None
-        return _unescaped(escaped)
+    if not _ESCAPE.search(raw):
+        escaped, lone = raw, raw.count(b"%")
+    else:
+        try:
+            return _unescaped(raw)
+        except UnicodeDecodeError:
+            escaped, lone = _LONE_PERCENT.subn(b"%25", raw, MAX_LONE_PERCENTS + 1)
+    if lone > MAX_LONE_PERCENTS:
+        raise UnreadableError(f"it has more than {MAX_LONE_PERCENTS} percent signs that encode nothing")
+    return _unescaped(escaped) if escaped is not raw else raw
 
 
 def _unescaped(raw: bytes) -> bytes:
     return raw.replace(b"\\", rb"\x5c").replace(b"%", rb"\x").decode("unicode_escape").encode("latin-1")
 
 
-def _is_plain(path: str) -> bool:
+def is_plain(path: str) -> bool:
+    """Whether there is one reading of the path, apart from its case."""
     if not path.isascii() or path.encode("ascii").translate(None, _INERT) or "//" in path:
         return False
     return "/." not in path or not _DOT_SEGMENT.search(path)
@@ -242,7 +247,8 @@ def _compatible(text: str) -> str:
 def _segments(text: str) -> list[str]:
     text = text.replace("\\", "/")
     _check_segments(text)
-    return [segment.strip(" ") for segment in (_PARAMETERS.sub("", text) if ";" in text else text).split("/")]
+    segments = (_PARAMETERS.sub("", text) if ";" in text else text).split("/")
+    return [segment.strip(" ") for segment in segments] if " " in text else segments
 
 
 def _check_segments(text: str) -> None:

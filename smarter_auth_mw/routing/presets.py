@@ -31,6 +31,8 @@ _API = {
         "chatbot {api}/v1/chatbots/smarter/{name}",
         "chatbot {api}/v0/chatbots/{ref:int}",
         "chatbot {api}/v1/chatbot/{ref:int}",
+        "chatbot {api}/v1/chatbot/smarter/{name}",
+        "chatbot {api}/v1/smarter/{name}",
         "chatbot {api}/v1/workbench/{ref:int}/chat",
         "chatbot {api}/v1/cli/chat/{name}",
         "chatbot {api}/v1/cli/chat/config/{name}",

@@ -30,10 +30,15 @@ _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 _ACCOUNT_NUMBER = re.compile(r"[0-9]{4}-[0-9]{4}-[0-9]{4}")
 _HASHED = re.compile(r"r[A-Za-z0-9_-]{1,27}x")
 _NO_LABEL_CHARS = re.compile(r"[^a-z0-9-]")
-_LENIENT_INTEGER = re.compile(r"[+-]?\d+(?:_\d+)*")
-_LENIENT_NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?", re.IGNORECASE)
+_LENIENT_NUMBER = re.compile(r"[+-]?+(?:0++[+-])?+(?:\d++\.?+\d*+|\.\d++)(?:e[+-]?+\d++)?+", re.IGNORECASE)
 _HEX_DIGITS = 32
-_FORMAT = re.compile(r"\.(?:json|api|html?|xml|ya?ml|csv|txt|jsonp|msgpack)$", re.IGNORECASE)
+_FORMAT = re.compile(
+    r"\.(?:json|jsonp|jsonl|jsonld|ndjson|geojson|api|x?html?|xml|ya?ml|csv|tsv|te?xt|rss|atom|ics|rdf|ttl|xlsx?|cbor"
+    r"|msgpack)$",
+    re.IGNORECASE,
+)
+_SEPARATOR = re.compile(r"[:,@!$&'()*=|^~]")
+"""What an app's route may have between an id and more, as in ``42:cancel`` (RFC 3986: sub-delims, ``:`` and ``@``)."""
 
 
 def integer(text: str) -> str | None:
@@ -124,29 +129,30 @@ def rfc1034(text: str) -> str:
 
 
 def reads_as_integer(text: str) -> bool:
-    """Whether some framework's integer parameter takes ``text``: ``042``, ``+42``, ``4_2``, ``42.0``, other digits.
+    """Whether some framework's number takes ``text``: ``042``, ``+42``, ``4_2.0``, ``0-42``, ``4.2e1``, other digits.
 
-    It is what Python's ``int``, Pydantic and msgspec take, also with a data format behind it, as in ``42.json``.
+    It is what Python's ``int``, ``float`` and ``Decimal``, Pydantic and msgspec take for a whole number. A data format
+    may stand behind it, as in ``42.json``, or a separator and more, as in ``42:cancel``.
     """
-    text = _bare(text)
-    if not text[:1].isdecimal() and text[:1] not in ("+", "-"):
+    text = _bare(text).replace("_", "")
+    if not text[:1].isdecimal() and text[:1] not in ("+", "-", "."):
         return False
-    if len(text) > MAX_REFERENCE_CHARS:
-        return text.isdecimal()
-    if _LENIENT_INTEGER.fullmatch(text):
-        return True
-    return _LENIENT_NUMBER.fullmatch(text) is not None and _is_whole(float(text))
+    found = _LENIENT_NUMBER.match(text)
+    if found is None or not (found.end() == len(text) or _SEPARATOR.match(text, found.end())):
+        return False
+    return len(found[0]) > MAX_REFERENCE_CHARS or _is_whole(found[0])
 
 
 def reads_as_uuid(text: str) -> bool:
-    """Whether ``uuid.UUID`` takes ``text``, the most lenient reader there is: without hyphens, in braces, as a URN."""
+    """Whether ``uuid.UUID`` takes ``text``, the most lenient reader there is: without hyphens, in braces, as a URN.
+
+    A separator and more may stand behind it.
+    """
     if len(text) < _HEX_DIGITS:
         return False
-    try:
-        UUID(_bare(text).lower())
-    except ValueError:
-        return False
-    return True
+    text = _bare(text)
+    end = _SEPARATOR.search(text, _HEX_DIGITS)
+    return _is_uuid(text) or (end is not None and _is_uuid(text[: end.start()]))
 
 
 def reads_as_id(text: str) -> bool:
@@ -156,7 +162,9 @@ def reads_as_id(text: str) -> bool:
 
 def reads_as_hashed(text: str) -> bool:
     """Whether ``text`` is an integer, or a hashed id in the eyes of a reader who minds neither padding nor suffix."""
-    return reads_as_integer(text) or (text[:1] == "r" and _decodes_to_digits(_bare(text)[1:].rstrip("x=")))
+    if text[:1] != "r":
+        return reads_as_integer(text)
+    return _decodes_to_digits(_SEPARATOR.split(_bare(text), 1)[0][1:].rstrip("x"))
 
 
 def _bare(text: str) -> str:
@@ -164,8 +172,17 @@ def _bare(text: str) -> str:
     return _FORMAT.sub("", text.strip())
 
 
-def _is_whole(number: float) -> bool:
+def _is_whole(text: str) -> bool:
+    number = float(re.sub(r"(?<=0)[+-]", "", text))  # Pydantic drops zeros before it looks for a sign.
     return number == float("inf") or number.is_integer()
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        UUID(text.lower())
+    except ValueError:
+        return False
+    return True
 
 
 def _decodes_to_digits(body: str) -> bool:

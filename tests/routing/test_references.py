@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import uuid
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from smarter_auth_mw.domain import Alias, Resource
 from smarter_auth_mw.errors import InvalidReferenceError
@@ -203,6 +211,52 @@ def test_exact_reference_stands_as_it_is(text: str) -> None:
 @pytest.mark.parametrize("text", [".", "..", "", "a b", "a/b", "a%20b", "é", "x" * 256, "a+b", "a\n", ":a", ":", "a@b"])
 def test_what_is_no_exact_reference(text: str) -> None:
     assert references.exact(text) is None
+
+
+LENIENT_READERS: list[Callable[[str], Any]] = [
+    int,
+    float,
+    Decimal,
+    TypeAdapter(int).validate_python,
+    lambda text: msgspec.convert(text, int, strict=False),
+]
+LENIENT_TEXTS = st.text("0042+-_.eE 4\u0664\uff14,:", min_size=1, max_size=8)
+
+
+@given(LENIENT_TEXTS)
+def test_whatever_a_framework_takes_for_a_whole_number_reads_as_one(text: str) -> None:
+    for read in LENIENT_READERS:
+        with contextlib.suppress(ValueError, ArithmeticError, msgspec.ValidationError):
+            if (value := read(text)) == int(value):
+                assert references.reads_as_integer(text)
+                assert references.reads_as_hashed(text)
+
+
+@pytest.mark.parametrize("text", ["4_2.0", "42.0_0", "0-42", "+0_0-42", "_42", "4__2", ".42e2", "\u0664\u0662.0"])
+def test_rare_spellings_of_integers_read_as_integers(text: str) -> None:
+    assert references.reads_as_integer(text)
+
+
+@pytest.mark.parametrize("verb", [":cancel", ",43", "@v2", "(x)", "=1", "~", "!"])
+def test_id_may_have_a_separator_and_more_behind_it(verb: str) -> None:
+    assert references.reads_as_integer(f"42{verb}")
+    assert references.reads_as_uuid(f"{UUID}{verb}")
+    assert references.reads_as_uuid(f"urn:uuid:{UUID}{verb}")
+    assert references.reads_as_hashed(f"rMTAwMDA0Mgx{verb}")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "+", "-", ".", "_", "4.2", "42-sales", "42a", "4e", "10-42", "v42", "+-", "42.png"]
+)
+def test_what_no_framework_takes_for_a_whole_number(text: str) -> None:
+    assert not references.reads_as_integer(text)
+
+
+@given(st.text("urn:id{}-0f8a_.jso", min_size=30, max_size=50))
+def test_whatever_is_taken_for_a_uuid_reads_as_one(text: str) -> None:
+    with contextlib.suppress(ValueError):
+        uuid.UUID(text)
+        assert references.reads_as_uuid(text)
 
 
 @given(st.text(max_size=40))

@@ -458,10 +458,25 @@ def test_all_words_of_a_pattern_further_back_are_refused(lines: list[str], targe
 
 
 INTEGERS = ["42", "042", "+42", "%2B42", "-42", "4_2", "42.0", "4e1", "%2042", "42%20", "%D9%A4%D9%A2", "42.json"]
-INTEGERS += ["%EF%BC%94%EF%BC%92", "%2534%2532", "4%E2%80%8B2", "42;v=1", "42%00", "42%23", "42%3Fx", "42%2F", "9" * 30]
+INTEGERS += [
+    "4__2",
+    "4_2.0",
+    "0-42",
+    "42:run",
+    "42,7",
+    "%EF%BC%94%EF%BC%92",
+    "%2534%2532",
+    "4%E2%80%8B2",
+    "42;v=1",
+    "42%00",
+    "42%23",
+    "42%3Fx",
+    "42%2F",
+    "9" * 30,
+]
 UUIDS = [UUID, UUID.upper(), UUID.replace("-", ""), f"%7B{UUID}%7D", f"urn:uuid:{UUID}", f"{UUID}.json"]
 HASHED = ["rMTAwMDA0Mgx", "rMTAwMDA0Mg%3D%3Dx", "r%4DTAwMDA0Mgx", "rMTAwMDA0Mg"]
-OTHERS = ["sales", "new", "v2", "42a", "42.png", "4-2", "0x2a", "4__2", "rmtawmda0mgx", "relax", UUID[1:], "f" * 31]
+OTHERS = ["sales", "new", "v2", "42a", "42.png", "4-2", "0x2a", "rmtawmda0mgx", "relax", UUID[1:], "f" * 31]
 
 
 @pytest.mark.parametrize(

@@ -162,6 +162,7 @@ def starlette_routes(convertor: str = "") -> list[Route]:
     integer = convertor or ":int"
     return [
         Route("/bots/new", public),
+        Route(f"/bots/{{ref{integer}}}:{{verb}}", handler("bot")),
         *(Route(f"/bots/{{ref{integer}}}{tail}", handler("bot")) for tail in ("", "/", "/{rest:path}")),
         *(Route(f"/docs/{{ref}}{tail}", handler("doc")) for tail in ("", "/{rest:path}")),
         *(Route(f"/pages/{{ref}}/run{tail}", handler("run")) for tail in ("", "/{rest:path}")),
@@ -523,7 +524,7 @@ def ids_alone(app: ASGIApp) -> ASGIApp:
         SERVED[:] = [
             served
             for served in SERVED
-            if re.fullmatch(r"\w+:(?:\d+|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})", served)
+            if re.fullmatch(r"(?:bot|doc|note|page):(?:\d+|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})", served)
         ]
 
     return wrapped
