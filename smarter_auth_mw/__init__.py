@@ -19,7 +19,7 @@ __all__ = ["Settings", "SmarterAuthMiddleware", "__version__", "connect"]
 
 
 def __getattr__(name: str) -> Any:
-    """``connect``, which only scripts need, with all that it needs itself (PEP 562)."""
+    """Import ``connect`` and what it needs on first use, since only scripts need it (PEP 562)."""
     if name != "connect":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from smarter_auth_mw.model_sessions import connect

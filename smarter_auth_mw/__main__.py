@@ -1,4 +1,4 @@
-"""Where `smarter-auth` and `python -m smarter_auth_mw` begin."""
+"""The entry point of `smarter-auth` and `python -m smarter_auth_mw`."""
 
 from __future__ import annotations
 

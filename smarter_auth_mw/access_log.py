@@ -1,6 +1,6 @@
 """Filters and formats for a server's log: no query strings, and nothing that looks like a token.
 
-Tokens are taken from headers alone. But people put them into URLs all the same, and a log keeps them for years.
+The middleware reads tokens from headers only. But people put tokens into URLs anyway, and logs keep them for years.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from smarter_auth_mw.tokens import hidden
 
 PAUSE_S = 10.0
 NOT_ACCEPTED = "socket.accept() out of system resource"
-"""How asyncio's line begins."""
+"""The beginning of asyncio's log line."""
 NOT_ACCEPTED_TEXT = (
     "Connections cannot be accepted: %s (%s since the last such line). Raise the limit of the process: "
     "ulimit -n, or LimitNOFILE= in its systemd unit."
@@ -26,14 +26,14 @@ NOT_ACCEPTED_TEXT = (
 
 
 class WithoutTokens(logging.Filter):
-    """Hides, in whatever record passes, the query of each path and what looks like a token.
+    """Hides the query of each path, and everything that looks like a token, in all records.
 
     For a handler: ``handler.addFilter(WithoutTokens())``, or ``"()": "smarter_auth_mw.access_log.WithoutTokens"`` among
     the filters of a logging configuration.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Let it pass, cleaned."""
+        """Clean the record and let it pass."""
         if isinstance(record.args, tuple):
             record.args = tuple(_cleaned(argument) for argument in record.args)
         record.msg = hidden(record.msg) if isinstance(record.msg, str) else record.msg
@@ -41,9 +41,9 @@ class WithoutTokens(logging.Filter):
 
 
 class WithoutFloods(logging.Filter):
-    """Lets one line in ten seconds pass of those that asyncio writes about connections that it cannot accept.
+    """Lets one of asyncio's lines about connections that it cannot accept pass every ten seconds.
 
-    Without descriptors it writes thousands of tracebacks a second. For its logger:
+    When descriptors run out, asyncio writes thousands of tracebacks per second. For its logger:
     ``logging.getLogger("asyncio").addFilter(WithoutFloods())``.
     """
 
@@ -54,10 +54,10 @@ class WithoutFloods(logging.Filter):
         self._count = 0
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Let it pass, shortened, if it is not one of many."""
+        """Let the record pass, shortened, unless it is one of many."""
         text = str(record.msg)
         if text.startswith("Exception in callback ") and "_start_serving(" in text:
-            return False  # It tries again a second later, once for each such line: the socket may be closed by then.
+            return False  # asyncio retries once per such line, a second later: the socket may be closed by then.
         if not text.startswith(NOT_ACCEPTED):
             return True
         self._count += 1

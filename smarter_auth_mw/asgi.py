@@ -1,4 +1,4 @@
-"""The ASGI shell: scope in, decision out, and then one of two endings."""
+"""The ASGI shell: have each request decided, then call the app or send a rejection."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from smarter_auth_mw.http.scopes import UnreadableScopeError, is_usual, mended, 
 from smarter_auth_mw.http.websocket import POLICY_VIOLATION, converse
 
 _UNUSUAL = (KeyError, TypeError, IndexError, ValueError, AttributeError)
-"""What reading a scope raises that has another form than usual."""
+"""The errors that reading an unusual scope raises."""
 
 
 def _takes_denials(scope: Scope) -> bool:
     """Return whether the server lets a WebSocket be refused with a whole response.
 
-    granian 2.8 offers it, and may lose its worker over it: the denial races with its own ending of the connection.
+    granian 2.8 offers it, but the worker may crash, since the denial races with granian closing the connection.
     """
     return "websocket.http.response" in (scope.get("extensions") or {}) and "granian" not in sys.modules
 
 
 class _Authenticated(AuthCredentials):
-    """Starlette's credentials for granted requests: one object for all, so it hands out copies only."""
+    """Starlette's credentials for granted requests; all requests share one object, so it returns only copies."""
 
     def __init__(self) -> None:
         pass
@@ -45,7 +45,7 @@ class _Authenticated(AuthCredentials):
 
     @scopes.setter
     def scopes(self, _: list[str]) -> None:
-        raise AttributeError('Requests share these credentials: put others in scope["auth"].')
+        raise AttributeError('Requests share these credentials: put your own into scope["auth"].')
 
 
 AUTHENTICATED = _Authenticated()
@@ -56,7 +56,7 @@ class SmarterAuthMiddleware:
 
     Pure ASGI middleware, for ``app.add_middleware(SmarterAuthMiddleware)`` or ``SmarterAuthMiddleware(app)``. Without
     ``settings`` it is configured by ``SMARTER_AUTH_*`` in the environment. It never raises for a mistake there:
-    ``lifespan.startup.failed`` reports it, and where no lifespan comes, what may be a resource answers 503.
+    ``lifespan.startup.failed`` reports it, and without lifespan every path that may be a resource answers 503.
 
     The decision travels in the scope and never in a header, which a client could forge.
     """
@@ -64,7 +64,7 @@ class SmarterAuthMiddleware:
     def __init__(self, app: Callable[..., Awaitable[Any]], settings: Settings | None = None) -> None:
         if interface_of(app) == "wsgi":
             raise TypeError("This is a WSGI app: wrap it with smarter_auth_mw.wsgi.SmarterAuthWSGIMiddleware.")
-        # Late: all that talks to databases and caches is loaded by who needs it, and not by every import.
+        # Imported late, so that importing this module does not load database and cache clients.
         from smarter_auth_mw.guard import Guard
 
         self._guard = Guard(app, settings)
@@ -74,11 +74,11 @@ class SmarterAuthMiddleware:
 
     @property
     def settings(self) -> Settings | None:
-        """Return what it is configured by; None where the configuration has mistakes."""
+        """Return the settings in effect; None if the configuration has mistakes."""
         return self._guard.settings
 
     def _call(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Return what answers the request: the app itself if nothing has to be awaited, without a coroutine of ours."""
+        """Return an awaitable that answers the request: the app's own if nothing else has to be awaited."""
         decision = None
         try:
             target = self._guard.by_path.young[scope["path"], scope["raw_path"], scope["root_path"]]
@@ -102,7 +102,7 @@ class SmarterAuthMiddleware:
         tally.once_more()
         if "user" in scope or self._hides_credentials:
             return self.app(self._admitted(scope, decision), receive, send)
-        # As _admitted does, for a grant and no more: nearly every request ends here.
+        # The same as _admitted, for grants only: nearly every request ends here.
         scope = {**scope}
         scope["smarter_auth"] = decision
         scope["user"] = decision.principal
@@ -110,14 +110,14 @@ class SmarterAuthMiddleware:
         return self.app(scope, receive, send)
 
     if sys.version_info >= (3, 12):
-        __call__ = inspect.markcoroutinefunction(_call)  # Servers tell ASGI 3 from ASGI 2 by that.
+        __call__ = inspect.markcoroutinefunction(_call)  # Servers distinguish ASGI 3 from ASGI 2 by this.
     else:
 
         async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
             await self._call(scope, receive, send)
 
     async def _wait(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer what is no HTTP request, or may name a resource by its host."""
+        """Answer a lifespan or WebSocket, or an HTTP request whose host may name a resource."""
         if scope.get("type") not in ("http", "websocket"):
             await self._other(scope, receive, send)
             return
@@ -169,7 +169,7 @@ class SmarterAuthMiddleware:
         message = await receive()
         if obstacle := self._guard.obstacle():
             await send({"type": "lifespan.startup.failed", "message": str(obstacle)})
-            raise obstacle  # As Starlette does: its TestClient would wait without end.
+            raise obstacle  # As Starlette does: otherwise its TestClient would wait without end.
         await self._guard.open()
         waiting: list[Message] = [message]
 
@@ -188,13 +188,13 @@ class SmarterAuthMiddleware:
             if not waiting:
                 raise
         if waiting:
-            # It went without listening, as an app does that does not speak lifespan. But we have something to close.
+            # The app returned without listening, as one without lifespan support does. But the engine must be closed.
             await send({"type": "lifespan.startup.complete"})
             await receive()
             await send_closed({"type": "lifespan.shutdown.complete"})
 
     def _admitted(self, scope: Scope, decision: Grant | Anonymous) -> Scope:
-        """Return a copy of the scope with user and credentials for the app; the caller's own stays as it is."""
+        """Return a copy of the scope with user and credentials for the app; the caller's scope is not changed."""
         outer_user = scope.get("user")
         admitted = {**scope}
         admitted["smarter_auth"] = decision if outer_user is None else replace(decision, outer_user=outer_user)

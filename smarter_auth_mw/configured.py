@@ -13,7 +13,7 @@ from smarter_auth_mw.routing.routes import Routes
 
 
 def load_settings() -> Settings:
-    """The settings of the environment and the files.
+    """Return the settings of the environment and the files.
 
     Raises ConfigurationError with their mistakes and those of the routes together.
     """
@@ -22,22 +22,22 @@ def load_settings() -> Settings:
     except ConfigurationError as error:
         try:
             compile_routes(RouteSettings())
-        except ConfigurationError as of_routes:
-            raise together(error, of_routes) from None
+        except ConfigurationError as wrong_routes:
+            raise together(error, wrong_routes) from None
         raise
 
 
 def together(error: ConfigurationError, other: ConfigurationError) -> ConfigurationError:
-    """Both at once; of a setting that is wrong twice the first mistake alone."""
+    """Return both errors as one; for a setting with two mistakes, only the first."""
     named = {mistake.variable for mistake in error.mistakes}
     new = [mistake for mistake in other.mistakes if mistake.variable not in named]
     return ConfigurationError([*error.mistakes, *new], hint=error.hint or other.hint)
 
 
 def compile_routes(settings: RouteSettings, app: Any = None) -> Routes:
-    """The routes of the settings, with the mounts that the app itself reports.
+    """Return the routes of the settings, with the mounts that the app itself reports.
 
-    Raises ConfigurationError with every mistake that can be known before anything is opened.
+    Raises ConfigurationError with every mistake that can be found before anything is opened.
     """
     mistakes, hint = list(mistakes_of(settings)) if isinstance(settings, Settings) else [], None
     try:

@@ -1,4 +1,4 @@
-"""The answer: one pure function from facts, token and time to a decision."""
+"""The decision: one pure function of bindings, token and time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Require = Literal["bound", "active"]
 
 
 class Reason(StrEnum):
-    """Why a request is denied: for the audit log and for ``check``, never for the one who asked."""
+    """Why a request is denied: for the audit and for ``check``, never for the client."""
 
     MISSING_CREDENTIALS = "missing_credentials"
     UNKNOWN_TOKEN = "unknown_token"
@@ -49,9 +49,9 @@ STATUS = {
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """The token opens the resource; ``outer_user`` is whom an outer middleware had put in ``scope["user"]``.
+    """The token opens the resource; ``outer_user`` is the ``scope["user"]`` that an outer middleware had set.
 
-    ``binding`` is the binding that grants it. A grant may be given to any number of requests; ``tally`` counts them
+    ``binding`` is the binding that grants it. One grant object may serve any number of requests; ``tally`` counts them
     while an observer keeps it.
     """
 
@@ -72,7 +72,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Anonymous:
-    """The resource is open: pass, whatever credentials came along. ``account`` is None where nobody registered it."""
+    """The resource is open: the request passes with any credentials. ``account`` is None if it is not registered."""
 
     resource: Resource
     outer_user: object = None
@@ -104,7 +104,7 @@ class Denial:
         account: str | None = None,
         token_key: str = "",
     ) -> None:
-        # As a frozen dataclass does it, in half the time: one is made for each token that is refused.
+        # Like a frozen dataclass, in half the time: one is created for each refused token.
         keep = object.__setattr__
         keep(self, "reason", reason)
         keep(self, "resource", resource)
@@ -127,10 +127,10 @@ def never() -> bool:
 
 
 def is_protected(bindings: Bindings, *, always: bool = False, require: Require = "bound") -> bool:
-    """Return whether the resource asks for a token.
+    """Return whether the resource requires a token.
 
-    Under ``require="active"`` a resource that a binding closed opens again when every one of its keys was deactivated,
-    as on the platform; a revoked or expired key among them, or no binding at all, keeps it closed.
+    With ``require="active"``, a resource that was closed by a binding opens again when all of its keys are
+    deactivated, as on the platform; a revoked or expired key among them, or no binding at all, keeps it closed.
     """
     if always or bindings.protection is Protection.DECLARED:
         return True
@@ -140,7 +140,7 @@ def is_protected(bindings: Bindings, *, always: bool = False, require: Require =
 
 
 _NOBODYS = (Binding("", "", "", bytes(64), "", is_revoked=True),)
-"""What an unknown token is compared with: it takes as long to refuse as a known one."""
+"""The binding that an unknown token is compared with, so that refusing it takes as long as a known one."""
 
 
 def decide(
@@ -151,7 +151,7 @@ def decide(
     always: bool = False,
     require: Require = "bound",
 ) -> Decision:
-    """Decide a request for ``bindings.resource`` at ``now_s`` (Unix time): no waiting, no memory."""
+    """Decide a request for ``bindings.resource`` at ``now_s`` (Unix time), without I/O or state."""
     if not is_protected(bindings, always=always, require=require):
         return Anonymous(bindings.resource, account=bindings.account)
     if token is None:

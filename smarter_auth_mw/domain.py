@@ -1,4 +1,4 @@
-"""The nouns: resources, keys, bindings, principals."""
+"""The domain types: resources, keys, bindings, principals."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ AliasForm = Literal["name", "label", "domain"]
 OnError = Literal["stale", "deny"]
 
 FEW = 8
-"""So many bindings are compared one by one: an index would weigh more than they do."""
+"""Up to this many bindings are compared one by one: an index would take more memory than they do."""
 
 
 class Resource(NamedTuple):
@@ -30,12 +30,12 @@ class Resource(NamedTuple):
 
     @property
     def lookup(self) -> str:
-        """The key that it is looked up and cached by: slugs that differ only in ``-`` and ``_`` share it."""
+        """The key for look-ups and the cache: slugs that differ only in ``-`` and ``_`` share it."""
         return f"{self.kind}:{self.lookup_ref}"
 
     @property
     def lookup_ref(self) -> str:
-        """The part of ``lookup`` behind the kind."""
+        """The part of ``lookup`` after the kind."""
         return self.ref.replace("_", "-")
 
 
@@ -53,13 +53,13 @@ class Alias(NamedTuple):
 
     @property
     def lookup(self) -> str:
-        """The key that it is looked up and cached by: no reference has a slash, so it is no resource's."""
+        """The key for look-ups and the cache: it has a slash, so it differs from that of every resource."""
         return f"{self.kind}:{self.form}/{self.account or ''}/{self.value.replace('_', '-')}"
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a route names, as far as the request alone can tell.
+    """What a route names, as far as the request alone shows.
 
     ``account`` is the pattern's ``{account}``, which must turn out to be the resource's own; ``always`` marks a route
     that is protected without any binding; ``exact`` one whose application compares references byte for byte. ``also``
@@ -89,9 +89,9 @@ class Protection(StrEnum):
 
 
 class Binding(NamedTuple):
-    """One token of one key that is bound to the resource, with all that decides whether it opens it.
+    """One token of one key that is bound to the resource, with everything that decides whether it opens it.
 
-    ``digest`` holds 64 bytes, or none where the platform wrote an empty one; ``expires_at_s`` is Unix time, the earlier
+    ``digest`` has 64 bytes, or none if the platform wrote an empty one; ``expires_at_s`` is Unix time, the earlier
     one of the key's expiry and the token's (infinity: never).
     """
 
@@ -108,10 +108,10 @@ class Binding(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Bindings:
-    """All bindings of one resource, and its latch: the facts that a decision is made of.
+    """All bindings of one resource, and its latch: the facts for a decision.
 
-    An unknown resource has ``account`` None, is open and has no bindings. ``resource`` is the registered spelling; what
-    an alias stands for has no reference where that is nothing, and, declared protected, where it is several.
+    An unknown resource has ``account`` None, is open and has no bindings. ``resource`` is the registered spelling; it
+    has no reference if an alias resolves to nothing, or to several resources (then it is declared protected).
     """
 
     resource: Resource
@@ -177,7 +177,7 @@ class Principal(BaseUser):
 
 
 class KeyState(StrEnum):
-    """What a key is worth now; the first that applies, in this order."""
+    """The state of a key: the first one that applies, in this order."""
 
     REVOKED = "revoked"
     EXPIRED = "expired"
@@ -201,7 +201,7 @@ class KeyToken:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """An API key as people administer it; its tokens, the newest one last, are known by their digests alone.
+    """An API key as operators manage it; its tokens, the newest one last, are known only by their digests.
 
     ``is_platforms``: it belongs to an attached platform, and is changed only there.
     """
@@ -227,7 +227,7 @@ class Key:
 
     @property
     def last_used_at(self) -> datetime | None:
-        """When any of its tokens opened something last."""
+        """When one of its tokens was last used to open something."""
         return max((token.last_used_at for token in self.tokens if token.last_used_at), default=None)
 
     def previous_tokens(self, now: datetime) -> tuple[KeyToken, ...]:
@@ -235,13 +235,13 @@ class Key:
         return tuple(token for token in self.tokens[:-1] if token.is_valid(now))
 
     def expires_within(self, span: timedelta, now: datetime) -> bool:
-        """Whether it is valid now, and will have expired when this time has gone by."""
+        """Return whether it is valid now, and will expire within this time."""
         if self.expires_at is None or self.state(now) in (KeyState.REVOKED, KeyState.EXPIRED):
             return False
         return self.expires_at - now <= span
 
     def is_older_than(self, span: timedelta, now: datetime) -> bool:
-        """Whether it has a valid token that was minted longer ago than this."""
+        """Return whether it has a valid token that was minted longer ago than this."""
         if self.state(now) in (KeyState.REVOKED, KeyState.EXPIRED):
             return False
         return any(token.is_valid(now) and now - token.created_at > span for token in self.tokens)
@@ -256,9 +256,9 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class RegisteredResource:
-    """A resource as people administer it, with the keys that are bound to it.
+    """A resource as operators manage it, with the keys that are bound to it.
 
-    ``is_platforms``: an attached platform has it, and knows its name and account.
+    ``is_platforms``: it belongs to an attached platform, which has its name and account.
     """
 
     resource: Resource

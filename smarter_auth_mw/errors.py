@@ -1,4 +1,4 @@
-"""What can go wrong, in one hierarchy: the docstring of an error is its message, its data are attributes."""
+"""All errors, in one hierarchy: an error's docstring is its default message, and its data are attributes."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class ConfigurationError(SmarterAuthError):
 
 
 class UsageError(SmarterAuthError):
-    """The command or call was given something that it cannot take."""
+    """The command or call got an argument that it cannot accept."""
 
     code = "usage"
     exit_code = 2
@@ -83,7 +83,7 @@ class UnknownKindError(UsageError):
 
 
 class NotFoundError(SmarterAuthError):
-    """There is no such thing."""
+    """The object does not exist."""
 
     code = "not_found"
 
@@ -95,13 +95,13 @@ class RefusedError(SmarterAuthError):
 
 
 class OutOfScopeError(RefusedError):
-    """This is reserved to those who look after all accounts."""
+    """This is allowed only to operators of all accounts."""
 
     code = "out_of_scope"
 
 
 class WouldOpenError(RefusedError):
-    """A protected resource would be open to anyone."""
+    """This would open a protected resource to anyone."""
 
     opened: Sequence[Any] = ()
     """The resources, if the error names them."""
@@ -110,7 +110,7 @@ class WouldOpenError(RefusedError):
 
 
 class ConflictError(RefusedError):
-    """It exists already."""
+    """It already exists."""
 
     code = "conflict"
 
@@ -126,19 +126,19 @@ class MultipleObjectsReturned(RefusedError):  # noqa: N818
 
 
 class DatabaseError(SmarterAuthError):
-    """The database did not do what it was asked for."""
+    """The database did not carry out the statement."""
 
     code = "database"
 
 
 class ObjectNotUpdated(NotFoundError, DatabaseError):  # noqa: N818
-    """The object is not there any more, and nothing was written."""
+    """The object no longer exists, and nothing was written."""
 
     code = "not_updated"
 
 
 class UnavailableError(SmarterAuthError):
-    """Something that is needed could not be reached."""
+    """A required service could not be reached."""
 
     code = "unavailable"
     exit_code = 3

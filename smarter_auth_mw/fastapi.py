@@ -1,7 +1,7 @@
-"""FastAPI dependencies: who asks, as a handler's parameter, and how to authorize, in OpenAPI and on the docs page.
+"""FastAPI dependencies: the grant as a handler's parameter, and the security schemes in OpenAPI.
 
-The middleware decides; these tell the handler what it decided, and OpenAPI how to send a token. FastAPI is imported
-here and nowhere else.
+The middleware decides; a dependency gives the handler its decision, and describes in OpenAPI how to send a token.
+FastAPI is imported only here.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class KeyScheme(SecurityBase):
         self.model = model
 
     def __call__(self) -> None:
-        """FastAPI calls whatever a handler depends on."""
+        """Do nothing: FastAPI calls every dependency of a handler."""
 
 
 def _in_header(name: str, description: str) -> SecurityModel:
@@ -59,8 +59,8 @@ SCHEMES: dict[Way, KeyScheme] = {
 def require_key_by(*ways: Way, realm: str = "smarter") -> Callable[..., Grant]:
     """Return a dependency that gives the handler its ``Grant`` and refuses requests without one, on open resources too.
 
-    ``ways`` are what OpenAPI names, some of ``SMARTER_AUTH_CREDENTIALS``; ``realm`` is ``SMARTER_AUTH_REALM``. The
-    handler's request fails with ``NoDecisionError`` where the middleware has decided nothing.
+    OpenAPI lists ``ways``, which should be some of ``SMARTER_AUTH_CREDENTIALS``; ``realm`` is ``SMARTER_AUTH_REALM``.
+    The request fails with ``NoDecisionError`` if the middleware has not decided it.
     """
     asked_for = ", ".join(value.decode("ascii") for _, value in challenges(ways, realm))
 
@@ -76,9 +76,9 @@ def require_key_by(*ways: Way, realm: str = "smarter") -> Callable[..., Grant]:
 
 
 def optional_key_by(*ways: Way) -> Callable[..., Grant | None]:
-    """A dependency that gives the handler its ``Grant``, and None where the resource is open to everyone.
+    """Return a dependency that gives the handler its ``Grant``, or None if the resource is open.
 
-    The same as ``require_key_by`` in all else.
+    In all else it works like ``require_key_by``.
     """
 
     def optional_key(connection: HTTPConnection, **_: None) -> Grant | None:
@@ -92,7 +92,7 @@ def _decision(connection: HTTPConnection) -> Grant | Anonymous:
     decision = connection.scope.get("smarter_auth")
     if not isinstance(decision, Grant | Anonymous):
         raise NoDecisionError(
-            f"No decision of SmarterAuthMiddleware came with a request for {connection.scope['path']!r}, so that it is"
+            f"No decision of SmarterAuthMiddleware came with the request for {connection.scope['path']!r}, so it is"
             " refused. Either the app lacks app.add_middleware(SmarterAuthMiddleware), or no line of"
             " SMARTER_AUTH_ROUTES names this path."
         )
@@ -100,7 +100,7 @@ def _decision(connection: HTTPConnection) -> Grant | Anonymous:
 
 
 def _shown(dependency: Callable[..., Any], ways: tuple[Way, ...]) -> Callable[..., Any]:
-    """The dependency with the schemes among its parameters, where FastAPI looks for them."""
+    """Return the dependency with the schemes among its parameters, where FastAPI looks for them."""
     connection, _ = inspect.signature(dependency, eval_str=True).parameters.values()
     schemes = [
         inspect.Parameter(
@@ -116,6 +116,6 @@ def _shown(dependency: Callable[..., Any], ways: tuple[Way, ...]) -> Callable[..
 
 
 require_key = require_key_by("bearer", "x-api-key")
-"""``grant: Annotated[Grant, Depends(require_key)]``: a handler that runs for holders of a key only."""
+"""``grant: Annotated[Grant, Depends(require_key)]``: a handler that runs only for requests with a valid key."""
 optional_key = optional_key_by("bearer", "x-api-key")
-"""``grant: Annotated[Grant | None, Depends(optional_key)]``: a handler that wants to know who asks, if anybody."""
+"""``grant: Annotated[Grant | None, Depends(optional_key)]``: a handler that uses the key if there is one."""

@@ -1,4 +1,4 @@
-"""A request in, a decision out: what the three shells (ASGI, WSGI, gate) share."""
+"""Decides requests for the three shells (ASGI, WSGI, gate), which share this code."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _ROUTES_REFUSED = (
     "smarter-auth doctor --app MODULE:APP names them and what to write"
 )
 _MOUNTS_UNKNOWN = (
-    "what lies below could not be looked through: %s. "
+    "the routes of a mounted app could not be inspected: %s. "
     "A prefix that it takes off belongs in SMARTER_AUTH_MOUNTS; until then an id below it is refused"
 )
 LIVE = StatusPage(b'{"status": "live"}')
@@ -58,10 +58,10 @@ Resolve = Callable[[Mapping[str, Any]], Target | Denial | None]
 
 
 class Guard:
-    """Decides requests by the settings; it keeps their mistakes and never raises for them.
+    """Decides requests according to the settings; mistakes in them are kept, and never raised.
 
-    A shell asks ``decide``, or ``find`` and then ``settle`` where it needs to know what the request names. ``warm`` is
-    the decision that needs no waiting, which ``settle`` takes over.
+    A shell calls ``decide``, or ``find`` and then ``settle`` if it needs to know what the request names. ``warm``
+    returns the decision if it needs no waiting; pass it to ``settle``.
     """
 
     def __init__(self, app: Any, settings: Settings | None = None) -> None:
@@ -79,10 +79,10 @@ class Guard:
         self.hides_credentials = known.hide_credentials
         is_plain = self.routes is not None and known.preflight == "protect"
         self.resolve: Resolve = self.routes.resolve if self.routes and is_plain else self._resolve
-        """What a request names; where hosts are minded, None may mean that one is not known yet."""
+        """Returns what a request names; while hosts matter, None may mean that the custom domains are unknown."""
         self._is_plain = is_plain
         self.by_path: Memo[tuple[str, bytes | None, str]] = Memo()
-        """Return what a request names if its path alone decides that, else an empty string."""
+        """What a path names if the path alone decides that, else an empty string."""
         self._peers = Peers(known.trusted_proxies)
         self._near_misses = NearMisses(self.resolve, self._remedies)
         self._usage, self._audit = Usage(), Audit(known.audit, self._peers.network)
@@ -90,27 +90,27 @@ class Guard:
         self.observe, self.passed = self._observers.observe, self._observers.passed
         self._announcer = Announcer(app, self._credentials_of, self._observers.note, self._observers.add)
         self.authenticate: Callable[[Target | Denial, Mapping[str, Any]], Awaitable[Decision]] = self._authenticate
-        """The decision of the running loop's authenticator, whose connections are opened if need be."""
+        """Returns the decision of the running loop's authenticator, opening its connections if necessary."""
         self._is_traced = False
         pages_ = ((known.live_path, _live), (known.ready_path, self._ready), (known.metrics_path, _metrics))
         self.pages = Pages({path: make for path, make in pages_ if path})
         self._is_outage = False
         self._ignored: set[str] = set()
         self.unrouted_kinds: frozenset[str] = frozenset()
-        """Protected, and open by the configuration: readiness is degraded while there is one."""
+        """Kinds with protected resources that no route reaches: readiness is degraded while there are any."""
         self._claims: frozenset[tuple[str, str]] | None = None
         self._own_domains = set(map(hosts.normal, (*known.platform_domains, *known.api_domains)))
         self.is_sure = False
-        """Whether it is known which custom domains there are."""
+        """Whether the custom domains are known."""
         self.minds_hosts = True
-        """Whether a host may name a resource, as far as is known."""
+        """Whether a host may name a resource, as far as known."""
         self.engines = Engines(self.settings, self._opened)
         self._closed: dict[int, Figures] = {}
-        """What was counted by engines that are closed, by the process that they belonged to."""
+        """The counters of closed engines, by process id."""
         figures.watch(self)
 
     def _configured(self, app: Any, settings: Settings | None) -> tuple[Settings | None, Routes | None]:
-        """The settings and the routes, as far as they can be read; mistakes are kept and reported."""
+        """Return settings and routes, as far as they are valid; mistakes are kept and reported."""
         routes = None
         try:
             settings = settings or own_settings()
@@ -125,7 +125,7 @@ class Guard:
         return settings, routes
 
     def _report(self, error: SmarterAuthError) -> None:
-        """Once for each outage: every request tries to open what could not be opened."""
+        """Log the error once for each outage, since every request tries to open the connections again."""
         if not self._is_outage:
             self._is_outage = True
             log("store.unavailable", "%s %s", error, error.hint)
@@ -140,7 +140,7 @@ class Guard:
         return None if isinstance(target, Target) and is_preflight(scope) else target
 
     def passes_preflight(self, scope: Mapping[str, Any]) -> bool:
-        """Whether the request names a resource and passes all the same, as a preflight may."""
+        """Return whether the request names a resource but passes as a CORS preflight."""
         if self._is_plain or self.routes is None or not is_preflight(scope):
             return False
         return isinstance(self.routes.resolve(scope), Target)
@@ -150,14 +150,14 @@ class Guard:
         return found and found.remedies()
 
     async def decide(self, scope: Mapping[str, Any]) -> Decision | None:
-        """Return the decision for a request, observed and throttled; None where it names no resource."""
+        """Return the decision for a request, observed and throttled; None if it names no resource."""
         target = await self.find(scope)
         return None if target is None else await self.settle(target, scope, self.warm(target, scope))
 
     async def settle(
         self, target: Target | Denial, scope: Mapping[str, Any], decision: Decision | None = None
     ) -> Decision:
-        """Return the decision for a request that names this, observed and throttled; ``decision`` is what is known."""
+        """Return the decision for a request that names the target, observed and throttled, or the known one."""
         decision = decision or await self.authenticate(target, scope)
         if not isinstance(decision, Denial):
             self.passed(decision, scope)
@@ -184,9 +184,9 @@ class Guard:
         return decision, holds
 
     async def find(self, scope: Mapping[str, Any]) -> Target | Denial | None:
-        """Return what a request names; a host that may be a custom domain is refused until all of those are known.
+        """Return what a request names; a possible custom domain is refused until all custom domains are known.
 
-        A page of ours names nothing, whatever the host: load balancers probe without one.
+        A status page names nothing, whatever the host: load balancers probe without one.
         """
         if self.pages.find(scope):
             return None
@@ -197,30 +197,30 @@ class Guard:
             await self.engines.get()
         except SmarterAuthError as error:
             self._report(error)
-            return Denial(Reason.UNAVAILABLE, detail="which custom domains there are is not known yet")
+            return Denial(Reason.UNAVAILABLE, detail="the custom domains have not been read yet")
         return self.resolve(scope)
 
     def may_be_custom(self, scope: Mapping[str, Any]) -> bool:
-        """Whether the request's host may be a custom domain: not an address, not a single label, and not our own."""
+        """Return whether the host may be a custom domain: not an address, a single label, or a configured domain."""
         try:
             asked = {hosts.normal(host) for host in hosts.asked_for(scope["headers"]).hosts}
         except hosts.BadHostError:
-            return True  # A careless router may still make one of it.
+            return True  # A lenient router may still read it as one.
         return any(hosts.problem(host) is None and host not in self._own_domains for host in asked)
 
     def trusted(self, scope: Scope) -> Scope:
-        """The scope, without forwarded hosts and paths where its peer is nobody whose word counts."""
+        """Return the scope, without forwarded hosts and paths unless its peer is a trusted proxy."""
         if self.routes is None or not self.routes.reads_hosts or self._peers.is_trusted(scope):
             return scope
         return hosts.without_forwarded(scope)
 
     def verified(self, app: ASGIApp) -> ASGIApp:
-        """The app, or in development the app with a check whether its router agrees with us."""
+        """Return the app; with VERIFY_ROUTER, wrapped in a check that its router agrees with ROUTES."""
         is_checked = self.settings is not None and self.settings.verify_router
         return RouterCheck(app, self.routes) if is_checked and self.routes else app
 
     def warm(self, target: Target | Denial, scope: Mapping[str, Any]) -> Decision | None:
-        """Return the decision if the running loop has the facts, for WebSockets too: no waiting, no I/O."""
+        """Return the decision if the running loop has the facts in memory, without waiting; for WebSockets too."""
         if isinstance(target, Denial):
             return target
         engine = self.engines.ready()
@@ -244,7 +244,7 @@ class Guard:
         return self.extractors[scope["type"]](scope["headers"])
 
     def _trace(self) -> None:
-        """Tell OpenTelemetry of decisions, where the process has a provider; who has one has loaded it by now."""
+        """Report decisions to OpenTelemetry if the process has a provider, which is loaded by now."""
         if self._is_traced or "opentelemetry.trace" not in sys.modules:
             return
         from smarter_auth_mw.observers import tracing
@@ -255,7 +255,7 @@ class Guard:
             self.authenticate = tracing.traced(self._authenticate)
 
     def _report_app(self) -> None:
-        """Say once what an app's own routes and mounts leave to be settled."""
+        """Log once what an app's own routes and mounts leave to be configured."""
         app, self._app = self._app, None
         if app is None or self.routes is None or self.settings is None:
             return
@@ -267,7 +267,7 @@ class Guard:
             log("app.unknown" if unknown[0][:1] == " " else "mounts.unknown", _MOUNTS_UNKNOWN, ", ".join(unknown))
 
     async def open(self) -> None:
-        """Open the running loop's connections; a database that is down is reported, and tried again by requests."""
+        """Open the running loop's connections; if the database is down, log it and let requests try again."""
         self._report_app()
         try:
             await self.engines.get()
@@ -275,7 +275,7 @@ class Guard:
             self._report(error)
 
     def obstacle(self) -> SmarterAuthError | None:
-        """Return what keeps this server from deciding anything: mistakes in the settings, or no asyncio event loop."""
+        """Return the error that prevents all decisions, if any: wrong settings, or no asyncio event loop."""
         if self.mistakes:
             return self.mistakes
         try:
@@ -285,13 +285,13 @@ class Guard:
         return None
 
     def figures(self) -> Figures:
-        """Return what has been counted in this process."""
+        """Return the counters of this process."""
         own = figures.samples_of_middleware(self._usage, self._audit, self._observers, self._near_misses)
         engines = map(figures.samples_of_engine, self.engines.in_this_process())
         return figures.merged([own, self._closed.get(os.getpid(), {}), *engines])
 
     async def readiness(self) -> Readiness:
-        """Whether requests can be decided on the running loop, whose connections are opened if need be."""
+        """Return whether requests can be decided on the running loop, opening its connections if necessary."""
         try:
             engine = await self.engines.get()
         except SmarterAuthError as error:
@@ -307,7 +307,7 @@ class Guard:
         """Close the running loop's connections."""
         was_written = bool(self.engines.in_this_process())
         await self.engines.close()
-        if not was_written:  # There never was a connection to write it by.
+        if not was_written:  # There never was a connection to write with.
             self._observers.report_lost()
 
     @asynccontextmanager
@@ -322,12 +322,12 @@ class Guard:
             async with running(exchange.publishing()):
                 try:
                     yield engine
-                finally:  # Without waiting in between, or a scrape would count it twice or not at all.
+                finally:  # No await in between, or a scrape would count it twice or not at all.
                     counted = figures.only_counted(figures.samples_of_engine(engine))
                     self._closed[os.getpid()] = figures.merged([self._closed.get(os.getpid(), {}), counted])
 
     def _know_kinds(self, protected: frozenset[str]) -> None:
-        """Warn once of kinds that somebody protects, and no line names: what the settings alone cannot tell."""
+        """Warn once about kinds with protected resources that no line names, which the settings cannot show."""
         unrouted = protected.difference(self.routes.kinds if self.routes else ())
         for kind in sorted(unrouted - self.unrouted_kinds):
             log("routes.missing", "resources of the kind %s are protected, and no line of ROUTES names it", kind)

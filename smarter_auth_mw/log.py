@@ -71,12 +71,12 @@ logger = logging.getLogger("smarter_auth_mw")
 
 
 def level_of(event: Event) -> int:
-    """A warning, unless it is said otherwise."""
+    """Return the level of an event: WARNING unless another one is set."""
     return _LEVELS.get(event, logging.WARNING)
 
 
 def log(event: Event, text: str = "", *arguments: object, exc_info: bool = False) -> None:
-    """Write a line; whatever looks like a token in it is hidden, since a stranger may have put one anywhere."""
+    """Write a line; everything that looks like a token is hidden, since clients may put one anywhere."""
     level = level_of(event)
     if logger.isEnabledFor(level):
         message = hidden(text % arguments if arguments else text)
@@ -86,7 +86,7 @@ def log(event: Event, text: str = "", *arguments: object, exc_info: bool = False
 
 
 def printable(text: str) -> str:
-    """The text with everything escaped that is no visible character: controls, bidirectional marks, line breaks."""
+    """Return the text with invisible characters escaped: controls, bidirectional marks, line breaks."""
     return "".join(char if char.isprintable() else _escape(char) for char in text)
 
 

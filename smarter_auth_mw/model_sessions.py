@@ -24,7 +24,7 @@ from smarter_auth_mw.postgres.transaction import Transaction
 ACTOR = "models"
 """The default actor for what models do."""
 MAX_REMEMBERED = 10_000
-"""Bindings that models keep, in all."""
+"""The most bindings that models cache in total."""
 
 
 class NotConnectedError(UsageError):
@@ -35,14 +35,14 @@ class NotConnectedError(UsageError):
 
 
 class AmbiguousConnectionError(UsageError):
-    """There is more than one database in this process that could be meant."""
+    """There are several databases in this process, and none was chosen."""
 
     code = "ambiguous_connection"
-    default_hint = "Say which one is meant: async with smarter_auth_mw.connect(settings): …"
+    default_hint = "Name the one to use: async with smarter_auth_mw.connect(settings): …"
 
 
 class ModelSession:
-    """The engine of one event loop, as models use it: they read, they write, and they look into the cache."""
+    """The engine of one event loop, as models use it: to read, to write, and to read the cache."""
 
     def __init__(self, engine: Engine, settings: Settings, actor: str = ACTOR) -> None:
         self.loop = asyncio.get_running_loop()
@@ -54,18 +54,18 @@ class ModelSession:
 
     @property
     def remembered(self) -> BoundedMemoryCache:
-        """Return what models have read for the bindings of a resource, by its look-up, together with those bindings."""
+        """Return the cache of what models have read for a resource's bindings, by its look-up."""
         if self._engine not in _remembered:
             _remembered[self._engine] = BoundedMemoryCache(MAX_REMEMBERED, weigh=lambda kept: len(kept[1]) + 1)
         return _remembered[self._engine]
 
     def reading(self) -> AbstractAsyncContextManager[Transaction]:
-        """One transaction to read in."""
+        """Open a transaction for reading."""
         return self._engine.store.transaction()
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[tuple[Management, set[str]]]:
-        """One transaction to write in, and a set that takes the sources it changes.
+        """Open a transaction for writing, with a set for the sources that it changes.
 
         This process does not wait for notifications of its own changes: its cache is updated when the block ends.
         """
@@ -84,7 +84,7 @@ class ModelSession:
             self._engine.changes.hear(source, tx, is_proven=True)
 
     async def bindings(self, resource: Resource, *, invalidate: bool = False) -> Bindings:
-        """The bindings of the resource as a request would find them, or, with ``invalidate``, read now."""
+        """Return the bindings of the resource from the cache of requests, or with ``invalidate`` from the database."""
         target, cache = Target(resource), self._engine.cache
         if invalidate:
             return (await cache.refresh(target)).bindings
@@ -93,9 +93,9 @@ class ModelSession:
 
 @asynccontextmanager
 async def connect(settings: Settings | None = None, *, actor: str = ACTOR) -> AsyncIterator[None]:
-    """Open what the models need, for as long as the block lasts, by ``SMARTER_AUTH_*`` unless settings are given.
+    """Open what the models need for the block, configured by ``SMARTER_AUTH_*`` unless settings are given.
 
-    ``actor`` is the audit's actor for what is done in the block. Raises ``ConfigurationError``, ``UnavailableError``
+    ``actor`` is the actor in the audit for changes in the block. Raises ``ConfigurationError``, ``UnavailableError``
     and ``SchemaError``.
     """
     settings = settings or DatabaseSettings()
@@ -108,12 +108,12 @@ async def connect(settings: Settings | None = None, *, actor: str = ACTOR) -> As
             yield
         finally:
             session.is_open = False
-            _chosen.set(outer)  # Not by its token: a fixture's end may run in another context than its beginning.
+            _chosen.set(outer)  # Not reset by token: a fixture may end in another context than it began in.
 
 
 @contextmanager
 def acting_as(actor: str) -> Iterator[None]:
-    """The actor that the audit names for what models do in the block."""
+    """Set the actor in the audit for changes by models in the block."""
     token = _acting.set(actor)
     try:
         yield
@@ -122,7 +122,7 @@ def acting_as(actor: str) -> Iterator[None]:
 
 
 async def current() -> ModelSession:
-    """Return the database of the models: of ``connect()`` around them, of this process's middleware, or the only one.
+    """Return the models' database: that of the surrounding ``connect()``, or of this process's only middleware.
 
     Raises NotConnectedError and AmbiguousConnectionError.
     """
@@ -133,7 +133,7 @@ async def current() -> ModelSession:
     meant = _meant(here)
     if len(meant) > 1 or not meant.keys() <= here.keys():
         del meant
-        gc.collect()  # A middleware that nobody holds any more holds itself, until it is collected.
+        gc.collect()  # An unreferenced middleware is part of a cycle, and exists until it is collected.
         meant = _meant(here)
     if len(meant) > 1:
         raise AmbiguousConnectionError()
@@ -156,10 +156,10 @@ def _open_on(loop: asyncio.AbstractEventLoop) -> dict[tuple[str, str], ModelSess
 
 
 def _meant(here: Mapping[tuple[str, str], ModelSession]) -> Mapping[tuple[str, str], ModelSession | Engines]:
-    """The candidates outside any connect(): the middlewares that are open here, or may still open.
+    """Return the candidates outside any connect(): the middlewares that are open here, or may still open.
 
-    Without any it is a ``connect()`` whose block is around a server's life, say, and not around the task that asks; and
-    without that a middleware that was opened on another event loop.
+    Without any, it is a ``connect()`` block in another task, for example around a server's lifespan; without that,
+    a middleware that was opened on another event loop.
     """
     known = [(database_of(each.settings), each) for each in every() if each.settings is not None]
     likely = {database: one for database, one in known if database in here or not one.was_opened}
@@ -167,9 +167,9 @@ def _meant(here: Mapping[tuple[str, str], ModelSession]) -> Mapping[tuple[str, s
 
 
 def database_of(settings: Settings) -> tuple[str, str]:
-    """Return what makes two databases different to models: the URL, and the account used when none is given.
+    """Return what identifies a database for models: the URL, and the account used when none is given.
 
-    With an ``AuthKit`` in place there is no other database than its own.
+    With an ``AuthKit`` in place, its store is the only database.
     """
     url = settings.database_url.get_secret_value() if PLACE.stand_in is None else ""
     return url, settings.default_account

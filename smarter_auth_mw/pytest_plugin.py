@@ -1,4 +1,4 @@
-"""The pytest plugin: the fixture ``smarter_auth``, an ``AuthKit`` in place for one test."""
+"""The pytest plugin: the fixture ``smarter_auth``, an ``AuthKit`` for one test."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def smarter_auth_routes() -> Sequence[str]:
-    """The routes of a middleware that is given no settings, to be overridden: else those of the environment."""
+    """Return the routes of middlewares without settings; override it, or else the environment's routes apply."""
     return ()
 
 
 @pytest.fixture
 def smarter_auth(smarter_auth_routes: Sequence[str]) -> Iterator[AuthKit]:
-    """An ``AuthKit``: in this test every middleware works on a store in memory, and on its clock."""
-    from smarter_auth_mw.testing import AuthKit  # Late: who does not use it does not load it.
+    """Yield an ``AuthKit``: in this test every middleware uses its store in memory and its clock."""
+    from smarter_auth_mw.testing import AuthKit  # Imported late, so that other tests do not load it.
 
     with AuthKit(smarter_auth_routes) as kit:
         yield kit

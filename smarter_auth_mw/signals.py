@@ -1,8 +1,8 @@
 """Signals (blinker) of decisions, under the platform's names, for code in the app itself.
 
 A receiver is a plain function: ``authentication_failure.connect(receiver)``. It is called with the wrapped app as its
-sender and with keywords, of which every signal has ``token`` (masked, empty where none came along), ``resource``
-(``Resource`` or None) and ``url`` (the path: a query may hold what is nobody's business).
+sender and with keywords. Every signal has ``token`` (masked; empty if there was none), ``resource`` (``Resource`` or
+None) and ``url`` (only the path, since a query may hold secrets).
 
 =============================  ===========================================================================
 ``authentication_request``     every request that names a resource, just before the other two
@@ -10,7 +10,7 @@ sender and with keywords, of which every signal has ``token`` (masked, empty whe
 ``authentication_failure``     it was denied; ``user`` is Starlette's ``UnauthenticatedUser``, ``reason`` a ``Reason``
 =============================  ===========================================================================
 
-They are sent when the decision has been made, and no receiver changes it: one that raises is counted.
+They are sent after the decision, and receivers cannot change it; a receiver that raises is counted.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ SIGNALS = (authentication_request, authentication_success, authentication_failur
 
 
 class Announcer:
-    """Sends the signals of one middleware, from the moment that anybody receives one: until then nobody calls it.
+    """Sends the signals of one middleware, as soon as there is a receiver; until then it is not called.
 
-    ``add`` makes it an observer then; ``failed`` is called for each receiver that raises, and the others are called all
-    the same.
+    ``add`` then makes it an observer; ``failed`` is called for each receiver that raises, and the other receivers are
+    still called.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Announcer:
         self._add(self.observe)
 
     def observe(self, decision: Decision, scope: Mapping[str, Any]) -> None:
-        """Tell the receivers of it."""
+        """Send the signals of a decision."""
         if not any(signal.receivers for signal in SIGNALS):
             return
         credentials = self._credentials_of(scope)
@@ -81,7 +81,7 @@ class Announcer:
                 answer = receiver(self._sender, **arguments)
                 if inspect.iscoroutine(answer):
                     answer.close()
-                    raise TypeError("A receiver is a plain function: nobody waits for it.")
+                    raise TypeError("A receiver must be a plain function: it is not awaited.")
             except Exception as error:
                 self._failed(error)
 

@@ -1,4 +1,4 @@
-"""A counter that any number of threads take part in, and that costs one call of the interpreter's own."""
+"""A counter for any number of threads that costs one built-in call."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from itertools import count
 
 
 class Tally:
-    """Counts up with every ``once_more()``: a count of ``itertools`` cannot be interrupted, and needs no lock.
+    """Increases with every ``once_more()``: an ``itertools.count`` is atomic and needs no lock.
 
-    ``is_kept`` says that an observer reads it from time to time, and wants to know no more than the total.
+    ``is_kept`` means that an observer reads the total from time to time and needs nothing else.
     """
 
     __slots__ = ("_reads", "is_kept", "once_more")
@@ -19,7 +19,7 @@ class Tally:
         self._reads = 0
 
     def total(self) -> int:
-        """Return how often it has been counted; two threads must not ask at the same time."""
-        counted = self.once_more() - self._reads  # which counts as one itself
+        """Return the count; two threads must not call this at the same time."""
+        counted = self.once_more() - self._reads  # the call itself counts as one
         self._reads += 1
         return counted

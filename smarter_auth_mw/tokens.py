@@ -1,4 +1,4 @@
-"""Tokens: minted as django-rest-knox 5 makes them or with a checksum, hidden, hashed, and compared in one place."""
+"""Tokens: created in the format of django-rest-knox 5 or with a checksum; masked, hashed and compared in one place."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ TOKEN_FORMATS: tuple[TokenFormat, ...] = get_args(TokenFormat)
 
 CHECKED_PREFIX = b"sm_"
 OPERATOR_PREFIX = b"sma_"
-"""Begins the tokens of operators, which are written as checked tokens otherwise."""
+"""The prefix of operators' tokens, which are otherwise written like checked tokens."""
 TOKEN_KEY_LENGTH = 15
-"""How much of a token is its public head, stored in the clear (knox ``TOKEN_KEY_LENGTH``)."""
+"""The length of a token's public head, which is stored as plain text (knox ``TOKEN_KEY_LENGTH``)."""
 MAX_TOKEN_BYTES = 512
-"""Nothing longer is hashed: a token of knox has 64 characters."""
+"""The longest token that is hashed; a knox token has 64 characters."""
 
 _BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _SECRET_CHARS, _CHECKSUM_CHARS = 43, 6  # 62**43 > 2**256, and 62**6 > 2**32
-_PREFIX = "[a-z][a-z0-9]{0,7}"  # So short that three random characters are left in the public head.
+_PREFIX = "[a-z][a-z0-9]{0,7}"  # Short enough to leave three random characters in the public head.
 _CHECKED_HEAD = re.compile(f"sm_(?:({_PREFIX})_)?")
 _CHECKED = re.compile(rb"sm_(?:%b_)?[0-9A-Za-z]{49}" % _PREFIX.encode())
 _OPERATORS = re.compile(rb"sma_[0-9A-Za-z]{49}")
 _TOKEN_CHARS = 64
 _LOOKS_SECRET = re.compile(rf"sma?_(?:{_PREFIX}_)?[0-9A-Za-z]{{40,}}|(?<![0-9A-Za-z])[0-9A-Za-z]{{{_TOKEN_CHARS},}}")
-"""A run of letters and digits is looked at once, from its beginning: the cost is that of the text's length."""
+"""Matches each run of letters and digits once, from its beginning, so it takes linear time."""
 _PREFIXED_KNOX = re.compile(rb"sm_(?:%b_)?[0-9a-f]+" % _PREFIX.encode())
 
 
 class Token:
-    """The secret string, as the bytes that came in; its repr shows at most four characters."""
+    """The secret string, as the bytes that were received; its repr shows at most four characters."""
 
     __slots__ = ("_digest", "_value", "fingerprint")
 
@@ -48,7 +48,7 @@ class Token:
 
     @property
     def digest(self) -> bytes:
-        """Return what is stored of it."""
+        """Return the digest that is stored."""
         if not self._digest:
             self._digest = digest_of(self._value)
         return self._digest
@@ -59,9 +59,9 @@ class Token:
 
     @property
     def is_mistyped(self) -> bool:
-        """Return whether it begins as a checked token and cannot be one: mistyped, cut, or made up.
+        """Return whether it begins like a checked token but is not valid: mistyped, cut, or made up.
 
-        Tokens of a knox whose ``TOKEN_PREFIX`` is ``sm_`` begin so too, and are hexadecimal behind it.
+        Tokens of knox with ``TOKEN_PREFIX = "sm_"`` also begin like this, and continue with hexadecimal digits.
         """
         value = self._value
         if not value.startswith(CHECKED_PREFIX) or _PREFIXED_KNOX.fullmatch(value):
@@ -70,11 +70,11 @@ class Token:
 
     @property
     def is_operators(self) -> bool:
-        """Return whether it is written as the token of an operator, with the right checksum."""
+        """Return whether it has the form of an operator's token, with a valid checksum."""
         return bool(_OPERATORS.fullmatch(self._value)) and _has_checksum(self._value)
 
     def reveal(self) -> str:
-        """Give the secret itself away: for the one place that prints a freshly minted token."""
+        """Return the secret itself, for the one place that prints a new token."""
         return self._value.decode("ascii")
 
     def __eq__(self, other: object) -> bool:
@@ -85,18 +85,18 @@ class Token:
 
     @property
     def masked(self) -> str:
-        """Return what may be shown of it: the first four characters, which are those of its ``token_key``."""
+        """Return the part that may be shown: the first four characters, which are those of its ``token_key``."""
         return (self._value[:4].decode("latin-1") if len(self._value) > TOKEN_KEY_LENGTH else "") + "…"
 
     def __repr__(self) -> str:
         return f"Token({self.masked!r})"
 
     def __reduce__(self) -> str | tuple[object, ...]:
-        raise TypeError("A token is not pickled: it would leave the process in the clear.")
+        raise TypeError("A token cannot be pickled: it would leave the process as plain text.")
 
 
 class StoredToken(Token):
-    """A token of which no more is known than what is stored: requests with it are decided as with the token itself."""
+    """A token of which only the stored digest is known; it is decided like the token itself."""
 
     __slots__ = ()
 
@@ -110,7 +110,7 @@ class StoredToken(Token):
 
 
 class MintedToken(str):
-    """A fresh token for its owner's eyes: the string itself, which hides only where an object is shown."""
+    """A new token for its owner: the string itself, masked only in its repr."""
 
     __slots__ = ()
 
@@ -121,7 +121,7 @@ class MintedToken(str):
 def mint(form: TokenFormat = "knox", prefix: str = "") -> Token:
     """Return a new token, of 256 random bits in either format (knox: ``create_token_string``).
 
-    A checked token begins with ``sm_PREFIX_`` if there is a prefix, for example that of an environment.
+    A checked token begins with ``sm_PREFIX_`` if there is a prefix, for example the name of an environment.
     """
     if form == "knox":
         return Token(secrets.token_hex(32).encode("ascii"))
@@ -129,7 +129,7 @@ def mint(form: TokenFormat = "knox", prefix: str = "") -> Token:
 
 
 def mint_operator_token() -> Token:
-    """Return a new token for an operator: ``sma_``, then as a checked token."""
+    """Return a new token for an operator: ``sma_``, then like a checked token."""
     return _mint_checked(OPERATOR_PREFIX)
 
 
@@ -144,28 +144,28 @@ def is_prefix(text: str) -> bool:
 
 
 def digest_of(token: bytes) -> bytes:
-    """SHA-512 of the token's bytes, 64 bytes (knox 5: of its UTF-8 form; 4.x hashed something else)."""
+    """Return the SHA-512 of the token's bytes, 64 bytes (as knox 5; knox 4 hashed something else)."""
     return hashlib.sha512(token).digest()
 
 
 try:
     quick_hash: Callable[[bytes], Any] = hashlib.blake2b
     quick_hash(b"")
-except ValueError:  # Where a policy forbids what NIST has not approved.
+except ValueError:  # A policy may forbid algorithms that NIST has not approved.
     quick_hash = hashlib.sha512
 
 
 def fingerprint_of(token: bytes) -> bytes:
-    """What a granted token is found again by in this process: BLAKE2b, as strong as its digest at two thirds the cost.
+    """Return the fingerprint of a granted token: BLAKE2b, as strong as its digest at two thirds of the cost.
 
-    No other bytes have it, and it reveals no more of the token than the digest does.
+    No other bytes have the same fingerprint, and it reveals no more of the token than the digest does.
     """
     found: bytes = quick_hash(token).digest()
     return found
 
 
 def form_of(token_key: str) -> TokenFormat:
-    """The format of the token with this public head."""
+    """Return the format of the token with this public head."""
     return "checked" if token_key.startswith(CHECKED_PREFIX.decode("ascii")) else "knox"
 
 
@@ -176,19 +176,19 @@ def prefix_of(token_key: str) -> str:
 
 
 def hidden(text: str) -> str:
-    """Return the text with all but the first four characters of each thing that looks like a token replaced."""
+    """Return the text with everything that looks like a token masked, except for its first four characters."""
     return _LOOKS_SECRET.sub(lambda found: f"{found[0][:4]}…", text)
 
 
 def holds_token(text: str) -> bool:
-    """Whether something in the text may be a token: what looks like one, and is not too long for any."""
+    """Return whether the text may contain a token: something that looks like one and is not too long."""
     return any(len(found[0]) <= MAX_TOKEN_BYTES for found in _LOOKS_SECRET.finditer(text))
 
 
 def shortened(text: str, chars: int) -> str:
     """Return the first ``chars`` characters of the text, without tokens, and ``…`` if there are more.
 
-    A token that the cut would divide is hidden too: hidden after the cut, most of it would be shown.
+    Tokens are masked before the cut: otherwise a part of a divided token would be shown.
     """
     if len(text) <= chars:
         return hidden(text)
@@ -198,7 +198,7 @@ def shortened(text: str, chars: int) -> str:
 
 
 def _checksum(body: bytes) -> bytes:
-    """CRC-32 (as of zlib) of all that stands before it, in base62, most significant digit first: no secret."""
+    """Return the CRC-32 (zlib) of everything before it, in base62, most significant digit first; it is not secret."""
     number, digits = zlib.crc32(body), ""
     for _ in range(_CHECKSUM_CHARS):
         number, digit = divmod(number, len(_BASE62))
@@ -211,5 +211,5 @@ def _has_checksum(token: bytes) -> bool:
 
 
 def same_digest(one: bytes, other: bytes) -> bool:
-    """Compare two digests in constant time; an empty one is never the same as anything."""
+    """Compare two digests in constant time; an empty digest never matches."""
     return bool(one) and hmac.compare_digest(one, other)

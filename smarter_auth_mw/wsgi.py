@@ -1,4 +1,4 @@
-"""The WSGI shell: environ in, decision out; the same authenticator, on an event loop of its own."""
+"""The WSGI shell: decides requests with the same authenticator, on its own event loop."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from smarter_auth_mw.routing import hosts
 
 DECISION = "smarter_auth.decision"
 GRACE_S = 1.0
-"""What a crossing may take beyond the query that it waits for, and the loop to close what it has open."""
+"""How long a call to the loop may take beyond its query, and how long the loop may take to close."""
 
 NO_ANSWER = StatusPage(b'{"status": "not_ready", "reasons": ["no_answer"]}', 503)
 
@@ -29,7 +29,7 @@ _NOT_KNOWN_YET: Target | Denial | None = Denial(Reason.UNAVAILABLE, detail="whic
 
 
 def _variable(name: bytes) -> str:
-    """Where WSGI has a header; names that differ only in ``-`` and ``_`` are one."""
+    """Return the WSGI variable of a header; names that differ only in ``-`` and ``_`` share one."""
     return "HTTP_" + name.decode("ascii").upper().replace("-", "_")
 
 
@@ -64,8 +64,9 @@ class SmarterAuthWSGIMiddleware:
     """Lets a request for a protected resource pass only with a valid token that is bound to it.
 
     For ``SmarterAuthWSGIMiddleware(wsgi_app)``; without ``settings`` it is configured by ``SMARTER_AUTH_*`` in the
-    environment. Behind it the decision is in ``environ["smarter_auth.decision"]``, and ``REMOTE_USER`` holds the
-    key's id where one was granted. What may be a resource answers 503 while the configuration has mistakes.
+    environment. Behind it the decision is in ``environ["smarter_auth.decision"]``, and ``REMOTE_USER`` is the
+    key's id if the request was granted. While the configuration has mistakes, every path that may be a resource answers
+    503.
     """
 
     def __init__(self, app: WSGIApplication, settings: Settings | None = None) -> None:
@@ -79,7 +80,7 @@ class SmarterAuthWSGIMiddleware:
 
     @property
     def settings(self) -> Settings | None:
-        """What it is configured by; None where the configuration has mistakes."""
+        """Return the settings in effect; None if the configuration has mistakes."""
         return self._guard.settings
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -98,7 +99,7 @@ class SmarterAuthWSGIMiddleware:
         return self.app(self._admitted(environ, decision), start_response)
 
     def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer a request that needs a closer look."""
+        """Answer a request that cannot be decided on the fast path."""
         try:
             scope = scope_of(environ, _ALL if self._guard.minds_hosts else _HEADERS)
         except UnreadableScopeError as error:
@@ -123,7 +124,7 @@ class SmarterAuthWSGIMiddleware:
         return _reject(self._guard.rejections[cast("Denial", decision)], environ, start_response)
 
     def close(self) -> None:
-        """Close the connections and end the event loop; done by itself when the process ends."""
+        """Close the connections and end the event loop; this happens automatically when the process ends."""
         self._loop.close()
 
     def _decide(self, target: Target | Denial, scope: dict[str, Any]) -> Decision:
@@ -140,7 +141,7 @@ class SmarterAuthWSGIMiddleware:
             return None
         try:
             return engine.authenticator.warm(target, headers, self._extractor)
-        except (KeyError, RuntimeError):  # The loop's thread changed under us what we were looking at.
+        except (KeyError, RuntimeError):  # The loop's thread changed the cache during the look-up.
             return None
 
     async def _cross(self, target: Target | Denial, scope: dict[str, Any], decision: Decision | None) -> Decision:
@@ -178,7 +179,7 @@ class SmarterAuthWSGIMiddleware:
 
 
 class StatusPageApp:
-    """Answers for the middleware's own pages, and calls the app for all else."""
+    """Answers requests for the middleware's own pages, and calls the app for all others."""
 
     def __init__(self, app: WSGIApplication, find: Callable[[WSGIEnvironment], StatusPage | None]) -> None:
         self.app = app
@@ -193,10 +194,10 @@ class StatusPageApp:
 
 
 def scope_of(environ: WSGIEnvironment, names: Mapping[bytes, str] = _ALL) -> dict[str, Any]:
-    """The request as routing, credentials and peers read it: an ASGI scope with the headers that they look at.
+    """Return the request as an ASGI scope with the headers that routing, credentials and peers read.
 
-    ``PATH_INFO`` lacks ``SCRIPT_NAME``, ASGI's path holds its root. The undecoded target is no part of WSGI, but most
-    servers tell it.
+    ``PATH_INFO`` lacks ``SCRIPT_NAME``, while ASGI's path includes the root path. The undecoded target is not part of
+    WSGI, but most servers provide it.
     """
     path, raw_path, root_path = paths_of(environ)
     return {

@@ -139,7 +139,7 @@ def test_a_token_shows_four_characters_at_the_most() -> None:
 
 
 def test_a_token_does_not_leave_the_process_by_pickle() -> None:
-    with pytest.raises(TypeError, match="not pickled"):
+    with pytest.raises(TypeError, match="cannot be pickled"):
         pickle.dumps(Token(KNOX_TOKEN))
 
 

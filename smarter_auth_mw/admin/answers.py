@@ -1,4 +1,4 @@
-"""What answers hold, as models: the OpenAPI document describes them, and tests hold every answer to them."""
+"""The models of responses: the OpenAPI document describes them, and tests check every response against them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Token(_Answer):
 
 
 class Key(_Answer):
-    """A key, without its secrets; of tokens and bindings at most ten, and whether there are more."""
+    """A key without its secrets, with at most ten tokens and bindings, and whether there are more."""
 
     key_id: AnsweredId
     name: str
@@ -46,10 +46,10 @@ class Key(_Answer):
 
 
 class MintedKey(Key):
-    """A new key with its token, which is shown this once."""
+    """A new key with its token, which is shown only now."""
 
     token: str
-    created: bool = Field(description="whether a resource was registered with it")
+    created: bool = Field(description="whether this call registered the resource")
 
 
 class RevokedKey(Key):
@@ -59,7 +59,7 @@ class RevokedKey(Key):
 
 
 class RotatedKey(_Answer):
-    """A new token, which is shown this once."""
+    """A new token, which is shown only now."""
 
     key_id: AnsweredId
     token: str
@@ -68,7 +68,7 @@ class RotatedKey(_Answer):
 
 
 class RevokedKeys(_Answer):
-    """What was revoked, or would be; keys of other accounts are among the unknown ones."""
+    """The keys that were or would be revoked; keys of other accounts are listed as unknown."""
 
     count: int
     key_ids: list[AnsweredId]
@@ -78,7 +78,7 @@ class RevokedKeys(_Answer):
 
 
 class EndedLeaks(_Answer):
-    """How many of the tokens belonged to whom; keys of an attached platform have to be changed there."""
+    """How many of the leaked tokens belonged to whom; keys of an attached platform must be revoked there."""
 
     tokens: int
     keys_revoked: int
@@ -112,7 +112,7 @@ class ResourceAnswer(_Answer):
 
 
 class TokenUse(_Answer):
-    """Requests that one token opened."""
+    """Requests that were granted with one token."""
 
     token_key: str
     granted: int
@@ -135,9 +135,9 @@ class Usage(_Answer):
 
 
 class Event(_Answer):
-    """What somebody did, or a request."""
+    """A change that somebody made, or a request."""
 
-    id: int = Field(description="larger for what was written later; not in the order of commits")
+    id: int = Field(description="larger for events written later; not in the order of commits")
     at: AnsweredTime = Field(description="when it was done or asked, in UTC")
     actor: str = Field(description="who did it; for requests, the peer's network")
     action: str = Field(description="for example key.revoke or request.deny")
@@ -172,7 +172,7 @@ class Me(_Answer):
     operator_id: AnsweredId
     name: str
     role: Literal["viewer", "manager", "admin"]
-    account: str | None = Field(description="the one account that is seen; null: all")
+    account: str | None = Field(description="the only account that the operator sees; null: all accounts")
     expires_at: AnsweredTime | None
     token_key: str
 
@@ -213,7 +213,7 @@ class Events(_Answer):
 
 
 class Nothing(_Answer):
-    """An empty object: it is done."""
+    """An empty object: the operation succeeded."""
 
 
 class Problem(BaseModel):

@@ -1,7 +1,7 @@
-"""The API itself: find the operation, recognise the operator, check the request, and send the answer.
+"""The API itself: find the operation, authenticate the operator, check the request, and send the response.
 
-The order is part of the interface: 401, 403 for the role, 413, 415 and 422 for the form, 404 for what is not there, 409
-and 412 for its state.
+The order is part of the interface: 401, 403 for the role, 413, 415 and 422 for the form, 404 for a missing record,
+409 and 412 for its state.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ from smarter_auth_mw.tokens import MAX_TOKEN_BYTES, Token
 
 
 class UnexpectedError(SmarterAuthError):
-    """This should not have happened."""
+    """An unexpected error occurred."""
 
     code = "unexpected"
     default_hint = "The log of this process says where; please report it."
 
 
 class Response(NamedTuple):
-    """An answer as it is sent."""
+    """A response, ready to send."""
 
     status: int
     headers: Sequence[Header]
@@ -86,7 +86,7 @@ class Api:
             return name, _response(answer, scope)
         except SmarterAuthError as error:
             return name, problem(error)
-        except Exception as error:  # Whatever it is: its text may quote anything, and is not shown.
+        except Exception as error:  # Any error: its text may quote anything, so it is not shown.
             frame = traceback.extract_tb(error.__traceback__)[-1]
             log("admin.failed", "%s: %s at %s:%d", name, type(error).__name__, Path(frame.filename).name, frame.lineno)
             return name, problem(UnexpectedError())
@@ -115,7 +115,7 @@ class Api:
         return await operation.handler(call)
 
     async def _operator(self, services: Services, scope: Scope) -> Operator:
-        """Return whose token it is. Valid tokens are judged first, so that nobody is locked out by others' failures."""
+        """Return the operator of the token. Valid tokens are checked first, so others' failures lock nobody out."""
         token = _token_of(scope)
         operator = None if token is None else await services.door.by_token(token)
         if operator is not None:
@@ -133,7 +133,7 @@ def problem(error: SmarterAuthError) -> Response:
 
 
 async def send_response(response: Response, scope: Scope, send: Send) -> None:
-    """Send it; without its body to HEAD."""
+    """Send the response, without its body for HEAD."""
     await send({"type": "http.response.start", "status": response.status, "headers": list(response.headers)})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else response.body})
 
@@ -167,7 +167,7 @@ def _response(answer: Answer, scope: Scope) -> Response:
 
 
 def _link(scope: Scope, cursor: str) -> str:
-    """Return the link to the next page: a relative one, which any prefix in front leaves right."""
+    """Return the link to the next page: a relative one, which stays right behind any prefix."""
     pairs = [pair for pair in parse_qsl(scope["query_string"].decode("ascii"), True) if pair[0] != "cursor"]
     return f'<?{urlencode([*pairs, ("cursor", cursor)])}>; rel="next"'
 

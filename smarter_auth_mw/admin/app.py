@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from smarter_auth_mw.admin.pages.site import Site
 
 API = "/api/"
-"""What is below this is for programs, and answered in JSON; all else is a page."""
+"""Paths below this are for programs, and answered in JSON; all others are pages."""
 
 
 class AdminApp:
     """The management API and its pages.
 
-    It is served by itself, as ``smarter-auth admin`` does, and not mounted beside another app: code on the same origin
-    could act as the operator who is signed in. The database role has to be a manager. Without ``settings`` it is
+    Serve it by itself, as ``smarter-auth admin`` does, and do not mount it next to another app: code on the same origin
+    could act as the operator who is signed in. The database role must be a manager. Without ``settings`` it is
     configured by ``SMARTER_AUTH_*``. It never raises for a mistake there: ``lifespan.startup.failed`` reports it, and
     every request is answered 503. ``app`` is an app whose mounts the routes know, if there is one.
     """
@@ -103,7 +103,7 @@ class AdminApp:
         if self.mistakes is not None:
             await send({"type": "lifespan.startup.failed", "message": str(self.mistakes)})
             raise self.mistakes
-        with suppress(SmarterAuthError):  # It was reported, and requests try again.
+        with suppress(SmarterAuthError):  # The error was reported, and requests try again.
             await self._get_services()
         await send({"type": "lifespan.startup.complete"})
         await receive()
@@ -118,7 +118,7 @@ class AdminApp:
         return Readiness().page()
 
     def figures(self) -> Figures:
-        """Return what has been counted in this process."""
+        """Return the counters of this process."""
         answered: dict[Labels, float] = dict(self._api.answered.items())
         if self._site is not None:
             answered.update(self._site.answered.items())

@@ -1,4 +1,4 @@
-"""Failed attempts at being an operator, counted for each peer network: the API's and the pages' together."""
+"""Failed attempts to authenticate as an operator, counted per peer network, for API and pages together."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from smarter_auth_mw.decision import Denial, Reason
 from smarter_auth_mw.domain import Resource
 
 SIGN_IN = Resource("operator", "sign-in")
-"""What failed attempts are counted for: all of them together, since operators have one door."""
+"""The name under which all failed attempts of operators are counted together."""
 
 
 async def count_failure(services: Services, network: str) -> None:

@@ -1,4 +1,4 @@
-"""Read what a request brings: its JSON body and its query, strictly, before anybody acts on either."""
+"""Read a request's JSON body and query strictly, before anything acts on them."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def is_sent_as(wanted: str, headers: Mapping[str, str]) -> bool:
 
 
 async def read_bytes(receive: Receive, headers: Mapping[str, str], most: int) -> bytes:
-    """Return the body, whatever it is; raises TooLargeError beyond ``most`` bytes."""
+    """Return the body of any media type; raises TooLargeError beyond ``most`` bytes."""
     length = headers.get("content-length", "")
     if length.isdecimal() and (len(length) > 18 or int(length) > most):
-        raise TooLargeError(f"A body has at most {most:,} bytes here.")
+        raise TooLargeError(f"The body may have at most {most:,} bytes.")
     body = bytearray()
     while True:
         message = await receive()
@@ -48,7 +48,7 @@ async def read_bytes(receive: Receive, headers: Mapping[str, str], most: int) ->
             raise InvalidError("The body ends before it is complete.")
         body += message.get("body", b"")
         if len(body) > most:
-            raise TooLargeError(f"A body has at most {most:,} bytes here.")
+            raise TooLargeError(f"The body may have at most {most:,} bytes.")
         if not message.get("more_body"):
             return bytes(body)
 
@@ -72,7 +72,7 @@ def parse_body(model: type[Model], body: bytes) -> Model:
 def parse_query(model: type[Model], query: bytes) -> Model:
     """Read query parameters, each once unless the model has a list of it; raises InvalidError."""
     if len(query) > MAX_QUERY:
-        raise InvalidError(f"A query has at most {MAX_QUERY:,} bytes.")
+        raise InvalidError(f"The query may have at most {MAX_QUERY:,} bytes.")
     try:
         pairs = parse_qsl(
             query.decode("ascii"),
@@ -90,7 +90,7 @@ def parse_query(model: type[Model], query: bytes) -> Model:
 
 
 class _RepeatedError(ValueError):
-    """A member stands twice in one object: readers do not agree which of them counts."""
+    """A member appears twice in one object, and parsers do not agree which one counts."""
 
 
 def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_constant(_: str) -> None:
-    raise ValueError("no number of JSON")
+    raise ValueError("not a JSON number")
 
 
 def _lists_of(model: type[BaseModel]) -> set[str]:

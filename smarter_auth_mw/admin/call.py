@@ -31,7 +31,7 @@ INNER = 10
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is sent back; ``lines`` are sent one document a line, in place of ``document``."""
+    """The response of a handler; ``lines`` are sent as one document per line instead of ``document``."""
 
     document: Mapping[str, Any] = field(default_factory=dict)
     status: int = 200
@@ -112,7 +112,7 @@ class Call:
     def check_account(self, account: str | None) -> None:
         """Raise ForbiddenError if a query or body names another account, whether that exists or not."""
         if account is not None and not is_in_scope(self.operator, account):
-            raise ForbiddenError(self.operator.role, message="This operator works in one account, and not in this one.")
+            raise ForbiddenError(self.operator.role, message="This operator is limited to another account.")
 
     async def find_key(self, key_id: UUID) -> Key:
         """Return a key of the operator's account; raises NotFoundError."""
@@ -128,7 +128,9 @@ class Call:
         page = await self.listings.resources(filters, limit=1, inner=INNER)
         if page.items and page.items[0].resource == resource:
             return page.items[0]
-        return await self.keys.resource(resource)  # One that only an attached platform has is found here alone.
+        return await self.keys.resource(
+            resource
+        )  # Only this finds a resource that exists only in an attached platform.
 
     def check_etag(self, updated_at: datetime) -> None:
         """Raise PreconditionError if If-Match names another state."""

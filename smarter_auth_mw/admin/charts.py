@@ -1,6 +1,6 @@
-"""Charts of usage, as SVG that the server draws, with the rows of the table that says the same in figures.
+"""Charts of usage, drawn as SVG by the server, with the rows of a table that holds the same figures.
 
-Granted requests stand above a base line and refused ones hang below it, so that nothing is said by colour alone. The
+Granted requests are drawn above a base line and refused ones below it, so that colour alone carries no meaning. The
 SVG has classes and attributes only: the pages' Content-Security-Policy allows neither inline styles nor scripts in it.
 """
 
@@ -15,7 +15,7 @@ from markupsafe import Markup
 from smarter_auth_mw.management.usage import Total
 
 STEP, BAR = 10, 8
-"""How wide a step of time and its bar are drawn; the browser stretches the whole to the width that it has."""
+"""The width of a time step and of its bar; the browser stretches the whole chart to the available width."""
 HEIGHT, LOWEST = 100, 2
 """The height of a chart, and the least height of a bar, so that one request among millions is still visible."""
 SPARK_HEIGHT = 20
@@ -39,7 +39,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A chart, and what is shown around it."""
+    """A chart, and the texts around it."""
 
     svg: Markup
     steps: Sequence[Step]
@@ -48,7 +48,7 @@ class Chart:
 
     @property
     def rows(self) -> list[Step]:
-        """The steps with any requests, the latest first: the table beneath."""
+        """The steps that have requests, the latest first: the rows of the table below the chart."""
         return [step for step in reversed(self.steps) if step.granted or step.refused]
 
 
@@ -62,7 +62,7 @@ def chart(total: Total | None, subject: str) -> Chart | None:
 
 
 def sparkline(points: Sequence[int]) -> Markup:
-    """Draw points that are there already as small bars; the figures beside it say the same to those who hear them."""
+    """Draw points as small bars. The figures next to the chart say the same to screen readers."""
     highest = max(points, default=0) or 1
     bars = (
         _bar(place, SPARK_HEIGHT, _scaled(count, SPARK_HEIGHT / highest), "bar") for place, count in enumerate(points)

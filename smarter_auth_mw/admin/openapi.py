@@ -21,22 +21,22 @@ _JSON = "application/json"
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _MEANINGS = {
     "401": "No token, or one that is not valid",
-    "403": "The operator may not do that",
-    "404": "It is not there, or belongs to another account",
-    "409": "Its state does not allow that",
-    "412": "It was changed since the ETag in If-Match",
+    "403": "The operator's role does not allow this",
+    "404": "It does not exist, or belongs to another account",
+    "409": "The state of the record does not allow this",
+    "412": "The record was changed after the ETag in If-Match",
     "413": "The body is too large",
     "415": "The body is not JSON",
     "421": "This host is not served here",
-    "422": "The request is not written as the operation takes it",
+    "422": "The request does not match the schema of the operation",
     "429": "Too many requests with tokens that are not valid",
     "503": "The database cannot be reached",
 }
 _HEADERS = {
-    "ETag": "changes with the record",
+    "ETag": "another value after each change of the record",
     "Link": 'the next page: <?cursor=…>; rel="next"',
-    "Location": "where the new record is, relative to this path",
-    "Retry-After": "after how many seconds to ask again",
+    "Location": "the URL of the new record, relative to this path",
+    "Retry-After": "seconds to wait before the next attempt",
 }
 
 
@@ -114,7 +114,7 @@ def _query_parameters(operation: Operation) -> Iterable[dict[str, Any]]:
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """Take away the null, which no query can hold: a parameter is left out instead."""
+    """Remove null from the schema: a query cannot hold it, and leaves the parameter out instead."""
     if "anyOf" not in schema:
         return {key: value for key, value in schema.items() if (key, value) != ("default", None)}
     (given,) = [one for one in schema["anyOf"] if one != {"type": "null"}]
@@ -123,7 +123,7 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _header_parameters(operation: Operation) -> Iterable[dict[str, Any]]:
     if operation.is_versioned:
-        description = "the ETag of the record as it was read: 412 if it was changed since"
+        description = "the ETag that you last read; 412 if the record was changed since"
         yield {
             "name": "If-Match",
             "in": "header",

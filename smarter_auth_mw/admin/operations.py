@@ -1,4 +1,4 @@
-"""The operations of the API, one table: router, OpenAPI document, role matrix and generated tests are made of it."""
+"""The operations of the API, one table: router, OpenAPI document, role matrix and generated tests are built from it."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ async def _show_document(_: Call) -> Answer:
 
 
 OPERATIONS: tuple[Operation, ...] = (
-    Operation("GET", "/me", "show_me", "Who am I", VIEWER, reports.show_me, answers.Me),
+    Operation("GET", "/me", "show_me", "Show the current operator", VIEWER, reports.show_me, answers.Me),
     Operation(
-        "GET", "/health", "show_health", "Whether the database answers", VIEWER, reports.show_health, answers.Health
+        "GET", "/health", "show_health", "Check that the database answers", VIEWER, reports.show_health, answers.Health
     ),
     Operation("GET", "/openapi.json", "show_openapi", "This document", VIEWER, _show_document, BaseModel),
     Operation(
@@ -46,11 +46,11 @@ OPERATIONS: tuple[Operation, ...] = (
         answers.ResourceAnswer, body=requests.ResourceChange, is_versioned=True,
     ),
     Operation(
-        "DELETE", _RESOURCE, "remove_resource", "Forget a resource", MANAGER, resources.remove_resource,
+        "DELETE", _RESOURCE, "remove_resource", "Remove a resource", MANAGER, resources.remove_resource,
         answers.Nothing, OpeningQuery, everywhere=True, is_versioned=True,
     ),
     Operation(
-        "POST", f"{_RESOURCE}/protect", "protect_resource", "Let a resource ask for a token", MANAGER,
+        "POST", f"{_RESOURCE}/protect", "protect_resource", "Protect a resource: require a token", MANAGER,
         resources.protect_resource, answers.ResourceAnswer,
     ),
     Operation(
@@ -58,17 +58,17 @@ OPERATIONS: tuple[Operation, ...] = (
         resources.unprotect_resource, answers.ResourceAnswer, body=requests.Confirmation,
     ),
     Operation(
-        "PUT", _BINDING, "bind_key", "Let a key open a resource", MANAGER, resources.bind_key, answers.Key,
+        "PUT", _BINDING, "bind_key", "Bind a key to a resource", MANAGER, resources.bind_key, answers.Key,
         query=OpeningQuery,
         status=201, also=200,
     ),
     Operation(
-        "DELETE", _BINDING, "unbind_key", "Take a key off a resource", MANAGER, resources.unbind_key, answers.Key,
+        "DELETE", _BINDING, "unbind_key", "Unbind a key from a resource", MANAGER, resources.unbind_key, answers.Key,
         OpeningQuery,
     ),
     Operation("GET", "/keys", "list_keys", "List keys", VIEWER, keys.list_keys, answers.Keys, requests.KeyQuery),
     Operation(
-        "POST", "/keys", "create_key", "Mint a key, and bind it", MANAGER, keys.create_key, answers.MintedKey,
+        "POST", "/keys", "create_key", "Create a key and bind it", MANAGER, keys.create_key, answers.MintedKey,
         body=requests.NewKey, status=201,
     ),
     Operation(
@@ -85,19 +85,19 @@ OPERATIONS: tuple[Operation, ...] = (
         body=requests.Rotation, is_versioned=True,
     ),
     Operation(
-        "POST", f"{_KEY}/activate", "activate_key", "Let a key open again what it is bound to", MANAGER,
+        "POST", f"{_KEY}/activate", "activate_key", "Activate a key", MANAGER,
         keys.activate_key, answers.Key, is_versioned=True,
     ),
     Operation(
-        "POST", f"{_KEY}/deactivate", "deactivate_key", "Let a key open nothing for now", MANAGER,
+        "POST", f"{_KEY}/deactivate", "deactivate_key", "Deactivate a key, until it is activated again", MANAGER,
         keys.deactivate_key, answers.Key, OpeningQuery, is_versioned=True,
     ),
     Operation(
-        "POST", f"{_KEY}/revoke", "revoke_key", "End a key for good", MANAGER, keys.revoke_key, answers.RevokedKey,
+        "POST", f"{_KEY}/revoke", "revoke_key", "Revoke a key", MANAGER, keys.revoke_key, answers.RevokedKey,
         is_versioned=True,
     ),
     Operation(
-        "POST", "/leaks", "report_leaks", "End the keys that leaked tokens belong to", MANAGER, keys.report_leaks,
+        "POST", "/leaks", "report_leaks", "Revoke the keys of leaked tokens", MANAGER, keys.report_leaks,
         answers.EndedLeaks, body=requests.Leaks, max_body=MAX_LEAKS_BODY,
     ),
     Operation(
@@ -107,7 +107,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "GET", "/audit", "list_audit", "Show the audit", VIEWER, reports.list_audit, answers.Events, requests.AuditQuery
     ),
     Operation(
-        "POST", "/check", "explain", "Explain what happens to a request", VIEWER, reports.explain, answers.Explanation,
+        "POST", "/check", "explain", "Explain how a request is decided", VIEWER, reports.explain, answers.Explanation,
         body=requests.Question,
     ),
 )  # fmt: skip

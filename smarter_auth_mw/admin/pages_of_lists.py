@@ -8,11 +8,11 @@ from typing import Any
 from smarter_auth_mw.admin.call import Answer
 
 NEXT = "next-cursor"
-"""A header for the API itself, which makes the Link of it: only it knows the query that was asked."""
+"""An internal header from which the API makes the Link header, since only the API knows the query."""
 
 
 def page_answer(documents: Sequence[Mapping[str, Any]], cursor: str | None, *, as_lines: bool = False) -> Answer:
-    """Return a page; ``as_lines`` sends one document a line."""
+    """Return a page; ``as_lines`` sends one document per line."""
     headers = () if cursor is None else ((NEXT, cursor),)
     if as_lines:
         return Answer(headers=headers, lines=list(documents))

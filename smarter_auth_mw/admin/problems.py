@@ -1,4 +1,4 @@
-"""What goes wrong, as problem documents (RFC 9457): one code for each class of our errors."""
+"""Errors as problem documents (RFC 9457), with one code for each class of errors."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class UnauthorizedError(RequestError):
 
     code = "unauthorized"
     status = 401
-    default_hint = "Send it as Authorization: Bearer sma_…. To make an operator: smarter-auth operator create"
+    default_hint = "Send it as Authorization: Bearer sma_…. To create an operator: smarter-auth operator create"
     headers = (("WWW-Authenticate", 'Bearer realm="smarter_auth admin"'),)
 
 
@@ -49,7 +49,7 @@ class ThrottledError(RequestError):
 
 
 class ForbiddenError(RequestError):
-    """This operator may not do that."""
+    """This operator is not allowed to do that."""
 
     code = "forbidden"
     status = 403
@@ -59,7 +59,7 @@ class ForbiddenError(RequestError):
         scope = " of all accounts" if everywhere else ""
         super().__init__(
             message or f"This needs the role {role.value}{scope}.",
-            hint="The owner of the schema changes it: smarter-auth operator set",
+            hint="The owner of the schema can change the role: smarter-auth operator set",
         )
 
 
@@ -72,7 +72,7 @@ class PathError(RequestError):
 
 
 class MethodError(RequestError):
-    """This path does not take this method."""
+    """This path does not support this method."""
 
     code = "method_not_allowed"
     status = 405
@@ -98,7 +98,7 @@ class TooLargeError(RequestError):
 
 
 class MediaTypeError(RequestError):
-    """The body has to be JSON."""
+    """The body must be JSON."""
 
     code = "not_json"
     status = 415
@@ -129,7 +129,7 @@ class OriginError(RequestError):
         if is_set:
             self.hint = f"Open {own}, and send it there. Another address: set SMARTER_AUTH_ADMIN_ORIGIN"
         else:
-            self.hint = "If you are behind a proxy: set SMARTER_AUTH_ADMIN_ORIGIN to what your browser shows, as https://admin.example.com"
+            self.hint = "If you are behind a proxy: set SMARTER_AUTH_ADMIN_ORIGIN to what your browser shows: https://admin.example.com"
 
 
 class PagesMissingError(RequestError):
@@ -141,12 +141,12 @@ class PagesMissingError(RequestError):
 
 
 class InvalidError(RequestError):
-    """The request is not written as this operation takes it."""
+    """The request does not match the schema of this operation."""
 
     code = "invalid"
     status = 422
     by_field: Mapping[str, str] = MappingProxyType({})
-    """What is wrong with which parameter or member, where it is one of them."""
+    """The mistake of each parameter or member that has one."""
 
 
 _STATUS: Sequence[tuple[type[SmarterAuthError], int]] = (
@@ -161,10 +161,10 @@ _STATUS: Sequence[tuple[type[SmarterAuthError], int]] = (
 
 _AWAY = "The database cannot be reached, or is not ready for this release. The log says why."
 _WOULD_OPEN = (
-    "If that is meant, an admin sends ?allow_anonymous=true. If not, protect the resource first: POST …/protect"
+    "If this is intended, an admin sends ?allow_anonymous=true. Otherwise, protect the resource first: POST …/protect"
 )
 DATA = ("role", "key_id", "token_key")
-"""What an error may carry for programs."""
+"""The attributes of errors that are sent to programs."""
 
 
 def status_of(error: SmarterAuthError) -> int:
@@ -184,7 +184,7 @@ def document_of(error: SmarterAuthError) -> dict[str, Any]:
     """Describe the error; anything that looks like a token in its words is hidden."""
     status = status_of(error)
     document = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "code": error.code}
-    if status == 503:  # The database's own words name hosts and roles, which a caller has no use for.
+    if status == 503:  # The database's own text names hosts and roles, which do not concern a caller.
         return document | {"detail": _AWAY}
     document["detail"] = hidden(error.message)
     hint = _WOULD_OPEN if isinstance(error, WouldOpenError) else error.hint

@@ -1,4 +1,4 @@
-"""What requests bring, as models: they check each request, and the OpenAPI document describes them."""
+"""The models of requests: they check each request, and the OpenAPI document describes them."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class Paged(_Request):
     """A page of a list."""
 
     limit: int = Field(default=50, ge=1, le=MAX_LIMIT, description="the most items of a page")
-    cursor: Text | None = Field(default=None, max_length=8192, description="the next of the page before")
+    cursor: Text | None = Field(default=None, max_length=8192, description="`next` of the previous page")
 
 
 class KeyQuery(Paged):
-    """Which keys; all filters hold at once. Without a state, a key_id or a token_key revoked keys are left out."""
+    """Which keys; all filters apply together. Without state, key_id or token_key, revoked keys are left out."""
 
     key_id: KeyId | None = None
     token_key: Text | None = Field(default=None, max_length=15, description="the public head of a token")
@@ -90,32 +90,36 @@ class AuditQuery(Paged):
     reason: Text | None = Field(default=None, max_length=255)
     since: Moment | None = None
     until: Moment | None = None
-    acts: bool = Field(default=False, description="what people did, without requests")
+    acts: bool = Field(default=False, description="only changes, without requests")
     order: Literal["newest", "oldest"] = "newest"
-    format: Literal["json", "jsonl"] = Field(default="json", description="jsonl: one event a line; next is in Link")
+    format: Literal["json", "jsonl"] = Field(
+        default="json", description="jsonl: one event per line; the next page is in the Link header"
+    )
 
 
 class OpeningQuery(_Request):
     """Whether an act may open a resource."""
 
-    allow_anonymous: bool = Field(default=False, description="let the resource become open to anyone; needs an admin")
+    allow_anonymous: bool = Field(
+        default=False, description="allow the change to open the resource to anyone; needs the role admin"
+    )
 
 
 class NewKey(_Request):
-    """A key to mint."""
+    """A key to create."""
 
     name: Name
     account: Name | None = Field(default=None, description="the operator's own, or DEFAULT_ACCOUNT, unless given")
     description: Annotated[str, Field(max_length=10_000), AfterValidator(checked_text)] = ""
     expires_at: Time | None = None
-    expires_in: Duration | None = Field(default=None, description="in place of expires_at")
+    expires_in: Duration | None = Field(default=None, description="instead of expires_at")
     labels: dict[str, str] = Field(default={}, max_length=16)
-    bind: list[ResourceName] = Field(default=[], max_length=100, description="resources that it opens: KIND:REF")
+    bind: list[ResourceName] = Field(default=[], max_length=100, description="resources to bind the key to: KIND:REF")
     format: Literal["knox", "checked"] = "checked"
 
 
 class KeyChange(_Request):
-    """A merge patch (RFC 7396): what is left out stays; null takes an expiry or a label away."""
+    """A merge patch (RFC 7396): members that are left out stay; null removes an expiry or a label."""
 
     name: Name | None = None
     description: Annotated[str, Field(max_length=10_000), AfterValidator(checked_text)] | None = None
@@ -126,11 +130,13 @@ class KeyChange(_Request):
 class Rotation(_Request):
     """A new token for a key."""
 
-    token_key: Text = Field(max_length=15, description="the public head of the token that is replaced")
+    token_key: Text = Field(max_length=15, description="the public head of the token to replace")
     overlap: Overlap = Field(
-        default=timedelta(hours=24), description="how long that one stays valid", json_schema_extra={"default": "24h"}
+        default=timedelta(hours=24),
+        description="how long the previous token stays valid",
+        json_schema_extra={"default": "24h"},
     )
-    force: bool = Field(default=False, description="also while an earlier rotation overlaps")
+    force: bool = Field(default=False, description="rotate even while an earlier rotation overlaps")
 
 
 class KeyIds(_Request):
@@ -161,7 +167,7 @@ class NewResource(_Request):
 
 
 class ResourceChange(_Request):
-    """A merge patch: what is left out stays; null takes a name or a domain away."""
+    """A merge patch: members that are left out stay; null removes a name or a domain."""
 
     name: Name | None = None
     account: Name | None = None
@@ -170,7 +176,7 @@ class ResourceChange(_Request):
 
 
 class Confirmation(_Request):
-    """The resource once more, so that none is opened by mistake."""
+    """The resource again, so that none is opened by mistake."""
 
     confirm: ResourceName
 
@@ -184,4 +190,6 @@ class Question(_Request):
     token: Annotated[str, Field(max_length=512)] | None = Field(
         default=None, description="sent as Authorization: Token"
     )
-    key_id: KeyId | None = Field(default=None, description="in place of a token: as with the newest one of this key")
+    key_id: KeyId | None = Field(
+        default=None, description="instead of token: decide as if the newest token of this key was sent"
+    )

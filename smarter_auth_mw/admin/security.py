@@ -25,7 +25,7 @@ HEADERS: tuple[Header, ...] = (
     (b"x-frame-options", b"DENY"),
     (b"cache-control", b"no-store"),
 )
-"""What every response carries. No CORS header is among them: no other origin may read an answer."""
+"""The headers of every response. No CORS header is among them: no other origin may read an answer."""
 
 SESSION_ID = re.compile("[A-Za-z0-9_-]{43}")
 _PORT = re.compile(":([0-9]{1,5})$")
@@ -33,7 +33,7 @@ _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:]+)(?::[0-9]{1,5})?")
 
 
 def check_host(scope: Mapping[str, Any], origin: str) -> None:
-    """Raise MisdirectedError for a request that is not for us.
+    """Raise MisdirectedError for a request to another host.
 
     With ``origin`` (ADMIN_ORIGIN) any host is accepted, since proxies change it. Without one both ends must be this
     machine: a web page elsewhere whose name was rebound to a loopback address sends its own name as Host.
@@ -62,7 +62,7 @@ def own_origin(scope: Mapping[str, Any], origin: str) -> str:
 
 
 def _only(scope: Mapping[str, Any], wanted: bytes, otherwise: str = "") -> str:
-    """Return the value of a header; nothing that fits anything if it comes twice."""
+    """Return the value of a header; a value that matches nothing if it appears twice."""
     found = [value.decode("latin-1") for name, value in scope["headers"] if name == wanted]
     return (found[0] if len(found) == 1 else "null") if found else otherwise
 

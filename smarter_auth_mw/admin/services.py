@@ -1,4 +1,4 @@
-"""What the operations work with: a store on a pool of its own, routes, settings, and the throttle."""
+"""The services of the operations: a store with its own pool, routes, settings, and the throttle."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from smarter_auth_mw.postgres.store import Store
 from smarter_auth_mw.routing.routes import Routes
 
 POOL_MAX = 2
-"""Connections of this process: what people look at never takes one that a worker needs."""
+"""The most connections of this process, which are separate from those of the workers."""
 TIMEOUT_S = 10.0
-"""How long a statement may take, unless QUERY_TIMEOUT_S is longer: no request for a resource waits for it."""
+"""The timeout of a statement, unless QUERY_TIMEOUT_S is longer; no request for a resource waits for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What is open on one event loop."""
+    """The open services of one event loop."""
 
     store: Store
     door: Doorkeeper
@@ -37,7 +37,7 @@ class Services:
 
     @property
     def within_s(self) -> float:
-        """Within how many seconds every worker knows of a change, whatever fails."""
+        """The number of seconds after which every worker knows of a change, whatever fails."""
         return self.settings.max_staleness_s + self.settings.stale_if_error_s
 
 

@@ -1,4 +1,4 @@
-"""Values that requests bring: times, durations, ids and resources, each with its rule and its JSON schema."""
+"""Types of values in requests: times, durations, ids and resources, each with its rule and JSON schema."""
 
 from __future__ import annotations
 

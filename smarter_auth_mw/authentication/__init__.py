@@ -1,4 +1,4 @@
-"""The read side: a resource and a token in, a decision out.
+"""The read side: turns a resource and a token into a decision.
 
 It knows the cache, the decision and the throttle, and never writes to the database.
 Begin with :mod:`~smarter_auth_mw.authentication.authenticator`.

@@ -1,4 +1,4 @@
-"""The read side: from what a route names and the credentials that came along to a decision."""
+"""The read side: decides a request from the target that its route names and its credentials."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ class Authenticator:
         self._known_tokens = known_tokens
         self._require = require
         self.throttle = throttle
-        """Judges refused tokens; None where failed attempts are not counted."""
+        """Counts refused tokens; None if failed attempts are not limited."""
         self._clock = clock or WallClock().now_s
         self._is_outage = self._is_stale_logged = False
 
     def warm(self, target: Target, headers: Headers, extractor: Extractor) -> Decision | None:
-        """The decision if the facts are at hand: no waiting, no I/O.
+        """Return the decision if it can be made from memory, without waiting or I/O.
 
-        What was granted to a token is granted to it again, as long as its entry serves: nearly every request is decided
-        so, in this one function. All that is less usual is looked at more closely.
+        A token that was granted is granted again as long as its entry serves: nearly every request is decided
+        like this, in this one function. Less common requests take a longer path.
         """
         entry = self._at_hand.get(target.lookup)
         if entry is None or entry.checked != self._changes.heard or self._steady_s() >= entry.serves_until_s:
@@ -72,7 +72,7 @@ class Authenticator:
             is_usual = name == API_KEY_HEADER
         if not is_usual or len(value) > MAX_TOKEN_BYTES:
             return self._look_closer(entry, target, extractor(headers)) if name else self._tokenless(entry, target)
-        # No bytes but those of a token that was granted have its fingerprint, and they can be read in one way only.
+        # Only the bytes of a granted token have its fingerprint, and they can be read in one way only.
         fingerprint = quick_hash(value).digest()  # fingerprint_of, without a call
         granted = entry.granted.get(fingerprint)
         if granted is not None and entry.bindings.may_expire:
@@ -111,7 +111,7 @@ class Authenticator:
         return holds
 
     def _tokenless(self, entry: Entry, target: Target) -> Decision | None:
-        """Return the decision for a request without credentials, as it was made before or now."""
+        """Return the decision for a request without credentials, a kept or a new one."""
         if target.name_alone == entry.bindings.resource:
             said = entry.tokenless_always if target.always else entry.tokenless
             if said is not None:
@@ -127,17 +127,17 @@ class Authenticator:
         return decision
 
     async def authenticate(self, target: Target, credentials: Credentials, peer: str = "") -> Decision:
-        """The decision; unavailable, never anonymous, where the facts cannot be known."""
+        """Return the decision; if the facts cannot be loaded it is "unavailable", never anonymous."""
         if self._cache.is_store_down and (granted := self._granted_stale(target, credentials)):
             self._cache.probe(target)
-            return granted  # Without waiting for a store that hangs.
+            return granted  # Do not wait for a store that hangs.
         try:
             entry = await self._entry(target, peer)
             if target.also is not None and await self._resource(target.also, peer) != entry.bindings.resource:
                 return Denial(Reason.AMBIGUOUS, detail=f"{target.names} is not {target.also.names}")
         except InvalidReferenceError as error:
             return Denial(Reason.NOT_CANONICAL, detail=error.message)
-        except OverloadedError as error:  # No outage: many who ask are no reason to grant by what is old.
+        except OverloadedError as error:  # Not an outage: load is no reason to grant from old data.
             return Denial(Reason.UNAVAILABLE, _resource(target), detail=error.message)
         except UnavailableError as error:
             self._report(error)
@@ -159,11 +159,11 @@ class Authenticator:
         return self._cache.peek(target) or await self._cache.get(target, peer)
 
     def _is_doubtful(self, decision: Decision | None, credentials: Credentials) -> bool:
-        """Return whether a bad token may have come along to an open resource, which is not to be ignored."""
+        """Return whether an open resource got a token that may be bad, and bad tokens are to be rejected."""
         return self._known_tokens is not None and credentials is not None and isinstance(decision, Anonymous)
 
     async def _judged(self, opened: Decision, credentials: Credentials, peer: str) -> Decision:
-        """The decision for an open resource, or the denial of a token that no key has, or none that is valid."""
+        """Return the decision for an open resource, or a denial if no valid key has the token."""
         if self._known_tokens is None or not isinstance(credentials, Token) or credentials.is_mistyped:
             return Denial(Reason.UNKNOWN_TOKEN, opened.resource, detail="malformed", account=opened.account)
         try:
@@ -176,7 +176,7 @@ class Authenticator:
         return replace(judged, resource=opened.resource, detail="", account=opened.account)
 
     def _granted_stale(self, target: Target, credentials: Credentials) -> Grant | None:
-        """A grant by an entry that is older than it should be: an outage lengthens grants, and nothing else."""
+        """Return a grant from an entry past its age limit: an outage extends grants, and nothing else."""
         entry = self._cache.stale(target) if target.also is None else None
         decision = None if entry is None else self._decide(entry, target, credentials)
         if not isinstance(decision, Grant):
@@ -185,12 +185,14 @@ class Authenticator:
         if not self._is_stale_logged:  # Once for each outage.
             self._is_stale_logged = True
             log(
-                "store.stale", "%s is granted by what was known before the outage, and so are others", decision.resource
+                "store.stale",
+                "%s is granted from data cached before the outage; other resources may be too",
+                decision.resource,
             )
         return decision
 
     def _report(self, error: UnavailableError) -> None:
-        """Once for each outage."""
+        """Report the error, once for each outage."""
         if not self._is_outage:
             self._is_outage = True
             log("store.unavailable", "%s %s", error, error.hint)
@@ -202,7 +204,7 @@ class Authenticator:
             return denial
         token = None if isinstance(credentials, Malformed) else credentials
         if isinstance(target.names, Resource) and target.names.ref != bindings.resource.ref:
-            # The app compares exactly: this is another resource, and unknown.
+            # The app compares exactly, so this is another resource, and an unknown one.
             decision = decide(Bindings(target.names), token, 0.0, always=target.always, require=self._require)
         else:
             decision = self._decide_again(entry, token, always=target.always)
@@ -211,7 +213,7 @@ class Authenticator:
         return decision
 
     def _decide_again(self, entry: Entry, token: Token | None, *, always: bool) -> Decision:
-        """Return what ``decide`` says of the entry's bindings, or what it said of them before."""
+        """Return the decision for the entry's bindings, a kept or a new one."""
         bindings = entry.bindings
         now_s = self._clock() if bindings.may_expire else 0.0
         if token is not None and (granted := entry.granted_before(token.fingerprint, now_s)):
@@ -229,11 +231,11 @@ class Authenticator:
 
 
 def _objection(bindings: Bindings, target: Target) -> Denial | None:
-    """Why what was found is not what the target names, if so."""
+    """Return a denial if the bindings that were found are not those of the target."""
     if isinstance(target.names, Alias) and not bindings.resource.ref:
         if bindings.account is None:
-            return Denial(Reason.NOT_FOUND, detail=f"{target.names} stands for nothing")
-        return Denial(Reason.AMBIGUOUS, detail=f"{target.names} stands for several resources")
+            return Denial(Reason.NOT_FOUND, detail=f"{target.names} does not resolve to a resource")
+        return Denial(Reason.AMBIGUOUS, detail=f"{target.names} resolves to several resources")
     if bindings.account is None:
         return None
     if isinstance(target.names, Resource) and bindings.resource.ref != target.names.ref:

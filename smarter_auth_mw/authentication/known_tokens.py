@@ -1,4 +1,4 @@
-"""What is known of a token by itself, whatever it is bound to: for open resources that refuse bad ones."""
+"""Look up tokens without a resource, for open resources that refuse bad tokens."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ KIND = "token"
 
 
 class TokenSource(Protocol):
-    """Where it is known whose token it is."""
+    """Looks up the key of a token."""
 
     async def read_token(self, digest: bytes) -> BindingsRead: ...
 
 
 class KnownTokens:
-    """Tokens with their keys, in a cache of their own: to it a token is a resource, and its key is bound to that."""
+    """Tokens with their keys, in a separate cache, which treats a token as a resource that its key is bound to."""
 
     def __init__(self, source: TokenSource, limits: Limits, changes: Changes) -> None:
-        # No source changes when an unknown token becomes a known one: that it is unknown is not kept.
+        # Unknown tokens are not cached: no change is reported when one becomes known.
         self._cache = Cache(_Digests(source), replace(limits, negative_ttl_s=0), changes)
 
     async def bindings_of(self, token: Token, peer: str) -> Bindings:
-        """The one binding of the token to itself, or none where it is unknown; raises ``UnavailableError``."""
+        """Return the token's binding to itself, or no bindings if it is unknown; raises ``UnavailableError``."""
         target = Target(Resource(KIND, token.digest.hex()))
         return (self._cache.peek(target) or await self._cache.get(target, peer)).bindings
 

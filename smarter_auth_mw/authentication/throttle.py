@@ -1,4 +1,4 @@
-"""Failed attempts, counted for each peer network and resource: a 429 in the place of a 401 once there are too many."""
+"""Failed attempts, counted for each peer network and resource: 429 instead of 401 once there are too many."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from smarter_auth_mw.decision import Denial, Reason
 from smarter_auth_mw.log import log
 
 MAX_COUNTERS = 65_536
-"""The most counters in a process: a flood of peers only makes it forget what other peers did."""
+"""The most counters in a process: a flood of peers only evicts the counts of other peers."""
 KEY_PREFIX = "smarter_auth:failed"
 PROBED = "probe"
-"""What probes count by nothing."""
+"""The counter that probes increase by zero."""
 
 GUESSES = frozenset(reason for reason in Reason if reason.status == 401) - {Reason.MISSING_CREDENTIALS}
-"""Why a token is refused: a request without one has not guessed, and what is malformed cannot be right."""
+"""The reasons that count as a guess: a missing token is no guess, and a malformed one cannot be right."""
 
 
 class Throttle:
-    """Judges denials after their token was judged, so that a valid token is never throttled.
+    """Counts denials, after the token was checked, so that a valid token is never throttled.
 
-    ``shared`` counts for all workers together. What it does not answer in time is counted in ``local`` instead, and in
-    ``failures``.
+    ``shared`` counts for all workers together. Attempts that it does not count in time are counted in ``local``
+    instead, and in ``failures``.
     """
 
     def __init__(
@@ -53,23 +53,23 @@ class Throttle:
         if shared is None:
             self._shared = None
             return
-        # Probed by the very command that counts: a Redis may answer a PING, and allow no scripts.
+        # The probe uses the counting command itself: a Redis may answer PING but not allow scripts.
         probe = partial(shared.incr, PROBED, 1, amount=0)
         self._shared = FixedWindowRateLimiter(shared), Availability(probe, _report, deadline_s, clock)
 
     async def judge(self, denial: Denial, peer: str) -> Denial:
-        """The denial, or the one that takes its place where this peer has failed too often on this resource."""
+        """Return the denial, or a "throttled" one if this peer has failed too often on this resource."""
         if denial.reason not in GUESSES or await self._counts(str(denial.resource), peer):
             return denial
         return replace(denial, reason=Reason.THROTTLED, detail=denial.reason.value)
 
     async def close(self) -> None:
-        """End what is under way."""
+        """Cancel running probes."""
         if self._shared is not None:
             await self._shared[1].close()
 
     async def _counts(self, resource: str, peer: str) -> bool:
-        """Whether one attempt more is within the rate."""
+        """Count an attempt; return whether it is within the rate."""
         if self._shared is not None:
             limiter, availability = self._shared
             with suppress(Exception):  # Reported once for each outage.
@@ -80,7 +80,7 @@ class Throttle:
 
 
 def window_s(rate: str) -> int:
-    """The longest time, in seconds, after which a throttled peer is let in again."""
+    """Return the longest time, in seconds, after which a throttled peer is let in again."""
     return int(parse(rate).get_expiry()) if rate else 0
 
 
@@ -88,9 +88,9 @@ def window_s(rate: str) -> int:
 async def open_throttle(
     rate: str, cache_url: str, *, deadline_s: float = DEADLINE_S, clock: Callable[[], float] = time.monotonic
 ) -> AsyncIterator[Throttle | None]:
-    """The throttle of ``SMARTER_AUTH_FAILED_ATTEMPTS``; None where that is empty.
+    """Open the throttle for ``SMARTER_AUTH_FAILED_ATTEMPTS``; None if that is empty.
 
-    It counts for all workers together where the shared cache is a Redis, and for each by itself elsewhere.
+    It counts for all workers together if the shared cache is a Redis, or else for each worker by itself.
     """
     if not rate:
         yield None
@@ -106,7 +106,7 @@ async def open_throttle(
 
 
 async def try_counting(cache_url: str) -> None:
-    """Count by nothing in the shared cache, where attempts would be counted there; raises what fails."""
+    """Increase a counter of the shared cache by zero, if attempts are counted there; raises the error."""
     if _is_shared(cache_url):
         async with _redis(cache_url) as storage:
             await storage.incr(PROBED, 1, amount=0)
@@ -119,7 +119,7 @@ def _is_shared(cache_url: str) -> bool:
 @asynccontextmanager
 async def _redis(url: str) -> AsyncIterator[Storage]:
     backend: Any = backend_of(url)
-    # limits reads fewer URLs than redis-py: it is given the connections, and a URL that it does not use.
+    # limits accepts fewer URLs than redis-py, so it gets open connections and a URL that it does not use.
     ours: dict[str, Any] = {"connection_pool": backend.client.connection_pool}
     try:
         yield RedisStorage("redis://localhost:6379", implementation="redispy", key_prefix=KEY_PREFIX, **ours)
@@ -130,14 +130,17 @@ async def _redis(url: str) -> AsyncIterator[Storage]:
 
 def _report(error: Exception | None) -> None:
     if error is None:
-        log("throttle.recovered", "failed attempts are counted for all workers together again")
-    else:  # Not the error's text, which may quote what the server sent.
-        text = "failed attempts are counted in each worker by itself, since the shared cache does not answer (%s)"
+        log(
+            "throttle.recovered",
+            "failed attempts are counted for all workers together again, in the shared cache",
+        )
+    else:  # The error's text is not shown: it may quote what the server sent.
+        text = "each worker counts failed attempts by itself, because the shared cache does not answer (%s)"
         log("throttle.failed", text, type(error).__name__)
 
 
 class BoundedCounters(Storage):
-    """Counters in the process for the library ``limits``, whose own know no bound and are swept with every count."""
+    """Counters in the process for the library ``limits``, whose own are unbounded and swept at each count."""
 
     STORAGE_SCHEME = None
 
@@ -151,7 +154,7 @@ class BoundedCounters(Storage):
 
     @property
     def base_exceptions(self) -> type[Exception]:
-        return LookupError  # raised by none of these
+        return LookupError  # none of these raise it
 
     async def incr(self, key: str, expiry: float, amount: int = 1) -> int:
         count, ends_at_s = self._find(key, expiry)

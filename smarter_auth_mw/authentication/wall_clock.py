@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable
 
 MAX_SKEW_S = 1.0
-"""How far two clocks may be apart that are said to agree."""
+"""The largest difference between clocks that are considered equal."""
 
 
 class WallClock:
     """Unix time that does not step back: an expired token stays expired when somebody sets the clock.
 
-    Only where the machine's clock was ahead, and agrees with the database's now, does it go back to that.
+    It steps back only if the machine's clock was ahead and now agrees with the database's.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class WallClock:
         self._wall_s, self._steady_s, self._offset_s = wall_s, steady_s, offset_s
 
     def compare(self, database_s: float, took_s: float) -> None:
-        """Take note of the database's time, which came with an answer that took so long."""
+        """Record the database's time, which arrived in a response that took this long."""
         wall_s = self._wall_s()
         ahead_s = wall_s - took_s / 2 - database_s
         self.skew_s = ahead_s if abs(ahead_s) > MAX_SKEW_S + took_s / 2 else 0.0

@@ -1,4 +1,4 @@
-"""How many look-ups run at once, in all and for one peer network. The next ones wait a moment for their turn."""
+"""Limits the look-ups that run at once, in total and per peer network. Further ones wait briefly for their turn."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from smarter_auth_mw.log import log
 WAIT_S = 1.0
 """How long a look-up waits for its turn."""
 PLACES = 4
-"""How many wait for each that may run."""
+"""The number of look-ups that may wait for each one that may run."""
 LOG_PAUSE_S = 10.0
-"""The log gets one line in this time, however many are refused."""
+"""The log gets at most one line in this time, however many look-ups are refused."""
 
 Turn = asyncio.Future[None]
 
 
 class Admission:
-    """Lets ``most`` look-ups run at once, and ``most_per_peer`` for one peer network; used by one event loop.
+    """Lets ``most`` look-ups run at once, and ``most_per_peer`` per peer network; used by one event loop.
 
-    What finds no room waits, for as long as ``WAIT_S`` and in as many places as ``PLACES`` says: a herd that comes all
-    at once is served in turn. Peers take turns too, so that none waits for another one's herd.
+    Further look-ups wait for up to ``WAIT_S``, in a queue whose length ``PLACES`` sets, so a burst is served in turn.
+    Peers take turns too, so that no peer waits for another one's burst.
     """
 
     def __init__(self, most: int, most_per_peer: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -38,14 +38,14 @@ class Admission:
         self._reported = 0
 
     def try_enter(self, peer: str) -> bool:
-        """Take a place among those that run, if one is free and nobody of this peer waits for it."""
+        """Take a running place if one is free and no other look-up of this peer waits for it."""
         if peer in self._waiting or not self._has_room(peer):
             return False
         self._start(peer)
         return True
 
     async def enter(self, peer: str, *, waits: bool = True) -> bool:
-        """Take a place, and return whether that took a wait; raises ``OverloadedError``."""
+        """Take a place, and return whether it had to wait; raises ``OverloadedError``."""
         if self.try_enter(peer):
             return False
         if not waits or not self._has_places(peer):
@@ -68,8 +68,8 @@ class Admission:
         return self._all_running < self._most and self._running[peer] < self._most_per_peer
 
     def _has_places(self, peer: str) -> bool:
-        of_peer = len(self._waiting.get(peer, ()))
-        return of_peer < PLACES * self._most_per_peer and self._all_waiting < PLACES * self._most
+        from_peer = len(self._waiting.get(peer, ()))
+        return from_peer < PLACES * self._most_per_peer and self._all_waiting < PLACES * self._most
 
     def _start(self, peer: str) -> None:
         self._all_running += 1
@@ -103,7 +103,7 @@ class Admission:
             raise
 
     def _give_up(self, peer: str, turn: Turn) -> None:
-        if turn.done():  # It was its turn at this very moment.
+        if turn.done():  # Its turn came at this very moment.
             self.leave(peer)
         else:
             self._leave_queue(peer, turn)
@@ -116,5 +116,5 @@ class Admission:
             refused, self._reported = self.refused - self._reported, self.refused
             text = "%s answered 503, the last of them of %s: MAX_LOOKUPS_PER_PEER=%d, MAX_LOOKUPS=%d"
             answered = counted(refused, "look-up was", "look-ups were")
-            log("lookups.refused", text, answered, peer or "an unknown peer", self._most_per_peer, self._most)
+            log("lookups.refused", text, answered, peer or "unknown", self._most_per_peer, self._most)
         return OverloadedError()

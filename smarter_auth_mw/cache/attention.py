@@ -8,7 +8,7 @@ from collections.abc import Callable
 from smarter_auth_mw.log import log
 
 MOST_A_SECOND = 1_000
-"""Notifications taken in one second. Each costs some microseconds of the event loop: more would slow requests."""
+"""Notifications taken in one second. Each takes some microseconds of the event loop, so more would slow requests."""
 MOST_UNFOUNDED = 20
 """Malformed or forged notifications that are tolerated between two heartbeats."""
 DOUBTFUL = 100
@@ -31,7 +31,7 @@ class Attention:
         self._in_this_second = 0
         self._away_s = 0.0
         self.since_beat = 0
-        """How many notifications were taken since ``beaten``."""
+        """The number of notifications since ``beaten``."""
 
     @property
     def is_given(self) -> bool:

@@ -1,4 +1,4 @@
-"""Whether a server answers in time: a call that fails is only a doubt, which a probe in the background resolves."""
+"""Tracks whether a server answers in time: after a failed call, a probe in the background finds out."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 DEADLINE_S, LONGEST_DEADLINE_S = 0.05, 0.5
-"""How long a call may take: several round trips, within these. A server nearby needs a tenth of a millisecond."""
+"""The limits of a call's deadline, which is several round trips. A nearby server needs 0.1 ms."""
 ROUND_TRIPS = 4
 PROBE_DEADLINE_S = 5.0
-"""How long a probe may take, which may have to connect (TCP, TLS, AUTH) before it can ask anything."""
+"""How long a probe may take; it may first have to connect (TCP, TLS, AUTH)."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
-"""How long a server that does not answer is left alone: twice as long after each probe that fails, within these."""
+"""The limits of the pause before the next probe, which doubles after each probe that fails."""
 
 T = TypeVar("T")
 
@@ -26,9 +26,9 @@ class TooSlowError(Exception):
 class Availability:
     """Decides whether a server is called, and how long a call may take.
 
-    After a call that failed, nothing is called until a probe was answered. A probe is a call that may take much longer,
-    and that nobody waits for. ``report`` is called with the error when a probe fails for the first time, and with None
-    when one is answered again: a call that failed in between, as one that found no connection open yet, is no outage.
+    After a failed call, no further call is made until a probe is answered. A probe is a call that may take much longer
+    and that nothing waits for. ``report`` is called with the error when a probe fails for the first time, and with None
+    when one is answered again. A single failed call, for example without an open connection, is not an outage.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Availability:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.deadline_s = deadline_s
-        """What a call may take."""
+        """How long a call may take, in seconds."""
         self.is_down = False
         """Whether the last probe failed."""
         self._shortest_s = deadline_s
@@ -52,18 +52,18 @@ class Availability:
         self._probing: asyncio.Task[None] | None = None
 
     def allows_call(self) -> bool:
-        """Return whether the server answered lately; if not, a probe begins when one is due."""
+        """Return whether the server answered recently; if not, start a probe when one is due."""
         if self._is_doubtful:
             self.look()
         return not self._is_doubtful
 
     def look(self) -> None:
-        """Begin a probe if one is due: the server is in doubt, no probe is on its way, and the pause is over."""
+        """Start a probe if one is due: the server is in doubt, no probe is running, and the pause is over."""
         if self._is_doubtful and self._probing is None and self._clock() >= self._next_probe_at_s:
             self._probing = asyncio.get_running_loop().create_task(self._resolve(), context=contextvars.Context())
 
     async def answer(self, call: Awaitable[T]) -> T:
-        """Return what the call returns in time; raises what it raises, or TimeoutError, and doubts the server then."""
+        """Return the result of the call; if it fails or times out, mark the server as in doubt and raise."""
         try:
             async with asyncio.timeout(self.deadline_s):
                 return await call
@@ -73,7 +73,7 @@ class Availability:
             raise
 
     async def close(self) -> None:
-        """End a probe that is on its way."""
+        """Cancel a running probe."""
         if self._probing is not None:
             self._probing.cancel()
             await asyncio.wait([self._probing])
@@ -93,7 +93,7 @@ class Availability:
             self._probing = None
 
     async def _round_trip_s(self) -> float:
-        await self._probe()  # Connects, where that is needed; the second one does not.
+        await self._probe()  # This one connects if needed, so that the second one does not.
         sent_s = time.monotonic()
         await self._probe()
         return time.monotonic() - sent_s

@@ -17,9 +17,9 @@ CACHE_URLS = (
 
 
 def backend_of(url: str) -> BaseCache | None:
-    """The aiocache backend that the URL names, not connected yet; None for ``memory://``, where nothing is shared.
+    """Return the aiocache backend that the URL names, not yet connected; None for ``memory://``.
 
-    ``redis://``, ``rediss://`` and ``unix://`` are read as redis-py does, with its options behind ``?``. Raises
+    ``redis://``, ``rediss://`` and ``unix://`` are read as redis-py does, with its options after ``?``. Raises
     ``ConfigurationError``, also where the client is not installed.
     """
     try:
@@ -29,7 +29,7 @@ def backend_of(url: str) -> BaseCache | None:
         rule = f"its client is not installed: pip install 'smarter_auth_mw[{extra}]'"
     except UsageError as error:
         rule = f"{error.message}; {CACHE_URLS}; {withheld(url)}"
-    except Exception:  # Not its text, which may hold a piece of the password.
+    except Exception:  # Its text is not shown: it may contain a part of the password.
         rule = f"{CACHE_URLS}; {withheld(url)}"
     raise ConfigurationError([Mistake(f"{PREFIX}CACHE_URL", "", rule)])
 

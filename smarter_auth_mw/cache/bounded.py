@@ -1,4 +1,4 @@
-"""The first tier: an aiocache backend in the process, bounded, and read without awaiting."""
+"""The first cache tier: a bounded aiocache backend in the process, which can be read without awaiting."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from aiocache.serializers import NullSerializer
 
 
 class BoundedMemoryCache(BaseCache):  # type: ignore[misc]
-    """Keeps the most recently used values, bounded by their number and by their weight in all.
+    """Keeps the most recently used values, bounded by number and total weight.
 
-    aiocache's own memory backend knows no bound, and its deadlines are timers of one event loop that die with it; here
-    a deadline is compared when the value is read. ``peek`` and ``put`` are ``get`` and ``set`` for who cannot wait; who
-    keeps no deadlines, and is in a hurry, looks into ``values``.
+    aiocache's own memory backend is unbounded, and its deadlines are timers that end with their event loop; here a
+    deadline is checked when the value is read. ``peek`` and ``put`` are ``get`` and ``set`` for callers that cannot
+    await. Callers that set no deadlines may read ``values`` directly, which is fastest.
     """
 
     NAME = "bounded-memory"
@@ -43,7 +43,7 @@ class BoundedMemoryCache(BaseCache):  # type: ignore[misc]
         return len(self.values)
 
     def peek(self, key: str) -> Any:
-        """The value, now its most recently used one, or None."""
+        """Return the value and mark it as most recently used; None if there is no value."""
         found = self.values.get(key)
         if found is None:
             return None
@@ -54,7 +54,7 @@ class BoundedMemoryCache(BaseCache):  # type: ignore[misc]
         return found
 
     def put(self, key: str, value: Any, ttl_s: float | None = None) -> None:
-        """Keep the value; what was used least recently makes room. One that is too heavy by itself is not kept."""
+        """Store the value, and evict the least recently used ones. A value that is too heavy itself is not stored."""
         self.drop(key)
         weight = self._weigh(value)
         if weight > self._max_weight:
@@ -68,7 +68,7 @@ class BoundedMemoryCache(BaseCache):  # type: ignore[misc]
             self.evictions += 1
 
     def drop(self, key: str) -> int:
-        """Forget the value; how many there were."""
+        """Remove the value; return the number of values removed."""
         found = self.values.pop(key, None)
         if found is None:
             return 0

@@ -1,4 +1,4 @@
-"""What was heard to change, and whether something read from the database is older than that: without any clock."""
+"""The changes received so far, and whether a reading of the database is older than one of them, without clocks."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 DIRECTORY = "directory:"
-"""The prefix of the sources for the aliases of a kind."""
+"""The prefix of the source of a kind's aliases."""
 FEW_SOURCES = 8
 EVERYTHING = "*"
-"""The source that stands for all others: a truncated table."""
+"""The source that means all others, for a truncated table."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """PostgreSQL's ``pg_snapshot``: which transactions a statement could see.
 
-    All below ``xmin`` have ended and are seen, none from ``xmax`` on is, nor is any of ``in_progress`` between them.
+    Transactions below ``xmin`` have ended and are visible. Those from ``xmax`` on, and ``in_progress`` ones, are not.
     """
 
     xmin: int
@@ -27,9 +27,9 @@ class Snapshot:
     in_progress: frozenset[int] = frozenset()
 
     @staticmethod
-    @lru_cache(maxsize=1024)  # Fills of one moment share their snapshot.
+    @lru_cache(maxsize=1024)  # Cache fills at the same moment share a snapshot.
     def parse(text: str) -> Snapshot:
-        """Read ``xmin:xmax:xip,…`` as PostgreSQL writes it; a ValueError where it is not that."""
+        """Parse PostgreSQL's ``xmin:xmax:xip,…``; raises ValueError."""
         xmin, xmax, in_progress = text.split(":")
         return Snapshot(
             int(xmin), int(xmax), frozenset(map(int, in_progress.split(","))) if in_progress else frozenset()
@@ -39,7 +39,7 @@ class Snapshot:
         return tx < self.xmin or (tx < self.xmax and tx not in self.in_progress)
 
     def saw_all_of(self, other: Snapshot) -> bool:
-        """Return whether everything that the other snapshot saw is seen by this one."""
+        """Return whether everything visible in the other snapshot is visible in this one."""
         if self.xmin >= other.xmax:
             return True
         return self.xmax >= other.xmax and all(tx >= other.xmax or tx in other.in_progress for tx in self.in_progress)
@@ -49,9 +49,9 @@ class Snapshot:
 
 
 class SnapshotRead:
-    """One read of the database: the snapshot it was made in and the sources that what it found depends on.
+    """One read of the database: its snapshot, and the sources that its result depends on.
 
-    ``begun`` is ``Changes.heard`` when its statement was sent to the primary, 0 for a reading of somebody else's;
+    ``begun`` is ``Changes.heard`` when its statement was sent to the primary, 0 for a reading of another worker;
     ``server`` is ``Changes.server`` at that time.
     """
 
@@ -61,29 +61,29 @@ class SnapshotRead:
         self.snapshot = snapshot
         self.sources = (
             sources if len(sources) <= FEW_SOURCES else frozenset(sources)
-        )  # A set weighs three times as much.
+        )  # A set would take three times the memory.
         self.begun = begun
         self.server = server
         self.checked = -1
-        """Up to which change it was found to be current; -1: never looked at."""
+        """The number of the last change that it was checked against; -1: never checked."""
 
 
 class Changes:
-    """The changes heard since the floor, and the floor: a snapshot which every reading must have seen all of.
+    """The changes received since the floor. The floor is a snapshot that every reading must be at least as new as.
 
-    Hearing is idempotent and its order does not matter. A change counts against a reading that depends on its source,
-    does not see its transaction, and did not begin after it was last heard: what begins later on the primary sees every
-    transaction whose notification is out, so that a forged notification costs one reading and no more.
+    Changes may arrive repeatedly and in any order. A change invalidates a reading that depends on its source,
+    does not see its transaction, and did not begin after it last arrived: a later reading of the primary sees every
+    transaction whose notification was delivered, so a forged notification causes one more reading and nothing else.
     """
 
     def __init__(self) -> None:
         self.heard = 0
-        """Counts up with every change heard and every new floor."""
+        """Increases with every change that arrives and every new floor."""
         self.floor: Snapshot | None = None
         self.directory_changed = asyncio.Event()
         """Set by each change that may affect an alias; cleared before aliases are looked up again."""
         self.server = 0
-        """Counts the servers met: the transaction numbers of one mean nothing to another."""
+        """Increases with each new server, since transaction numbers of different servers cannot be compared."""
         self.forged = 0
         self._log: OrderedDict[tuple[str, int], int] = OrderedDict()
         self._by_source: dict[str, dict[int, int]] = {}
@@ -93,10 +93,10 @@ class Changes:
         return len(self._log)
 
     def hear(self, source: str, tx: int, *, is_proven: bool = False) -> None:
-        """Take note of a change: from a heartbeat, which proves it, or from a notification, which anyone may send.
+        """Record a change from a heartbeat, which proves it, or from a notification, which anyone may send.
 
-        One heard again counts from now on: the first time may have been a forgery ahead of the real commit, and a
-        reading that began in between was excused from it.
+        A repeated change counts from now on: the first one may have been forged before the real commit, and a reading
+        that began in between must not be exempt from it.
         """
         number, change = self.heard + 1, (source, tx)
         if is_proven:
@@ -108,12 +108,12 @@ class Changes:
         self._by_source.setdefault(source, {})[tx] = number
         if source == EVERYTHING or source.startswith(DIRECTORY):
             self.directory_changed.set()
-        self.heard = number  # Last: a thread that sees the number finds the change.
+        self.heard = number  # Set last, so that a thread that sees the number finds the change.
 
     def prove(self, begun: int) -> int:
-        """Drop the changes that a heartbeat shows to be forged, and return how many there were.
+        """Drop the changes that a heartbeat proves to be forged, and return their number.
 
-        The heartbeat was sent at ``begun``, and what it reported was heard already. PostgreSQL delivers a notification
+        The heartbeat was sent at ``begun``, and its changes are recorded already. PostgreSQL delivers a notification
         after its transaction has committed, so a heartbeat sent later reports the change, unless an earlier one did.
         """
         forged = [change for change, number in self._unproven.items() if number <= begun]
@@ -123,9 +123,9 @@ class Changes:
         return len(forged)
 
     def raise_floor(self, floor: Snapshot) -> None:
-        """Ask every reading to have seen all that ``floor`` saw, and forget the changes that it saw.
+        """Require every reading to see everything that ``floor`` sees, and drop the changes that it sees.
 
-        With the newest snapshot this is a flush; with one older than any entry's life it only forgets.
+        With the newest snapshot this is a flush; with one older than every entry it only frees memory.
         """
         self.floor = floor
         self.heard += 1

@@ -1,4 +1,4 @@
-"""What the shared tier holds, as bytes and back: typed, numbered, and signed for the key that it lies under."""
+"""Encodes entries of the shared tier as bytes and back: typed, versioned, and signed together with their key."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from smarter_auth_mw.errors import counted
 from smarter_auth_mw.tokens import same_digest
 
 SCHEMA = 1
-"""Counts up with every change of what is encoded: an entry of another number is never even found."""
+"""The version of the encoding, a part of each key, so that entries of another version are never found."""
 MAX_VALUE_BYTES = 256 * 1024
 MIN_SECRET_BYTES = 32
 
@@ -36,7 +36,7 @@ _BINDING_SHAPES: set[tuple[type, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class SharedEntry:
-    """What workers share of one resource: the facts, the snapshot they were read in, and what they depend on."""
+    """What workers share about one resource: its bindings, the snapshot they were read in, and their sources."""
 
     bindings: Bindings
     snapshot: str
@@ -46,8 +46,8 @@ class SharedEntry:
 class Codec:
     """Seals entries with HMAC-SHA256 under one database's secret, for one epoch.
 
-    The signature covers key and payload, and the key stands for schema number, epoch and look-up, so that an entry of
-    another database, release or resource is no entry here. The payload names its look-up again, in full.
+    The signature covers key and payload. The key is derived from schema number, epoch and look-up, so an entry of
+    another database, release or resource is not accepted. The payload repeats its look-up in full.
     """
 
     def __init__(self, secret: bytes, epoch: str) -> None:
@@ -59,17 +59,17 @@ class Codec:
         self._epoch = epoch
 
     def key(self, lookup: str) -> str:
-        """Where the entry lies: printable ASCII of one length, whatever the look-up (memcached takes 250 bytes)."""
+        """Return the entry's key: printable ASCII of a fixed length (memcached allows 250 bytes)."""
         name = hashlib.sha256(f"{self._epoch}\0{lookup}".encode("utf-8", "surrogatepass")).hexdigest()
         return f"smarter_auth:{SCHEMA}:{name}"
 
     def seal(self, lookup: str, entry: SharedEntry) -> bytes:
-        """The entry as bytes; a ValueError where it holds what could not be read back."""
+        """Return the entry as bytes; raises ValueError if it could not be read back."""
         payload = _encode(lookup, entry)
         return self._mac(lookup, payload) + payload
 
     def unseal(self, lookup: str, sealed: object) -> SharedEntry:
-        """The entry that was sealed for this look-up; a ValueError for whatever else lies there."""
+        """Return the entry that was sealed for this look-up; raises ValueError for any other value."""
         if type(sealed) is not bytes or len(sealed) > MAX_VALUE_BYTES:
             raise ValueError("No bytes, or too many.")
         mac, payload = sealed[:_MAC_BYTES], sealed[_MAC_BYTES:]
@@ -122,7 +122,7 @@ def _decode(lookup: str, payload: bytes) -> SharedEntry:
     if schema != SCHEMA or found != lookup or on_error not in _ON_ERROR:
         raise ValueError("Of another schema, for another look-up, or with a policy that there is not.")
     _check_texts(sources)
-    Snapshot.parse(snapshot)  # Readers of the entry parse it again, and must not fail.
+    Snapshot.parse(snapshot)  # Parsed here so that the later parse of the entry cannot fail.
     facts = Bindings(
         Resource(kind, ref),
         account,

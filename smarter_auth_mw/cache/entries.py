@@ -1,4 +1,4 @@
-"""One entry per resource, in front of the database: fresh or not served, and one query however many ask."""
+"""The cache in front of the database: one entry per resource, served only while fresh, filled by one query."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NEVER = float("-inf")
 
 
 class BindingsRead(Protocol):
-    """What a source answers: the facts, the snapshot they were read in, and what they depend on."""
+    """The result of a source: the bindings, the snapshot they were read in, and the sources they depend on."""
 
     @property
     def bindings(self) -> Bindings: ...
@@ -35,28 +35,28 @@ class BindingsRead(Protocol):
 
 
 class BindingSource(Protocol):
-    """Where the facts come from."""
+    """The source of bindings."""
 
     async def read(self, target: Target) -> BindingsRead: ...
 
 
 class SharedEntries(Protocol):
-    """What other workers have read; it loses and delays as it likes, but raises nothing."""
+    """Entries that other workers have read; calls may lose or delay entries, but never raise."""
 
     async def get(self, lookup: str) -> SharedEntry | None: ...
     async def put(self, lookup: str, entry: SharedEntry) -> None: ...
 
 
 class Entry(SnapshotRead):
-    """All that is known of one resource, and the reading that it comes from; times are monotonic seconds.
+    """Everything known about one resource, and the reading that it comes from; times are monotonic seconds.
 
-    ``read_at_s`` is when its statement was sent, or never where another worker read it. ``serves_until_s`` is what was
-    found when its age was looked at last: it serves until then at the least, whatever the heartbeat does.
+    ``read_at_s`` is when its statement was sent, or never if another worker read it. ``serves_until_s`` was computed
+    at the last check of its age: it serves at least until then, whatever the heartbeat does.
 
-    Decisions that depend on nothing but the bindings are made once an entry and given again, the same objects:
+    Decisions that depend only on the bindings are made once per entry and used again, as the same objects:
     ``granted`` holds grants by the fingerprint of the token whose digest was compared, ``tokenless`` the decision for
-    requests without a token, ``tokenless_always`` the one where a route is declared ``always``. These depend on neither
-    the time nor the request. ``Authenticator.warm`` reads all three without a call.
+    requests without a token, ``tokenless_always`` the one for routes declared ``always``. They depend neither on the
+    time nor on the request. ``Authenticator.warm`` reads all three without a call.
     """
 
     __slots__ = ("bindings", "granted", "kept_until_s", "read_at_s", "serves_until_s", "tokenless", "tokenless_always")
@@ -77,13 +77,13 @@ class Entry(SnapshotRead):
         return None if grant is None or grant.binding is None or grant.binding.expires_at_s < now_s else grant
 
     def keep_granted(self, fingerprint: bytes, grant: Grant) -> None:
-        """Give this grant again to the token of this fingerprint, whose digest has been compared."""
+        """Keep the grant for the token of this fingerprint, whose digest was compared."""
         if self.granted is _NO_GRANTS:
             self.granted = {}
         cast("dict[bytes, Grant]", self.granted)[fingerprint] = grant
 
     def keep_tokenless(self, decision: Anonymous | Denial, *, always: bool) -> None:
-        """Give this decision again to requests without a token, by routes that are as this one ``always`` or not."""
+        """Keep the decision for requests without a token, for routes with the same value of ``always``."""
         if always:
             self.tokenless_always = decision
         else:
@@ -91,12 +91,12 @@ class Entry(SnapshotRead):
 
 
 _NO_GRANTS: Mapping[bytes, Grant] = {}
-"""Shared by all entries that have granted nothing yet, since most resources are asked for by few."""
+"""Shared by all entries without a grant, which are most of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long and how much is kept; the fields are those of ``Settings``."""
+    """Limits of age and size; the fields are those of ``Settings``."""
 
     cache_ttl_s: float = 300
     negative_ttl_s: float = 30
@@ -110,7 +110,7 @@ class Limits:
 
 @dataclass(slots=True)
 class CacheCounts:
-    """What the cache did: plain numbers that only grow."""
+    """Counters of the cache, which only increase."""
 
     negative_hits: int = 0
     misses: int = 0
@@ -121,7 +121,7 @@ class CacheCounts:
 
 
 class Sizes(NamedTuple):
-    """How much is cached: known resources and their bindings, negative entries, and evictions."""
+    """The numbers of cached resources and bindings, of negative entries, and of evictions."""
 
     known: int
     unknown: int
@@ -130,10 +130,10 @@ class Sizes(NamedTuple):
 
 
 class Cache:
-    """The bindings of resources, kept while they are known to be current.
+    """Caches the bindings of resources while they are known to be current.
 
-    An entry serves while no change heard counts against it and it is younger than ``max_staleness_s``. Its age is that
-    of the statement that read it, or of the last heartbeat that was answered, whichever is less.
+    An entry serves while no known change invalidates it and it is younger than ``max_staleness_s``. Its age is counted
+    from the statement that read it or from the last answered heartbeat, whichever is later.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class Cache:
     ) -> None:
         self.counts = CacheCounts()
         self.hits = Tally()
-        """How often the entry of a known resource was at hand; ``hit`` counts it, on whatever thread."""
+        """The number of cache hits for known resources; ``hit`` counts one, on any thread."""
         self.hit = self.hits.once_more
         self.shared: SharedEntries | None = None
         self.is_store_down = False
@@ -152,10 +152,11 @@ class Cache:
         self.clock = clock
         self._known = BoundedMemoryCache(limits.max_entries, limits.max_bindings, _weight, clock)
         self.at_hand: Mapping[str, Entry] = self._known.values
-        """The entries of known resources by look-up, for who cannot wait for a ``peek``.
+        """The entries of known resources by look-up, for callers that cannot afford a ``peek``.
 
-        One serves while its ``checked`` is ``changes.heard`` and its ``serves_until_s`` is to come; else a ``peek``
-        tells. Used so it counts as a hit, but not as used lately: ``peek`` notes that, every few seconds.
+        An entry serves while its ``checked`` equals ``changes.heard`` and its ``serves_until_s`` is in the future;
+        otherwise call ``peek``. Such a use counts as a hit, but does not mark the entry as recently used: ``peek``
+        does, every few seconds.
         """
         self._unknown = BoundedMemoryCache(max(limits.max_entries // 10, 1), clock=clock)
         self._flights: dict[str, asyncio.Task[Entry]] = {}
@@ -178,7 +179,7 @@ class Cache:
         return Sizes(len(self._known), len(self._unknown), self._known.weight, evictions)
 
     def peek(self, target: Target) -> Entry | None:
-        """Return the entry if it is here and current: no waiting."""
+        """Return the entry if it is cached and current, without waiting."""
         entry: Entry | None = self._known.peek(target.lookup) or self._unknown.peek(target.lookup)
         now_s = self.clock()
         if entry is None or now_s >= entry.kept_until_s or not self._is_fresh(entry, now_s):
@@ -190,7 +191,7 @@ class Cache:
         return entry
 
     def stale(self, target: Target) -> Entry | None:
-        """Return the entry that may still grant while the store is down: one that no change heard counts against."""
+        """Return the entry that may still grant while the store is down, unless a known change invalidates it."""
         entry: Entry | None = self._known.peek(target.lookup) or self._unknown.peek(target.lookup)
         if entry is None or entry.bindings.on_error == "deny" or not self.changes.is_current(entry):
             return None
@@ -198,33 +199,33 @@ class Cache:
         return entry if self.clock() - max(entry.read_at_s, self._vouched_at_s) < allowed_s else None
 
     async def get(self, target: Target, peer: str = "") -> Entry:
-        """Return the entry, from the shared tier or the database if need be; any number of callers make one query.
+        """Return the entry, if needed from the shared tier or the database; concurrent callers share one query.
 
-        ``peer`` is the network that asks. Raises ``UnavailableError`` where they cannot be known, or too many ask.
+        ``peer`` is the client's network. Raises ``UnavailableError`` if the database is down or overloaded.
         """
         for _ in range(FILL_ATTEMPTS):
             flight: asyncio.Future[Entry] | None = self._flights.get(target.lookup)
-            if flight is None or flight.done():  # What is done was judged by what had been heard until then.
+            if flight is None or flight.done():  # A finished flight was checked only against earlier changes.
                 flight = await self._in_turn(target, peer)
-            entry = await asyncio.shield(flight)  # A caller who goes away leaves the flight to the others.
-            if self._is_fresh(entry, self.clock()):  # Not so if the loop was held up before this line.
+            entry = await asyncio.shield(flight)  # A caller that is cancelled leaves the flight to the others.
+            if self._is_fresh(entry, self.clock()):  # False if the event loop was blocked before this line.
                 return entry
         raise UnavailableError(f"{target.names} changes faster than it can be read.")
 
     async def refresh(self, target: Target) -> Entry:
-        """Return the entry by a statement sent from now on, whatever is cached; raises ``UnavailableError``."""
+        """Read the entry from the database, ignoring what is cached; raises ``UnavailableError``."""
         entry = await self._read_current(target)
         self._keep(target, entry)
         return entry
 
     def probe(self, target: Target) -> None:
-        """See whether the store is back, without waiting: by one look-up at a time."""
+        """Check in the background whether the store answers again, with one look-up at a time."""
         if not self._flights and self.admission.try_enter(""):
             self._take_off(target, "")
 
     async def _in_turn(self, target: Target, peer: str) -> asyncio.Future[Entry]:
-        """Take off, or return what somebody else has begun or found while this one waited for its turn."""
-        # Nobody waits for a store that is down: it frees no place soon.
+        """Start the look-up, or return the one that another caller started during the wait."""
+        # Do not queue for a store that is down: no place will be free soon.
         if await self.admission.enter(peer, waits=not self.is_store_down):
             begun = _found(entry) if (entry := self.peek(target)) else self._flights.get(target.lookup)
             if begun is not None:
@@ -234,7 +235,7 @@ class Cache:
 
     def _take_off(self, target: Target, peer: str) -> asyncio.Task[Entry]:
         self.counts.misses += 1
-        # Its own context: the flight is nobody's request.
+        # A context of its own, since the flight belongs to no single request.
         flight = asyncio.get_running_loop().create_task(self._fill(target), context=contextvars.Context())
         self._flights[target.lookup] = flight
         flight.add_done_callback(lambda done: self._landed(target, peer, done))
@@ -245,7 +246,7 @@ class Cache:
             del self._flights[target.lookup]
         self.admission.leave(peer)
         if not flight.cancelled():
-            flight.exception()  # Seen, though all who waited may be gone.
+            flight.exception()  # Mark the exception as retrieved, since all callers may be gone.
 
     def _is_fresh(self, entry: Entry, now_s: float) -> bool:
         young_until_s = max(self._vouched_at_s, entry.read_at_s) + self._limits.max_staleness_s
@@ -263,7 +264,7 @@ class Cache:
         for _ in range(FILL_ATTEMPTS):
             self.counts.fills += 1
             entry, read = await self._read(target)
-            # Not so if a change was heard, or too much time passed, while it was on its way.
+            # False if a change arrived, or too much time passed, meanwhile.
             if self._is_fresh(entry, self.clock()):
                 self._lend(target, read)
                 return entry
@@ -288,7 +289,7 @@ class Cache:
         return entry
 
     async def _borrow(self, target: Target) -> Entry | None:
-        """The entry of another worker, if the heartbeat vouches for it."""
+        """Return the entry that another worker shared, if the heartbeat vouches for it."""
         if self.shared is None or self.heartbeat_age_s >= self._limits.max_staleness_s:
             return None
         server = self.changes.server
@@ -302,7 +303,7 @@ class Cache:
         return entry
 
     def _lend(self, target: Target, read: BindingsRead) -> None:
-        # Without a heartbeat another server's answer may be accepted, which does not belong under this tier's name.
+        # Without a heartbeat, another server's answer may be accepted, which must not be stored in this tier.
         holds = self.heartbeat_age_s < self._limits.max_staleness_s
         if self.shared is None or not holds or read.bindings.account is None:
             return

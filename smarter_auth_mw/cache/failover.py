@@ -1,4 +1,4 @@
-"""Which server is followed if several answer: the one that sends changes, and never a demoted one."""
+"""Decides which server to follow if several answer: the one that sends changes, and never a demoted one."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _LINE = re.compile(r" (\d+) ([0-9A-F]{8}) \d+$")
 
 
 class DeposedError(UnavailableError):
-    """A server answers as the primary that another one has taken the place of."""
+    """A server answers as the primary that another server has replaced."""
 
     default_hint = (
-        "Take it out of SMARTER_AUTH_DATABASE_URL, or make a standby of it (pg_rewind)."
+        "Remove it from SMARTER_AUTH_DATABASE_URL, or turn it into a standby (pg_rewind)."
         " If an older state was restored on purpose, restart the workers."
     )
 
@@ -48,11 +48,11 @@ def _changed(now: Line, before: Line) -> str:
 
 
 class Failover:
-    """Follows the server that the heartbeat meets, and says which answers are its own.
+    """Follows the server that answers heartbeats, and decides which answers to accept.
 
-    A primary that was deposed may go on answering. It is known by its timeline where a newer one was followed before,
-    by this worker or by others that share a cache. Otherwise its clients cannot tell: after ``max_staleness_s`` without
-    a heartbeat whichever server answers is accepted, and the next heartbeat starts over.
+    A demoted primary may keep answering. Its older timeline gives it away if this worker, or another one that shares
+    the cache, has followed a newer one. Otherwise its clients cannot tell: after ``max_staleness_s`` without a
+    heartbeat, whichever server answers is accepted, and the next heartbeat starts over.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Failover:
         self._deposed = ""
 
     def is_followed(self, incarnation: str) -> bool:
-        """Whether to accept an answer of this incarnation of a server; any, until one was met."""
+        """Return whether to accept an answer of this server incarnation; any, until a heartbeat was answered."""
         if self._deposed.startswith(f"{incarnation} "):
             return False
         if not self._server or self._server.startswith(f"{incarnation} "):
@@ -86,9 +86,9 @@ class Failover:
         return True
 
     async def met(self, server: str) -> None:
-        """Follow this server; raises DeposedError where another one has taken its place.
+        """Follow this server; raises DeposedError if another server has replaced it.
 
-        What workers share of another server, or of this one before a restore, is out of reach.
+        Entries shared about another server, or this one before a restore, are no longer reachable.
         """
         self._cache.shared = None
         await self._check_line(server)
@@ -100,7 +100,7 @@ class Failover:
             self._cache.shared = await self._open_tier(server)
 
     def held(self, sent_at_s: float, is_coherent: bool) -> None:  # noqa: FBT001
-        """A heartbeat that was sent at this time is answered; the cache rests on it where every trigger is there."""
+        """Record an answered heartbeat that was sent at this time; the cache relies on it if all triggers exist."""
         if is_coherent:
             self._cache.vouch(sent_at_s)
 
@@ -112,6 +112,11 @@ class Failover:
         if line.timeline >= newest:
             return
         if self._deposed != server:
-            log("server.deposed", "%s answers, and timeline %d was followed before: not followed", line, newest)
+            log(
+                "server.deposed",
+                "%s is on an older timeline than %d, which was followed before: its answers are not used",
+                line,
+                newest,
+            )
         self._deposed = server
-        raise DeposedError(f"A deposed primary answers: its timeline is {line.timeline}, and {newest} was followed.")
+        raise DeposedError(f"A demoted primary answers: its timeline is {line.timeline}, and {newest} was followed.")

@@ -1,4 +1,4 @@
-"""How long after they were made changes were heard: counted in classes, as a histogram of Prometheus is."""
+"""A histogram, as Prometheus defines it, of the time until a change arrives."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class Lag:
-    """Counts seconds by the least of ``BOUNDS_S`` that they do not exceed; what exceeds all of them by itself."""
+    """Counts each value in the smallest of ``BOUNDS_S`` that it does not exceed, or else in ``+Inf``."""
 
     def __init__(self) -> None:
         self.sum_s = 0.0
@@ -22,5 +22,5 @@ class Lag:
         self.sum_s += max(lag_s, 0.0)
 
     def buckets(self) -> Iterator[tuple[str, int]]:
-        """Each bound, and how many changes were heard within it; ``+Inf`` for all of them."""
+        """Yield each bound, and the number of changes that arrived within it; ``+Inf`` counts all."""
         yield from zip((*map(str, BOUNDS_S), "+Inf"), accumulate(self._counts), strict=True)

@@ -1,4 +1,4 @@
-"""Hearing what changes: notifications make it fast, the heartbeat makes it true."""
+"""Receives changes: notifications for speed, heartbeats for certainty."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from smarter_auth_mw.errors import SmarterAuthError
 from smarter_auth_mw.log import log
 
 MAX_HEARD = 100_000
-"""More changes than this are not remembered one by one: the floor is raised to the newest snapshot (a flush)."""
+"""Beyond this number of changes, the floor is raised to the newest snapshot instead (a flush)."""
 MAX_TIMED = 1_000
 """Beyond this many notifications between two heartbeats, the heartbeat reports the rest."""
 FIRST_PAUSE_S, MAX_BACK_OFF_S = 0.1, 5.0
@@ -28,12 +28,12 @@ MAX_TX_DIGITS = 20
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """What a heartbeat answers: its snapshot, and the changes that the previous heartbeat's did not see.
+    """The result of a heartbeat: its snapshot, and the changes that the previous heartbeat did not see.
 
-    ``server`` names who answered: its incarnation, which every crash and restart ends, its epoch, system and timeline.
-    ``is_complete`` is False where some of the changes were purged already, ``is_coherent`` where a trigger is missing
-    that should write them, or where a crash would go unnoticed. ``guard`` is another one whenever a trigger was made,
-    dropped, disabled or enabled: what was written in between was not reported.
+    ``server`` identifies the server: its incarnation, which changes with every crash and restart, its epoch, system and
+    timeline. ``is_complete`` is False if some of the changes were purged already, ``is_coherent`` if a trigger that
+    reports changes is missing, or a crash would go unnoticed. ``guard`` changes whenever a trigger is created, dropped,
+    disabled or enabled, since writes in between were not reported.
     """
 
     snapshot: str
@@ -43,9 +43,9 @@ class Beat:
     is_coherent: bool = True
     guard: str = ""
     ages_s: Sequence[float] = ()
-    """How long before the heartbeat each of the changes was made, by the clock of the server that answers."""
+    """The age of each change at the time of the heartbeat, by the server's clock."""
     now_s: float | None = None
-    """What time it is by that clock."""
+    """The time by the server's clock."""
 
 
 Notified = Callable[[str], bool | None]
@@ -61,7 +61,7 @@ class Wire(Protocol):
 
 
 class Listener:
-    """Passes changes to ``changes``, and to ``held`` when an answered heartbeat was sent and whether it vouches.
+    """Passes changes to ``changes``, and each answered heartbeat to ``held``: its time, and whether it vouches.
 
     ``met`` is called with each server that answers for the first time, or again after another one.
 
@@ -104,7 +104,7 @@ class Listener:
 
     @property
     def silent_s(self) -> float:
-        """For how long no heartbeat was answered: since the last one was sent that was, or since it began."""
+        """The time without an answered heartbeat: since the last one that was answered was sent, or since the start."""
         return self._clock() - self._answered_at_s
 
     @property
@@ -130,12 +130,12 @@ class Listener:
                         if pause_s > FIRST_PAUSE_S:
                             log("listener.recovered")
                         pause_s = FIRST_PAUSE_S
-                        # However far away the database is, one beat in HEARTBEAT_S is under way.
+                        # However far away the database is, one heartbeat is sent per HEARTBEAT_S.
                         await self._rest(max(0.0, next_s - time.monotonic()))
                 continue
-            except Exception as error:  # Whatever it is: who ends here never hears anything again.
+            except Exception as error:  # Any error: without this, the worker would never receive changes again.
                 if listens and not self._attention.is_given:
-                    continue  # A flood made us close the wire.
+                    continue  # The connection was closed because of a flood.
                 if pause_s == FIRST_PAUSE_S:
                     is_known = isinstance(error, SmarterAuthError | OSError)
                     log("listener.lost", "%s", error, exc_info=not is_known)
@@ -148,7 +148,7 @@ class Listener:
         self._server = None
 
     def hurry(self) -> None:
-        """Send the next heartbeat as soon as FIRST_PAUSE_S allows: a server answers that no heartbeat has met."""
+        """Send the next heartbeat as soon as FIRST_PAUSE_S allows, because an unknown server has answered."""
         self._is_awaited.set()
 
     async def _rest(self, pause_s: float) -> None:
@@ -159,7 +159,7 @@ class Listener:
         self._is_awaited.clear()
 
     def notified(self, payload: str) -> bool:
-        """Take a notification, ``source:tx``, and say whether to go on listening.
+        """Process a notification, ``source:tx``, and return whether to go on listening.
 
         It is only a hint, since anyone may send one.
         """
@@ -178,7 +178,7 @@ class Listener:
         return True
 
     async def beat(self, wire: Wire) -> None:
-        """One heartbeat: hear whatever the notifications left out, then vouch for what is known."""
+        """Send a heartbeat: record the changes that notifications missed, then vouch for the cache."""
         begun, sent_s, malformed = self._changes.heard, self._clock(), self.malformed
         beat = await wire.beat(self._previous)
         snapshot = Snapshot.parse(beat.snapshot)
@@ -201,7 +201,7 @@ class Listener:
         self._held(sent_s, beat.is_coherent)
 
     async def _meet(self, server: str) -> None:
-        self._server = server  # Before the wait: if somebody asks meanwhile to meet another one, that holds.
+        self._server = server  # Set before the wait, so that a call of meet_anew meanwhile is not overwritten.
         try:
             await self._met(server)
         except BaseException:
@@ -215,7 +215,7 @@ class Listener:
             self.tell_time(beat.now_s, now_s - sent_s)
         for change, age_s in zip(beat.changes, beat.ages_s, strict=False):
             self.lag.note(age_s + self._notified_at_s.get(change, now_s) - sent_s)
-        # What was notified since may not have been seen by this beat.
+        # This heartbeat may not have seen later notifications.
         self._notified_at_s = {change: at_s for change, at_s in self._notified_at_s.items() if at_s >= sent_s}
 
     def _flush(self, floor: Snapshot, *, is_new_server: bool = False) -> None:

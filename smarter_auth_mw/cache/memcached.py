@@ -18,15 +18,15 @@ CONNECTIONS = 4
 
 
 class MemcachedBackend(MemcachedCache):  # type: ignore[misc]
-    """aiocache's Memcached backend for calls that are cut short, which its client does not survive by itself.
+    """aiocache's Memcached backend, made safe for cancelled calls, which its client does not handle.
 
-    Values are bytes and times to live whole seconds. Raises ``ValueError`` for a URL that is more than host and port.
+    Values are bytes and times to live whole seconds. Raises ``ValueError`` for a URL with more than host and port.
     """
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         if not parts.hostname or "@" in parts.netloc or parts.path.strip("/") or parts.query or parts.fragment:
-            raise ValueError("A host and a port, and nothing else.")
+            raise ValueError("only a host and a port are possible")
         super().__init__(
             serializer=NullSerializer(encoding=None),
             endpoint=parts.hostname,
@@ -51,8 +51,8 @@ class MemcachedBackend(MemcachedCache):  # type: ignore[misc]
             raise
 
     async def _drop_connections(self) -> None:
-        """The client hands a cancelled call's connection to the next one, who would read the answer meant for it."""
-        await self.client.close()  # Those that are idle: the connection in question among them. Does not wait.
+        """Drop connections after a cancelled call: the client would reuse one that still expects the old answer."""
+        await self.client.close()  # Closes idle connections, including the one in question. Does not wait.
 
     def __repr__(self) -> str:
         return self._where

@@ -16,10 +16,10 @@ from smarter_auth_mw.config.masking import mask_url
 from smarter_auth_mw.errors import UsageError
 
 CONNECTIONS = 8
-"""The most that an event loop opens; a call that finds none free waits for one within its deadline."""
+"""The most connections of each event loop; a call that finds none free waits for one within its deadline."""
 CONNECT_DEADLINE_S = 5.0
 VALUES = {"ssl_cert_reqs": "none, optional or required"}
-"""What redis-py takes, for options that people know by other values."""
+"""The values that redis-py accepts, for options known by other values elsewhere."""
 
 
 class RedisBackend(RedisCache):  # type: ignore[misc]
@@ -33,7 +33,7 @@ class RedisBackend(RedisCache):  # type: ignore[misc]
         super().__init__(serializer=NullSerializer(encoding=None))
         parts = urlsplit(url)
         if parts.scheme != "unix" and not re.fullmatch(r"/?\d*", parts.path):
-            raise ValueError("The database of a Redis is a number.")  # redis-py would take number 0 instead.
+            raise ValueError("the database of a Redis is a number")  # redis-py would take number 0 instead.
         self.client = Redis.from_pool(_checked_pool(url))
         self._where = mask_url(url)
 
@@ -42,7 +42,7 @@ class RedisBackend(RedisCache):  # type: ignore[misc]
             return await self.client.get(key)
         except ResponseError as error:
             if str(error).startswith("WRONGTYPE"):
-                return b""  # Somebody's list: garbage, and no outage.
+                return b""  # Another type, such as a list: garbage, not an outage.
             raise
 
     async def _set(
@@ -60,10 +60,10 @@ class RedisBackend(RedisCache):  # type: ignore[misc]
 
 
 class ConnectionPool(BlockingConnectionPool):
-    """A pool in which a connection goes on connecting when the call that needs it has given up.
+    """A pool whose connections keep connecting when the call that needed them has timed out.
 
-    TCP, TLS, AUTH and SELECT take several round trips, a call has a deadline of fewer: cancelled half-way each time, no
-    connection to a server some milliseconds away would ever be made.
+    TCP, TLS, AUTH and SELECT take more round trips than a call's deadline allows. If connecting were cancelled with the
+    call, a server some milliseconds away could never be connected to.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -71,7 +71,7 @@ class ConnectionPool(BlockingConnectionPool):
         self._connecting: dict[Any, asyncio.Task[None]] = {}
 
     async def ensure_connection(self, connection: Any) -> None:
-        """Wait until the connection is open, in good order, and ours to use."""
+        """Wait until the connection is open, healthy and exclusively held."""
         task = self._connecting.get(connection)
         if task is None:
             task = self._connecting[connection] = asyncio.create_task(self._ensure(connection))
@@ -80,11 +80,11 @@ class ConnectionPool(BlockingConnectionPool):
 
     async def release(self, connection: Any) -> None:
         await super().release(connection)
-        if connection in self._connecting:  # The next call takes the last one: better one that is open.
+        if connection in self._connecting:  # The next call takes the last one, which should be an open one.
             self._available_connections.insert(0, self._available_connections.pop())
 
     async def disconnect(self, inuse_connections: bool = True) -> None:  # noqa: FBT001, FBT002 (redis-py's own)
-        """Close all connections, also those that are not open yet."""
+        """Close all connections, including those that are still connecting."""
         for task in (tasks := list(self._connecting.values())):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -97,7 +97,7 @@ class ConnectionPool(BlockingConnectionPool):
     def _ended(self, connection: Any, task: asyncio.Task[None]) -> None:
         del self._connecting[connection]
         if not task.cancelled():
-            task.exception()  # Seen, though every call that waited for it may be gone.
+            task.exception()  # Mark the exception as retrieved, since all callers may be gone.
 
 
 def _checked_pool(url: str) -> ConnectionPool:
@@ -117,9 +117,9 @@ def _pool(url: str) -> ConnectionPool:
         timeout=None,
         socket_timeout=None,
         socket_connect_timeout=None,
-        protocol=2,  # The third opens each connection with more round trips, for nothing that is needed here.
+        protocol=2,  # RESP 3 needs more round trips to connect, and nothing of it is used here.
     )
-    # Does not connect. A wrong option shows here rather than in each call, and so does a certificate that is not there.
+    # Does not connect. Wrong options and missing certificates are reported here, not at each call.
     connection: Any = pool.make_connection()  # type: ignore[no-untyped-call]
     if isinstance(connection, SSLConnection):
         connection.ssl_context.get()
@@ -127,9 +127,9 @@ def _pool(url: str) -> ConnectionPool:
 
 
 def _refused_option(url: str) -> str | None:
-    """The first option that a URL with no other one is refused for.
+    """Return the first option that redis-py refuses by itself.
 
-    None if what stands behind the ``?`` may be a piece of the password.
+    None if the text after ``?`` may be a part of the password.
     """
     bare, _, query = url.partition("?")
     if "@" in query or not _is_taken(bare):

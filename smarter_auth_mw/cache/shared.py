@@ -1,4 +1,4 @@
-"""The shared tier: what one worker has read, the others need not. It may lose everything, and makes nothing true."""
+"""The shared tier: entries that one worker has read, for the others. It may lose all of them, and is never trusted."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ CLOSE_DEADLINE_S = 1.0
 TTL_JITTER = 0.1
 """Spread of the time to live, as a fraction, so that entries written together do not expire together."""
 MAX_TTL_S = 30 * 24 * 3600
-"""Memcached takes a larger number for a date."""
+"""Memcached treats a larger number as a date."""
 PROBED = "smarter_auth:probe"
 """The key that probes read and write; nothing else is ever stored there."""
 
 
 @dataclass(slots=True)
 class SharedCounts:
-    """What the shared tier did. Each get is a hit or a miss; the other numbers say why, and count puts too.
+    """Counters of the shared tier. Each get is a hit or a miss; the other numbers say why, and also count puts.
 
-    ``errors`` are calls that failed or took too long, ``skipped`` those spared while the backend was left alone,
-    ``rejected`` values that are no entry (garbage, forged, moved), ``too_large`` entries that were not stored.
+    ``errors`` are calls that failed or timed out, ``skipped`` calls not made while the backend was down,
+    ``rejected`` invalid values (garbage, forged, moved), ``too_large`` entries that were not stored.
     """
 
     hits: int = 0
@@ -42,10 +42,10 @@ class SharedCounts:
 
 
 class SharedBackend:
-    """An aiocache backend that loses and delays as it likes: what it does not answer in time is nothing, and counted.
+    """Calls an aiocache backend that may be slow or lose data: a call without an answer in time counts as a miss.
 
-    No call raises. Reading and writing fail apart: a full or read-only Redis may still be read. Opened, used and closed
-    in one event loop.
+    No call raises. Reading and writing fail separately: a full or read-only Redis may still be read. Use it in one
+    event loop only.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class SharedBackend:
     ) -> None:
         self.counts = counts or SharedCounts()
         self._backend = backend
-        # aiocache's own timeout is off in each call: it makes a task of it, at several times the price.
+        # aiocache's own timeout is disabled: it creates a task for each call, which costs several times as much.
         reading, writing = partial(backend.get, PROBED, timeout=0), partial(backend.set, PROBED, b"", ttl=1, timeout=0)
         self._reading = Availability(reading, partial(self._report, "read"), deadline_s, clock)
         self._writing = Availability(writing, partial(self._report, "written"), deadline_s, clock)
@@ -65,11 +65,11 @@ class SharedBackend:
 
     @property
     def is_down(self) -> bool:
-        """Return whether nothing can be read, or nothing written, and the backend is left alone."""
+        """Return whether reads or writes fail, so that the backend is not called for now."""
         return self._reading.is_down or self._writing.is_down
 
     def look(self) -> None:
-        """See whether what could not be read or written can be again, without waiting."""
+        """Start probes for failed reads or writes, without waiting."""
         self._reading.look()
         self._writing.look()
 
@@ -81,8 +81,8 @@ class SharedBackend:
         return await self._answer(self._reading, self._backend.get(key, timeout=0))
 
     def allows_set(self) -> bool:
-        """Return whether to store something now; counted where not."""
-        # No set where no get is answered: a server that does not even read would keep the socket open.
+        """Return whether to store a value now; count a skipped call if not."""
+        # No set while gets fail: a server that does not even read would keep the socket open.
         is_allowed = not self._is_closed and self._reading.allows_call() and self._writing.allows_call()
         self.counts.skipped += not is_allowed
         return is_allowed
@@ -92,7 +92,7 @@ class SharedBackend:
         await self._answer(self._writing, self._backend.set(key, value, ttl=ttl_s, timeout=0))
 
     async def close(self) -> None:
-        """Close the backend's connections; what is still under way is nothing."""
+        """Close the backend's connections and abandon running calls."""
         self._is_closed = True
         try:
             async with asyncio.timeout(CLOSE_DEADLINE_S):
@@ -112,15 +112,14 @@ class SharedBackend:
     def _report(self, done: str, error: Exception | None) -> None:
         if error is None:
             log("shared.recovered", "%r can be %s again", self._backend, done)
-        else:  # Not the error's text, which may quote what the server sent.
+        else:  # The error's text is not shown: it may quote what the server sent.
             log("shared.unavailable", "%r cannot be %s (%s)", self._backend, done, type(error).__name__)
 
 
 class SharedTier:
-    """Entries in a backend that the workers share, sealed by a ``Codec`` with one database's secret and epoch.
+    """Entries in a backend shared by workers, sealed by a ``Codec`` with the database's secret and epoch.
 
-    No call raises: garbage is a miss too, and ``counts`` records why. Whether an entry is current is for the cache to
-    say.
+    No call raises: garbage counts as a miss, and ``counts`` records why. The cache decides whether an entry is current.
     """
 
     def __init__(self, backend: SharedBackend, secret: bytes, epoch: str, ttl_s: float) -> None:
@@ -130,7 +129,7 @@ class SharedTier:
         self._ttl_s = ttl_s
 
     async def get(self, lookup: str) -> SharedEntry | None:
-        """The entry that was put for this look-up, or None."""
+        """Return the entry stored for this look-up, or None."""
         entry = await self._find(lookup)
         if entry is None:
             self.counts.misses += 1
@@ -163,6 +162,6 @@ class SharedTier:
             return None
 
     def _ttl(self) -> int:
-        """In whole seconds, since memcached knows no others."""
+        """Return the time to live in whole seconds, as memcached requires."""
         ttl_s = self._ttl_s * SystemRandom().uniform(1 - TTL_JITTER, 1 + TTL_JITTER)
         return max(1, min(round(ttl_s), MAX_TTL_S))

@@ -1,4 +1,4 @@
-"""Which timeline of a database workers have followed, kept in the shared cache for those that start later."""
+"""Keeps the timeline that workers have followed in the shared cache, for workers that start later."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _NAME = "timeline"
 
 
 async def newest_timeline(backend: SharedBackend, secret: bytes, system: str, timeline: int) -> int:
-    """The newest timeline of this system that any worker has followed, this one included.
+    """Return the newest timeline of this system that any worker has followed, this one included.
 
-    It is sealed as entries are: nobody without the database's secret can have a primary refused.
+    It is sealed like entries: without the database's secret nobody can make workers refuse a primary.
     """
     codec = Codec(secret, f"{_NAME} {system}")
     key = codec.key(_NAME)

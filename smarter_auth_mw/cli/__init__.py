@@ -78,7 +78,7 @@ def _globals(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code: 0 done, 1 refused or not found, 2 wrong usage, 3 out of reach."""
+    """Run one command; returns its exit code: 0 done, 1 refused or not found, 2 wrong usage, 3 not reachable."""
     arguments = sys.argv[1:] if arguments is None else arguments
     output.accept_any_text()
     try:

@@ -1,4 +1,4 @@
-"""Read what people write on the command line: ``KIND:REF``, durations, headers."""
+"""Parse arguments of the command line: ``KIND:REF``, durations, times, labels and headers."""
 
 from __future__ import annotations
 
@@ -25,12 +25,14 @@ from smarter_auth_mw.tokens import TokenFormat
 ResourceName = Annotated[str, typer.Argument(metavar="KIND:REF", help="The resource, for example bot:42.")]
 KeyName = Annotated[str, typer.Argument(metavar="KEY", help="The key: its id, or its name if that is unique.")]
 AllowAnonymous = Annotated[
-    bool, typer.Option("--allow-anonymous", help="Allow what opens a protected resource to anyone.")
+    bool, typer.Option("--allow-anonymous", help="Allow changes that open a protected resource to anyone.")
 ]
 NoRoute = Annotated[bool, typer.Option("--no-route", help="Accept a resource that no route reaches.")]
 Account = Annotated[str | None, typer.Option("--account", help="The account, for example default.")]
-Host = Annotated[str, typer.Option("--host", help="The address to listen on, for example 0.0.0.0 for all.")]
-Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="The port to listen on; 0 for any free one.")]
+Host = Annotated[str, typer.Option("--host", help="The address to listen on, for example 0.0.0.0 for all interfaces.")]
+Port = Annotated[
+    int, typer.Option("--port", min=0, max=65535, help="The port to listen on, for example 8000; 0 for any free port.")
+]
 Fd = Annotated[
     int | None,
     typer.Option(
@@ -42,7 +44,7 @@ LogFormat = Annotated[
     LogFormatName,
     typer.Option("--log-format", help="text, or json for one JSON object in each line of the log (stderr, stdout)."),
 ]
-Workers = Annotated[int, typer.Option("--workers", min=1, help="The number of worker processes.")]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="The number of worker processes, for example 2.")]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,7 +86,7 @@ async def resource(session: Session, text: str, *, no_route: bool, store: Store 
 
 
 async def key_id(session: Session, text: str) -> UUID:
-    """The id of the key that is meant, by its id or by a name that only one key has."""
+    """Return the id of the key that is given by its id, or by a name that only one key has."""
     try:
         return UUID(text)
     except ValueError:
@@ -93,7 +95,7 @@ async def key_id(session: Session, text: str) -> UUID:
 
 
 async def key_option(session: Session, text: str | None) -> UUID | None:
-    """The id that an option names; a name that no key has is wrong usage there."""
+    """Return the id of the key that an option names; an unknown name is a usage error."""
     try:
         return None if text is None else await key_id(session, text)
     except NotFoundError as error:
@@ -101,26 +103,26 @@ async def key_option(session: Session, text: str | None) -> UUID | None:
 
 
 def check_name(session: Session, kind: str, name: str | None, *, no_route: bool) -> None:
-    """Refuse a name that no request could ever reach."""
+    """Refuse a name that no request can reach."""
     if name and not no_route:
         naming.check_name(session.routes, kind, name)
 
 
 def duration(text: str) -> timedelta:
-    """``30s``, ``15m``, ``24h`` or ``30d``."""
+    """Parse ``30s``, ``15m``, ``24h`` or ``30d``."""
     found = parse_duration(text)
     if found is None:
-        raise UsageError(f"{text!r} is no duration.", hint=f"Write {RULE}.")
+        raise UsageError(f"{text!r} is not a duration.", hint=f"Write {RULE}.")
     return found
 
 
 def span(text: str | None) -> timedelta | None:
-    """The duration, where one is given."""
+    """Parse a duration if one is given."""
     return None if text is None else duration(text)
 
 
 def moment(text: str) -> datetime | timedelta:
-    """A time as RFC 3339 writes it, or how long ago it was."""
+    """Parse an RFC 3339 time, or a duration ago."""
     if (ago := parse_duration(text)) is not None:
         return ago
     try:
@@ -128,23 +130,23 @@ def moment(text: str) -> datetime | timedelta:
         return time if time.tzinfo else time.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         raise UsageError(
-            f"{text!r} is no time.", hint="Write how long ago: 30s, 15m, 24h, 30d; or when: 2026-01-31T12:00:00Z."
+            f"{text!r} is not a time.", hint="Write how long ago: 30s, 15m, 24h, 30d; or when: 2026-01-31T12:00:00Z."
         ) from None
 
 
 def labels(texts: Sequence[str]) -> dict[str, str]:
-    """``NAME=VALUE``, each name once."""
+    """Parse ``NAME=VALUE`` texts, each name once."""
     found: dict[str, str] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not (name and equals and value) or name in found:
-            raise UsageError(f"{text!r} is no label, or the second one of its name.", hint="Write NAME=VALUE.")
+            raise UsageError(f"{text!r} is not a label, or its name is given twice.", hint="Write NAME=VALUE.")
         found[name] = value
     return found
 
 
 def expiry(text: str | None) -> datetime | None:
-    """The time that is this duration from now, or that is written out; None: never."""
+    """Return the time that is this duration from now, or that is given; None: never."""
     if text is None:
         return None
     if _WRITTEN_OUT.match(text):
@@ -153,19 +155,22 @@ def expiry(text: str | None) -> datetime | None:
         return datetime.now(UTC) + duration(text)
     except OverflowError:
         raise UsageError(
-            f"{text!r} is longer than the calendar.", hint="Leave it out for a key that never expires."
+            f"{text!r} is too long: it would end after the year 9999.",
+            hint="Leave it out for a key that never expires.",
         ) from None
 
 
 def _future(text: str) -> datetime:
     time = moment(text)
     if not isinstance(time, datetime) or time <= datetime.now(UTC):
-        raise UsageError(f"{text!r} is in the past.", hint="Write a time to come, or a duration: 30s, 15m, 24h, 30d.")
+        raise UsageError(
+            f"{text!r} is in the past.", hint="Write a time in the future, or a duration: 30s, 15m, 24h, 30d."
+        )
     return time
 
 
 def latest(longest: timedelta) -> datetime | None:
-    """The time that far ahead; None: behind the calendar."""
+    """Return the time that far ahead; None if it is after the year 9999."""
     try:
         return datetime.now(UTC) + longest
     except OverflowError:

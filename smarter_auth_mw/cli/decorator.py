@@ -1,4 +1,4 @@
-"""What all commands share: their common options, and how a plain ``async`` function becomes one of them."""
+"""The common options of all commands, and the decorator that makes an ``async`` function a command."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ class InterruptedCommandError(SmarterAuthError):
 
     code = "interrupted"
     exit_code = 130  # 128 + SIGINT, as shells count
-    default_hint = "A change that was under way is done completely or not at all."
+    default_hint = "A change that was in progress is applied completely or not at all."
 
 
 def command(group: typer.Typer, name: str | None, *, takes_actor: bool = True) -> Callable[[Function], Function]:
-    """Make an ``async`` function a command of ``group``: it gets a session, and what it returns is printed.
+    """Make an ``async`` function a command of ``group``: it gets a session, and its result is printed.
 
-    Without a name it is what the group does by itself, where none of its commands follows.
+    Without a name, it is called for the group itself if none of its commands follows.
 
     The function's own parameters are the command's; the common options are added to them. A parameter whose type is
     a dataclass has an option for each of its fields. A function that has shown its document already returns None.
@@ -70,14 +70,14 @@ def command(group: typer.Typer, name: str | None, *, takes_actor: bool = True) -
             }
             try:
                 with asyncio.Runner() as runner:
-                    # Interrupted, the loop may print a traceback of its own that helps nobody.
+                    # When interrupted, the loop may print its own traceback, which helps no one.
                     runner.get_loop().set_exception_handler(lambda _loop, _context: None)
                     document = runner.run(_run(function(session, **own, **grouped), session))
             except KeyboardInterrupt:
                 raise InterruptedCommandError() from None
             return Output(document, session.exit_code, as_json=session.as_json)
 
-        command: Any = run  # Typer reads the signature that is set on it.
+        command: Any = run  # Typer reads the signature that is set here.
         command.__signature__ = _signature(function, takes_actor=takes_actor)
         if name is None:
             group.callback(invoke_without_command=True, help=inspect.getdoc(function))(command)
@@ -89,7 +89,7 @@ def command(group: typer.Typer, name: str | None, *, takes_actor: bool = True) -
 
 
 async def _run(work: Coroutine[Any, Any, Any], session: Session) -> Any:
-    """Run a command, and print its list as long as what it reads from is open."""
+    """Run a command, and print its list while its source is still open."""
     answer = await work
     if not isinstance(answer, Stream):
         return answer

@@ -1,4 +1,4 @@
-"""Whatever goes wrong, as one clear line that says what to do, or as JSON; never as a traceback."""
+"""Reports errors as one clear line that says what to do, or as JSON; never as a traceback."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from smarter_auth_mw.tokens import hidden
 
 
 class UnexpectedError(SmarterAuthError):
-    """This should not have happened."""
+    """An unexpected error occurred."""
 
     code = "unexpected"
-    default_hint = "Please report it, with the command that you ran: it is a mistake in smarter_auth_mw."
+    default_hint = "This is a bug in smarter_auth_mw. Please report it, with the command that you ran."
 
 
 def report(error: Exception, *, as_json: bool) -> int:
-    """Tell what went wrong; returns the exit code."""
+    """Report the error; returns the exit code."""
     if isinstance(error, output.ClosedPipeError | output.OutputError):
         output.forget_stdout()
     if isinstance(error, output.ClosedPipeError):
-        return 1  # The reader has seen enough: `smarter-auth key list | head`.
+        return 1  # The reader closed the pipe, as in `smarter-auth key list | head`.
     explained = explain(error)
-    message, hint = hidden(_message(explained)), hidden(explained.hint)  # People put tokens where none belongs.
+    message, hint = hidden(_message(explained)), hidden(explained.hint)  # People put tokens in the wrong places.
     if as_json:
         output.line(output.to_json({"error": {"code": explained.code, "message": message, "hint": hint}}))
     else:
@@ -35,12 +35,12 @@ def report(error: Exception, *, as_json: bool) -> int:
 
 
 def explain(error: Exception) -> SmarterAuthError:
-    """Whatever was raised, as an error that people can act on."""
+    """Turn any exception into an error that people can act on."""
     if isinstance(error, SmarterAuthError):
         return error
     if isinstance(error, typer.TyperException):
         return UsageError(error.format_message(), hint=_help_of(error))
-    # Its text is left out: nobody knows what a stranger's exception quotes.
+    # Its text is left out, since an unknown exception may quote secrets.
     return UnexpectedError(f"{type(error).__name__} {_place(error)}")
 
 
@@ -67,7 +67,7 @@ def _help_of(error: typer.TyperException) -> str:
 
 
 def _place(error: Exception) -> str:
-    """The innermost place, and the innermost one of ours."""
+    """Return the innermost place of the traceback, and the innermost one in this package."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if "smarter_auth_mw" in frame.filename]
     places = dict.fromkeys(f"{Path(frame.filename).name}:{frame.lineno}" for frame in (*frames[-1:], *ours[-1:]))

@@ -1,4 +1,4 @@
-"""Our middleware in a user's application: which one it has, and whether a request can get around it."""
+"""Finds SmarterAuthMiddleware in a user's app, and decides whether a request can bypass it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from smarter_auth_mw.wsgi import SmarterAuthWSGIMiddleware
 
 MAX_DEPTH = 32
 WITHIN = ("app", "wsgi_app", "asgi_app")
-"""The attributes in which a middleware keeps the app that it wraps; Flask and Quart are wrapped at the last two."""
+"""The attributes in which middlewares store the wrapped app; Flask and Quart use the last two."""
 PASSED_ON = {
     "starlette.middleware.authentication.AuthenticationMiddleware": "app",
     "starlette.middleware.cors.CORSMiddleware": "app",
@@ -32,14 +32,14 @@ PASSED_ON = {
     "flask.app.Flask": "wsgi_app",
     "quart.app.Quart": "asgi_app",
 }
-"""Classes that hand every request on, and the attribute in which each keeps the app that gets it."""
+"""Classes that pass every request on, with the attribute that holds the next app."""
 _STARLETTE = frozenset({"starlette.applications.Starlette", "fastapi.applications.FastAPI"})
 _ROUTERS = _STARLETTE | {"starlette.routing.Router", "fastapi.routing.APIRouter"}
 
 
 @dataclass(frozen=True, slots=True)
 class FoundMiddleware:
-    """Our middleware in an app: its settings (None: the environment), what it wraps, and the prefix it stands below."""
+    """A middleware that was found: its settings (None: the environment), the app it wraps, and its mount prefix."""
 
     settings: Settings | None
     app: Any
@@ -47,18 +47,18 @@ class FoundMiddleware:
 
 
 def find_middleware(app: Any) -> FoundMiddleware | None:
-    """The outermost of our middlewares around ``app``, whatever stands around it.
+    """Return the outermost SmarterAuthMiddleware around ``app``, whatever else wraps it.
 
-    It says which settings and routes the app has; :func:`guard_of` says whether every request meets it.
+    It gives the app's settings and routes; :func:`guard_of` decides whether every request passes it.
     """
     return next(_walk(app, "", MAX_DEPTH), None)
 
 
 def guard_of(app: Any) -> FoundMiddleware | None:
-    """Our middleware if no request gets around it.
+    """Return the app's SmarterAuthMiddleware if no request can bypass it.
 
-    It is the app itself, or it was added to the app, or stands behind middleware that is known to hand every request
-    on. Any other wrapper may answer by itself, or dispatch to an app that has no middleware.
+    It is the app itself, or was added to the app, or is behind middleware that is known to pass every request on. Any
+    other wrapper may answer by itself, or dispatch to an app without the middleware.
     """
     front = _front(app)
     return find_middleware(front) if _is_guard(front) else None
@@ -72,7 +72,7 @@ def wrapper_of(app: Any) -> str:
 
 
 def is_guarded_below(app: Any) -> bool:
-    """Return whether the app does nothing but mount apps, each of which has our middleware in front."""
+    """Return whether the app only mounts apps, each behind a SmarterAuthMiddleware."""
     if _called_class(app) not in _ROUTERS or not _is_without_default(app):
         return False
     routes = _routes(app)
@@ -85,9 +85,9 @@ def inner_middlewares(app: Any) -> list[tuple[str, FoundMiddleware]]:
 
 
 def idle_lifespans(app: Any) -> list[str]:
-    """Where apps are mounted whose own start-up nobody runs: a server starts the outermost app, and that one no other.
+    """Return where apps are mounted whose own lifespan nothing runs: a server starts only the outermost app.
 
-    Starlette and FastAPI tell whether they have one.
+    Only Starlette and FastAPI apps are checked.
     """
     return [path for path, inner in _mounted(app, MAX_DEPTH) if _has_lifespan(inner)]
 
@@ -100,7 +100,7 @@ def _has_lifespan(app: Any) -> bool:
 
 
 def _front(app: Any) -> Any:
-    """Return what every request to ``app`` meets first, apart from middleware that is known to hand it on."""
+    """Return what every request to ``app`` reaches first, after middleware that is known to pass it on."""
     for _ in range(MAX_DEPTH):
         within = PASSED_ON.get(_called_class(app))
         if within is None or _is_guard(app):
@@ -116,7 +116,7 @@ def _is_guard(app: Any) -> bool:
 
 
 def _called_class(app: Any) -> str:
-    """The full name of the class that defines how ``app`` is called: a subclass may leave it as it is."""
+    """Return the full name of the class whose ``__call__`` the app uses; a subclass may inherit it."""
     classes = (cls for cls in type(app).__mro__ if "__call__" in vars(cls))
     return next((f"{cls.__module__}.{cls.__qualname__}" for cls in classes), "")
 
@@ -134,7 +134,7 @@ def _is_mount(route: Any) -> bool:
 
 
 def _is_without_default(app: Any) -> bool:
-    """Return whether the router answers 404 to what no route takes, and hands it to no other app."""
+    """Return whether the router answers 404 for unknown paths instead of calling a default app."""
     router = getattr(app, "router", app)
     return bool(router.default == router.not_found)
 
@@ -158,7 +158,7 @@ def _walk(app: Any, root_path: str, depth: int) -> Iterator[FoundMiddleware]:
 
 
 def _mounted(app: Any, depth: int) -> Iterator[tuple[str, Any]]:
-    """Every app below a path or at a host of ``app``, however deep, with that path or host."""
+    """Yield every app below a path or at a host of ``app``, however deep, with that path or host."""
     if app is None or depth == 0:
         return
     for route in filter(_is_mount, _routes(app)):

@@ -1,4 +1,4 @@
-"""Files that a command makes: nobody else's eyes, never one that is there already, complete or not at all."""
+"""Files that a command creates: private, never overwriting a file, complete or not at all."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ from smarter_auth_mw.errors import UsageError
 
 
 class NewFile:
-    """A file that is being written; call ``secure`` before what it describes takes effect."""
+    """A file that is being written; call ``secure`` before its content takes effect."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.keeps = False
-        """Whether it stays, whatever happens from now on."""
+        """Whether the file stays, even if the block fails."""
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
-            raise UsageError(f"There is a file {str(path)!r} already.", hint="Name one that is not there.") from None
+            raise UsageError(
+                f"The file {str(path)!r} already exists.", hint="Name a file that does not exist yet."
+            ) from None
         except OSError as error:
-            raise UsageError(f"The file {str(path)!r} cannot be made: {error.strerror}.") from None
+            raise UsageError(f"The file {str(path)!r} cannot be created: {error.strerror}.") from None
         self.text: TextIO = os.fdopen(descriptor, "w", encoding="utf-8", newline="")
 
     def secure(self) -> None:
-        """See that it is on the disk, name and all; raises UsageError where it is full."""
+        """Sync the file and its directory entry to disk; raises UsageError if the disk is full."""
         try:
             self.text.flush()
             os.fsync(self.text.fileno())
@@ -42,7 +44,7 @@ class NewFile:
 
 @contextmanager
 def new_file(path: str) -> Iterator[NewFile]:
-    """A file of mode 0600, which is taken away again if the block fails, unless it ``keeps``."""
+    """Create a file of mode 0600, which is removed if the block fails, unless it ``keeps``."""
     made = NewFile(Path(path))
     try:
         yield made

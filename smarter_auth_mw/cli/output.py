@@ -1,7 +1,7 @@
-"""What is printed: documents on stdout, as JSON or for people, everything else on stderr.
+"""Output: documents go to stdout, as JSON or for people, and everything else to stderr.
 
-What people have named is printed as it is, with markup off, and with control characters escaped: a key's name may not
-move the cursor.
+Names given by users are printed without markup and with control characters escaped: a key's name must not move the
+cursor.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from smarter_auth_mw.log import printable
 Document = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
 _BATCH = 500
-"""How many elements of a list are printed at once."""
+"""The number of list elements that are printed at once."""
 _NOT_TRUNCATED = 10_000
-"""Columns of an output that is no terminal: a pipe wants lines whole."""
+"""The width of output that is not a terminal, so that lines in a pipe stay whole."""
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """Text that people get as it stands, and programs within a document."""
+    """Text that people get unchanged, and programs inside a document."""
 
     text: str
     document: Document
@@ -38,7 +38,7 @@ class Script:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Rows for people, who get less than programs do."""
+    """Rows for people, with fewer fields than programs get."""
 
     rows: Sequence[Mapping[str, Any]]
     document: Document
@@ -46,7 +46,7 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """A list that is printed while it is read; people get the rows that ``row`` makes of its documents."""
+    """A list that is printed while it is read; ``row`` turns its documents into rows for people."""
 
     documents: AsyncGenerator[Mapping[str, Any]]
     row: Callable[[Any], Mapping[str, Any]] = dict
@@ -54,7 +54,7 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What a command has to say, and the exit code that says it too."""
+    """The result of a command, and its exit code."""
 
     document: Document | Script | Summary | None
     exit_code: int = 0
@@ -65,16 +65,16 @@ class OutputError(SmarterAuthError):
     """The result could not be printed."""
 
     code = "output"
-    default_hint = "What the command was to do is done."
+    default_hint = "The command itself succeeded."
 
 
 class ClosedPipeError(Exception):
-    """Nobody reads our output any more. No OSError: what talks to the database would take it for a lost connection."""
+    """The reader closed the pipe. Not an OSError, which database code would take for a lost connection."""
 
 
 @contextmanager
 def arriving() -> Iterator[None]:
-    """See that what the block prints arrives; raises OutputError, and ClosedPipeError where nobody reads on."""
+    """Check that the block's output arrives; raises OutputError, or ClosedPipeError if the reader is gone."""
     try:
         yield
         sys.stdout.flush()
@@ -85,7 +85,7 @@ def arriving() -> Iterator[None]:
 
 
 def show(answer: Output) -> None:
-    """Print the answer, and see that it arrives; raises OutputError and ClosedPipeError."""
+    """Print the answer and check that it arrives; raises OutputError and ClosedPipeError."""
     with arriving():
         _print(answer)
 
@@ -105,7 +105,7 @@ async def show_stream(stream: Stream, *, as_json: bool) -> int:
         if not printer.has_begun:
             raise
         _write(printer.add, batch)
-        note(f"error: {error} {error.hint}".rstrip() + " The list ends here, and is not whole.")
+        note(f"error: {error} {error.hint}".rstrip() + " The list ends here and is incomplete.")
         return error.exit_code
     _write(printer.add, batch)
     _write(printer.end)
@@ -118,7 +118,7 @@ def _write(write: Callable[..., None], *batch: Any) -> None:
 
 
 class _JsonArray:
-    """One JSON array, an element at a time, as ``to_json`` writes all of it."""
+    """Prints a JSON array one element at a time, in the format of ``to_json``."""
 
     def __init__(self) -> None:
         self.has_begun = False
@@ -133,7 +133,7 @@ class _JsonArray:
 
 
 class _Rows:
-    """One table, some rows at a time: the first ones fix the widths, except on a terminal, which has its own."""
+    """Prints a table some rows at a time; the first rows set the column widths, except on a terminal."""
 
     def __init__(self, row: Callable[[Any], Mapping[str, Any]]) -> None:
         self.has_begun = False
@@ -163,9 +163,9 @@ def forget_stdout() -> None:
 
 
 def require_stdout() -> None:
-    """Raise UsageError if stdout is closed: a token that is printed nowhere is lost."""
+    """Raise UsageError if stdout is closed, since a token that is not printed is lost."""
     if sys.stdout is None:
-        raise UsageError("stdout is closed.", hint="Let it lead somewhere: > /dev/null, if nobody is to read it.")
+        raise UsageError("stdout is closed.", hint="Redirect it, for example: > /dev/null")
 
 
 def _print(answer: Output) -> None:
@@ -187,7 +187,7 @@ def _print(answer: Output) -> None:
 
 
 def to_json(document: Document) -> str:
-    """One JSON document in plain ASCII, so that it passes through every terminal and locale."""
+    """Return one JSON document in plain ASCII, so that it passes through every terminal and locale."""
     return json.dumps(document, indent=2).replace("\x7f", "\\u007f")
 
 
@@ -198,19 +198,19 @@ def line(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """Tell something that is no result: progress, a consequence, a warning."""
-    with suppress(OSError):  # Nobody could see that message.
+    """Print a message to stderr: progress, a consequence, a warning."""
+    with suppress(OSError):  # The message could not be seen anyway.
         sys.stderr.write(f"{printable(text)}\n")
         sys.stderr.flush()
 
 
 def count_of(number: int, noun: str) -> str:
-    """The number with its noun, ``1 cell`` or ``2 cells``."""
+    """Return the number with its noun, ``1 cell`` or ``2 cells``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def accept_any_text() -> None:
-    """Have what a terminal's encoding cannot show escaped rather than refused."""
+    """Escape what the terminal's encoding cannot show, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

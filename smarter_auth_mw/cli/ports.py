@@ -20,22 +20,22 @@ def listener(host: str, port: int, fd: int | None = None) -> socket.socket:
 def bound(host: str, port: int) -> socket.socket:
     """Return a listening socket at the address; raises UnavailableError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio leaves Nagle's algorithm on where the protocol number is missing, which costs 40 ms a request.
+    # asyncio leaves Nagle's algorithm on if the protocol number is missing, which delays each request by 40 ms.
     made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind((host, port))
-        made.listen()  # Only this detects every conflict: two sockets may bind one address, and one may listen.
+        made.listen()  # Only this detects every conflict: several sockets may bind an address, only one may listen.
     except OSError as error:
         made.close()
         raise UnavailableError(
-            f"{host}:{port} cannot be listened on: {error.strerror}.", hint="Take another one: --port, --host."
+            f"{host}:{port} cannot be listened on: {error.strerror}.", hint="Choose another: --port, --host."
         ) from None
     return _without_delay(made)
 
 
 def bound_nearby(host: str, port: int) -> socket.socket:
-    """Return a listening socket at the port, at one of the ports that follow if it is taken, or at any free port."""
+    """Return a listening socket at the port, or at one of the next ports, or at any free port."""
     for candidate in chain(range(port, min(port + ALTERNATIVES, 65536)), [0]):
         try:
             return bound(host, candidate)
@@ -45,16 +45,16 @@ def bound_nearby(host: str, port: int) -> socket.socket:
 
 
 def inherited(fd: int) -> socket.socket:
-    """Return the listening socket behind a file descriptor, as systemd hands it over; raises UsageError."""
+    """Return the listening socket of a file descriptor, as systemd passes it; raises UsageError."""
     hint = "A service manager passes a listening socket: with systemd it is --fd 3, and Accept=no in the socket unit."
     try:
-        # A duplicate: whatever becomes of the descriptor, this is ours to close.
+        # A duplicate, which can be closed independently of the descriptor.
         given = socket.socket(fileno=socket.dup(fd))
     except OSError as error:
-        raise UsageError(f"--fd {fd} is no socket: {error.strerror}.", hint=hint) from None
+        raise UsageError(f"--fd {fd} is not a socket: {error.strerror}.", hint=hint) from None
     if given.type != socket.SOCK_STREAM or _is_connected(given):
         given.close()
-        raise UsageError(f"--fd {fd} is no listening socket.", hint=hint)
+        raise UsageError(f"--fd {fd} is not a listening socket.", hint=hint)
     return _without_delay(given)
 
 
@@ -75,7 +75,7 @@ def _is_connected(given: socket.socket) -> bool:
 
 
 def _without_delay(listening: socket.socket) -> socket.socket:
-    """Accepted connections inherit the option, whatever the server takes the socket for."""
+    """Set TCP_NODELAY, which accepted connections inherit, whatever the server does."""
     if listening.family in INTERNET:
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listening

@@ -1,4 +1,4 @@
-"""How far a long work is: a bar on stderr, where that is a terminal."""
+"""Progress of long commands: a bar on stderr, if that is a terminal."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 
 class Bar:
-    """Progress by steps, each shown with its name."""
+    """A progress bar with named steps."""
 
     def __init__(self, shown: Any) -> None:
         self._shown = shown
         self._task = shown.add_task("", total=None)
 
     def step(self, name: str, total: int | None = None) -> None:
-        """Begin another step; without a total nobody knows how long it takes."""
+        """Begin another step; without a total, its length is unknown."""
         self._shown.remove_task(self._task)
         self._task = self._shown.add_task(name, total=total)
 
@@ -26,13 +26,13 @@ class Bar:
         self._shown.advance(self._task, more)
 
     def hide(self) -> None:
-        """Leave the terminal to something else."""
+        """Hide the bar while something else is printed."""
         self._shown.stop()
 
 
 @contextmanager
 def bar() -> Iterator[Bar]:
-    """A bar for as long as the block lasts; nothing of it stays."""
+    """Show a bar while the block runs; it is erased afterwards."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 

@@ -1,4 +1,4 @@
-"""uvicorn on a listener of our own: in this process, in several, or restarted whenever a file changes."""
+"""Runs uvicorn on an open listener: in this process, in several, or restarted when a file changes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from smarter_auth_mw.metrics import multiprocess
 
 
 def run(config: uvicorn.Config, listening: socket.socket) -> None:
-    """Serve until a signal ends it. The socket is closed at once then, so that a proxy tries another server."""
+    """Serve until a signal. The socket is then closed at once, so that a proxy tries another server."""
     with listening, suppress(KeyboardInterrupt):
         if config.should_reload:
             _announce(listening)
@@ -31,7 +31,7 @@ def run(config: uvicorn.Config, listening: socket.socket) -> None:
 
 @asynccontextmanager
 async def beside(config: uvicorn.Config, listening: socket.socket) -> AsyncIterator[None]:
-    """Serve while the block lasts, on the loop of another server, which the signals are left to."""
+    """Serve while the block runs, on the loop of another server, which handles the signals."""
     server = _Beside(config)
     serving = asyncio.create_task(server.serve([listening]))
     await asyncio.wait([asyncio.create_task(server.is_up.wait()), serving], return_when=asyncio.FIRST_COMPLETED)
@@ -44,7 +44,7 @@ async def beside(config: uvicorn.Config, listening: socket.socket) -> AsyncItera
 
 
 class _Beside(uvicorn.Server):
-    """A server that does not listen to signals; ``is_up`` once it serves."""
+    """A server that ignores signals; ``is_up`` once it serves."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -60,7 +60,7 @@ class _Beside(uvicorn.Server):
 
 
 class _Server(uvicorn.Server):
-    """One process, which says where it listens once it is ready."""
+    """A single process, which logs its address once it is ready."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -69,10 +69,10 @@ class _Server(uvicorn.Server):
 
 
 class _Workers(Multiprocess):
-    """Several processes, which share the socket."""
+    """Several processes that share the socket."""
 
     def terminate_all(self) -> None:
-        # uvicorn keeps it until the last worker has ended: who connects meanwhile would wait, and never be answered.
+        # uvicorn keeps it until the last worker has ended: clients that connect meanwhile would never get a response.
         for listening in self.sockets:
             listening.close()
         super().terminate_all()

@@ -1,4 +1,4 @@
-"""What a command works with: settings and routes, from the environment or from an app, and the write side."""
+"""The context of a command: settings and routes, from the environment or an app, and the write side."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from smarter_auth_mw.postgres.store import Store
 from smarter_auth_mw.routing.routes import Routes
 
 LIST_TIMEOUT_S = 30.0
-"""How long one page of a list may take: nobody's request waits for it."""
+"""The timeout of one page of a list; no request waits for it."""
 
 
 def say_where_data_is(settings: Settings | DatabaseSettings, tell: Callable[[str], None] = note) -> None:
@@ -44,7 +44,7 @@ class Session:
 
     @property
     def routes_from(self) -> str:
-        """The app, or where ROUTES come from: ``environment``, or the path of a file."""
+        """The source of the routes: the app, ``environment``, or the path of a file."""
         return self.from_app or self.settings.source("routes")
 
     @property
@@ -54,12 +54,12 @@ class Session:
 
     @cached_property
     def found(self) -> FoundMiddleware | None:
-        """Our middleware in the app that ``--app`` names."""
+        """The SmarterAuthMiddleware of the app that ``--app`` names."""
         return apps.middleware_of(self.from_app) if self.from_app else None
 
     @cached_property
     def settings(self) -> Settings:
-        """Everything that serving needs; raises ConfigurationError."""
+        """The settings that serving needs; raises ConfigurationError."""
         return (self.found and self.found.settings) or load_settings()
 
     @cached_property
@@ -69,12 +69,12 @@ class Session:
 
     @cached_property
     def routes(self) -> Routes:
-        """Compiled as the middleware compiles them; raises ConfigurationError."""
+        """The routes, compiled as the middleware compiles them; raises ConfigurationError."""
         return compile_routes(self.settings, self.found and self.found.app)
 
     @asynccontextmanager
     async def keys(self) -> AsyncIterator[Management]:
-        """The write side, on the settings' database, in the name of the actor."""
+        """Open the write side on the settings' database, in the name of the actor."""
         async with open_store(self.database_settings) as store:
             yield self.keys_of(store)
 
@@ -91,31 +91,31 @@ class Session:
 
     @asynccontextmanager
     async def listings(self) -> AsyncIterator[Listings]:
-        """Lists of what is in the settings' database."""
+        """Open the lists of the settings' database."""
         settings = self.database_settings
         patience_s = max(LIST_TIMEOUT_S, settings.query_timeout_s)
         async with open_store(settings.model_copy(update={"query_timeout_s": patience_s})) as store:
             yield Listings(store)
 
     def tell_protected(self, resource: Resource) -> None:
-        """Tell which URLs ask for a token from now on."""
+        """Print which URLs require a token from now on."""
         urls = naming.urls(self.routes, resource)
-        note(f"{resource} asks for a token now: {', '.join(urls)}" if urls else f"No route leads to {resource}.")
+        note(f"{resource} now requires a token: {', '.join(urls)}" if urls else f"No route leads to {resource}.")
 
     def tell_bound(self, resource: Resource, *, created: bool) -> None:
-        """Tell which URLs are protected now, and whether the resource was registered with the binding."""
+        """Print which URLs require a token now, and whether the resource was newly registered."""
         if created:
-            note(f"{resource} was not registered yet, and is now.")
+            note(f"{resource} was not registered before; it is now.")
         self.tell_protected(resource)
 
 
 def os_user() -> str:
-    """The name of the user that runs this process, or its number where it has no name."""
+    """Return the name of the user that runs this process, or its number if it has no name."""
     try:
         import pwd
 
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         return f"uid {os.getuid()}"
-    except ImportError:  # There is no such thing on Windows.
+    except ImportError:  # The module does not exist on Windows.
         return getpass.getuser()

@@ -22,7 +22,7 @@ _SWITCH = "0|1|true|false|on|off|yes|no"
 _NUMBER = r"\d{1,9}"
 _TLS = r"TLSv1(\.[1-3])?"
 _ANY = r".*"
-_BY_CERTIFICATE = "the driver cannot enforce it: say sslmode=verify-full instead, which proves who the server is"
+_BY_CERTIFICATE = "the driver cannot enforce it: use sslmode=verify-full instead, which verifies the server"
 
 OPTIONS: Mapping[str, tuple[str, str]] = {
     "host": (_ANY, ""),
@@ -58,13 +58,13 @@ OPTIONS: Mapping[str, tuple[str, str]] = {
     "channel_binding": ("disable|prefer|require", "one of disable, prefer, require"),
     "target_session_attrs": (
         "any|read-write|primary",
-        "keys are read from the primary alone: say read-write, or leave it out",
+        "keys are read from the primary alone: use read-write, or leave it out",
     ),
     "krbsrvname": (_ANY, ""),
     "gsslib": ("gssapi|sspi", "gssapi or sspi"),
-    # What our driver does anyway, or what makes no difference to us.
+    # Options that the driver already follows, or that make no difference here.
     "client_encoding": ("(?i:utf-?8|unicode|auto)", "the connection always speaks UTF-8: leave it out"),
-    "gssencmode": ("disable|prefer", "the driver has no GSSAPI encryption: say disable, and sslmode=require"),
+    "gssencmode": ("disable|prefer", "the driver has no GSSAPI encryption: use disable, and sslmode=require"),
     "gssdelegation": ("0", "the driver delegates no credentials: leave it out"),
     "load_balance_hosts": ("disable|random", "disable or random"),
     "max_protocol_version": (r"3\.\d|latest", "3.0 or latest"),
@@ -73,7 +73,7 @@ OPTIONS: Mapping[str, tuple[str, str]] = {
     "sslcertmode": ("disable|allow", "the driver cannot enforce it: leave it out"),
     "sslcompression": ("0|1", "0 or 1"),
     "sslsni": ("1", "the driver always names the host: leave it out"),
-    # What other clients' URLs say.
+    # Options of other clients' URLs.
     "connection_limit": (_ANY, ""),
     "pool_timeout": (_ANY, ""),
     "socket_timeout": (_ANY, ""),
@@ -82,27 +82,27 @@ OPTIONS: Mapping[str, tuple[str, str]] = {
     "supa": (_ANY, ""),
     "workaround": (_ANY, ""),
     "uselibpqcompat": (_SWITCH, "true or false"),
-    # What would promise more than is kept.
+    # Options that would promise more than is kept.
     "require_auth": ("", _BY_CERTIFICATE),
     "requirepeer": ("", "the driver cannot enforce it: let only the server's user write into the socket's directory"),
-    "sslcrldir": ("", "name one file with all of the lists by sslcrl"),
+    "sslcrldir": ("", "name one file with all lists in sslcrl"),
     "sslkeylogfile": ("", "set the environment variable SSLKEYLOGFILE"),
     "scram_client_key": ("", "give the password"),
     "scram_server_key": ("", "give the password"),
-    "sslaccept": ("", "say sslmode=require, or sslmode=verify-full where it was strict"),
-    "sslidentity": ("", "name the client's certificate and key by sslcert and sslkey"),
+    "sslaccept": ("", "use sslmode=require, or sslmode=verify-full where it was strict"),
+    "sslidentity": ("", "name the client's certificate and key in sslcert and sslkey"),
     "statement_cache_size": ("", "set SMARTER_AUTH_STATEMENT_CACHE_SIZE"),
     "prepared_statement_cache_size": ("", "set SMARTER_AUTH_STATEMENT_CACHE_SIZE"),
-    "unix_sock": ("", "name the socket's directory by host"),
+    "unix_sock": ("", "name the directory of the socket in host"),
 }
-"""Every option that we know: a pattern of the values that are taken, and what to do about another one."""
+"""All known options: a pattern of accepted values, and the advice for other values."""
 
 _RENAMED = {"database": "dbname", "requiressl": "ssl"}
 _SSL = {"true": "require", "1": "require", "on": "require", "yes": "require", "no-verify": "require"} | dict.fromkeys(
     ("false", "0", "off", "no"), "disable"
 )
-"""What ``ssl=`` says in the URLs of JDBC, SQLAlchemy and node-postgres, and ``requiressl=`` in old ones of psql."""
-_AT_BEHIND_THE_HOST = "an @ behind the host: write a / or ? of the password as %2F or %3F, and any other @ as %40"
+"""The meaning of ``ssl=`` in URLs of JDBC, SQLAlchemy and node-postgres, and of psql's old ``requiressl=``."""
+_AT_BEHIND_THE_HOST = "an @ after the host: write a / or ? of the password as %2F or %3F, and any other @ as %40"
 _ENVIRONMENT = {
     "host": "PGHOST",
     "hostaddr": "PGHOSTADDR",
@@ -133,7 +133,7 @@ class DatabaseUrlError(ValueError):
 
 
 class Host(NamedTuple):
-    """Where a server listens: the name or address of a machine, or the directory of a socket."""
+    """The address of a server: a host name, an IP address, or the directory of a socket."""
 
     name: str
     port: int
@@ -148,9 +148,9 @@ class Host(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DatabaseAddress:
-    """What a URL says, completed by its service and by the environment; ``options`` have libpq's names.
+    """A parsed URL, completed from its service and the environment; ``options`` have libpq's names.
 
-    No hosts mean the socket of this machine, wherever it is.
+    Without hosts it means this machine's own socket, wherever that is.
     """
 
     hosts: tuple[Host, ...]
@@ -158,7 +158,7 @@ class DatabaseAddress:
 
     @property
     def is_pooled(self) -> bool:
-        """Return whether the URL says that a transaction pooler answers."""
+        """Return whether the URL names a transaction pooler."""
         return self.options.get("pgbouncer") == "true"
 
     def number(self, name: str, default: int) -> int:
@@ -183,7 +183,7 @@ def parse_database_url(url: str, environment: Mapping[str, str] = os.environ) ->
     except DatabaseUrlError:
         if "@" not in query:
             raise
-        # What it quotes as the name of an option may be a piece of the password.
+        # The name of an option that it quotes may be a part of the password.
         raise DatabaseUrlError(_AT_BEHIND_THE_HOST) from None
 
 
@@ -223,8 +223,8 @@ def _split_host(text: str) -> tuple[str, str]:
 def _of_query(query: str) -> dict[str, str]:
     pairs = [one.partition("=") for one in query.split("&") if one]
     if not all(separator for _, separator, _ in pairs):
-        raise DatabaseUrlError("behind the ? stand NAME=VALUE, separated by &")
-    return {_decoded(name): _decoded(value) for name, _, value in pairs}  # A + is a +, as for psql.
+        raise DatabaseUrlError("the ? is followed by NAME=VALUE, separated by &")
+    return {_decoded(name): _decoded(value) for name, _, value in pairs}  # A + stays a +, as in psql.
 
 
 def _decoded(text: str) -> str:
@@ -232,12 +232,12 @@ def _decoded(text: str) -> str:
         raise DatabaseUrlError("a % begins two hexadecimal digits: write a plain one as %25")
     decoded = unquote(text, errors="replace")
     if "\0" in decoded or "\ufffd" in decoded:
-        raise DatabaseUrlError("what is percent-encoded is UTF-8, without %00")
+        raise DatabaseUrlError("percent-encoded bytes must be UTF-8, without %00")
     return decoded
 
 
 def _checked(given: Mapping[str, str]) -> dict[str, str]:
-    """The options by libpq's names, each with a value that is taken."""
+    """Return the options by libpq's names, each with an accepted value."""
     renamed = {_RENAMED.get(name, name): value for name, value in given.items() if value}
     if (ssl := renamed.pop("ssl", None)) is not None:
         renamed.setdefault("sslmode", _SSL.get(ssl, ssl))
@@ -255,32 +255,34 @@ def _checked(given: Mapping[str, str]) -> dict[str, str]:
 def _unknown(name: str) -> str:
     (nearest,) = get_close_matches(name, OPTIONS, 1) or ("",)
     if not re.fullmatch(r"\w{1,63}", name, re.ASCII):
-        return "behind the ? stands an option that psql does not know"
+        return "the ? is followed by an option that psql does not know"
     if nearest:
         return f"{name}: psql knows no such option; the nearest is {nearest}"
     return f"{name}: psql knows no such option; a setting of the server is written options=-c%20{name}%3DVALUE"
 
 
 def _completed(given: dict[str, str], environment: Mapping[str, str]) -> dict[str, str]:
-    """The options, with what they leave open taken from the service, then from the environment."""
+    """Return the options; missing ones come from the service, then from the environment."""
     service = given.get("service", environment.get("PGSERVICE", ""))
     if service:
         given = _checked(_of_service(service, given.get("servicefile"), environment)) | given
     defaults = {name: environment[variable] for name, variable in _ENVIRONMENT.items() if environment.get(variable)}
-    if "host" in given or "hostaddr" in given:  # Another server's address, and the ports that belong to it.
+    if (
+        "host" in given or "hostaddr" in given
+    ):  # The URL names another server, so the environment's address and ports do not apply.
         defaults = {name: value for name, value in defaults.items() if name not in ("host", "hostaddr")}
     options = _checked(defaults) | given
     if "application_name" not in options and "fallback_application_name" in options:
         options["application_name"] = options["fallback_application_name"]
     if options.get("sslrootcert") == "system" and options.setdefault("sslmode", "verify-full") != "verify-full":
-        raise DatabaseUrlError("sslrootcert: system wants sslmode=verify-full")
+        raise DatabaseUrlError("sslrootcert: system needs sslmode=verify-full")
     if options.get("channel_binding") == "require" and options.get("sslmode") == "disable":
-        raise DatabaseUrlError("channel_binding: require wants TLS, and sslmode is disable")
+        raise DatabaseUrlError("channel_binding: require needs TLS, but sslmode is disable")
     return options
 
 
 def _of_service(name: str, file: str | None, environment: Mapping[str, str]) -> dict[str, str]:
-    """The section of that name in the first of libpq's service files that has it."""
+    """Return the section of that name in the first of libpq's service files that has it."""
     own = file or environment.get("PGSERVICEFILE") or str(Path(environment.get("HOME", "/"), ".pg_service.conf"))
     shared = Path(environment.get("PGSYSCONFDIR", "/etc/postgresql-common"), "pg_service.conf")
     parser = ConfigParser(interpolation=None, delimiters=("=",), comment_prefixes=("#",), default_section="")
@@ -294,9 +296,9 @@ def _of_service(name: str, file: str | None, environment: Mapping[str, str]) -> 
 
 
 def _hosts(options: Mapping[str, str]) -> Iterator[Host]:
-    """Every host with its port; ``hostaddr``, where it is given, is where a host really is."""
+    """Yield every host with its port; ``hostaddr``, if given, is the address to connect to."""
     if options.get("hostaddr") and options.get("sslmode") == "verify-full":
-        raise DatabaseUrlError("hostaddr: with sslmode=verify-full, name the host by host alone")
+        raise DatabaseUrlError("hostaddr: with sslmode=verify-full, name the host in host alone")
     names = (options.get("hostaddr") or options.get("host") or "").split(",")
     ports = (options.get("port") or "").split(",")
     if len(ports) not in (1, len(names)):
@@ -315,7 +317,7 @@ def _host(name: str) -> str:
     except UnicodeError:
         name = ""
     if not name or re.search(r"[\s@/?]", name):
-        raise DatabaseUrlError("host: that is no name of a host")
+        raise DatabaseUrlError("host: not the name of a host")
     return name
 
 

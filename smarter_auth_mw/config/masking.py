@@ -1,4 +1,4 @@
-"""What may be shown of a setting: of one that holds a secret, nothing that is not surely something else."""
+"""Decides what may be shown of a setting: of a secret one, only parts that are certainly not secret."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _MAY_BE_SECRET = re.compile(r"@|(?:passw|pwd|secret|token|key|auth)\w*\s*[=:]", 
 
 
 def mask_url(url: str) -> str:
-    """Return the URL as it may be printed: without its password, and with no other options than harmless ones.
+    """Return the URL for printing: without its password, and with harmless options only.
 
-    Only a URL in which nothing can be taken for something else is shown at all. In any other, a piece of the password
-    may stand where a host or a path is expected.
+    Only an unambiguous URL is shown at all. In any other, a part of the password may be where a host or a path is
+    expected.
     """
     if not url or _BUNDLED.fullmatch(url):
         return url
@@ -42,12 +42,12 @@ def mask_url(url: str) -> str:
 
 
 def withheld(text: str) -> str:
-    """Say how long a secret setting is, in place of its value; for the end of the rule that it breaks."""
+    """Describe a secret setting by its length, at the end of the rule that it breaks."""
     return f"what is set has {_length(text)} and is not shown"
 
 
 def shown_value(text: str) -> str:
-    """Return the value of a setting that should hold no secret, or its length if it may hold one all the same."""
+    """Return the value of a setting that should hold no secret, or its length if it may hold one anyway."""
     if "://" in text:
         return mask_url(text)
     return f"{_length(text)}, not shown" if _MAY_BE_SECRET.search(text) else shortened(text, SHOWN_CHARS)
@@ -57,9 +57,7 @@ def _user(parts: re.Match[str]) -> str:
     user, password = parts["user"], parts["password"]
     if user is None:
         return ""
-    if (
-        password is None
-    ):  # Somebody's only credentials, unless PostgreSQL asks for no password or has it from elsewhere.
+    if password is None:  # This may be the only credential, unless the password comes from elsewhere or is not needed.
         return f"{user}@" if parts["scheme"].lower().startswith("postgres") else f"{HIDDEN}@"
     return f"{user}:{HIDDEN}@"
 

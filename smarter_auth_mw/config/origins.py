@@ -19,10 +19,10 @@ from smarter_auth_mw.errors import Mistake
 
 PREFIX = "SMARTER_AUTH_"
 CONFIG_FILE = "config_file"
-"""Names the TOML file, in the environment or in ``.env``; a file that is named must be there."""
+"""The setting that names the TOML file, in the environment or ``.env``; the file must exist."""
 DOTENV = ".env"
 TOML = "smarter_auth.toml"
-"""Both in the working directory, and in no other."""
+"""The file in the working directory; like ``.env``, it is read from no other directory."""
 ARGUMENTS, ENVIRONMENT, DEFAULT = "arguments", "environment", "default"
 
 _KUBERNETES = re.compile(r"(_SERVICE_HOST|_SERVICE_PORT(_\w+)?|_PORT(_\w+)?)$")
@@ -32,7 +32,7 @@ _ENVIRONMENT_MARKERS = ("pyvenv.cfg", "conda-meta")
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """One place: ``values`` are what stands there, by the names of the settings."""
+    """One source of settings; ``values`` are its values by setting name."""
 
     name: str
     values: Mapping[str, Any]
@@ -43,12 +43,12 @@ class Origin:
         return self.name not in (ARGUMENTS, ENVIRONMENT)
 
     def located(self, mistake: Mistake) -> Mistake:
-        """A mistake in ``SMARTER_AUTH_…`` as it is spelled here, and with the file."""
+        """Return the mistake with the setting's name as spelled in this source, and with the file."""
         name = mistake.variable.removeprefix(PREFIX).lower()
         return replace(mistake, variable=self._spelled(name), source=self.name) if self.is_file else mistake
 
     def unknown(self, known: Iterable[str]) -> Iterator[Mistake]:
-        """A mistake for each value whose name is that of no setting."""
+        """Yield a mistake for each name that is not a setting."""
         known = list(known)
         for name in sorted(self.values.keys() - known):
             nearest = difflib.get_close_matches(name.lower().removeprefix(PREFIX.lower()), known, n=1)
@@ -63,10 +63,10 @@ class Origin:
 
 
 def read(arguments: Mapping[str, Any]) -> tuple[list[Origin], list[Mistake]]:
-    """Every origin there is, the one that wins first, and what is wrong with the files.
+    """Return all origins, the one with precedence first, and the mistakes in the files.
 
-    A value that is empty counts as one that is not set: Compose files write variables so. One setting has a meaning
-    for it.
+    An empty value counts as not set, since Compose files write unset variables as empty. One setting gives the empty
+    value a meaning.
     """
     mistakes: list[Mistake] = []
     origins = [Origin(ARGUMENTS, arguments), Origin(ENVIRONMENT, _settings(os.environ))]
@@ -90,7 +90,7 @@ def _set(origin: Origin) -> dict[str, Any]:
 
 
 def _settings(variables: Mapping[str, str | None]) -> dict[str, str]:
-    """Return what is spelled as a setting, by its name; whatever else looks like one, under its own."""
+    """Return the variables of settings by setting name, and others with the prefix under their own name."""
     return {
         name.removeprefix(PREFIX).lower() if name.isupper() else name: value
         for name, value in variables.items()
@@ -99,7 +99,7 @@ def _settings(variables: Mapping[str, str | None]) -> dict[str, str]:
 
 
 def _read_dotenv(path: Path, mistakes: list[Mistake]) -> dict[str, str]:
-    """Ignore variables of other programs, and mistakes in them."""
+    """Read ``.env``, ignoring variables of other programs and mistakes in them."""
     text = _text(path, mistakes)
     wrong = [one.original for one in parse_stream(StringIO(text)) if one.error and PREFIX in one.original.string]
     mistakes += [Mistake(str(path), "", f"line {original.line} is not NAME=VALUE") for original in wrong]
@@ -115,13 +115,13 @@ def _read_toml(path: Path, mistakes: list[Mistake]) -> dict[str, Any]:
 
 
 def _is_meant(path: Path) -> bool:
-    """Return whether the path exists and is no virtual environment, whose directory some people call ``.env``."""
+    """Return whether the path exists and is not a virtual environment, which some people name ``.env``."""
     return path.exists() and not any((path / marker).exists() for marker in _ENVIRONMENT_MARKERS)
 
 
 def _text(path: Path, mistakes: list[Mistake]) -> str:
     try:
-        return path.read_text("utf-8-sig")  # Some editors begin a file with a byte order mark.
+        return path.read_text("utf-8-sig")  # Some editors write a byte order mark.
     except IsADirectoryError:
         rule = "it is a directory, not a file: Docker creates one if the file to be mounted does not exist"
         mistakes.append(Mistake(str(path), "", rule))

@@ -41,7 +41,7 @@ _ORIGIN = re.compile(
     r"|http://(?:localhost|127\.0\.0\.1|\[::1\])(?::[0-9]{1,5})?"
 )
 TABLE = "a table"
-"""Shown in place of a TOML table: nobody knows what is in it."""
+"""Shown instead of a TOML table, which may hold anything."""
 
 
 def _split(separators: str) -> BeforeValidator:
@@ -60,7 +60,7 @@ def _split(separators: str) -> BeforeValidator:
 _TEXTS = WithJsonSchema({"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]})
 Words = Annotated[tuple[str, ...], _split(",;\n"), _TEXTS]
 Lines = Annotated[tuple[str, ...], _split("\n"), _TEXTS]
-"""A ``;`` separates too, but not within a comment: the grammar of routes splits there."""
+"""Lines; the grammar of routes also splits them at ``;`` outside of comments."""
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -72,7 +72,7 @@ class RouteSettings(BaseModel):
 
     required: ClassVar[tuple[str, ...]] = ()
     is_complete: ClassVar[bool] = False
-    """Whether there are no settings but these."""
+    """Whether these are all settings."""
 
     _sources: dict[str, Origin] = PrivateAttr(default_factory=dict)
 
@@ -150,7 +150,7 @@ class RouteSettings(BaseModel):
         return sorted({source.name for source in self._sources.values() if source.is_file})
 
     def located(self, mistakes: Iterable[Mistake]) -> list[Mistake]:
-        """Mistakes that were found later, each with the file that its setting comes from, and fit to be shown."""
+        """Return mistakes that were found later, with the file of each setting, and with secrets masked."""
         return [replace(_located(one, self._sources), value=shown_value(one.value)) for one in mistakes]
 
     @classmethod
@@ -167,8 +167,8 @@ class RouteSettings(BaseModel):
 class Settings(RouteSettings):
     """The configuration: from keyword arguments, then ``SMARTER_AUTH_*``, then ``.env``, then ``smarter_auth.toml``.
 
-    Durations end in ``_s`` and are seconds. Raises ``ConfigurationError`` with every mistake at once, and no
-    password in it. What only the grammar of routes can tell is checked where they are compiled.
+    Names that end in ``_s`` are seconds. Raises ``ConfigurationError`` with every mistake at once, and no
+    password in it. The grammar of routes is checked when they are compiled.
     """
 
     required: ClassVar[tuple[str, ...]] = ("database_url", "routes")
@@ -256,13 +256,13 @@ class Settings(RouteSettings):
         description="the one origin of the admin, as https://admin.example.com; empty: loopback only",
     )
 
-    def __init__(self, **values: Any) -> None:  # Type checkers would ask for SecretStr and tuples otherwise.
+    def __init__(self, **values: Any) -> None:  # Otherwise type checkers would require SecretStr and tuples.
         super().__init__(**values)
 
     @model_validator(mode="before")
     @classmethod
     def _pooled(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """A URL that says ``pgbouncer=true`` says that no statement may have a name."""
+        """Turn off prepared statements if the URL says ``pgbouncer=true``."""
         with suppress(ValueError):
             if parse_database_url(_revealed(values.get("database_url", ""))).is_pooled:
                 return {"statement_cache_size": 0} | values
@@ -316,7 +316,7 @@ class Settings(RouteSettings):
 
     @property
     def longest_key_life(self) -> timedelta | None:
-        """Return how long a key may be valid from now on; None: without end."""
+        """Return how long a key may be valid from now on; None: no limit."""
         return parse_duration(self.max_key_lifetime)
 
     @model_validator(mode="after")
@@ -363,6 +363,6 @@ def _located(mistake: Mistake, origin: dict[str, Origin]) -> Mistake:
 
 
 def _text(value: Any) -> str:
-    """The value as it was written."""
+    """Return the value as it was written."""
     items = value if isinstance(value, list | tuple) else [value]
     return TABLE if any(isinstance(item, dict | list) for item in items) else ", ".join(map(_revealed, items))

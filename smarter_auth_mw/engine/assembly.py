@@ -45,10 +45,10 @@ DOMAINS_PAUSE_S = 0.05
 async def open_engine(
     settings: Settings, know_domains: KnowDomains = lambda _: None, observers: Observers | None = None
 ) -> AsyncIterator[Engine]:
-    """Everything that decides requests, listening to what changes. Raises ``UnavailableError`` or ``SchemaError``.
+    """Open everything that decides requests, and listen for changes. Raises ``UnavailableError`` or ``SchemaError``.
 
     ``know_domains`` is called with all custom domains, before anything is decided and whenever they may change.
-    What ``observers`` have seen is written to the store.
+    The records of ``observers`` are written to the store.
     """
     if (stand_in := PLACE.stand_in) is not None:
         throttle, connect = stand_in.throttle(settings.failed_attempts), stand_in.connect
@@ -111,7 +111,7 @@ def _assembled(
         failover.held,
         failover.met,
         heartbeat_s=settings.heartbeat_s,
-        kept_s=2 * settings.cache_ttl_s,  # One life in the shared tier, and then one in a process.
+        kept_s=2 * settings.cache_ttl_s,  # One lifetime in the shared tier, and then one in a process.
         clock=clock or time.monotonic,
     )
     store.is_followed = failover.is_followed
@@ -150,16 +150,16 @@ def authenticator_of(
     throttle: Throttle | None = None,
     clock: Callable[[], float] | None = None,
 ) -> Authenticator:
-    """Return what decides requests; for a single one it needs nothing but the store."""
+    """Return the authenticator; for a single decision it needs only the store."""
     bounds = limits(settings)
-    changes = Changes() if changes is None else changes  # One that has heard of nothing yet is empty, and false.
+    changes = Changes() if changes is None else changes  # Changes is false while it is empty.
     known_tokens = KnownTokens(store, bounds, changes) if settings.open_bad_token == "reject" else None
     cache = cache or Cache(store, bounds, changes)
     return Authenticator(cache, settings.require, clock, throttle=throttle, known_tokens=known_tokens)
 
 
 def limits(settings: Settings) -> Limits:
-    """Return what the cache may keep, and for how long."""
+    """Return the limits of the cache: how much it keeps, and for how long."""
     return Limits(**{field.name: getattr(settings, field.name) for field in fields(Limits)})
 
 
@@ -178,7 +178,7 @@ async def _backend(cache_url: str) -> AsyncIterator[SharedBackend | None]:
 
 @asynccontextmanager
 async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """The work in the background, for as long as the block lasts."""
+    """Run the work in the background while the block runs."""
     task = asyncio.create_task(work)
     try:
         yield
@@ -188,7 +188,7 @@ async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 
 
 async def _keeping_domains(engine: Engine, know_domains: KnowDomains) -> None:
-    """Look up the custom domains whenever a directory changed; a random host costs no query."""
+    """Look up the custom domains when a directory changes, so that an unknown host causes no query."""
     changed = engine.changes.directory_changed
     while True:
         await changed.wait()
@@ -201,7 +201,7 @@ async def _keeping_domains(engine: Engine, know_domains: KnowDomains) -> None:
 
 
 async def _purging(store: Store) -> None:
-    """Forget old changes and old usage now and then; any worker does it for all."""
+    """Delete old changes and old usage now and then; one worker does it for all."""
     while True:
         await asyncio.sleep(PURGE_EVERY_S * SystemRandom().uniform(0.5, 1.5))  # spreads the fleet
         try:

@@ -20,7 +20,7 @@ KnowDomains = Callable[[Iterable[tuple[str, str]]], object]
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Engine:
-    """What decides requests on one event loop, and what it rests on."""
+    """The authenticator of one event loop, and the parts that it depends on."""
 
     store: Store
     cache: Cache

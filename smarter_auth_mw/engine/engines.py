@@ -20,7 +20,7 @@ class Engines(PerLoop[Engine]):
         super().__init__(self._noted)
         self.settings = settings
         self.was_opened = False
-        """Whether one was opened on any event loop."""
+        """Whether an engine was ever opened, on any event loop."""
         self.opening = opening
         self._open: dict[int, tuple[int, Engine]] = {}
         with _lock:
@@ -42,7 +42,7 @@ class Engines(PerLoop[Engine]):
 
 
 def every() -> Sequence[Engines]:
-    """Return those of all middlewares that anybody holds, in this process."""
+    """Return the engines of all middlewares in this process that are still referenced."""
     with _lock:
         return list(_all)
 

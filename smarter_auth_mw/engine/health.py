@@ -1,4 +1,4 @@
-"""Readiness: whether requests can be decided, and what is not as it should be, from what the parts know already."""
+"""Readiness: whether requests can be decided, and what is wrong, from what the parts already know."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TRIGGERS, SHARED, UNROUTED = "triggers_missing", "shared_cache_unreachable", "ki
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Whether requests can be decided; the reasons are words of this module, and reveal no secret."""
+    """Whether requests can be decided; the reasons are fixed words of this module, so they reveal no secret."""
 
     can_decide: bool = True
     reasons: tuple[str, ...] = ()
@@ -46,19 +46,20 @@ class Readiness:
 
 
 class Answering(Protocol):
-    """The store, as far as its health is concerned."""
+    """The part of the store that health checks use."""
 
     async def check(self) -> None: ...
 
 
 class Health:
-    """How the parts of one event loop are.
+    """The health of the parts of one event loop.
 
     While heartbeats are answered and the database answered recently, no query is sent, so probes may be frequent.
     Otherwise all callers share one query at a time.
 
-    ``stale_after_s`` without a heartbeat is late; ``gone_after_s`` without one, or ``kept_s`` without the database,
-    leave nothing to decide by. ``skew_s`` returns how far the machine's clock is from the database's, 0 if they agree.
+    After ``stale_after_s`` without a heartbeat, readiness is degraded; after ``gone_after_s`` without one, or
+    ``kept_s`` without the database, requests cannot be decided. ``skew_s`` returns the difference between the
+    machine's clock and the database's, 0 if they agree.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class Health:
         self._asking: asyncio.Task[str] | None = None
 
     async def readiness(self) -> Readiness:
-        """Return whether requests can be decided now, and what is not as it should be."""
+        """Return whether requests can be decided now, and what is wrong."""
         is_late = self._listener.silent_s >= self._stale_after_s
         is_doubtful = is_late or self._cache.is_store_down or self._unanswered_s >= self._stale_after_s
         failed = await self._ask() if is_doubtful else ""
@@ -111,7 +112,7 @@ class Health:
         if not self._listener.is_coherent:
             yield TRIGGERS
         if self._shared is not None and self._shared.is_down:
-            self._shared.look()  # No look-up may come by for a long time, where everything is warm.
+            self._shared.look()  # With a warm cache, no look-up would check it for a long time.
             yield SHARED
 
     @property

@@ -1,4 +1,4 @@
-"""How many keys expire soon, are being rotated or are unused: counted every few minutes, for the metrics."""
+"""Counts the keys that expire soon, are being rotated or are unused, every few minutes, for the metrics."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from smarter_auth_mw.postgres.reports import KeyCounts
 
 COUNT_EVERY_S = 300.0
 MOST_COUNTED = 1000
-"""One statement reads at most so many keys of each sort, however many there are: a larger number is worth no more."""
+"""The most keys of each sort that are counted, so that the statement stays cheap."""
 
 
 class CountableKeys(Protocol):
-    """The store, as far as its keys are counted."""
+    """The part of the store that counting needs."""
 
     async def count_keys(self, most: int) -> KeyCounts: ...
 
 
 class KeyCounter:
-    """What was counted last; None until then, and while the store cannot be asked."""
+    """The last counts; None before the first count, and while the store is not reachable."""
 
     def __init__(self, store: CountableKeys) -> None:
         self.latest: KeyCounts | None = None

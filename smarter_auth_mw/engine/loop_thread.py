@@ -22,14 +22,14 @@ T = TypeVar("T")
 
 
 class LoopThread:
-    """One event loop on a thread of its own, made by the first call of the process that serves.
+    """One event loop on its own thread, created by the first call in the serving process.
 
-    A forked child makes its own: an inherited one would have no thread. ``closing`` runs on the loop at the end.
+    A forked child creates its own: an inherited one would have no thread. ``closing`` runs on the loop at the end.
     """
 
     def __init__(self, timeout_s: float, closing: Callable[[], Awaitable[None]]) -> None:
         self.kept: Engine | None = None
-        """The loop's own, which other threads may ask for what it has at hand."""
+        """The loop's engine; other threads may use what it has in memory."""
         self._timeout_s = timeout_s
         self._closing = closing
         self._portal: BlockingPortal | None = None
@@ -39,7 +39,7 @@ class LoopThread:
         _threads.add(self)
 
     def run(self, call: Callable[[], Awaitable[T]], otherwise: T) -> T:
-        """Return what the call returns on the loop, or ``otherwise`` where it takes too long."""
+        """Run the call on the loop and return its result, or ``otherwise`` if it takes too long."""
         future: Future[T] = self._opened().start_task_soon(call)
         try:
             return future.result(self._timeout_s)
@@ -48,7 +48,7 @@ class LoopThread:
             return otherwise
 
     def close(self) -> None:
-        """Close what the loop has open, and end it."""
+        """Close everything that is open on the loop, and stop it."""
         portal, self._portal = self._portal, None
         if portal is not None and self._pid == os.getpid():
             portal.start_task_soon(portal.stop)
@@ -58,7 +58,7 @@ class LoopThread:
         with self._lock:
             if self._portal is None:
                 ready: Future[BlockingPortal] = Future()
-                # A daemon, since the interpreter would wait for any other one before it lets us say goodbye.
+                # A daemon thread: the interpreter would wait for any other before it runs exit handlers.
                 self._thread = threading.Thread(target=anyio.run, args=(self._serve, ready), daemon=True)
                 self._thread.name = "smarter_auth_mw"
                 self._thread.start()
@@ -77,13 +77,13 @@ class LoopThread:
 
 
 def close_all() -> None:
-    """Close what the middlewares of this process have open: for servers that end without Python's own goodbye."""
+    """Close the middlewares of this process, for servers that end without running Python's exit handlers."""
     for thread in list(_threads):
         thread.close()
 
 
 def _at_exit(call: Callable[[], None]) -> None:
-    """Have it called when the process ends; children of ``multiprocessing`` end without asking ``atexit``."""
+    """Call it when the process ends; children of ``multiprocessing`` end without calling ``atexit``."""
     atexit.register(call)
     if multiprocessing.parent_process() is not None:
         multiprocessing.util.Finalize(None, call, exitpriority=0)

@@ -1,4 +1,4 @@
-"""Connections belong to an event loop: one task a loop opens them, holds them, and closes them when the loop ends."""
+"""Resources per event loop: one task per loop opens them, holds them, and closes them when the loop ends."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def running_loop() -> asyncio.AbstractEventLoop:
-    """Return the running event loop; raises NoEventLoopError where the server runs no asyncio."""
+    """Return the running event loop; raises NoEventLoopError if the server does not run asyncio."""
     try:
         return get_running_loop()
     except RuntimeError:
@@ -25,11 +25,11 @@ def running_loop() -> asyncio.AbstractEventLoop:
 
 
 class PerLoop(Generic[T]):
-    """What ``opening()`` opens, once for each event loop that asks.
+    """Opens ``opening()`` once for each event loop that calls ``get``.
 
-    The owner task parks inside the context manager, so that its closing half runs in the same task, on the same loop,
-    also when nobody ever says goodbye: ``asyncio.run`` and its kin cancel what is left when they end. An opening that
-    failed is forgotten, and the next call tries again. A forked child starts with nothing.
+    The owner task waits inside the context manager, so that it is closed in the same task, on the same loop, even
+    without an explicit close: ``asyncio.run`` and similar functions cancel remaining tasks when they end. After a
+    failed opening, the next call tries again. A forked child starts empty.
     """
 
     def __init__(self, opening: Callable[[], AbstractAsyncContextManager[T]]) -> None:
@@ -37,27 +37,27 @@ class PerLoop(Generic[T]):
         self._owners: WeakKeyDictionary[asyncio.AbstractEventLoop, _Owner[T]] = WeakKeyDictionary()
         self._pid = os.getpid()
         self.last: _Owner[T] | None = None
-        """Whose loop asked last."""
+        """The owner of the loop that called last."""
 
     def ready(self) -> T | None:
-        """Return what is open on the running loop, or None: no waiting."""
+        """Return what is open on the running loop, or None, without waiting."""
         try:
             last, loop = self.last, get_running_loop()
-        except RuntimeError:  # The server runs on trio, say.
+        except RuntimeError:  # For example, the server runs on trio.
             return None
-        # A loop runs in one process only: no need to ask for its id here.
+        # A loop runs in one process only, so the process id is not needed here.
         if last is None or last.loop is not loop or last.is_over:
             last = self.last = self._find(loop)
         return None if last is None else last.value
 
     async def get(self) -> T:
-        """Return what is open on the running loop, opened if need be; raises what the opening raised."""
+        """Return what is open on the running loop, opening it if necessary; raises the error of the opening."""
         loop = running_loop()
         owner = self._find(loop)
         if owner is None or owner.is_over:
             owner = self._owners[loop] = _Owner(loop, self._opening, self._owners)
         self.last = owner
-        return await asyncio.shield(owner.opened)  # A caller who goes away does not close the door for the others.
+        return await asyncio.shield(owner.opened)  # A cancelled caller does not cancel the opening for others.
 
     async def close(self) -> None:
         """Close what is open on the running loop, and wait until it is closed."""
@@ -87,7 +87,7 @@ class _Owner(Generic[T]):
         self.opened.add_done_callback(lambda opened: opened.cancelled() or opened.exception())
         self._owners = owners
         self._dismissed = asyncio.Event()
-        # Its own context: what is opened outlives the request that happened to come first.
+        # A context of its own, since it outlives the request that came first.
         self.task = loop.create_task(self._own(opening), context=contextvars.Context())
 
     def dismiss(self) -> None:
@@ -111,4 +111,4 @@ class _Owner(Generic[T]):
 
 
 _inherited: list[_Owner[Any]] = []
-"""Tasks of a parent process. Collecting one would resume it, on any loop that happens to run."""
+"""Tasks of a parent process, kept because garbage collection would resume them on the current loop."""

@@ -1,4 +1,4 @@
-"""What settings ask for that this installation cannot give: known before anything is opened."""
+"""Checks whether the installation has what the settings need, before anything is opened."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from smarter_auth_mw.postgres.embedded import cluster as embedded
 
 
 def mistakes_of(settings: Settings) -> Iterator[Mistake]:
-    """A mistake for each URL whose client is not installed, or that its client does not take; connects to nothing."""
+    """Yield a mistake for each URL whose client is not installed or refuses the URL, without connecting."""
     yield from _check_cache(settings.cache_url.get_secret_value())
     yield from _check_database("DATABASE_URL", settings.database_url.get_secret_value())
     yield from _check_database("LISTEN_URL", settings.listen_url.get_secret_value())

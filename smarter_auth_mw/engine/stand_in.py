@@ -1,4 +1,4 @@
-"""What takes the place of the database for a whole process: the test kit's store in memory."""
+"""Replaces the database for a whole process with the test kit's store in memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from smarter_auth_mw.postgres.store import Store
 
 
 class StandIn(Protocol):
-    """Replaces database, shared cache and clock; ``connect`` opens the connection that changes come by."""
+    """Replaces database, shared cache and clock; ``connect`` opens the connection that reports changes."""
 
     @property
     def settings(self) -> Settings: ...
@@ -30,7 +30,7 @@ class StandIn(Protocol):
 
 
 class _Place:
-    """Where a stand-in is put; only ``smarter_auth_mw.testing`` does."""
+    """Holds the stand-in, which only ``smarter_auth_mw.testing`` sets."""
 
     stand_in: StandIn | None = None
 
@@ -39,5 +39,5 @@ PLACE = _Place()
 
 
 def own_settings() -> Settings:
-    """Return the settings of a middleware that was given none; raises ConfigurationError."""
+    """Return the settings of a middleware that was created without any; raises ConfigurationError."""
     return PLACE.stand_in.settings if PLACE.stand_in else Settings()

@@ -1,4 +1,4 @@
-"""How proxies ask: which headers describe the request in question, and how they treat each status."""
+"""Dialects of proxies: which headers describe the original request, and how each status is treated."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from smarter_auth_mw.routing.by_path import MAX_RAW_BYTES
 from smarter_auth_mw.routing.folding import UnreadableError, unquoted
 
 OWN_TARGET = ""
-"""In the place of a header: the method and the target are those of the proxy's own request."""
+"""Instead of a header name: method and target are those of the proxy's own request."""
 
 _METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
 
@@ -25,7 +25,7 @@ class MisreadError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """The headers of one proxy, and whether it knows no other refusals than 401 and 403."""
+    """The headers of one proxy, and whether it only supports the refusals 401 and 403."""
 
     name: str
     uri: str
@@ -34,7 +34,7 @@ class Dialect:
     knows_two_refusals: bool = False
 
     def read(self, scope: Mapping[str, Any]) -> dict[str, Any]:
-        """The scope of the request that ``scope`` asks about, whose peer is the proxy's; raises MisreadError."""
+        """Return the scope of the original request that ``scope`` describes; raises MisreadError."""
         headers: Headers = list(scope["headers"])
         target = self._target(scope, headers)
         if not target.startswith(b"/"):
@@ -55,7 +55,7 @@ class Dialect:
 
     @property
     def own_headers(self) -> frozenset[bytes]:
-        """The names of the headers in which the proxy gives the target and the method."""
+        """The names of the headers in which the proxy sends the original target and method."""
         return frozenset({self.uri.lower().encode("ascii"), self.method.lower().encode("ascii")})
 
     def describes_another(self, scope: Mapping[str, Any]) -> bool:
@@ -65,7 +65,7 @@ class Dialect:
     def _target(self, scope: Mapping[str, Any], headers: Headers) -> bytes:
         if self.uri != OWN_TARGET:
             return _only(headers, self.uri)
-        # A server that leaves the raw path out has decoded it: encoded once more, it is decoded to the same path.
+        # A server without raw_path has decoded the path: encoding it again gives the same decoded path.
         raw_path = scope.get("raw_path") or quote(scope["path"], errors="surrogatepass").encode("ascii")
         target: bytes = raw_path + b"?" + scope["query_string"]
         return target
@@ -73,7 +73,7 @@ class Dialect:
     def _method(self, scope: Mapping[str, Any], headers: Headers) -> str:
         method = str(scope["method"]).encode("latin-1") if self.method == OWN_TARGET else _only(headers, self.method)
         if not _METHOD.fullmatch(method):
-            raise MisreadError(f"{self.method or 'the method'} is no method")
+            raise MisreadError(f"{self.method or 'the method'} is not a method")
         return method.decode("ascii")
 
 
@@ -87,7 +87,7 @@ def _decoded(raw_path: bytes) -> str:
 
 
 def _only(headers: Headers, name: str) -> bytes:
-    """The value of a header that stands exactly once, and is not empty."""
+    """Return the value of a header that appears exactly once and is not empty."""
     wanted = name.lower().encode("ascii")
     values = [value for header, value in headers if header == wanted]
     if len(values) != 1 or not values[0]:

@@ -1,4 +1,4 @@
-"""The forward-auth shell: a proxy asks about a request in, decision out, as a status and headers."""
+"""The forward-auth shell: answers a proxy's question about a request with a status and headers."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ IDENTITY = (
     b"x-smarter-auth-key-name",
     b"x-smarter-auth-account",
 )
-"""The principal, for the service behind the proxy: in every answer, and empty for anonymous requests."""
+"""The headers with the principal, for the service behind the proxy: always sent, empty for anonymous requests."""
 STATUS = b"x-smarter-auth-status"
-"""The true status of a refusal, for a proxy that knows no others than 401 and 403."""
+"""The true status of a refusal, for a proxy that only supports 401 and 403."""
 
 UNAUTHORIZED, FORBIDDEN = 401, 403
 
@@ -35,12 +35,12 @@ _NOBODY: list[Header] = [(name, b"") for name in IDENTITY]
 
 
 class ForwardAuth:
-    """Answers a proxy, on any path, whether the request that it asks about may pass: for services in any language.
+    """Tells a proxy, on any path, whether a request may pass: for services in any language.
 
-    An ASGI app. ``dialect`` says which of the proxy's headers tell of that request. An answer of 200 lets it pass; any
-    other is the middleware's refusal, with its status, its challenge and its body. Without ``settings`` it is
+    An ASGI app. ``dialect`` names the headers in which the proxy describes the request. A response of 200 lets it
+    pass; any other is the middleware's refusal, with its status, challenge and body. Without ``settings`` it is
     configured by ``SMARTER_AUTH_*`` in the environment. It never raises for a mistake there:
-    ``lifespan.startup.failed`` reports it, and where no lifespan comes, what may be a resource is answered 503.
+    ``lifespan.startup.failed`` reports it, and without lifespan every path that may be a resource answers 503.
     """
 
     def __init__(self, dialect: Dialect, settings: Settings | None = None) -> None:
@@ -51,7 +51,7 @@ class ForwardAuth:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
-        elif scope["type"] == "websocket":  # Nothing that a proxy would ask with.
+        elif scope["type"] == "websocket":  # Proxies never ask this way.
             await receive()
             await send({"type": "websocket.close"})
         else:
@@ -79,9 +79,9 @@ class ForwardAuth:
         await _send(send, 200, [(b"cache-control", b"no-store"), (b"content-length", b"0"), *identity(decision)])
 
     async def _decide(self, asked: Scope) -> Decision | None:
-        """The decision for the request asked about; None where it names no resource."""
-        # The dialect's headers have been read; another header with a host or a path may be the client's.
-        # Our pages belong to the gate, not to the service: this mark excludes them.
+        """Return the decision for the original request; None if it names no resource."""
+        # The dialect's headers have been read; other headers with a host or a path may come from the client.
+        # Status pages belong to the gate, not to the service: this mark excludes them.
         request = {**hosts.without_forwarded(asked), "smarter_auth": None}
         target = await self._guard.find(request)
         if (
@@ -89,14 +89,16 @@ class ForwardAuth:
             and not is_bare(asked, self._dialect.own_headers)
             and self._guard.routes
         ):
-            target = self._guard.routes.resolve(request)  # No browser asks so, and the proxy hands it on as it is.
+            target = self._guard.routes.resolve(
+                request
+            )  # Browsers do not ask like this, and the proxy passes it on unchanged.
         if target is None:
             return None
         asked = {**asked, "type": _kind(asked)}
         return await self._guard.settle(target, asked, self._guard.warm(target, asked))
 
     async def _show_page(self, scope: Scope, send: Send) -> bool:
-        """Answer a probe of the gate itself: live, ready, metrics; whether it was one."""
+        """Answer a probe of the gate itself (live, ready, metrics); return whether it was one."""
         make = self._guard.pages.find(scope)
         if make is None:
             return False
@@ -124,12 +126,12 @@ class ForwardAuth:
         await send({"type": "lifespan.shutdown.complete"})
 
     def _report(self, error: MisreadError) -> None:
-        """Once for each mistake: it is in the proxy's configuration, and so in every request."""
+        """Log each mistake once: it is in the proxy's configuration, and thus in every request."""
         if str(error) not in self._misread:
             self._misread.add(str(error))
             log(
                 "gate.misread",
-                "%s, so this is not what a proxy asks in the dialect %s; send health checks to LIVE_PATH or READY_PATH,"
+                "%s: this is not how a proxy asks in the dialect %s; send health checks to LIVE_PATH or READY_PATH,"
                 " and start the gate with the --dialect of your proxy",
                 error,
                 self._dialect.name,
@@ -150,12 +152,12 @@ def _printable(text: str) -> bytes:
 
 
 def _kind(asked: Mapping[str, Any]) -> str:
-    """A browser's WebSocket may bring its token as a subprotocol (RFC 6455 §4.1 asks for that key)."""
+    """Return the type of the original request: a browser's WebSocket may carry its token as a subprotocol."""
     return "websocket" if any(name == b"sec-websocket-key" for name, _ in asked["headers"]) else "http"
 
 
 def _body(body: bytes, scope: Scope) -> bytes:
-    """The body, or none for HEAD, which Envoy hands on as it came."""
+    """Return the body, or none for HEAD, which Envoy passes on unchanged."""
     return b"" if scope["method"] == "HEAD" else body
 
 

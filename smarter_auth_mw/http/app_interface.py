@@ -1,4 +1,4 @@
-"""ASGI or WSGI: how an app wants to be called, judging by its signature."""
+"""Detects from its signature whether an app is ASGI or WSGI."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 
 def interface_of(app: Any) -> Literal["asgi", "wsgi", "either"] | None:
-    """How the app wants to be called: ``either`` if its signature does not say, None if it is no app."""
+    """Return the app's interface: ``either`` if its signature does not say, None if it is not an app."""
     if not callable(app) or inspect.isclass(app):
         return None
     if any(map(inspect.iscoroutinefunction, (app, type(app).__call__))):

@@ -1,4 +1,4 @@
-"""Read the credentials of a request out of its headers (RFC 9110 §11)."""
+"""Reads the credentials of a request from its headers (RFC 9110 §11)."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ AUTHORIZATION_HEADER = b"authorization"
 API_KEY_HEADER = b"x-api-key"
 SUBPROTOCOL_HEADER = b"sec-websocket-protocol"
 SUBPROTOCOL = "smarter-auth"
-"""Offered by a browser, which can set no other header, and followed by the token: ``["smarter-auth", token]``."""
+"""The subprotocol that browsers, which cannot set other headers, offer with the token: ``["smarter-auth", token]``."""
 MAX_SUBPROTOCOLS = 64
-"""How many of them a client may offer, a token among them."""
+"""The most subprotocols that a client may offer together with a token."""
 
 _TOKEN68 = re.compile(rb"[A-Za-z0-9\-._~+/]+=*")
 _JOINED = rb",[ \t]*+(?:%s)[ \t]"
-"""One of our schemes behind a comma: two headers that a proxy has made one."""
+"""An accepted scheme after a comma: a proxy has joined two headers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """Credentials of ours that nobody can read in one way; ``detail`` is for operators and shows none of them."""
+    """Ambiguous or malformed credentials; ``detail`` is for operators and does not show them."""
 
     detail: str
 
@@ -37,10 +37,10 @@ Credentials = Token | Malformed | None
 
 
 class Extractor:
-    """Finds our credentials in the headers of a request; other schemes are ignored.
+    """Finds accepted credentials in the headers of a request; other schemes are ignored.
 
-    ``ways`` are those of ``SMARTER_AUTH_CREDENTIALS``, and ``subprotocol`` for a WebSocket. A header that stands more
-    than once with credentials of ours in it is malformed, as are two ways that bring different tokens.
+    ``ways`` are those of ``SMARTER_AUTH_CREDENTIALS``, and ``subprotocol`` for a WebSocket. A header with accepted
+    credentials that appears more than once is malformed, as are two ways with different tokens.
     """
 
     def __init__(self, ways: Iterable[str]) -> None:
@@ -68,12 +68,12 @@ class Extractor:
         read = [self.readers[name](value) for name, value in found]
         ours = [credentials for credentials in read if credentials is not None]
         if ours and len({name for name, _ in found}) < len(found):
-            return Malformed("a header with credentials stands more than once")
+            return Malformed("a header with credentials appears more than once")
         for credentials in ours:
             if isinstance(credentials, Malformed):
                 return credentials
         if any(credentials != ours[0] for credentials in ours):
-            return Malformed("two ways bring different credentials")
+            return Malformed("two places carry different credentials")
         return ours[0] if ours else None
 
     def _read_authorization(self, value: bytes) -> Credentials:
@@ -85,7 +85,7 @@ class Extractor:
         )
 
     def hide(self, headers: Headers) -> list[Header]:
-        """The headers less our credentials; everything else as it came, a browser's subprotocols among it."""
+        """Return the headers without accepted credentials; everything else, such as subprotocols, is unchanged."""
         return [header for header in headers if header[0] == SUBPROTOCOL_HEADER or not self._is_ours(*header)]
 
     def _is_ours(self, name: bytes, value: bytes) -> bool:
@@ -107,12 +107,12 @@ def _read_subprotocols(value: bytes) -> Credentials:
         return None
     token = offered[offered.index(marker) + 1 :][:1]
     if not token or offered.count(marker) > 1:
-        return Malformed("the subprotocol smarter-auth stands once, and is followed by the token")
+        return Malformed("the subprotocol smarter-auth must appear once, followed by the token")
     return _token(token[0])
 
 
 def without_subprotocol(headers: Headers) -> list[Header]:
-    """The headers less the token that a browser offers as a subprotocol; everything else as it came."""
+    """Return the headers without the token that a browser offers as a subprotocol; the rest is unchanged."""
     left = []
     for name, value in headers:
         if name == SUBPROTOCOL_HEADER and _read_subprotocols(value) is not None:
@@ -125,7 +125,7 @@ def without_subprotocol(headers: Headers) -> list[Header]:
 
 
 def others_offered(offered: Sequence[Offered], marker: Offered) -> list[Offered]:
-    """Return what is offered less each ``marker`` and what follows it; nothing where ``marker`` is one of too many."""
+    """Return the offers without each ``marker`` and the next offer; nothing if there are too many."""
     if marker not in offered or len(offered) > MAX_SUBPROTOCOLS:
         return [] if marker in offered else list(offered)
     others, is_token = [], False

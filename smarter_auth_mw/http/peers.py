@@ -9,16 +9,16 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
 UNIX = "unix:"
-"""Stands among the trusted proxies for peers without an address: those behind a socket in the file system."""
+"""The entry among trusted proxies for peers without an address, which connect by a UNIX socket."""
 UNKNOWN = "unknown"
-"""A peer without an address (a socket in the file system), or with something in its place: one peer."""
+"""All peers without a valid address (on a UNIX socket) count as this one peer."""
 NETWORK_BITS = 64
 """The smallest block that an IPv6 site gets: one address implies all of these (RFC 6177)."""
 MAX_HOPS = 32
-"""How many proxies in a row are looked at, from the nearest one on."""
+"""The most proxies in a chain that are read, from the nearest one on."""
 MAX_ADDRESS_CHARS = 256
 MAX_KNOWN = 4096
-"""How many addresses are remembered with their network: to read one takes longer than to decide a request."""
+"""The most addresses cached with their network: parsing one takes longer than deciding a request."""
 
 _FORWARDED_FOR = re.compile(r"(?:^|;)[ \t]*for[ \t]*=[ \t]*([^;]*)", re.IGNORECASE)
 _WITH_PORT = re.compile(r"\[([^\]]*)\](?::\d+)?|([^:]*):\d+")
@@ -41,11 +41,11 @@ class Peers:
         return bool(self._trusted) and self._trusts(_client(scope))
 
     def network(self, scope: Mapping[str, Any]) -> str:
-        """The peer's network: its IPv4 address, the /64 of its IPv6 address, or ``UNKNOWN``.
+        """Return the peer's network: its IPv4 address, the /64 of its IPv6 address, or ``UNKNOWN``.
 
         Behind a trusted proxy it is the right-most address that is not trusted itself. ``X-Forwarded-For`` and
-        ``Forwarded`` that differ (one of them may be the client's own), and what is no address, leave it at the
-        proxy's.
+        ``Forwarded`` that differ (one may come from the client), or an invalid address, make it the proxy's own
+        network.
         """
         if not self._trusted and not self._trusts_sockets:
             client = scope.get("client")
@@ -72,7 +72,7 @@ class Peers:
 
 
 def _is_socket(scope: Mapping[str, Any]) -> bool:
-    """Return whether the server names no address: uvicorn leaves the client out, others leave it empty."""
+    """Return whether the server gives no address: uvicorn leaves the client out, others leave it empty."""
     client = scope.get("client")
     return not client or not client[0]
 
@@ -83,7 +83,7 @@ def _client(scope: Mapping[str, Any]) -> Address | None:
 
 
 def _chains(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[list[str]]:
-    """The hops of ``X-Forwarded-For`` and those of ``Forwarded`` (RFC 7239), the nearest one last."""
+    """Yield the hops of ``X-Forwarded-For`` and those of ``Forwarded`` (RFC 7239), the nearest one last."""
     headers = tuple(headers)
     yield _hops(headers, b"x-forwarded-for")
     forwarded = map(_FORWARDED_FOR.search, _hops(headers, b"forwarded"))

@@ -1,7 +1,7 @@
-"""CORS preflights that pass without a token: with nothing that could make another request of them.
+"""CORS preflights that pass without a token, stripped of everything that could turn them into another request.
 
-An app may answer OPTIONS by a handler of its own, and middleware that honours a method override may run the handler of
-another method. So a preflight passes without a body, and without anything that names a method but its own header.
+An app may have its own OPTIONS handler, and middleware that honours a method override may run another method's
+handler. So a preflight passes without a body, and with no other method than in its own header.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SEPARATOR = re.compile("([&;])")
 
 
 def is_preflight(scope: Mapping[str, Any]) -> bool:
-    """Whether a browser asks so what it may ask: ``OPTIONS``, with one origin and one method asked for (Fetch §4.8)."""
+    """Return whether it is a browser's preflight: ``OPTIONS`` with one origin and one requested method (Fetch §4.8)."""
     if scope.get("method") != "OPTIONS":
         return False
     names = [name for name, _ in scope["headers"]]
@@ -32,7 +32,7 @@ def is_preflight(scope: Mapping[str, Any]) -> bool:
 
 
 def bare_scope(scope: Scope) -> Scope:
-    """Return the scope without what announces a body, and without headers and parameters that name another method."""
+    """Return the scope without body headers, and without headers and parameters that name another method."""
     headers = [header for header in scope["headers"] if not _is_left_out(header[0].decode("latin-1"))]
     return {**scope, "headers": headers, "query_string": _bare_query(scope.get("query_string", b""))}
 
@@ -50,7 +50,7 @@ def bare_environ(environ: WSGIEnvironment) -> WSGIEnvironment:
 
 
 def is_bare(scope: Scope, own_headers: Collection[bytes]) -> bool:
-    """Whether a scope brings neither a body nor another method; ``own_headers`` are those of the proxy that asks."""
+    """Return whether a scope has neither a body nor another method; ``own_headers`` are those of the proxy."""
     headers = [(name, value) for name, value in scope["headers"] if name not in own_headers]
     if any(name == b"content-length" and value not in (b"", b"0") for name, value in headers):
         return False
@@ -59,7 +59,7 @@ def is_bare(scope: Scope, own_headers: Collection[bytes]) -> bool:
 
 
 def without_body(receive: Receive) -> Receive:
-    """Return a ``receive`` that reports an empty body first, and then nothing but the client's disconnect."""
+    """Return a ``receive`` that reports an empty body first, and then only the client's disconnect."""
     first: list[Message] = [{"type": "http.request", "body": b"", "more_body": False}]
 
     async def receive_no_body() -> Message:
@@ -78,7 +78,7 @@ def _is_left_out(header: str) -> bool:
 
 
 def _header_of(variable: str) -> str:
-    """Return the header that a variable of an environ holds; empty for any other variable."""
+    """Return the name of the header in a WSGI environ variable; empty for any other variable."""
     if variable in ("CONTENT_LENGTH", "CONTENT_TYPE"):
         return variable
     return variable.removeprefix("HTTP_") if variable.startswith("HTTP_") else ""

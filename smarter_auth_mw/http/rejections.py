@@ -1,4 +1,4 @@
-"""What a refused request receives: status, challenge and body (RFC 9110 §11, RFC 9457)."""
+"""The responses to refused requests: status, challenge and body (RFC 9110 §11, RFC 9457)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Rejection:
 
 
 class Rejections:
-    """All refusals, prebuilt; they tell the status and nothing of the reason."""
+    """All refusals, built in advance; they reveal the status and nothing of the reason."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Rejections:
 
 
 def challenges(ways: Sequence[str], realm: str) -> list[Header]:
-    """One challenge for each accepted way, each a field of its own (RFC 9110 §11.6.1)."""
+    """Return one challenge per accepted way, each in its own header field (RFC 9110 §11.6.1)."""
     forms = {
         "token": f'Token realm="{realm}"',
         "bearer": f'Bearer realm="{realm}"',
@@ -85,7 +85,7 @@ def _problem(status: int) -> tuple[bytes, dict[str, Any]]:
 
 
 def _journaled(status: int) -> tuple[bytes, dict[str, Any]]:
-    """The platform's shape (``SmarterJournaledJsonErrorResponse``), less its stack trace and its echo of the URL."""
+    """Return the platform's body (``SmarterJournaledJsonErrorResponse``), without stack trace and URL."""
     error = {
         "errorClass": "SmarterTokenAuthenticationError",
         "description": DETAILS[status],

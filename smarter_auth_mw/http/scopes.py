@@ -1,4 +1,4 @@
-"""Scopes as servers and adapters really send them: the usual form, anything else that ASGI allows, and the rest."""
+"""Normalises the scopes that servers and adapters send: the usual form, other valid ASGI forms, and invalid ones."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _RAW_PATHS = (bytes, type(None))
 
 
 class UnreadableScopeError(Exception):
-    """The scope breaks the ASGI specification, so that nobody can say what the request asks for."""
+    """The scope violates the ASGI specification, so the request cannot be read."""
 
 
 def is_usual(scope: Scope) -> bool:
-    """Whether everything that a decision reads has the types that servers use, and header names are lower-case."""
+    """Return whether all fields that a decision reads have the usual types, with lower-case header names."""
     try:
         if not (
             type(scope["headers"]) is list
@@ -41,10 +41,10 @@ def is_usual(scope: Scope) -> bool:
 
 
 def mended(scope: Scope) -> Scope:
-    """Return a copy in the usual form; raises UnreadableScopeError if the server left out what decides.
+    """Return a copy in the usual form; raises UnreadableScopeError if a required field is missing.
 
-    ASGI lets headers be any iterable of pairs, a client be any pair, and optional keys be absent. Header names have to
-    be lower-case there; those of careless servers are folded, since the app behind may fold them too.
+    ASGI lets headers be any iterable of pairs, a client be any pair, and optional keys be absent. Header names must
+    be lower-case; others are converted, since the app may convert them too.
     """
     mending = {
         "path": _text(scope, "path"),
@@ -63,7 +63,7 @@ def mended(scope: Scope) -> Scope:
 
 
 def readable_part(scope: Scope) -> Scope:
-    """Return what a refusal needs to know of a scope that nobody can read."""
+    """Return the part of an unreadable scope that a refusal needs."""
     method = scope.get("method")
     return {
         "type": scope["type"],
@@ -109,7 +109,7 @@ def _bytes(value: Any) -> bytes:
 
 
 def _client(value: Any) -> tuple[Any, ...] | None:
-    """The address that the server reports, or None for something that is no address."""
+    """Return the address that the server reports, or None if it is not an address."""
     return (tuple(value) or None) if isinstance(value, Iterable) and not isinstance(value, str | bytes) else None
 
 

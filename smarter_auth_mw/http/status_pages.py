@@ -1,4 +1,4 @@
-"""Pages of the middleware's own, where the configuration asks for them: they say how it is, and ask no app."""
+"""The middleware's own pages (probes and metrics), if configured; they do not call the app."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _RULE = "a plain path, as /livez: letters, digits and -._~ between slashes, and 
 
 @dataclass(frozen=True, slots=True)
 class StatusPage:
-    """A complete answer."""
+    """A complete response."""
 
     body: bytes
     status: int = 200
@@ -42,7 +42,7 @@ class StatusPage:
 Make = Callable[[], Awaitable[StatusPage]]
 
 NOT_ALLOWED = StatusPage(b'{"status": "method_not_allowed"}', 405, more_headers=((b"allow", b"GET, HEAD"),))
-"""RFC 9110 §15.5.6 asks for the header."""
+"""RFC 9110 §15.5.6 requires the header."""
 
 
 async def _not_allowed() -> StatusPage:
@@ -50,10 +50,10 @@ async def _not_allowed() -> StatusPage:
 
 
 class Pages:
-    """Which path is which page.
+    """Maps paths to pages.
 
-    They are looked for behind the routes: a path that belongs to a resource never is one, and a request for a resource
-    pays nothing for them.
+    Routes come first: a path that belongs to a resource is never a page, and requests for resources do not get
+    slower.
     """
 
     def __init__(self, pages: Mapping[str, Make]) -> None:
@@ -63,7 +63,7 @@ class Pages:
         return bool(self._pages)
 
     def find(self, scope: Mapping[str, Any]) -> Make | None:
-        """What makes the page that an HTTP request asks for: by exactly its path, with or without the ``root_path``."""
+        """Return the page function for an HTTP request by its exact path, with or without ``root_path``; else None."""
         if not self._pages or scope["type"] != "http" or "smarter_auth" in scope:
             return None
         if b"%" in (scope.get("raw_path") or b""):
@@ -73,12 +73,12 @@ class Pages:
         return _not_allowed if found and scope["method"] not in ("GET", "HEAD") else found
 
     def before(self, app: ASGIApp) -> ASGIApp:
-        """Return the app behind the pages, or the app itself if there are no pages."""
+        """Return the app wrapped in the pages, or the app itself if there are no pages."""
         return PagedApp(app, self) if self else app
 
 
 class PagedApp:
-    """Answers for the pages, and calls the app for all else."""
+    """Answers requests for pages, and calls the app for all others."""
 
     def __init__(self, app: ASGIApp, pages: Pages) -> None:
         self.app = app
@@ -106,7 +106,7 @@ def mistakes_of(settings: RouteSettings, names: Callable[[str], object]) -> Iter
         elif path in taken:
             yield Mistake(variable, path, f"{taken[path]} has this path already")
         elif names(path) is not None:
-            yield Mistake(variable, path, "a line of ROUTES owns this path: a page of ours never lies in a resource")
+            yield Mistake(variable, path, "a line of ROUTES owns this path, and a page cannot lie inside a resource")
         taken[path] = variable
     if settings.metrics_path and find_spec("prometheus_client") is None:
         rule = "its client is not installed: pip install 'smarter_auth_mw[metrics]'"

@@ -1,4 +1,4 @@
-"""WebSockets: the token that a browser offers as a subprotocol, and a decision for every message."""
+"""WebSockets: read the token from a browser's subprotocol, and decide every message."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ Decide = Callable[[], Awaitable[tuple[Decision, Holds]]]
 """Decides a message, and says with the decision whether it holds for the next one: if not, that is decided too."""
 
 POLICY_VIOLATION = 1008
-"""RFC 6455 §7.4.1: what a WebSocket is closed with when it is refused."""
+"""The close code of a refused WebSocket (RFC 6455 §7.4.1)."""
 
 TURN_S = 0.002
-"""How long the event loop may be kept busy by messages that wait already: it gets its turn within twice that."""
+"""How long waiting messages may keep the event loop busy; other tasks run within twice that."""
 
 _CLOSED = (OSError, WebSocketDisconnect)
-"""How an app learns that its peer is gone (ASGI 2.4), and how it passes that on."""
+"""The errors that tell an app that its peer is gone (ASGI 2.4)."""
 
 
 class CutError(OSError):
-    """The WebSocket was closed, since the grant is gone."""
+    """The WebSocket was closed because the key no longer opens the resource."""
 
 
 async def converse(app: ASGIApp, scope: Scope, receive: Receive, send: Send, decide: Decide) -> None:
-    """Run the app on a WebSocket for as long as each message that it receives is still admitted."""
+    """Run the app on a WebSocket while each received message is still granted."""
     turns = _turns.setdefault(asyncio.get_running_loop(), _Turns())
     is_marked = SUBPROTOCOL in scope.get("subprotocols", ())
     conversation = _Conversation(receive, send, decide, turns, is_marked=is_marked)
@@ -44,10 +44,10 @@ async def converse(app: ASGIApp, scope: Scope, receive: Receive, send: Send, dec
 
 
 class _Turns:
-    """Finds out whether an event loop is due for a turn.
+    """Decides when to yield to the event loop.
 
-    Messages of a flood wait at the server already, so that receiving one suspends nothing: the loop would read neither
-    notifications nor heartbeats for as long as the flood lasts, and a revoked key would stay.
+    The messages of a flood are already buffered, so receiving one does not suspend: the loop would process neither
+    notifications nor heartbeats during the flood, and a revoked key would stay valid.
     """
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class _Turns:
         self._is_waiting = False
 
     def is_due(self) -> bool:
-        """Return whether messages, of whatever WebSocket, have kept the loop busy since it was looked at last."""
+        """Return whether messages of any WebSocket have kept the loop busy for too long."""
         now_s = monotonic()
         if now_s - self._since_s < TURN_S:
             return False
@@ -74,7 +74,7 @@ _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turns] = WeakKeyDictionary
 
 
 class _Conversation:
-    """Both directions of a WebSocket; after a cut there is nothing to receive, and nobody to send to."""
+    """Both directions of a WebSocket; after a cut nothing is received or sent."""
 
     def __init__(self, receive: Receive, send: Send, decide: Decide, turns: _Turns, *, is_marked: bool) -> None:
         self.is_cut = False
@@ -112,7 +112,7 @@ class _Conversation:
         if self.is_cut:
             raise CutError
         if message["type"] == "websocket.accept" and self._is_marked and not message.get("subprotocol"):
-            message = {**message, "subprotocol": SUBPROTOCOL}  # Browsers that offer some insist on one.
+            message = {**message, "subprotocol": SUBPROTOCOL}  # A browser that offers subprotocols requires one.
         self._is_closed = self._is_closed or message["type"] == "websocket.close"
         await self._send(message)
 

@@ -22,19 +22,19 @@ from smarter_auth_mw.tokens import Token
 Authenticate = Callable[[Target, Credentials], Awaitable[Decision]]
 
 MOST_NAMED = 10
-"""How many resources are named that a key is bound to."""
+"""The most bound resources of a key that are named."""
 _AS_IT_STANDS = "%!#$&'()*+,/:;=?@[]~"
-"""What may stand in a path unencoded; a client encodes everything else."""
+"""The characters that may appear unencoded in a path; a client encodes all others."""
 
 
 _BARE_AUTHORITY = re.compile(
     r"(?:localhost|\[[0-9A-Fa-f:.]+\]|[\w-]+(?:\.[\w-]+)+|[\w.-]+(?=:\d))(?::\d{1,5})?(?:[/?]|$)"
 )
-"""How people leave the scheme out: ``localhost:8000/bots/1``, ``api.example.com/bots/1``."""
+"""URLs without a scheme: ``localhost:8000/bots/1``, ``api.example.com/bots/1``."""
 
 
 class Resolver(Protocol):
-    """What a middleware knows of a request before it reads the database."""
+    """What the middleware determines about a request without the database."""
 
     @property
     def routes(self) -> Routes | None: ...
@@ -69,9 +69,9 @@ class Checker:
         self._account = account
 
     async def check(self, scope: Mapping[str, Any], token: Token | None = None) -> Document:
-        """Describe the decision about a request: ``scope`` is what a server would make of it.
+        """Describe the decision about the request in ``scope``, the ASGI scope that a server would build.
 
-        With ``token`` it is decided as if the request brought that token, whatever it holds.
+        With ``token``, it is decided as if the request carried that token, whatever its headers say.
         """
         scope = dict(self._resolver.trusted(scope))
         await self._know_domains(scope)
@@ -107,11 +107,11 @@ class Checker:
             return ""
         filters = KeyFilters(token_key=credentials.token_key, state="any")
         for key in (await Listings(store, scope=self._account).keys(filters, limit=1)).items:
-            return f"The token begins as one of key {key.name!r} ({key.key_id}), which is bound to {_bound(key)}."
-        return "No key has a token that begins so."
+            return f"The token begins like one of key {key.name!r} ({key.key_id}), which is bound to {_bound(key)}."
+        return "No key has a token with this beginning."
 
     def _found(self, scope: Mapping[str, Any]) -> Document:
-        """The line of ROUTES, the reading of the request and the alias that decided."""
+        """Return the line of ROUTES, the reading of the request and the alias that decided."""
         routes = self._resolver.routes
         resolution = routes.explain(scope) if routes else NOTHING
         names = resolution.result.names if isinstance(resolution.result, Target) else None
@@ -178,7 +178,7 @@ def _split_url(url: str) -> tuple[str, str, str]:
     host = authority.rpartition("@")[2]
     if scheme.lower() not in {"http", "https", "ws", "wss"} or not separator or not host:
         raise UsageError(
-            f"{url!r} is no URL of a request.", hint="For example: http://localhost:8000/bots/1, or /bots/1"
+            f"{url!r} is not the URL of a request.", hint="For example: http://localhost:8000/bots/1, or /bots/1"
         )
     return scheme.lower(), host, f"/{mark}{query}" if mark else slash + path or "/"
 

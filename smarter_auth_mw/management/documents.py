@@ -1,4 +1,4 @@
-"""The JSON shapes of records: the command line, the management API and its pages all show these."""
+"""The JSON documents of records, which the command line, the management API and its pages show."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Document = dict[str, Any]
 def resource_document(registered: RegisteredResource, most: int | None = None) -> Document:
     """Describe a resource and the keys that are bound to it.
 
-    With ``most`` its inner list has at most so many entries, and ``more`` says whether there are others.
+    With ``most``, its inner list has at most that many entries, and ``more`` says whether there are others.
     """
     return {
         "kind": registered.resource.kind,

@@ -25,7 +25,7 @@ MAX_DESCRIPTION = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Minted:
-    """A new key and its token, which is seen this once; ``created`` are the resources that were registered with it."""
+    """A new key and its token, which is shown only once; ``created`` are the resources registered with it."""
 
     key: Key
     token: Token
@@ -42,7 +42,7 @@ class BoundKey:
 
 @dataclass(frozen=True, slots=True)
 class Rotated:
-    """A key with its new token, which is seen this once, and until when the one before it is valid."""
+    """A key with its new token, which is shown only once, and the end of the previous token's validity."""
 
     key: Key
     token: Token
@@ -73,10 +73,10 @@ class Management(ResourceManagement):
         prefix: str | None = None,
         max_lifetime: timedelta | None = None,
     ) -> Minted:
-        """Mint a key, and bind it; a resource that is not there yet is registered in the key's account.
+        """Create a key and bind it; an unregistered resource is registered in the key's account.
 
-        With ``max_lifetime`` a key that never expires, or later than that, is refused. The longest life of the settings
-        is given to a key without an expiry, and a later one is refused.
+        With ``max_lifetime``, a key that never expires, or only later, is refused. A key without an expiry gets the
+        longest lifetime that the settings allow, and a longer one is refused.
         """
         account = self._account(account)
         checked(name, "name")
@@ -95,7 +95,7 @@ class Management(ResourceManagement):
                 key = await _key(transaction, key_id)
             await transaction.add_token(token, key)
             await transaction.audit(self._actor, "key.create", key, after=key)
-            # In one order, so that two who bind the same resources cannot wait for each other.
+            # In a fixed order, so that two transactions that bind the same resources cannot deadlock.
             created = tuple(
                 [resource for resource in sorted(set(bind)) if await self._bind(transaction, key, resource)]
             )
@@ -104,10 +104,10 @@ class Management(ResourceManagement):
     async def bind(
         self, key_id: UUID, resource: Resource, *, register: bool = True, allow_anonymous: MayOpen = False
     ) -> BoundKey:
-        """Let the key open the resource, which is protected from now on, and registered if it was not.
+        """Bind the key to the resource, which is protected from now on, and registered if necessary.
 
-        Without ``register``, and with a scope, a resource that is not there is not found. Where deactivated keys do not
-        protect, binding one may open a resource that had none: that needs ``allow_anonymous``.
+        Without ``register``, or within a scope, an unregistered resource is not found. If deactivated keys do not
+        protect (REQUIRE=active), binding one may open a resource without keys: that needs ``allow_anonymous``.
         """
         async with self._store.transaction(self._scope) as transaction:
             key = await _living_key(transaction, key_id)
@@ -145,7 +145,7 @@ class Management(ResourceManagement):
         return created
 
     async def unbind(self, key_id: UUID, resource: Resource, *, allow_anonymous: MayOpen = False) -> Key:
-        """Take the key off the resource. The last one needs ``allow_anonymous``, and opens the resource to anyone.
+        """Unbind the key from the resource. The last one needs ``allow_anonymous``, and opens the resource to anyone.
 
         A resource that was declared protected stays so.
         """
@@ -157,7 +157,7 @@ class Management(ResourceManagement):
             return await _key(transaction, key_id)
 
     async def _unbind(self, transaction: Transaction, key: Key, held: RegisteredResource, *, releases: bool) -> None:
-        """Unbind; with ``releases`` the last binding takes with it the latch that the first one closed."""
+        """Unbind the key; with ``releases``, removing the last binding opens the latch again."""
         if not await transaction.delete_binding(held.resource, key.key_id):
             raise _not_bound(key.key_id, held.resource)
         await transaction.audit(self._actor, "key.unbind", key, resource=held.resource)
@@ -165,12 +165,12 @@ class Management(ResourceManagement):
             await transaction.release(held.resource, self._actor, "unbind --allow-anonymous")
 
     async def binding(self, key_id: UUID, resource: Resource) -> RegisteredBinding:
-        """What binds the key to the resource."""
+        """Return the binding of the key to the resource."""
         async with self._store.transaction(self._scope) as transaction:
             return await _binding(transaction, key_id, resource)
 
     async def touch_binding(self, key_id: UUID, resource: Resource) -> RegisteredBinding:
-        """Note that a binding was saved, though nothing of it can change."""
+        """Record in the audit that a binding was saved, though nothing of it can change."""
         async with self._store.transaction(self._scope) as transaction:
             await _key(transaction, key_id, lock=True)
             held = await _binding(transaction, key_id, resource)
@@ -187,9 +187,9 @@ class Management(ResourceManagement):
         expires_at: datetime | Literal[Unchanged.UNCHANGED] | None = UNCHANGED,
         labels: Mapping[str, str | None] = MappingProxyType({}),
     ) -> Key:
-        """Change what is known of a key. An expiry may lie in the past: then it is expired at once.
+        """Change a key. An expiry may be in the past: then the key is expired at once.
 
-        ``labels`` are added to those that it has; None takes one away.
+        ``labels`` are added to the existing ones; the value None removes one.
         """
         changes = changed(name=name, description=description, expires_at=expires_at)
         checked(changes.get("name", "unchanged"), "name")
@@ -209,13 +209,13 @@ class Management(ResourceManagement):
             return await _key(transaction, key_id)
 
     async def activate(self, key_id: UUID) -> Key:
-        """Let the key's tokens open what it is bound to again."""
+        """Activate the key, so that its tokens open its resources again."""
         return await self._set_active(key_id, is_active=True)
 
     async def deactivate(self, key_id: UUID, *, allow_anonymous: MayOpen = False) -> Key:
-        """Let the key open nothing for now; what it is bound to stays protected.
+        """Deactivate the key until it is activated again; its resources stay protected.
 
-        With ``require="active"`` the last key that is active opens a resource, and needs ``allow_anonymous``.
+        With ``require="active"``, deactivating the last active key opens a resource, and needs ``allow_anonymous``.
         """
         return await self._set_active(key_id, is_active=False, allow_anonymous=allow_anonymous)
 
@@ -234,7 +234,7 @@ class Management(ResourceManagement):
             return await _key(transaction, key_id)
 
     async def _lock_resources_of(self, transaction: Transaction, key_ids: Sequence[UUID]) -> Sequence[Resource]:
-        """Lock what a change of these keys may open: nothing where deactivated keys protect like any others."""
+        """Lock what a change of these keys may open: nothing if deactivated keys still protect."""
         return await transaction.lock_resources_of(key_ids) if self._require == "active" else ()
 
     async def rotate(
@@ -247,11 +247,11 @@ class Management(ResourceManagement):
         prefix: str | None = None,
         replaces: str | None = None,
     ) -> Rotated:
-        """Give the key a new token; the one it has stays valid for ``overlap``, none at all if that is 0.
+        """Give the key a new token; the previous one stays valid for ``overlap``, which may be 0.
 
-        Bindings and usage stay. While an earlier rotation overlaps another is refused, unless ``force``. The new token
-        has the format and the prefix of the previous one, unless ``form`` or ``prefix`` says another. ``replaces`` is
-        the public head of the token to be replaced: if the newest one is another, somebody has rotated it already.
+        Bindings and usage stay. While an earlier rotation overlaps, another one is refused unless ``force``. The new
+        token has the format and the prefix of the previous one, unless ``form`` or ``prefix`` is given. ``replaces`` is
+        the public head of the token to replace: if the newest token is another one, the key was already rotated.
         """
         async with self._store.transaction(self._scope) as transaction:
             before = await _living_key(transaction, key_id)
@@ -269,10 +269,10 @@ class Management(ResourceManagement):
         return Rotated(after, token, until)
 
     async def revoke(self, key_id: UUID, *, unbind: bool = False, allow_anonymous: bool = False) -> Key:
-        """End the key for good; what it is bound to stays protected. Done once, it stays done.
+        """Revoke the key for good; its resources stay protected. Revoking it again changes nothing.
 
-        With ``unbind`` it is taken off everything too. What loses its last binding so stays protected all the same,
-        unless ``allow_anonymous``.
+        With ``unbind``, it is also unbound from everything. A resource that loses its last binding this way still stays
+        protected, unless ``allow_anonymous``.
         """
         async with self._store.transaction(self._scope) as transaction:
             before = await _key(transaction, key_id, lock=True)
@@ -293,7 +293,7 @@ class Management(ResourceManagement):
         async with self._store.transaction(self._scope) as transaction:
             owners = await transaction.owners(digests)
             found = await transaction.keys_by_id(sorted(set(owners.values())))
-        # Ours first: that the platform's are refused must not keep them.
+        # Own keys first: the refusal of the platform's must not prevent their revocation.
         found_ids = sorted(found, key=lambda key_id: (found[key_id].is_platforms, key_id))
         keys = [await self.revoke(key_id) for key_id in found_ids]
         return Leaked(tuple(keys), sum(digest not in owners for digest in digests))
@@ -306,20 +306,20 @@ class Management(ResourceManagement):
             return {digest: found[key_id] for digest, key_id in owners.items() if key_id in found}
 
     async def held_key(self, key_id: UUID) -> Key:
-        """Return the key, which nobody else changes until the transaction ends (``together``)."""
+        """Return the key, locked until the transaction ends (``together``)."""
         async with self._store.transaction(self._scope) as transaction:
             return await _key(transaction, key_id, lock=True)
 
     async def owner(self, digest: bytes) -> Key:
-        """The key that the token of this digest belongs to."""
+        """Return the key of the token with this digest."""
         async with self._store.transaction(self._scope) as transaction:
             owners = await transaction.owners([digest])
             if digest not in owners:
-                raise NotFoundError("No key has a token of this digest.")
+                raise NotFoundError("No key has a token with this digest.")
             return await _key(transaction, owners[digest])
 
     async def key(self, key_id: UUID) -> Key:
-        """The key with its bindings."""
+        """Return the key with its bindings."""
         async with self._store.transaction(self._scope) as transaction:
             return await _key(transaction, key_id)
 
@@ -330,9 +330,9 @@ class Management(ResourceManagement):
         expiring_within: timedelta | None = None,
         max_lifetime: timedelta | None = None,
     ) -> list[Key]:
-        """All keys, or those that are bound to a resource.
+        """Return all keys, or those that are bound to a resource.
 
-        ``expiring_within``: those that will expire in this time, the next one first. ``max_lifetime``: those with a
+        ``expiring_within``: keys that will expire within this time, the next one first. ``max_lifetime``: keys with a
         valid token that is older than this.
         """
         async with self._store.transaction(self._scope) as transaction:
@@ -353,14 +353,14 @@ class Management(ResourceManagement):
 
 
 async def _key(transaction: Transaction, key_id: UUID, *, lock: bool = False, most: int | None = None) -> Key:
-    """The key; one that is held until the transaction ends comes without its bindings."""
+    """Return the key; with ``lock``, locked until the transaction ends and without its bindings."""
     found = await transaction.key(key_id, lock=lock, most=0 if lock else most)
     if found is None:
-        raise NotFoundError(f"There is no key {key_id}.", hint="To see what there is: smarter-auth key list")
+        raise NotFoundError(f"There is no key {key_id}.", hint="To list the keys: smarter-auth key list")
     if lock and found.is_platforms:
         raise RefusedError(
-            f"The key {found.name!r} ({key_id}) is the platform's, and nothing here writes its rows.",
-            hint="Change it there, for example in its Django admin: that counts here at once.",
+            f"The key {found.name!r} ({key_id}) belongs to the platform, whose rows smarter-auth never writes.",
+            hint="Change it there, for example in its Django admin: the change takes effect here at once.",
         )
     return found
 
@@ -375,9 +375,7 @@ async def _binding(transaction: Transaction, key_id: UUID, resource: Resource) -
 async def _living_key(transaction: Transaction, key_id: UUID) -> Key:
     key = await _key(transaction, key_id, lock=True)
     if key.revoked_at is not None:
-        raise RefusedError(
-            f"The key {key_id} is revoked, and stays so.", hint="Create another: smarter-auth key create"
-        )
+        raise RefusedError(f"The key {key_id} is revoked for good.", hint="Create another: smarter-auth key create")
     return key
 
 
@@ -386,7 +384,9 @@ def _not_bound(key_id: UUID, resource: Resource) -> NotFoundError:
 
 
 def _taken(account: str, name: str) -> ConflictError:
-    return ConflictError(f"Account {account} has a key of the name {name!r}.", hint="Revoke it, or take another name.")
+    return ConflictError(
+        f"Account {account} already has a key named {name!r}.", hint="Revoke it, or choose another name."
+    )
 
 
 def _check_description(description: str) -> None:

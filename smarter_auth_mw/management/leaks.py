@@ -1,4 +1,4 @@
-"""End what leaked tokens belong to: keys, in one transaction however many tokens there are."""
+"""Revokes the keys of leaked tokens, all in one transaction."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from smarter_auth_mw.management.many_keys import Chosen, ManyKeys
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The keys that leaked tokens belonged to and that are revoked now, and how many tokens are not ours to end.
+    """The keys of leaked tokens, now revoked, and the number of tokens that could not be revoked here.
 
-    ``platform``: tokens of keys that are changed in an attached platform alone.
+    ``platform``: tokens of keys that can be changed only in an attached platform.
     """
 
     key_ids: tuple[UUID, ...]
@@ -23,9 +23,9 @@ class Ended:
 
 
 async def end_leaked(keys: Management, many: ManyKeys, digests: Sequence[bytes]) -> Ended:
-    """Revoke the keys that tokens of these digests belong to, all or none.
+    """Revoke the keys of the tokens with these digests, all or none.
 
-    ``keys`` and ``many`` have one scope: tokens of keys that it excludes count as unknown.
+    ``keys`` and ``many`` have the same scope: tokens of keys outside of it count as unknown.
     """
     owners = await keys.owners(digests)
     own = sorted({key.key_id for key in owners.values() if not key.is_platforms})

@@ -1,4 +1,4 @@
-"""How long a key may be valid: what its maker asks for, and what MAX_KEY_LIFETIME allows."""
+"""How long a key may be valid: the limit of the command, and that of MAX_KEY_LIFETIME."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SOONER = "Let it expire sooner: --expires-in"
 
 
 def latest(longest: timedelta | None, now: datetime) -> datetime | None:
-    """The latest expiry that is allowed to a key; None: there is no limit before the end of the calendar."""
+    """Return the latest allowed expiry of a key; None: no limit before the year 9999."""
     try:
         return None if longest is None else now + longest
     except OverflowError:
@@ -19,13 +19,13 @@ def latest(longest: timedelta | None, now: datetime) -> datetime | None:
 
 
 def is_beyond(expires_at: datetime | None, longest: timedelta | None, now: datetime) -> bool:
-    """Return whether a key is valid for longer than is allowed."""
+    """Return whether a key is valid for longer than allowed."""
     end = latest(longest, now)
     return end is not None and (expires_at is None or expires_at > end)
 
 
 def within(expires_at: datetime | None, longest: timedelta | None, now: datetime) -> datetime | None:
-    """Return the expiry, or for a key without one the latest that is allowed; raises RefusedError for a later one."""
+    """Return the expiry, or the latest allowed one if there is none; raises RefusedError for a later one."""
     if expires_at is None:
         return latest(longest, now)
     check_policy(expires_at, longest, now)
@@ -33,7 +33,7 @@ def within(expires_at: datetime | None, longest: timedelta | None, now: datetime
 
 
 def check_policy(expires_at: datetime | None, longest: timedelta | None, now: datetime) -> None:
-    """Raise RefusedError for a key that would be valid for longer than is allowed."""
+    """Raise RefusedError for a key that would be valid for longer than allowed."""
     if longest is not None and is_beyond(expires_at, longest, now):
         raise RefusedError(
             f"This key would be valid {until_text(expires_at)}: MAX_KEY_LIFETIME allows {_days(longest)}.", hint=_SOONER
@@ -41,10 +41,10 @@ def check_policy(expires_at: datetime | None, longest: timedelta | None, now: da
 
 
 def check_expiry(expires_at: datetime | None, max_lifetime: timedelta | None, now: datetime) -> None:
-    """Refuse an expiry that is past, and a key that would live longer than its maker says."""
+    """Refuse an expiry in the past, and a key that would be valid for longer than ``max_lifetime``."""
     check_time_zone(expires_at)
     if expires_at is not None and expires_at <= now:
-        raise RefusedError(f"The expiry {expires_at.isoformat()} is past.")
+        raise RefusedError(f"The expiry {expires_at.isoformat()} is in the past.")
     if max_lifetime is not None and (expires_at is None or expires_at - now > max_lifetime):
         raise RefusedError(
             f"This key would be valid {until_text(expires_at)}: longer than {_days(max_lifetime)}.", hint=_SOONER
@@ -52,9 +52,9 @@ def check_expiry(expires_at: datetime | None, max_lifetime: timedelta | None, no
 
 
 def check_time_zone(time: datetime | None) -> None:
-    """Refuse a time that does not say its time zone."""
+    """Refuse a time that has no time zone."""
     if time is not None and time.tzinfo is None:
-        raise UsageError(f"The expiry {time.isoformat()} does not say its time zone.")
+        raise UsageError(f"The expiry {time.isoformat()} has no time zone.")
 
 
 def _days(span: timedelta) -> str:

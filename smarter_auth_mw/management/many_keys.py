@@ -1,4 +1,4 @@
-"""Acts on many keys: those that a filter finds, in one transaction with an audit row for each."""
+"""Acts on many keys that filters select, in one transaction, with an audit row for each key."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from smarter_auth_mw.postgres.transaction import Transaction
 from smarter_auth_mw.tokens import TokenFormat
 
 AT_ONCE = 2_000
-"""How many keys one statement changes."""
+"""The most keys that one statement changes."""
 ACCOUNTS_AT_ONCE = 100
-"""How many accounts one statement concerns: of more of them, caches would have to forget everything."""
+"""The most accounts that one statement concerns: with more, caches would be flushed."""
 _FOUND_AT_ONCE = 900
 Progress = Callable[[int], object]
 BatchChange = Callable[[KeyBatches, Sequence[HeldKey]], Awaitable[object]]
 
 
 class KeyStore(Protocol):
-    """Where keys are found and changed: a store."""
+    """A store, in which keys are found and changed."""
 
     def lists(self) -> AbstractAsyncContextManager[Lists]: ...
     def bare_transaction(self) -> AbstractAsyncContextManager[Any]: ...
 
 
 class Chosen(NamedTuple):
-    """The keys that filters found at a time; without filters these keys, whatever they are."""
+    """The keys that filters selected at a time; without filters, the given keys."""
 
     key_ids: Sequence[UUID]
     filters: KeyFilters | None = None
@@ -49,7 +49,7 @@ class Chosen(NamedTuple):
 
 
 class Rotation(NamedTuple):
-    """How many keys were given new tokens, and how many were left alone: a rotation of theirs overlaps still."""
+    """The number of rotated keys, and of those skipped because an earlier rotation still overlaps."""
 
     key_ids: tuple[UUID, ...]
     overlapping: int
@@ -58,11 +58,11 @@ class Rotation(NamedTuple):
 class ManyKeys:
     """Acts on chosen keys, in the name of ``actor``, in one transaction: on all of them, or on none.
 
-    ``find`` chooses. Each act locks the keys first and looks at them again: it leaves alone those that were revoked
-    meanwhile, and those that the filters would not find any more.
+    ``find`` selects the keys. Each act first locks the keys and checks them again: it skips those that were revoked
+    meanwhile, and those that no longer match the filters.
 
-    ``scope``, ``require``, ``longest_life`` and what is raised are as in ``Management``. ``is_dry``: all is done, and
-    taken back. ``progress`` is called with how many more keys are done. Keys of an attached platform are left alone.
+    ``scope``, ``require``, ``longest_life`` and the errors are as in ``Management``. ``is_dry``: everything is done and
+    rolled back. ``progress`` is called with the number of keys just done. Keys of an attached platform are skipped.
     """
 
     def __init__(
@@ -83,9 +83,11 @@ class ManyKeys:
         self._clock = clock
 
     async def find(self, filters: KeyFilters) -> Chosen:
-        """Choose keys; raises UsageError for filters that name none, and OutOfScopeError for another account."""
+        """Select keys; raises UsageError for empty filters, and OutOfScopeError for another account."""
         if filters == KeyFilters():
-            raise UsageError("Say which keys.", hint="By --account, --resource, --label, --older-than or --unused-for.")
+            raise UsageError(
+                "Select the keys.", hint="Select keys by --account, --resource, --label, --older-than or --unused-for."
+            )
         if self._scope is not None and filters.account not in (None, self._scope):
             raise OutOfScopeError(f"Only keys of account {self._scope!r} are changed here.")
         now = self._clock()
@@ -100,7 +102,7 @@ class ManyKeys:
         return Chosen(found, filters, now)
 
     async def revoke(self, chosen: Chosen, *, is_dry: bool = False, progress: Progress = lambda _: None) -> list[UUID]:
-        """End the keys for good; what they are bound to stays protected. Returns their ids."""
+        """Revoke the keys for good; their resources stay protected. Returns the keys' ids."""
 
         async def revoke(batches: KeyBatches, keys: Sequence[HeldKey]) -> None:
             await batches.revoke(keys)
@@ -120,7 +122,7 @@ class ManyKeys:
         is_dry: bool = False,
         progress: Progress = lambda _: None,
     ) -> list[UUID]:
-        """Let the keys open nothing for now; raises WouldOpenError where that opens something."""
+        """Deactivate the keys; raises WouldOpenError if that opens a resource."""
 
         async def deactivate(batches: KeyBatches, keys: Sequence[HeldKey]) -> None:
             await batches.deactivate(keys)
@@ -148,12 +150,12 @@ class ManyKeys:
         is_dry: bool = False,
         progress: Progress = lambda _: None,
     ) -> Rotation:
-        """Give the keys new tokens, which ``write`` is called with; ``secure`` has to keep them before they count.
+        """Give the keys new tokens and pass them to ``write``; ``secure`` must store them before the commit.
 
-        Expired keys, and without ``force`` those that are being rotated, are left alone.
+        Expired keys are skipped, and without ``force`` also those that are being rotated.
         """
         if overlap < timedelta(0):
-            raise UsageError("An overlap is 0 or more.")
+            raise UsageError("An overlap cannot be negative.")
         now = self._clock()
 
         async def rotate(batches: KeyBatches, keys: Sequence[HeldKey]) -> None:
@@ -180,7 +182,7 @@ class ManyKeys:
         try:
             until = now + overlap
         except OverflowError:
-            raise UsageError(f"An overlap of {overlap} is longer than the calendar.") from None
+            raise UsageError(f"An overlap of {overlap} is too long: it would end after the year 9999.") from None
         until = until if expires_at is None else min(until, expires_at)
         return NewToken(key, minter(form, prefix, key.token_key or "")(), until, expires_at)
 
@@ -188,7 +190,7 @@ class ManyKeys:
     async def _held(
         self, chosen: Chosen, *, is_dry: bool
     ) -> AsyncIterator[tuple[Transaction, KeyBatches, list[HeldKey]]]:
-        """Hold the keys in one transaction, which is taken back where it is only a trial."""
+        """Lock the keys in one transaction, which is rolled back for a dry run."""
         with suppress(_UndoneError):
             async with self._store.bare_transaction() as connection:
                 batches = KeyBatches(connection, self._scope)
@@ -207,7 +209,7 @@ class ManyKeys:
 
 
 class _UndoneError(Exception):
-    """It was only a trial."""
+    """Rolls back a dry run."""
 
 
 async def _in_parts(batches: KeyBatches, keys: Sequence[HeldKey], change: BatchChange, progress: Progress) -> None:
@@ -217,7 +219,7 @@ async def _in_parts(batches: KeyBatches, keys: Sequence[HeldKey], change: BatchC
 
 
 def parts(keys: Sequence[HeldKey]) -> Iterator[list[HeldKey]]:
-    """Cut the keys, which are in the order of their accounts, into what one statement changes."""
+    """Yield the keys, which are ordered by account, in batches for one statement."""
     part: list[HeldKey] = []
     accounts: set[str] = set()
     for key in keys:

@@ -1,4 +1,4 @@
-"""Resources as people write them, ``KIND:REF``, and the URLs that lead to them, by the same routes as requests."""
+"""Resources as people write them, ``KIND:REF``, and the URLs that lead to them, using the same routes as requests."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from smarter_auth_mw.routing.routes import Routes
 ALIAS_FORMS = ("name", "label")
 ANY_ACCOUNT = "default"
 Read = Callable[[Target], Awaitable[Bindings]]
-_ANYWAY = "If that is meant: --no-route."
+_ANYWAY = "To accept it anyway: --no-route."
 
 
 class HiddenResourceError(UsageError):
-    """Another line of the routes hides it."""
+    """Another line of the routes hides this resource."""
 
     code = "hidden"
     default_hint = _ANYWAY
@@ -26,8 +26,8 @@ class HiddenResourceError(UsageError):
 async def resource(routes: Routes, text: str, read: Read, *, no_route: bool = False) -> Resource:
     """Return the resource that ``KIND:REF`` names, spelled as requests name it; a name becomes its reference.
 
-    ``read`` looks names up, in the routes' default account. With ``no_route`` no route has to lead to the resource.
-    Raises UnknownKindError, InvalidReferenceError, HiddenResourceError, and RefusedError for a name of several.
+    ``read`` looks names up, in the routes' default account. With ``no_route``, no route needs to lead to the resource.
+    Raises UnknownKindError, InvalidReferenceError, HiddenResourceError, and RefusedError for an ambiguous name.
     """
     kind, ref = split(text)
     try:
@@ -48,14 +48,16 @@ async def _named(routes: Routes, kind: str, name: str, read: Read) -> Resource |
     for alias in aliases(routes, kind, name, routes.default_account):
         found = await read(Target(alias))
         if found.account is not None and not found.resource.ref:
-            raise RefusedError(f"Several resources are called {kind}:{name}.", hint="Write the reference of one.")
+            raise RefusedError(
+                f"Several resources are named {kind}:{name}.", hint="Write the reference of the one that you mean."
+            )
         if found.account is not None:
             return found.resource
     return None
 
 
 def split(text: str) -> tuple[str, str]:
-    """``KIND:REF`` at its first colon."""
+    """Split ``KIND:REF`` at its first colon."""
     kind, colon, ref = text.partition(":")
     if not (kind and colon and ref):
         raise UsageError(f"{text!r} names no resource.", hint="Write KIND:REF, for example bot:42.")
@@ -63,9 +65,9 @@ def split(text: str) -> tuple[str, str]:
 
 
 def routed(routes: Routes, kind: str, ref: str) -> Resource:
-    """The resource that requests reach by this reference, in its canonical spelling.
+    """Return the resource that requests reach by this reference, in its canonical spelling.
 
-    Raises UnknownKindError, InvalidReferenceError, and HiddenResourceError where a line of ROUTES hides it.
+    Raises UnknownKindError, InvalidReferenceError, and HiddenResourceError if a line of ROUTES hides it.
     """
     if kind not in routes.kinds:
         raise UnknownKindError(f"No route names the kind {kind!r}, but {', '.join(routes.kinds)}.", hint=_ANYWAY)
@@ -76,15 +78,15 @@ def routed(routes: Routes, kind: str, ref: str) -> Resource:
 
 
 def unrouted(kind: str, ref: str) -> Resource:
-    """A resource that no route has to lead to; raises InvalidReferenceError."""
+    """Return a resource without requiring a route to it; raises InvalidReferenceError."""
     canonical = FORMS["ref"].parse(ref)
     if canonical is None:
-        raise InvalidReferenceError(f"{ref!r} is no reference: that is {FORMS['ref'].rule}.")
+        raise InvalidReferenceError(f"{ref!r} is not a reference, which is {FORMS['ref'].rule}.")
     return Resource(kind, canonical)
 
 
 def check_name(routes: Routes, kind: str, name: str) -> None:
-    """Raise HiddenResourceError where a line of ROUTES hides the name."""
+    """Raise HiddenResourceError if a line of ROUTES hides the name."""
     for pattern in _patterns(routes, kind, aliases=True):
         value = pattern.form.parse(name)
         if value is not None:
@@ -92,7 +94,7 @@ def check_name(routes: Routes, kind: str, name: str) -> None:
 
 
 def aliases(routes: Routes, kind: str, text: str, account: str) -> list[Alias]:
-    """Return what the text may be as a name or a host label, by the patterns of the kind."""
+    """Return the aliases that the text may be, as a name or a host label, in the patterns of the kind."""
     found = []
     for pattern in _patterns(routes, kind, aliases=True):
         value = pattern.form.parse(text)
@@ -102,7 +104,7 @@ def aliases(routes: Routes, kind: str, text: str, account: str) -> list[Alias]:
 
 
 def urls(routes: Routes, resource: Resource) -> list[str]:
-    """The URLs by whose reference requests reach the resource."""
+    """Return the URLs that reach the resource by its reference."""
     return [url for url in _written(routes, resource) if _reaches(routes, url, *resource)]
 
 
@@ -125,11 +127,11 @@ def _url(pattern: Pattern, value: str) -> str:
 
 def _check_reached(routes: Routes, url: str, kind: str, value: str) -> None:
     if not _reaches(routes, url, kind, value):
-        raise HiddenResourceError(f"{url} is no way to {kind}:{value}: another line of the routes decides about it.")
+        raise HiddenResourceError(f"{url} does not lead to {kind}:{value}: another line of the routes decides it.")
 
 
 def _reaches(routes: Routes, url: str, kind: str, value: str) -> bool:
-    """Ask the routes themselves, since a `none` line and a more specific pattern hide it alike."""
+    """Return whether the URL reaches it: both a `none` line and a more specific pattern may hide it."""
     if not url.startswith("/"):
         return True
     judgement = routes.explain({"type": "http", "method": "GET", "path": url.replace("{account}", ANY_ACCOUNT)})

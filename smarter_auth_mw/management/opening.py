@@ -1,4 +1,4 @@
-"""Ask before opening: the one place that judges whether an act of the write side opens a protected resource."""
+"""The one place that decides whether an act of the write side opens a protected resource, and refuses it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ async def judged(
 ) -> AsyncIterator[None]:
     """Do an act on resources, which are locked, in the block; refuse it if it opens one not in ``allow_anonymous``.
 
-    An act opens a resource that was protected before it and is not afterwards. Raises ``WouldOpenError`` behind the
-    act: the transaction has to end with it.
+    An act opens a resource that was protected before it and is not afterwards. Raises ``WouldOpenError`` after the
+    act, which must end the transaction.
     """
     if allow_anonymous is True:
         yield
@@ -33,7 +33,7 @@ async def judged(
     opened = sorted(before - await _protected(transaction, resources, require) - set(allow_anonymous or ()))
     if opened:
         raise WouldOpenError(
-            f"{_listed(opened)} would be open to anyone then.",
+            f"This would open {_listed(opened)} to anyone.",
             hint="If that is meant: --allow-anonymous, or allow_anonymous=True."
             f" If not, protect it first: smarter-auth resource protect {opened[0]}",
             opened=tuple(opened),

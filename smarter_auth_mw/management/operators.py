@@ -1,7 +1,7 @@
-"""Operators: who administers keys through the management API and its pages, what they may do, and what they see.
+"""Operators, who manage keys through the management API and its pages: what they may do and what they may see.
 
-``is_allowed`` and ``is_in_scope`` decide, and touch nothing. ``Operators`` is the write side, for the owner of the
-schema alone; ``Doorkeeper`` recognises an operator by a token or a session, for every process that serves the API.
+``is_allowed`` and ``is_in_scope`` are pure decisions. ``Operators`` is the write side, only for the owner of the
+schema; ``Doorkeeper`` authenticates an operator by token or session, in every process that serves the API.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from smarter_auth_mw.postgres.operators import OperatorRecords, OperatorSessions
 from smarter_auth_mw.postgres.storable import checked
 from smarter_auth_mw.tokens import Token, digest_of, mint_operator_token
 
-_LIST = "To see who there is: smarter-auth operator list"
+_LIST = "To list the operators: smarter-auth operator list"
 
 
 class Role(StrEnum):
-    """What an operator may do; each role may do what those before it may."""
+    """What an operator may do; each role includes the previous ones."""
 
     VIEWER = "viewer"
-    """Read, and check requests."""
+    """Reads, and checks requests."""
     MANAGER = "manager"
-    """Create, change, bind, rotate, deactivate and revoke keys; protect resources; report leaked tokens."""
+    """Also creates, changes, binds, rotates and revokes keys, protects resources, and reports leaked tokens."""
     ADMIN = "admin"
-    """Also do what opens a resource."""
+    """Also opens resources."""
 
 
 _RANKS = tuple(Role)
@@ -52,7 +52,7 @@ class Operator:
 
     @property
     def actor(self) -> str:
-        """How the audit names them."""
+        """The operator's name in the audit."""
         return f"operator {self.name}"
 
 
@@ -62,7 +62,7 @@ def is_allowed(operator: Operator, least: Role, *, everywhere: bool = False) -> 
 
 
 def is_in_scope(operator: Operator, account: str | None) -> bool:
-    """Whether the operator may see what belongs to the account; what belongs to none is for all-account operators."""
+    """Return whether the operator may see records of the account; those of no account need all accounts."""
     return operator.account is None or operator.account == account
 
 
@@ -81,7 +81,7 @@ class OperatorToken:
 
 @dataclass(frozen=True, slots=True)
 class RegisteredOperator:
-    """An operator as the owner of the schema administers it."""
+    """An operator as the owner of the schema manages it."""
 
     operator_id: UUID
     name: str
@@ -100,26 +100,26 @@ class RegisteredOperator:
 
 @dataclass(frozen=True, slots=True)
 class MintedOperator:
-    """An operator and a new token, which is seen this once."""
+    """An operator and a new token, which is shown only once."""
 
     operator: RegisteredOperator
     token: Token
 
 
 class OwnersStore(Protocol):
-    """Where the owner of the schema works: a store."""
+    """The part of a store that the owner of the schema uses."""
 
     def bare_transaction(self) -> AbstractAsyncContextManager[Any]: ...
 
 
 class SessionStore(Protocol):
-    """Where operators are recognised: a store."""
+    """The part of a store that authenticates operators."""
 
     def operator_sessions(self) -> AbstractAsyncContextManager[OperatorSessions]: ...
 
 
 class Operators:
-    """Everything that is done to operators, in the name of ``actor``; each act is one transaction with its audit row.
+    """Acts on operators, in the name of ``actor``; each act is one transaction with its audit row.
 
     ``longest_life`` is how long an operator may be valid from now on. Raises ``RefusedError`` for any role but the
     owner of the schema, ``NotFoundError``, ``ConflictError`` and ``UsageError``.
@@ -141,7 +141,7 @@ class Operators:
     async def create(
         self, name: str, role: Role, *, account: str | None = None, expires_at: datetime | None = None
     ) -> MintedOperator:
-        """Make an operator with a first token. A name is used once, since the audit names operators."""
+        """Create an operator with a first token. Names are never reused, since the audit refers to them."""
         checked(name, "name")
         _check_account(account)
         expires_at = self._checked_expiry(expires_at)
@@ -150,7 +150,8 @@ class Operators:
             operator_id = await records.add(name, role.value, account, expires_at)
             if operator_id is None:
                 raise ConflictError(
-                    f"There is an operator {name!r}, or there was one.", hint="Take another name: it is used once."
+                    f"The name {name!r} is or was used by an operator.",
+                    hint="Choose another name: names are never used again.",
                 )
             await records.add_token(operator_id, token)
             made = await _found(records, name)
@@ -165,7 +166,7 @@ class Operators:
         account: str | Literal[Unchanged.UNCHANGED] | None = UNCHANGED,
         expires_at: datetime | Literal[Unchanged.UNCHANGED] | None = UNCHANGED,
     ) -> RegisteredOperator:
-        """Change role, account or expiry: it counts at the operator's next request, in every process."""
+        """Change role, account or expiry, effective at the operator's next request in every process."""
         changes = changed(role=role, account=account, expires_at=expires_at)
         _check_account(changes.get("account"))
         if "expires_at" in changes:
@@ -180,7 +181,7 @@ class Operators:
     async def rotate(self, name: str, overlap: timedelta = timedelta(0)) -> MintedOperator:
         """Give an operator a new token; earlier ones, and sessions opened with them, end after ``overlap``."""
         if overlap < timedelta(0):
-            raise UsageError("An overlap is 0 or more.")
+            raise UsageError("An overlap cannot be negative.")
         token = mint_operator_token()
         async with self._owning() as records:
             before = await _living(records, name)
@@ -193,7 +194,7 @@ class Operators:
         return MintedOperator(after, token)
 
     async def revoke(self, name: str) -> RegisteredOperator:
-        """End an operator for good, with all tokens and sessions. Done once, it stays done."""
+        """Revoke an operator for good, with all tokens and sessions. Revoking again changes nothing."""
         async with self._owning() as records:
             before = await _found(records, name)
             if before.revoked_at is not None:
@@ -205,7 +206,7 @@ class Operators:
         return after
 
     async def all(self) -> list[RegisteredOperator]:
-        """Return all operators, by name; revoked ones too."""
+        """Return all operators by name, including revoked ones."""
         async with self._owning() as records:
             rows = await records.rows()
             tokens = await records.tokens([row["operator_id"] for row in rows])
@@ -230,9 +231,9 @@ class Operators:
         )
 
     def _checked_expiry(self, expires_at: datetime | None) -> datetime | None:
-        """Return the expiry, or the latest that the policy allows where none is given; raises RefusedError."""
+        """Return the expiry, or the latest allowed one if none is given; raises RefusedError."""
         if expires_at is not None and expires_at <= self._clock():
-            raise RefusedError(f"The expiry {expires_at.isoformat()} is past.")
+            raise RefusedError(f"The expiry {expires_at.isoformat()} is in the past.")
         end = latest(self._longest_life, self._clock())
         if end is not None and expires_at is not None and expires_at > end:
             raise RefusedError(
@@ -245,11 +246,11 @@ class Operators:
         try:
             return self._clock() + span
         except OverflowError:
-            raise UsageError(f"{span} from now is behind the calendar.") from None
+            raise UsageError(f"{span} from now is too late: it is after the year 9999.") from None
 
 
 class Doorkeeper:
-    """Recognises operators. Nothing is cached: one that was revoked or demoted is so at the next request."""
+    """Authenticates operators. Nothing is cached: a revocation or another role applies at the next request."""
 
     def __init__(self, store: SessionStore) -> None:
         self._store = store
@@ -270,7 +271,7 @@ class Doorkeeper:
             return session_id if await sessions.open(token.digest, _digest(session_id)) else None
 
     async def by_session(self, session_id: str) -> Operator | None:
-        """Return whose session it is; None if it is over."""
+        """Return the operator of the session; None if it has ended."""
         async with self._store.operator_sessions() as sessions:
             return _operator(await sessions.by_session(_digest(session_id)))
 
@@ -281,7 +282,7 @@ class Doorkeeper:
             await end(_digest(session_id))
 
     async def end_tokens(self, digests: list[bytes], within: str | None, actor: str) -> int:
-        """End leaked tokens of operators, of one account or of all; returns how many were valid."""
+        """Revoke leaked tokens of operators, of one account or of all; returns how many were valid."""
         async with self._store.operator_sessions() as sessions:
             return await sessions.end_tokens(digests, within, actor)
 
@@ -305,7 +306,7 @@ async def _living(records: OperatorRecords, name: str) -> RegisteredOperator:
     found = await _found(records, name)
     if found.revoked_at is not None:
         raise RefusedError(
-            f"The operator {name!r} is revoked, and stays so.", hint="Make another: smarter-auth operator create"
+            f"The operator {name!r} is revoked for good.", hint="Create another: smarter-auth operator create"
         )
     return found
 

@@ -1,4 +1,4 @@
-"""The write side of resources: what may be done to them; each act one transaction with its audit row."""
+"""The write side of resources: each act is one transaction with its audit row."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ class Unchanged(Enum):
 
 
 UNCHANGED = Unchanged.UNCHANGED
-_IN_THE_PLATFORM = "Change it there, for example in its Django admin: nothing here writes the platform's rows."
+_IN_THE_PLATFORM = "Change it there, for example in its Django admin: smarter-auth never writes the platform's rows."
 Maybe = str | None | Literal[Unchanged.UNCHANGED]
 
 
 class Ledger(Protocol):
-    """Where the records are kept."""
+    """A store that keeps the records."""
 
     def transaction(self, scope: str | None = None) -> AbstractAsyncContextManager[Transaction]: ...
 
 
 class ResourceManagement:
-    """Everything that is done to resources, in the name of ``actor``.
+    """Acts on resources, in the name of ``actor``.
 
-    ``scope`` limits all of it to one account, whose name it is: what belongs to another account is not found, like what
-    does not exist, and no message names it. Only without a scope are resources registered, moved and removed, and their
-    domain and ``on_error`` set.
+    ``scope`` is the name of an account to which all acts are limited: records of another account are not found, as if
+    they did not exist, and no message names them. Resources can be registered, moved and removed, and their domain and
+    ``on_error`` set, only without a scope.
 
     ``longest_life`` limits how long a key may be valid from now on, however it is created, extended or rotated.
     ``require`` is the setting ``REQUIRE``: an act that opens a protected resource raises
     ``WouldOpenError`` unless it is given ``allow_anonymous``. Nothing loads all keys of a resource while it is locked.
 
-    Raises ``NotFoundError``, ``ConflictError`` for what exists already, ``OutOfScopeError`` for what the scope excludes
-    whether it exists or not, ``RefusedError`` for what may not be, ``UsageError`` for text that cannot be stored, and
-    ``UnavailableError`` or ``SchemaError`` from the database. Whatever is raised, nothing was changed.
+    Raises ``NotFoundError``, ``ConflictError`` for what already exists, ``OutOfScopeError`` for what is out of scope,
+    existing or not, ``RefusedError`` for what is not allowed, ``UsageError`` for text that cannot be stored, and
+    ``UnavailableError`` or ``SchemaError`` from the database. If an error is raised, nothing was changed.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class ResourceManagement:
 
     @asynccontextmanager
     async def together(self) -> AsyncIterator[Self]:
-        """What is done in the block with what it is given is one transaction: all of it, or nothing."""
+        """Run the block in one transaction: all of it takes effect, or nothing does."""
         async with self._store.transaction(self._scope) as transaction:
             joined = copy(self)
             joined._store = _Joined(transaction)
@@ -98,7 +98,7 @@ class ResourceManagement:
             known = await transaction.resource(resource, few=True)
             if known is not None and known.is_platforms:
                 raise ConflictError(
-                    f"{resource} is the platform's, and known by it.",
+                    f"{resource} belongs to the platform and is registered there.",
                     hint="To protect it: smarter-auth resource protect",
                 )
             added = await transaction.add_resource(
@@ -115,15 +115,15 @@ class ResourceManagement:
     async def number_resource(
         self, kind: str, *, name: str | None = None, account: str | None = None
     ) -> RegisteredResource:
-        """Register a resource of the kind under the next number that is nobody's reference, open."""
+        """Register an open resource of the kind, with the next unused number as its reference."""
         self._check_unscoped()
         account = self._account(account)
         _check_texts(kind=kind, name=name)
         async with self._store.transaction(self._scope) as transaction:
             if await transaction.is_platforms(kind):
-                raise RefusedError(f"Resources of the kind {kind} are made in the platform.", hint=_IN_THE_PLATFORM)
+                raise RefusedError(f"Resources of the kind {kind} are created in the platform.", hint=_IN_THE_PLATFORM)
             while (ref := await transaction.number_resource(kind, account, name)) is None:
-                pass  # Somebody wrote that number by hand: the next one.
+                pass  # The number was used by hand: try the next one.
             found = await registered(transaction, checked_resource(Resource(kind, ref)))
             await transaction.audit(self._actor, "resource.add", found, after=found)
         return found
@@ -137,7 +137,7 @@ class ResourceManagement:
         domain: Maybe = UNCHANGED,
         on_error: OnError | Literal[Unchanged.UNCHANGED] = UNCHANGED,
     ) -> RegisteredResource:
-        """Change what is known of a resource. Its account stays while keys are bound to it."""
+        """Change a resource. Its account cannot change while keys are bound to it."""
         changes = changed(name=name, account=account, domain=domain, on_error=on_error)
         if changes.keys() - {"name"}:
             self._check_unscoped()
@@ -145,7 +145,7 @@ class ResourceManagement:
         async with self._store.transaction(self._scope) as transaction:
             before = await registered(transaction, resource)
             if before.is_platforms and changes.keys() - {"on_error"}:
-                raise RefusedError(f"{resource} is the platform's.", hint=_IN_THE_PLATFORM)
+                raise RefusedError(f"{resource} belongs to the platform.", hint=_IN_THE_PLATFORM)
             await self._note(transaction, before)
             if before.keys and changes.get("account", before.account) != before.account:
                 raise RefusedError(f"{resource} has keys of account {before.account!r}.", hint="Unbind them first.")
@@ -179,12 +179,12 @@ class ResourceManagement:
             return await registered(transaction, resource)
 
     async def remove_resource(self, resource: Resource, *, allow_anonymous: bool = False) -> None:
-        """Forget a resource. Unknown it is open: a protected one needs ``allow_anonymous``, and loses its bindings."""
+        """Remove a resource and its bindings. It is open afterwards, so a protected one needs ``allow_anonymous``."""
         self._check_unscoped()
         async with self._store.transaction(self._scope) as transaction:
             held = await registered(transaction, resource)
             if held.is_platforms:
-                raise RefusedError(f"{resource} is the platform's.", hint=_IN_THE_PLATFORM)
+                raise RefusedError(f"{resource} belongs to the platform.", hint=_IN_THE_PLATFORM)
             if held.is_protected and not allow_anonymous:
                 raise RefusedError(
                     f"{resource} is protected, and would be open to anyone once it is removed.",
@@ -196,22 +196,22 @@ class ResourceManagement:
             await transaction.audit(self._actor, "resource.remove", held, before=held)
 
     async def resource(self, resource: Resource) -> RegisteredResource:
-        """The resource with its keys."""
+        """Return the resource with its keys."""
         async with self._store.transaction(self._scope) as transaction:
             return await registered(transaction, resource, lock=False)
 
     async def resources(self, kind: str | None = None) -> list[RegisteredResource]:
-        """All resources, or those of a kind, with their keys."""
+        """Return all resources, or those of a kind, with their keys."""
         async with self._store.transaction(self._scope) as transaction:
             return await transaction.resources(kind)
 
     async def transaction_id(self) -> int:
-        """The number of the transaction that acts ``together`` are."""
+        """Return the id of the transaction of acts in ``together``."""
         async with self._store.transaction(self._scope) as transaction:
             return await transaction.transaction_id()
 
     async def _note(self, transaction: Transaction, held: RegisteredResource) -> None:
-        """Have a row of ours for a platform's resource, to keep in it what the platform does not know."""
+        """Create an own row for a platform's resource, for fields that the platform does not have."""
         if held.is_platforms:
             await transaction.add_resource(held.resource, held.account)
 
@@ -221,12 +221,12 @@ class ResourceManagement:
 
     def _account(self, account: str | None) -> str:
         if self._scope is not None and account not in (None, self._scope):
-            raise OutOfScopeError(f"What is made here belongs to account {self._scope!r}.")
+            raise OutOfScopeError(f"This operator creates records in account {self._scope!r} only.")
         return checked(account or self._default_account, "account")
 
 
 class _Joined:
-    """A transaction that is under way, for acts that begin one of their own: each is done completely or not at all."""
+    """An open transaction for acts that begin their own: each act is applied completely or not at all."""
 
     def __init__(self, transaction: Transaction) -> None:
         self._records = transaction
@@ -236,7 +236,7 @@ class _Joined:
 
 
 async def registered(transaction: Transaction, resource: Resource, *, lock: bool = True) -> RegisteredResource:
-    """The resource, held until the transaction ends with at most two of its keys, or not held with all of them."""
+    """Return the resource: with ``lock``, locked and with at most two of its keys; otherwise with all of them."""
     found = await transaction.resource(resource, lock=lock, few=lock)
     if found is None:
         raise NotFoundError(
@@ -258,7 +258,7 @@ def changed(**values: Any) -> dict[str, Any]:
 async def _check_claim(transaction: Transaction, resource: Resource, domain: str | None) -> None:
     claimant = None if domain is None else await transaction.claimant(domain)
     if claimant not in (None, str(resource)):
-        raise ConflictError(f"The domain {domain} is that of {claimant}.", hint="A domain names one resource.")
+        raise ConflictError(f"The domain {domain} belongs to {claimant}.", hint="A domain names one resource.")
 
 
 def _check_texts(**texts: str | None) -> None:

@@ -8,7 +8,7 @@ from smarter_auth_mw.domain import Key, KeyState
 from smarter_auth_mw.errors import ConflictError, RefusedError, UsageError
 
 OVERLAP = timedelta(hours=24)
-"""How long the previous token stays valid after a rotation, unless somebody says otherwise."""
+"""How long the previous token stays valid after a rotation by default."""
 
 
 class RotationOverlapsError(ConflictError):
@@ -21,7 +21,7 @@ def check_rotation(key: Key, now: datetime, *, force: bool, replaces: str | None
     """Raise RefusedError for an expired key, RotationOverlapsError, or ConflictError.
 
     ``replaces`` is the public head of the token to replace. ``force`` ends a running overlap early, but never replaces
-    a token that is not the newest one: the answer with a newer token may have been lost.
+    a token that is not the newest one: the response with a newer token may have been lost.
     """
     if key.state(now) is KeyState.EXPIRED:
         raise RefusedError(
@@ -34,7 +34,7 @@ def check_rotation(key: Key, now: datetime, *, force: bool, replaces: str | None
         raise RotationOverlapsError(
             f"The key {key.key_id} is being rotated: its previous token, {previous[-1].token_key}…,"
             f" is valid {until_text(previous[-1].valid_until)}.",
-            hint="Wait for that, or rotate once more all the same: --force, with --overlap 0s if it leaked.",
+            hint="Wait until then, or rotate again anyway: --force, with --overlap 0s if it leaked.",
             token_key=newest,
         )
     if replaces not in (None, newest):
@@ -46,16 +46,16 @@ def check_rotation(key: Key, now: datetime, *, force: bool, replaces: str | None
 
 
 def end_of_overlap(overlap: timedelta, key: Key, now: datetime) -> datetime:
-    """Return until when the previous token is valid: no longer than the key itself; raises UsageError."""
+    """Return the end of the previous token's validity, at most that of the key; raises UsageError."""
     if overlap < timedelta(0):
-        raise UsageError("An overlap is 0 or more.")
+        raise UsageError("An overlap cannot be negative.")
     try:
         until = now + overlap
     except OverflowError:
-        raise UsageError(f"An overlap of {overlap} is longer than the calendar.") from None
+        raise UsageError(f"An overlap of {overlap} is too long: it would end after the year 9999.") from None
     return until if key.expires_at is None else min(until, key.expires_at)
 
 
 def until_text(time: datetime | None) -> str:
-    """Write until when something is valid."""
+    """Return the text for the end of a validity."""
     return "without end" if time is None else f"until {time.isoformat()}"

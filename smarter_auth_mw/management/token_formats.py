@@ -1,4 +1,4 @@
-"""Which format and which prefix a new token has: what was asked for, or what the key's previous token had."""
+"""The format and prefix of a new token: the requested ones, or those of the key's previous token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Usage, added up for people: one total for each resource and key."""
+"""Usage, added up to one total per resource and key."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Total:
 
 
 def sum_of(found: Iterable[Used]) -> Total | None:
-    """Add everything up; None: there is nothing."""
+    """Add up everything; None if there is nothing."""
     total = None
     for used in found:
         total = total or _empty(used)

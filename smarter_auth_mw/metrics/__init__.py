@@ -15,7 +15,7 @@ __all__ = ["SmarterAuthCollector"]
 
 
 def __getattr__(name: str) -> Any:
-    """The collector, which alone needs ``prometheus_client`` (PEP 562)."""
+    """Import the collector on first use, since only it needs ``prometheus_client`` (PEP 562)."""
     if name != "SmarterAuthCollector":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from smarter_auth_mw.metrics.prometheus import SmarterAuthCollector

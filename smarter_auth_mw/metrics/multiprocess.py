@@ -19,7 +19,7 @@ from smarter_auth_mw.metrics import samples as figures
 from smarter_auth_mw.metrics.samples import METRICS, Figures
 
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-"""prometheus_client's own: a directory that is empty when the first worker starts."""
+"""prometheus_client's variable: a directory that must be empty when the first worker starts."""
 OWN_VARIABLE = "_SMARTER_AUTH_METRICS_DIR"
 """Set by `serve` and `gate` for their workers; prometheus_client, which the app may use too, does not read it."""
 EVERY_S = 2.0
@@ -30,14 +30,14 @@ _names: dict[int, str] = {}
 
 
 def directory() -> Path | None:
-    """Return where the workers meet; None where each is by itself."""
+    """Return the shared directory of the workers; None if each worker is by itself."""
     place = os.environ.get(VARIABLE) or os.environ.get(OWN_VARIABLE)
     return Path(place) if place else None
 
 
 @contextmanager
 def own_directory() -> Iterator[None]:
-    """Make a directory for the workers that this process starts, unless there is one, and remove it at the end."""
+    """Create a directory for the workers of this process, unless one is set, and remove it at the end."""
     if directory() is not None:
         yield
         return
@@ -50,7 +50,7 @@ def own_directory() -> Iterator[None]:
 
 
 def warn_of_one_worker() -> None:
-    """Say once that a scrape shows one worker's figures, in a process that may be one worker of several."""
+    """Log once that a scrape shows the metrics of one worker, if there may be several."""
     is_worker = multiprocessing.parent_process() is not None or "gunicorn.arbiter" in sys.modules
     if is_worker and directory() is None and not _is_warned:
         _is_warned.append(True)
@@ -66,7 +66,7 @@ _is_warned: list[bool] = []
 
 
 async def publishing() -> None:
-    """Publish the figures every few seconds until cancelled, and the counters at the end."""
+    """Publish the metrics every few seconds until cancelled, and the counters at the end."""
     if directory() is None:
         return
     try:
@@ -78,7 +78,7 @@ async def publishing() -> None:
 
 
 def publish(own: Figures) -> None:
-    """Tell the others; where the directory cannot be written they go without."""
+    """Write this worker's file; errors are ignored, and the others do without it."""
     place = directory()
     if place is None:
         return
@@ -92,7 +92,7 @@ def publish(own: Figures) -> None:
 
 
 def with_others(own: Figures) -> Figures:
-    """Return the figures of this process and of all workers that have published theirs."""
+    """Return the merged metrics of this process and of all other workers' files."""
     place = directory()
     return own if place is None else figures.merged([own, *_others(place)])
 
@@ -109,7 +109,7 @@ def _others(place: Path) -> Iterator[Figures]:
 
 
 def _read(text: str) -> Figures:
-    """Parse figures of another worker, and drop metrics that only another release knows."""
+    """Parse another worker's metrics, and drop those that only another release knows."""
     return {
         name: {tuple(labels): value for labels, value in values}
         for name, values in json.loads(text).items()

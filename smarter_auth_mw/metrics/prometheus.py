@@ -1,4 +1,4 @@
-"""Prometheus (the extra ``metrics``): a collector that reads what has been counted when it is scraped."""
+"""Prometheus (the extra ``metrics``): a collector that reads the counters when it is scraped."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ PREFIX = "smarter_auth_"
 
 
 class SmarterAuthCollector(Collector):
-    """The metrics of every middleware in this process, for a registry of the app's own.
+    """The metrics of every middleware in this process, for the app's own registry.
 
-    ``REGISTRY.register(SmarterAuthCollector())`` adds them to what ``prometheus_client`` exposes already. A request
-    pays nothing for it: what is counted anyway is read when somebody asks. With ``PROMETHEUS_MULTIPROC_DIR`` they are
-    those of all workers.
+    ``REGISTRY.register(SmarterAuthCollector())`` adds them to what ``prometheus_client`` already exposes. Requests do
+    not get slower: existing counters are read at each scrape. With ``PROMETHEUS_MULTIPROC_DIR`` the metrics are those
+    of all workers.
     """
 
     def describe(self) -> Iterator[Family]:
@@ -32,17 +32,17 @@ class SmarterAuthCollector(Collector):
             yield _family(metric, {})
 
     def collect(self) -> Iterator[Family]:
-        """Return what has been counted until now."""
+        """Yield the metrics with their current values."""
         counted = exchange.with_others(figures.samples_of_all())
         for metric in METRICS.values():
             yield _family(metric, counted.get(metric.name, {}))
 
 
 async def page() -> StatusPage:
-    """Ours, and those of the process, in Prometheus' text format."""
+    """Return these metrics and those of the process, in Prometheus' text format."""
     registry = CollectorRegistry()
     registry.register(SmarterAuthCollector())
-    if exchange.directory() is None:  # That of one worker would say nothing of the others.
+    if exchange.directory() is None:  # Process metrics of one worker would say nothing about the others.
         ProcessCollector(registry=registry)
     return StatusPage(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 

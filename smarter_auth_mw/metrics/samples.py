@@ -1,4 +1,4 @@
-"""What has been counted, by the names that operators know: read when somebody asks, and never before."""
+"""The metrics by name, read from the counters of all parts at each scrape."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from smarter_auth_mw.postgres.reports import KeyCounts
 
 Kind = Literal["counter", "gauge", "histogram"]
 Labels = tuple[str, ...]
-"""The values of a metric's labels, in their order; one more, the bound, for the buckets of a histogram."""
+"""The values of a metric's labels, in order; for histograms followed by the bucket's bound."""
 Values = Mapping[Labels, float]
 Figures = dict[str, dict[Labels, float]]
-"""By the metric's name."""
+"""Values by metric name and labels."""
 
 SUM = "sum"
 """Used instead of a histogram's bound for the sum of its values."""
@@ -28,7 +28,7 @@ SUM = "sum"
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric: its name without the prefix, and how several of them are made one.
+    """One metric: its name without the prefix, and how values of several sources are merged.
 
     No label ever holds a token, a key or a reference: all have few values.
     """
@@ -49,7 +49,7 @@ DECISIONS = Metric(
     labels=("kind", "decision", "reason"),
 )
 OBSERVER_FAILURES = Metric(
-    "observer_failures", "Decisions for which usage, audit, signals or traces failed; the decisions themselves stand."
+    "observer_failures", "Decisions for which usage, audit, signals or traces failed; the decisions are not affected."
 )
 WRITE_FAILURES = Metric(
     "write_failures", "Failed writes of usage or audit batches; a failed batch is kept and written again."
@@ -230,16 +230,16 @@ OF_AN_ENGINE: tuple[tuple[Metric, Reader], ...] = (
 METRICS: Mapping[str, Metric] = {
     metric.name: metric for metric in (*OF_A_MIDDLEWARE, *OF_AN_ADMIN, *(metric for metric, _ in OF_AN_ENGINE))
 }
-"""Every metric there is."""
+"""All metrics."""
 
 
 def samples_of_engine(engine: Engine) -> Figures:
-    """Return what one event loop has counted."""
+    """Return the metrics of one event loop."""
     return {metric.name: _values(read(engine)) for metric, read in OF_AN_ENGINE}
 
 
 def samples_of_middleware(usage: Usage, audit: Audit, observers: Observers, near_misses: NearMisses) -> Figures:
-    """Return what one middleware has counted, on all event loops."""
+    """Return the metrics of one middleware, on all event loops."""
     decided: dict[Labels, float] = {
         (kind, *_decision(outcome)): times for (kind, outcome), times in usage.totals().items()
     }
@@ -253,7 +253,7 @@ def samples_of_middleware(usage: Usage, audit: Audit, observers: Observers, near
 
 
 def merged(many: Iterable[Figures]) -> Figures:
-    """Merge figures: add them up, or take the worst."""
+    """Merge metrics: add them up, or take the maximum."""
     total: Figures = {}
     for figures in many:
         for name, values in figures.items():
@@ -271,18 +271,18 @@ def only_counted(figures: Figures) -> Figures:
 
 
 class Source(Protocol):
-    """Something that counts."""
+    """A source of metrics."""
 
     def figures(self) -> Figures: ...
 
 
 def watch(source: Source) -> None:
-    """Include the figures of this source in those of the process, as long as the source exists."""
+    """Include the metrics of this source in those of the process while the source exists."""
     _sources.add(source)
 
 
 def samples_of_all() -> Figures:
-    """Return what this process has counted."""
+    """Return the metrics of this process."""
     return merged([source.figures() for source in list(_sources)])
 
 
@@ -302,6 +302,6 @@ def _histogram(lag: Lag) -> Values:
 
 
 def _of_keys(engine: Engine, read: Callable[[KeyCounts], Values]) -> Values:
-    """Return no values while the keys could not be counted."""
+    """Read values from the key counts; no values while the keys could not be counted."""
     counts = engine.key_counter.latest
     return {} if counts is None else read(counts)

@@ -1,4 +1,4 @@
-"""What the models have in common, after the platform's ``TimestampedModel``: fields, errors, save, delete, refresh."""
+"""The base of all models, after the platform's ``TimestampedModel``: fields, errors, save, delete, refresh."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TIMES = ("created_at", "updated_at")
 
 
 class TimestampedModel(StoredModel):
-    """One record of the database as an object, whose methods wait for the database.
+    """One record of the database as an object with asynchronous methods.
 
     A model declares its fields, reads and writes as ``StoredModel`` lists them; the rest is here.
     """
@@ -28,7 +28,7 @@ class TimestampedModel(StoredModel):
     HASH_SUFFIX: ClassVar[str] = "x"
     HASH_FLOOR: ClassVar[int] = HASH_FLOOR
     cache_expiration: ClassVar[int] = 0
-    """Seconds that ``get_cached_object`` may be old: none, the database is always asked."""
+    """The maximum age of ``get_cached_object`` in seconds: 0, since it always queries the database."""
     is_billable_resource: ClassVar[bool] = False
 
     id: int | None = None
@@ -36,9 +36,9 @@ class TimestampedModel(StoredModel):
     updated_at: datetime | None = None
 
     async def save(self, update_fields: Iterable[str] | None = None) -> None:
-        """Write the object: a new one whole, another one as far as it was changed, or as far as ``update_fields``.
+        """Write the object: a new one completely, an existing one's changed fields or ``update_fields``.
 
-        Raises ``NotUpdated`` where it is gone, ``ConflictError``, ``RefusedError`` and ``UsageError``.
+        Raises ``NotUpdated`` if it no longer exists, ``ConflictError``, ``RefusedError`` and ``UsageError``.
         """
         changes = self._changes(update_fields)
         connection = await current()
@@ -66,10 +66,10 @@ class TimestampedModel(StoredModel):
         return changes
 
     async def delete(self, *, allow_anonymous: bool = False) -> tuple[int, dict[str, int]]:
-        """Delete the object; how many that were, also by model.
+        """Delete the object; return the number of deleted objects, in total and by model.
 
-        Raises ``RefusedError`` where a resource would be open to anyone then, unless ``allow_anonymous``, and
-        ``DoesNotExist`` where it is gone already.
+        Raises ``RefusedError`` if that would open a resource to anyone, unless ``allow_anonymous``. Raises
+        ``DoesNotExist`` if the object no longer exists.
         """
         if not self.ready:
             raise self.DoesNotExist(f"This {type(self).__name__} was never saved.")
@@ -83,7 +83,7 @@ class TimestampedModel(StoredModel):
         return 1, {type(self).__name__: 1}
 
     async def refresh_from_db(self) -> None:
-        """Take over what the database has; raises ``DoesNotExist`` where that is nothing any more."""
+        """Reload all fields from the database; raises ``DoesNotExist``."""
         found = await QuerySet(type(self)).get(**{self._identity: getattr(self, self._identity)})
         self._take(found._record)
 
@@ -93,7 +93,7 @@ class TimestampedModel(StoredModel):
 
     @classmethod
     async def get_cached_object(cls, invalidate: bool = False, pk: Any = None) -> Self:  # noqa: FBT001, FBT002
-        """Return the object with this primary key, always as the database has it; raises ``DoesNotExist``."""
+        """Return the object with this primary key, always read from the database; raises ``DoesNotExist``."""
         del invalidate
         return await cls._all().get(pk=pk)
 
@@ -116,7 +116,7 @@ class TimestampedModel(StoredModel):
 
     @property
     def ready(self) -> bool:
-        """Whether it has been saved."""
+        """Whether the object has been saved."""
         return self._record is not None
 
     @property
@@ -131,7 +131,7 @@ class TimestampedModel(StoredModel):
 
     @classmethod
     def hash_regex(cls) -> re.Pattern[str]:
-        """Return the pattern of what looks like a hashed id; ``id_from_hashed_id`` decides whether it is one."""
+        """Return a pattern for candidates of hashed ids; ``id_from_hashed_id`` decides whether a match is one."""
         return re.compile(f"{cls.HASH_PREFIX}[A-Za-z0-9_-]+{cls.HASH_SUFFIX}")
 
     @staticmethod
@@ -153,7 +153,7 @@ class TimestampedModel(StoredModel):
 
     @property
     def elapsed_updated(self) -> int | None:
-        """Whole seconds since it was updated."""
+        """The whole seconds since the last update."""
         return None if self.updated_at is None else abs(int((datetime.now(UTC) - self.updated_at).total_seconds()))
 
     def to_json(self) -> dict[str, Any]:

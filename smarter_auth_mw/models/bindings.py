@@ -1,4 +1,4 @@
-"""The seeds' models, asynchronously and outside Django: bots, LLM clients, keys, and which key opens which."""
+"""The platform's models, asynchronous and without Django: chatbots, LLM clients, keys and bindings."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class APIKeyModel(TimestampedModel):
     _hidden = ("api_key_id",)
 
     def __init_subclass__(cls) -> None:
-        """Both kinds differ in the name and the model of what a key is bound to, and in nothing else."""
+        """Set up a kind of binding: the kinds differ only in the name and the model of the owner."""
         super().__init_subclass__()
         owner, owner_id = cls._owner, f"{cls._owner}_id"
         cls._made_from = (owner, owner_id, "api_key", "api_key_id")
@@ -96,7 +96,7 @@ class APIKeyModel(TimestampedModel):
 
     @classmethod
     def _cached_set(cls, given: Iterable[object], owner: object, *, invalidate: bool) -> QuerySet[Self]:
-        """The bindings of the owner by the cache that requests are decided by, or all that there are, not cached.
+        """Return the owner's bindings from the cache of requests, or without an owner all bindings, not cached.
 
         Positional arguments may come in either order: the platform documents both.
         """
@@ -128,7 +128,7 @@ class APIKeyModel(TimestampedModel):
 
     @classmethod
     def _resource(cls, owner: object) -> Resource:
-        """What a key is bound to, given as an object or by its number."""
+        """Return the resource of an owner that is given as an object or by its number."""
         if isinstance(owner, cls._owner_model):
             return owner.resource
         ref = plain(str(owner)) if isinstance(owner, int | str) else None
@@ -222,12 +222,12 @@ class ChatBotAPIKey(APIKeyModel):
     def get_cached_objects(
         cls, *given: ChatBot | int | bool, invalidate: bool = False, chatbot: ChatBot | int | None = None
     ) -> QuerySet[Self]:
-        """The bindings of the chatbot as requests have them, never older than a decision, or all that there are."""
+        """Return the chatbot's bindings from the cache of requests, as fresh as decisions; or all bindings."""
         return cls._cached_set(given, chatbot, invalidate=invalidate)
 
     @classmethod
     async def has_active_api_key(cls, chatbot: ChatBot | int, invalidate: bool = False) -> bool:  # noqa: FBT001, FBT002
-        """Whether any key opens the chatbot now."""
+        """Return whether at least one key opens the chatbot now."""
         return await cls._has_active(chatbot, invalidate=invalidate)
 
 
@@ -244,12 +244,12 @@ class LLMClientAPIKey(APIKeyModel):
     def get_cached_objects(
         cls, *given: LLMClient | int | bool, invalidate: bool = False, llm_client: LLMClient | int | None = None
     ) -> QuerySet[Self]:
-        """The bindings of the LLM client as requests have them, never older than a decision, or all that there are."""
+        """Return the LLM client's bindings from the cache of requests, as fresh as decisions; or all bindings."""
         return cls._cached_set(given, llm_client, invalidate=invalidate)
 
     @classmethod
     async def has_active_api_key(cls, llm_client: LLMClient | int, invalidate: bool = False) -> bool:  # noqa: FBT001, FBT002
-        """Whether any key opens the LLM client now."""
+        """Return whether at least one key opens the LLM client now."""
         return await cls._has_active(llm_client, invalidate=invalidate)
 
 
@@ -258,7 +258,7 @@ def _identity_of(record: RegisteredBinding) -> tuple[Resource, UUID]:
 
 
 def _of_platform(resource: RegisteredResource | None) -> list[RegisteredBinding]:
-    """The bindings of a resource to keys of an attached platform, which are changed there alone."""
+    """Return a resource's bindings to keys of an attached platform, which are changed only there."""
     if resource is None:
         return []
     is_declared = resource.protection is Protection.DECLARED
@@ -268,6 +268,6 @@ def _of_platform(resource: RegisteredResource | None) -> list[RegisteredBinding]
 
 
 async def _key_ids(transaction: Transaction, value: object) -> list[UUID]:
-    """The key that is meant, or nothing."""
+    """Return the ids of the key with this id, or an empty list."""
     asked = key_reference(value)
     return [asked] if isinstance(asked, UUID) else list((await transaction.owners([asked])).values())

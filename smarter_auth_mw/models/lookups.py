@@ -1,4 +1,4 @@
-"""Lookups: the fields that a condition asks for, the comparison that its name ends with, and how objects are sorted."""
+"""Lookups of querysets: the field path and the comparison in a condition's name, and the order of objects."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from smarter_auth_mw.models.stored import StoredModel
 
 
 def _same(found: Any, value: Any) -> bool:
-    """Equal, or the primary key of the object that was found."""
+    """Return whether they are equal, or ``value`` is the primary key of the object found."""
     pk = getattr(found, "pk", None)
     return bool(found == value) or (pk is not None and bool(pk == value))
 
@@ -59,7 +59,7 @@ def check(model: type[StoredModel], lookup: str) -> None:
     for name in _parsed(lookup)[0]:
         if at is None or name not in (*at._fields, "pk"):
             known = ", ".join(at._fields) if at else "none"
-            raise UsageError(f"{lookup!r} asks for what is no field: {name!r}. There are: {known}.")
+            raise UsageError(f"{lookup!r}: {name!r} is not a field. The fields are: {known}.")
         at = at._fields.get(name)
 
 
@@ -75,6 +75,6 @@ def value_of(thing: Any, path: Sequence[str]) -> Any:
 
 
 def sorting(one: Any, field: str) -> tuple[bool, Any]:
-    """Return what an object is sorted by; nothing comes last."""
+    """Return the sort key of an object; None comes last."""
     value = value_of(one, field.removeprefix("-").split("__"))
     return value is None, value if value is not None else 0

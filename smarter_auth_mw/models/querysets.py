@@ -1,4 +1,4 @@
-"""Sets of objects, found when they are asked for: filter, get, count, iterate, create, delete."""
+"""Lazy sets of objects: filter, get, count, iterate, create, delete."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from smarter_auth_mw.postgres.transaction import Transaction
 M = TypeVar("M", bound=StoredModel)
 
 CHUNK = 500
-"""How many objects are read at once."""
+"""The number of objects that are read at once."""
 
 
 class Created(NamedTuple, Generic[M]):
-    """A new key and its token, which is seen this once; it stands for the key wherever one is asked for."""
+    """A new key and its token, which is shown only once; it may be passed wherever a key is expected."""
 
     key: M
     token: str
@@ -27,7 +27,7 @@ class Created(NamedTuple, Generic[M]):
 
 Lookups = tuple[tuple[str, Any], ...]
 Source = Callable[[], Awaitable[Sequence[Any]]]
-"""Where the objects of a set come from, if not from the database."""
+"""A source of a set's objects other than the database."""
 _USUAL = (
     *("all", "filter", "exclude", "order_by", "get", "first", "last", "exists", "count", "in_bulk", "values"),
     *("values_list", "select_related", "create", "get_or_create", "update", "delete", "slices"),
@@ -35,7 +35,7 @@ _USUAL = (
 
 
 class Rows:
-    """Fields of the objects of a set; awaited, they are a list."""
+    """Fields of the objects of a set; await it to get a list."""
 
     def __init__(self, objects: Callable[[], Awaitable[Sequence[Any]]], read: Callable[[Any], Any]) -> None:
         self._objects = objects
@@ -53,10 +53,10 @@ class Rows:
 
 
 class QuerySet(Generic[M]):
-    """Objects of a model for which everything that was asked for holds; awaited, they are a list.
+    """The objects of a model that match all conditions; await it to get a list.
 
-    Which objects there are is read at once, what they are in chunks. Conditions on what is bound, on keys, references
-    and names are the database's; the others are looked at here.
+    The ids are read at once, the objects in chunks. The database evaluates conditions on bindings, keys, references and
+    names; the others are evaluated in Python.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class QuerySet(Generic[M]):
         return QuerySet(self.model, **({"lookups": self._lookups} | known | changes))
 
     def _plain(self, lookups: Mapping[str, Any]) -> Lookups:
-        """Check the lookups, of which a new key may be the value."""
+        """Check the lookups, whose values may be new keys."""
         if self._windows:
             raise UsageError("A slice is not filtered or ordered.", hint="Filter first, then slice.")
         for lookup in lookups:
@@ -91,7 +91,7 @@ class QuerySet(Generic[M]):
     def filter(self, **lookups: Any) -> QuerySet[M]:
         """Keep the objects that match these lookups: ``name="x"``, ``api_key__is_active=True``, ``id__in=[1, 2]``.
 
-        Raises ``UsageError`` for a field that there is not.
+        Raises ``UsageError`` for an unknown field.
         """
         return self._with(lookups=(*self._lookups, *self._plain(lookups)))
 
@@ -105,7 +105,7 @@ class QuerySet(Generic[M]):
         return self._with(order=fields)
 
     def all(self) -> QuerySet[M]:
-        """All of them."""
+        """Return the queryset itself."""
         return self._with()
 
     def select_related(self, *_: str) -> QuerySet[M]:
@@ -113,14 +113,14 @@ class QuerySet(Generic[M]):
         return self._with()
 
     def values_list(self, *fields: str, flat: bool = False) -> Rows:
-        """Awaited: a tuple of these fields for each object, or with ``flat`` the only field itself."""
+        """Return rows that, awaited, are a tuple of these fields per object, or with ``flat`` the only field."""
         if flat and len(fields) != 1:
             raise UsageError("flat takes exactly one field.")
         read = self._reader(fields)
         return Rows(self._list, (lambda one: read(one)[0]) if flat else read)
 
     def values(self, *fields: str) -> Rows:
-        """Awaited: a dictionary of these fields for each object."""
+        """Return rows that, awaited, are a dictionary of these fields per object."""
         read, names = self._reader(fields), fields or tuple(self.model._fields)
         return Rows(self._list, lambda one: dict(zip(names, read(one), strict=True)))
 
@@ -149,12 +149,12 @@ class QuerySet(Generic[M]):
         )
 
     async def last(self) -> M | None:
-        """The last one of its order, or None."""
+        """Return the last object in its order, or None."""
         found = await self
         return found[-1] if found else None
 
     async def in_bulk(self, ids: Sequence[Any] | None = None, *, field_name: str = "pk") -> dict[Any, M]:
-        """The objects by their primary keys, or by another field: all of them, or those with these ids."""
+        """Return a dictionary of the objects by primary key or another field: all, or those with these ids."""
         asked = self if ids is None else self.filter(**{f"{field_name}__in": ids})
         found = {getattr(one, field_name): one for one in await asked}
         if None in found:
@@ -162,7 +162,7 @@ class QuerySet(Generic[M]):
         return found
 
     async def update(self, **values: Any) -> int:
-        """Write these values to all of them or none, in one transaction; how many that were. Raises ``UsageError``."""
+        """Write these values to all objects in one transaction; return their number. Raises ``UsageError``."""
         if fixed := [name for name in values if name not in self.model._changeable]:
             raise UsageError(f"{', '.join(fixed)} of a {self.model.__name__} cannot be changed.")
         changed = await self
@@ -175,7 +175,7 @@ class QuerySet(Generic[M]):
         return len(changed)
 
     async def get(self, **lookups: Any) -> M:
-        """The only one; raises the model's ``DoesNotExist`` and ``MultipleObjectsReturned``."""
+        """Return the only object; raises the model's ``DoesNotExist`` and ``MultipleObjectsReturned``."""
         asked = self.filter(**lookups)
         found: list[M] = []
         async with aclosing(asked.__aiter__()) as objects:
@@ -188,18 +188,18 @@ class QuerySet(Generic[M]):
         return found[0]
 
     async def first(self) -> M | None:
-        """The one that was made first, or None."""
+        """Return the object that was created first, or None."""
         async with aclosing(self.__aiter__()) as objects:
             async for one in objects:
                 return one
         return None
 
     async def exists(self) -> bool:
-        """Whether there is any."""
+        """Return whether any object matches."""
         return await self.first() is not None
 
     async def count(self) -> int:
-        """How many there are."""
+        """Return the number of objects."""
         if not (self._lookups or self._excluded or self._windows or self._source):
             connection = await current()
             async with connection.reading() as transaction:
@@ -209,9 +209,9 @@ class QuerySet(Generic[M]):
             return sum([len(chunk) async for chunk in chunks])
 
     async def delete(self, *, allow_anonymous: bool = False) -> tuple[int, dict[str, int]]:
-        """Delete them all or none, in one transaction; how many, also by model.
+        """Delete all objects in one transaction; return their number, in total and by model.
 
-        Raises ``RefusedError`` where a resource would be open to anyone then, unless ``allow_anonymous``.
+        Raises ``RefusedError`` if that would open a resource to anyone, unless ``allow_anonymous``.
         """
         doomed = await self
         connection = await current()
@@ -231,7 +231,7 @@ class QuerySet(Generic[M]):
                     yield one
 
     def __str__(self) -> str:
-        """The model and the names of what was asked for; no values, one of which may be a secret."""
+        """Return the model and the names of the conditions, without values, which may be secret."""
         asked = ", ".join(lookup for lookup, _ in self._lookups)
         return f"{self.model.__name__} ({asked})" if asked else self.model.__name__
 
@@ -255,7 +255,7 @@ class QuerySet(Generic[M]):
         yield found
 
     async def _matching(self) -> AsyncGenerator[list[M], None]:
-        """The objects that match, some at a time, in the order in which they were made."""
+        """Yield the matching objects in chunks, in the order of their creation."""
         if self._source is not None:
             yield [one for one in await self._source() if self._matches(one, self._lookups)]
             return
@@ -287,7 +287,7 @@ class QuerySet(Generic[M]):
         return await self.model._all_ids(transaction) if ids is None else ids
 
     def _lookups_by(self, *, is_narrow: bool) -> list[tuple[str, Any]]:
-        """The lookups that the database answers, or the others; what is not there has no index."""
+        """Return the lookups that the database evaluates, or the others."""
         return [
             (name, value)
             for name, value in self._lookups
@@ -296,10 +296,10 @@ class QuerySet(Generic[M]):
 
 
 class BaseManager(QuerySet[M]):
-    """What managers of all models have in common."""
+    """The base of all managers."""
 
     async def get_or_create(self, defaults: Mapping[str, Any] | None = None, **fields: Any) -> tuple[M, bool]:
-        """The only object with these fields, or a new one, with ``defaults`` too; and whether it is new."""
+        """Return the only object with these fields, or a new one, also with ``defaults``; and whether it is new."""
         asked = self.filter(**fields)
         try:
             return await asked.get(), False
@@ -307,14 +307,14 @@ class BaseManager(QuerySet[M]):
             pass
         try:
             return await self.make(**fields, **(defaults or {})), True
-        except ConflictError:  # Somebody else was faster, or it differs in something that was not asked for.
+        except ConflictError:  # Another task was faster, or it differs in a field that is not a condition.
             found = await asked.first()
             if found is None:
                 raise
             return found, False
 
     async def make(self, **fields: Any) -> M:
-        """A new object, saved; raises ``UsageError`` for a field that one cannot be made from."""
+        """Create and save an object; raises ``UsageError`` for a field that ``create`` does not accept."""
         fields = dict(self._lookups) | fields
         if strange := sorted(fields.keys() - self.model._made_from):
             raise UsageError(
@@ -325,9 +325,9 @@ class BaseManager(QuerySet[M]):
         return made
 
     async def delete(self, *, allow_anonymous: bool = False, **lookups: Any) -> tuple[int, dict[str, int]]:
-        """Delete those for which this holds, all or none; for all that there are, write ``all().delete()``."""
+        """Delete the objects that match, all or none; to delete every object, write ``all().delete()``."""
         if not (lookups or self._lookups):
-            raise UsageError(f"This would delete every {self.model.__name__}.", hint="If that is meant: all().delete()")
+            raise UsageError(f"This would delete every {self.model.__name__}.", hint="To confirm: all().delete()")
         return await self.filter(**lookups).delete(allow_anonymous=allow_anonymous)
 
 
@@ -335,12 +335,12 @@ class Manager(BaseManager[M]):
     """All objects of a model, or those that belong to another object: ``objects``, ``llmclientapikey_set``."""
 
     async def create(self, **fields: Any) -> M:
-        """A new object, saved; raises ``UsageError``, ``ConflictError``, ``RefusedError`` and ``NotFoundError``."""
+        """Create and save an object; raises UsageError, ConflictError, RefusedError and NotFoundError."""
         return await self.make(**fields)
 
 
 class Objects:
-    """The manager of the model that it is asked of."""
+    """The descriptor that returns the manager of the model it is read from."""
 
     def __get__(self, _: object, model: type[M]) -> Manager[M]:
         return Manager(model)

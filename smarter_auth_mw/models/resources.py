@@ -1,4 +1,4 @@
-"""Resources as objects: what chatbots and LLM clients have in common."""
+"""Resources as objects: the base of chatbots and LLM clients."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from smarter_auth_mw.routing.references import integer, plain
 class ResourceModel(TimestampedModel):
     """A resource of one kind. ``id`` is its reference as a number, None if the reference is not a number.
 
-    One that is made without ``id`` and ``ref`` gets the next free number, which is its reference then.
+    If created without ``id`` and ``ref``, it gets the next free number as its reference.
     """
 
     kind: ClassVar[str] = ""
@@ -54,7 +54,7 @@ class ResourceModel(TimestampedModel):
 
     @property
     def resource(self) -> Resource:
-        """Return what requests and the command line know it as."""
+        """The resource as requests and the command line name it."""
         if not self.ready or self.ref is None:
             raise UsageError(f"This {type(self).__name__} was never saved.", hint="First: await ….save()")
         return Resource(self.kind, self.ref)
@@ -115,7 +115,7 @@ class ResourceModel(TimestampedModel):
                 return made
             return await acts.set_resource(made.resource, domain=self.domain, on_error=self.on_error)
         if not plain(self.ref) or (self.id is not None and self.ref != str(self.id)):
-            raise UsageError(f"{self.ref!r} is no reference of a {type(self).__name__} with this id.")
+            raise UsageError(f"{self.ref!r} is not a reference of a {type(self).__name__} with this id.")
         return await acts.add_resource(
             Resource(self.kind, self.ref),
             name=self.name,

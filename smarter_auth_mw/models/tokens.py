@@ -28,7 +28,7 @@ class TokenManager(BaseManager[T]):
     """All keys that are not revoked."""
 
     async def create(self, **fields: Any) -> Created[T]:
-        """A new key and its token, which is seen this once; ``name`` is the only field that has to be given."""
+        """Create a key, and return it with its token, which is shown only once; only ``name`` is required."""
         key = await self.make(**fields)
         return Created(key, key.token or "")
 
@@ -41,10 +41,10 @@ class TokenObjects:
 
 
 class TokenModel(TimestampedModel):
-    """An API key, by its newest token: ``digest`` and ``token_key`` are the token's, all else is the key's.
+    """An API key, identified by its newest token: ``digest`` and ``token_key`` are the token's, the rest is the key's.
 
-    ``expiry`` may be given as a time or as a time from now. A key that is revoked is not there any more: deleting one
-    revokes it.
+    ``expiry`` may be given as a time or as a duration from now. Deleting a key revokes it, and a revoked key no longer
+    exists here.
     """
 
     key_id: UUID
@@ -53,7 +53,7 @@ class TokenModel(TimestampedModel):
     created: datetime
     last_used_at: datetime | None
     token: MintedToken | None = None
-    """The token itself, only in the object that minted it."""
+    """The token itself, only in the object that created it."""
     objects = TokenObjects()
 
     _made_from = ("name", "description", "account", "is_active", "expiry", "labels", "format", "prefix", "max_lifetime")
@@ -101,19 +101,19 @@ class TokenModel(TimestampedModel):
         return self.digest
 
     async def activate(self) -> None:
-        """Let the key's tokens open what it is bound to again."""
+        """Activate the key, so that its tokens open its resources again."""
         await self._turn(lambda acts: acts.activate(self.key_id))
 
     async def deactivate(self, *, allow_anonymous: bool = False) -> None:
-        """Let the key open nothing for now; what it is bound to stays protected.
+        """Deactivate the key until it is activated again; its resources stay protected.
 
-        Raises ``WouldOpenError`` where a resource would be open to anyone then (``REQUIRE=active``), unless
+        Raises ``WouldOpenError`` if that would open a resource to anyone (``REQUIRE=active``), unless
         ``allow_anonymous``.
         """
         await self._turn(lambda acts: acts.deactivate(self.key_id, allow_anonymous=allow_anonymous))
 
     async def toggle_active(self, *, allow_anonymous: bool = False) -> None:
-        """Deactivate the key if the database has it active, else activate it."""
+        """Deactivate the key if it is active in the database, else activate it."""
         await self._turn(lambda acts: acts.toggle_active(self.key_id, allow_anonymous=allow_anonymous))
 
     async def rotate(self, overlap: timedelta = OVERLAP, *, force: bool = False) -> Created[Self]:
@@ -226,7 +226,7 @@ class TokenModel(TimestampedModel):
 
 
 def key_reference(value: object) -> UUID | bytes:
-    """The id of the key that is meant, or the digest of a token of its; raises ``UsageError``, and shows no value."""
+    """Return the id of the key or the digest of one of its tokens; raises ``UsageError`` without the value."""
     if isinstance(value, Created):
         value = value.key
     if isinstance(value, TokenModel) and value.ready:

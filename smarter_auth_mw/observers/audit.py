@@ -1,4 +1,4 @@
-"""The audit of requests: who was refused what, and truly why; bounded, and exact about how much was left out."""
+"""The audit of requests: who was refused what, and the true reason; bounded, with an exact count of omissions."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ DECISIONS: dict[Audited, tuple[type[Decision], ...]] = {
     "denials": (Denial,),
     "all": (Denial, Grant, Anonymous),
 }
-"""Which decisions are noted."""
+"""Which decisions are recorded."""
 PER_SECOND = 10.0
 """The highest average rate of requests that a worker writes to the audit,"""
 BURST = 200
 """and how many at once."""
 MAX_EVENTS = 2_000
-"""What waits to be written, while the database cannot be reached."""
+"""The most events that wait while the database is not reachable."""
 MAX_TEXT = 255
 """The most characters kept of a text that a client chose."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestEvent:
-    """A request in the audit, or how many were left out; ``peer`` is the network that it came from."""
+    """A request in the audit, or the number of omitted ones; ``peer`` is the client's network."""
 
     action: str
     at_s: float
@@ -49,7 +49,7 @@ class RequestEvent:
 
     @property
     def age_s(self) -> float:
-        """Return how long ago it was."""
+        """Return the age of the event in seconds."""
         return max(0.0, time.monotonic() - self.at_s)
 
     @property
@@ -59,27 +59,27 @@ class RequestEvent:
 
 @dataclass(frozen=True, slots=True)
 class EventBatch:
-    """Events that are written together, and only once: by its id the database knows whether it has them already."""
+    """Events that are written together, and only once: the batch's id tells the database whether it has them."""
 
     events: Sequence[RequestEvent]
     batch_id: UUID = field(default_factory=uuid4)
 
     @property
     def requests(self) -> int:
-        """Return how many requests they report."""
+        """Return the number of requests that the events report."""
         return sum(event.facts.get("events", 1) for event in self.events)
 
 
 class RequestSink(Protocol):
-    """Where events are written; it raises where that fails."""
+    """Writes events; raises if that fails."""
 
     async def write_requests(self, events: Sequence[RequestEvent], batch_id: UUID) -> None: ...
 
 
 class Audit:
-    """Writes requests down, of whatever thread they are decided on.
+    """Records requests, from any thread.
 
-    ``network`` returns the peer's network. What is beyond the rate or the memory is counted by its outcome, and the
+    ``network`` returns the peer's network. Requests beyond the rate or the memory limit are counted by outcome, and the
     counts are written as an event.
     """
 
@@ -94,16 +94,16 @@ class Audit:
     ) -> None:
         self.decisions = DECISIONS[audited]
         self.dropped = 0
-        """How many requests were not written down."""
+        """The number of requests that were not recorded."""
         self._network = network
         self._pause_s = 1 / per_second
-        self._credit_s = (burst - 0.5) * self._pause_s  # Half a pause, so that no rounding decides.
+        self._credit_s = (burst - 0.5) * self._pause_s  # Half a pause, so that rounding does not matter.
         self._clock = clock
         self._outbox = Outbox(self._take)
         self.forget()
 
     def forget(self) -> None:
-        """Start with nothing."""
+        """Discard everything."""
         self._lock = threading.Lock()
         self._events: deque[RequestEvent] = deque()
         self._dropped: Counter[str] = Counter()
@@ -112,11 +112,11 @@ class Audit:
 
     @property
     def _room(self) -> int:
-        """Return how many events may wait, in addition to a batch that could not be written."""
+        """Return how many more events may wait, besides a batch that could not be written."""
         return MAX_EVENTS - sum(len(batch.events) for batch in self._outbox)
 
     def observe(self, decision: Decision, scope: Mapping[str, Any]) -> None:
-        """Record it; callers check ``decisions`` first."""
+        """Record a decision; callers check ``decisions`` first."""
         now_s = self._clock()
         with self._lock:
             if self._next_at_s >= now_s or len(self._events) >= self._room:
@@ -128,12 +128,12 @@ class Audit:
 
     @property
     def waiting(self) -> int:
-        """Return how many requests have been noted, or left out and counted, and not been written."""
+        """Return the number of recorded or omitted requests that have not been written."""
         with self._lock:
             return len(self._events) + self._dropped.total() + sum(batch.requests for batch in self._outbox)
 
     async def flush(self, sink: RequestSink) -> None:
-        """Write what waits; raises what the sink raises, and keeps it then."""
+        """Write what is waiting; if the sink raises, keep it and raise."""
         await self._outbox.flush(lambda batch: sink.write_requests(batch.events, batch.batch_id))
 
     def _take(self) -> list[EventBatch]:
@@ -168,5 +168,5 @@ def _outcome(decision: Decision) -> str:
 
 
 def _shown(text: str) -> str:
-    """The text in printable ASCII: without tokens, escaped, and cut."""
+    """Return the text in printable ASCII: without tokens, escaped, and cut."""
     return ascii(shortened(text, MAX_TEXT))[1:-1][:MAX_TEXT]

@@ -1,4 +1,4 @@
-"""Observers watch decisions: they never steer them, never wait, and their failure is counted and not raised."""
+"""Calls observers with decisions: they never change them, never wait, and their failures are counted, not raised."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from smarter_auth_mw.log import Event, log
 from smarter_auth_mw.observers import audit, usage
 
 END_PATIENCE_S, END_PAUSE_S = 5.0, 0.2
-"""How long the end waits for a store that cannot be written to, and how often that is tried."""
+"""How long the shutdown keeps trying to write to the store, and the pause between attempts."""
 
 Observe = Callable[[Decision, Mapping[str, Any]], None]
 
 
 class FlushEvents(NamedTuple):
-    """What the log calls it when something could not be written, could be again, and never was."""
+    """The log events for a failed write, for the next successful one, and for data lost at shutdown."""
 
     failed: Event
     recovered: Event
@@ -33,7 +33,7 @@ AUDIT = FlushEvents("audit.not_written", "audit.recovered", "audit.lost")
 
 @dataclass(slots=True)
 class _Flushed:
-    """An observer that is written now and then, and how that goes."""
+    """An observer whose data is written at intervals, and the state of its writes."""
 
     observer: Any
     events: FlushEvents
@@ -43,7 +43,7 @@ class _Flushed:
 class Observers:
     """Passes every decision to usage and audit, and writes them at intervals.
 
-    ``failures`` counts what an observer could not make of a decision, ``failed_flushes`` what could not be written.
+    ``failures`` counts errors of observers, ``failed_flushes`` failed writes.
     """
 
     def __init__(self, usage: usage.Usage, audit: audit.Audit) -> None:
@@ -59,12 +59,12 @@ class Observers:
         }
 
     def add(self, observe: Observe) -> None:
-        """Tell this one too, of every decision from now on."""
+        """Call this observer too, with every decision from now on."""
         self._of = {kind: (*others, observe) for kind, others in self._of.items()}
         self._usage.observe_all()
 
     def observe(self, decision: Decision, scope: Mapping[str, Any]) -> None:
-        """Tell all of them of a decision that nothing changes any more."""
+        """Call all observers with a final decision."""
         for observe in self._of[type(decision)]:
             try:
                 observe(decision, scope)
@@ -80,7 +80,7 @@ class Observers:
 
     @asynccontextmanager
     async def flushing(self, store: Any, every_s: float) -> AsyncIterator[None]:
-        """Write to the store as often as that, for as long as the block lasts, and the rest at its end."""
+        """Write to the store at this interval while the block runs, and the rest at its end."""
         task = asyncio.create_task(self._flush_for_ever(store, every_s))
         try:
             yield
@@ -90,14 +90,14 @@ class Observers:
             await self._finish(store)
 
     async def flush(self, store: Any) -> bool:
-        """Write what there is; what cannot be written is kept for the next time. Whether everything was written."""
+        """Write what is waiting, and keep what cannot be written; return whether everything was written."""
         return all([await self._flush(flushed, store) for flushed in self._flushed])
 
     def report_lost(self) -> None:
-        """Log how many requests nobody will write any more."""
+        """Log the number of requests that are lost."""
         for flushed in self._flushed:
             if lost := flushed.observer.waiting:
-                log(flushed.events.lost, "%s could not be written before the end", counted(lost, "request"))
+                log(flushed.events.lost, "%s could not be written before the shutdown", counted(lost, "request"))
 
     async def _flush(self, flushed: _Flushed, store: Any) -> bool:
         try:
@@ -106,9 +106,9 @@ class Observers:
             self.failed_flushes += 1
             if not flushed.is_failing:
                 flushed.is_failing = True
-                # Not the text of an error that is not ours, which may quote a row.
+                # The text of a foreign error is not shown: it may quote a row.
                 text = error if isinstance(error, SmarterAuthError) else f"{type(error).__name__}."
-                log(flushed.events.failed, "%s It is kept, and tried again.", text)
+                log(flushed.events.failed, "%s The batch is kept and written again.", text)
             return False
         if flushed.is_failing:
             flushed.is_failing = False
@@ -116,7 +116,7 @@ class Observers:
         return True
 
     async def _finish(self, store: Any) -> None:
-        """Write the rest; where that fails, try again for a while."""
+        """Write the rest; if that fails, try again for a while."""
         with suppress(TimeoutError):
             async with asyncio.timeout(END_PATIENCE_S):
                 while not await self.flush(store):  # noqa: ASYNC110 (nobody says when it can be written to)

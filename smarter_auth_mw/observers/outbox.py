@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class Outbox(Generic[T]):
-    """Keeps a batch until the store has confirmed it, and sends it again as it is: it may have been written already.
+    """Keeps a batch until the store has confirmed it, and resends it unchanged, since it may have been written already.
 
     Each batch has an id, so that the store recognizes it.
     """
@@ -22,20 +22,20 @@ class Outbox(Generic[T]):
         return iter(tuple(self._kept))
 
     async def flush(self, write: Callable[[T], Awaitable[None]]) -> None:
-        """Write what is kept, and then what is there to take; raises what ``write`` raises, and keeps the rest then."""
+        """Write the kept batches, then new ones; if ``write`` raises, keep the rest and raise."""
         await self._write_all(write)
         self._kept.extend(self._take())
         await self._write_all(write)
 
     def forget(self) -> None:
-        """Keep nothing."""
+        """Discard everything."""
         self._kept = []
 
     async def _write_all(self, write: Callable[[T], Awaitable[None]]) -> None:
         while True:
             try:
                 batch = self._kept.pop(0)
-            except IndexError:  # Not asked before: another event loop may be faster.
+            except IndexError:  # Not checked before, since another event loop may be faster.
                 return
             try:
                 await write(batch)

@@ -1,4 +1,4 @@
-"""Refused spellings, named in the log now and then: an operator's mistake shows there, and a flood does not fill it."""
+"""Logs refused spellings at a limited rate: this shows mistakes in ROUTES, and a flood does not fill the log."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from smarter_auth_mw.log import log
 from smarter_auth_mw.tokens import shortened
 
 PAUSE_S = 10
-"""At most one line in this time, with the number of omitted ones."""
+"""The log gets at most one line in this time, with the number of omitted ones."""
 SHOWN_CHARS = 400
 
 _PLAIN = re.compile(r"(?:/(?!\.\.?(?:/|$))[A-Za-z0-9._~-]+){1,8}/?")
 ABOUT_SPELLING = frozenset({Reason.NOT_CANONICAL, Reason.AMBIGUOUS})
-"""The reasons for which ``NearMisses`` notes a denial."""
+"""The reasons of denials that ``NearMisses`` counts."""
 
 Resolve = Callable[[Mapping[str, Any]], object]
 Remedies = Callable[[str], object]
-"""What settles a path that is a resource behind one of its slashes; None where it is no such path."""
+"""Returns the remedies for a path that names a resource after a later slash; None for other paths."""
 
 
 class NearMisses:
@@ -38,7 +38,7 @@ class NearMisses:
         self._logged = 0
 
     def note(self, denial: Denial, path: str) -> None:
-        """Count the denial if it is one of these; ``path`` is what the client asked for."""
+        """Count the denial if its reason is one of these; ``path`` is the requested path."""
         if denial.reason not in ABOUT_SPELLING:
             return
         self.count += 1
@@ -50,7 +50,7 @@ class NearMisses:
         log("request.refused", "%s.%s (%d more before)", shown, self._advice(path), more)
 
     def _advice(self, path: str) -> str:
-        """What to write for such a path; nothing where it is the request around it that was refused."""
+        """Return what to write for such a path; empty if something else of the request was refused."""
         if len(path) > SHOWN_CHARS or not _PLAIN.fullmatch(path):
             return ""
         if not isinstance(self._resolve({"type": "http", "path": path, "headers": []}), Denial):

@@ -1,12 +1,12 @@
-"""OpenTelemetry (the extra ``otel``): what was decided, on the span of the request, and a span where it is waited for.
+"""OpenTelemetry (the extra ``otel``): the decision as attributes of the request's span, and a span for waiting.
 
 ===============================  ==============================================================
-attribute                        what it holds
+attribute                        value
 ===============================  ==============================================================
 ``smarter_auth.decision``        ``grant``, ``anonymous`` or ``deny``
 ``smarter_auth.reason``          why it was denied: a ``Reason``
 ``smarter_auth.resource.kind``   the resource's kind
-``smarter_auth.resource.ref``    its reference, where somebody registered it
+``smarter_auth.resource.ref``    its reference, if it is registered
 ``smarter_auth.account``         its account, likewise
 ``smarter_auth.key.id``          the key that was accepted, or whose token was refused
 ===============================  ==============================================================
@@ -22,25 +22,25 @@ from opentelemetry import trace
 from smarter_auth_mw.decision import Decision, Denial, Grant
 
 SPAN = "smarter_auth.authenticate"
-"""Around a decision that had to wait for the cache, the database, or the connections to it."""
+"""The span of a decision that waits for the cache, the database, or connections."""
 
 P = ParamSpec("P")
 
 
 def is_on() -> bool:
-    """Return whether the process has a provider of traces: without one there is nothing to report to."""
+    """Return whether the process has a trace provider."""
     return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider | trace.NoOpTracerProvider)
 
 
 def observe(decision: Decision, _scope: Mapping[str, Any]) -> None:
-    """Note on the current span, which is the server's, what was decided."""
+    """Set the decision's attributes on the current span, which is the server's."""
     span = trace.get_current_span()
     if span.is_recording():
         span.set_attributes(dict(_attributes(decision)))
 
 
 def traced(authenticate: Callable[P, Awaitable[Decision]]) -> Callable[P, Awaitable[Decision]]:
-    """Authenticate within a span."""
+    """Wrap ``authenticate`` in a span."""
     tracer = trace.get_tracer("smarter_auth_mw")
 
     async def authenticate_in_span(*arguments: P.args, **options: P.kwargs) -> Decision:

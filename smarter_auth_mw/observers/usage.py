@@ -1,4 +1,4 @@
-"""Usage: how often what was asked with which token, and what came of it; counted here, written in batches."""
+"""Usage: counts requests by resource, token and outcome, and writes the counts in batches."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from smarter_auth_mw.observers.outbox import Outbox
 from smarter_auth_mw.tally import Tally
 
 MAX_COUNTERS = 20_000
-"""How many series are distinguished between two flushes; the rest is counted as others of its kind."""
+"""The most series between two flushes; further ones are counted together by kind."""
 MAX_BATCH = 2_000
-"""What is written at once: so much is done well within the time that a query has."""
+"""The most series written at once, which takes much less time than the query timeout."""
 GRANTED, ANONYMOUS = "grant", "anonymous"
-"""The outcomes that are no reason of a denial."""
+"""The outcomes other than reasons of a denial."""
 UNKNOWN, OTHER = "", "*"
-"""References of no resource: of all that nobody has registered, and of what there was no room to tell apart."""
+"""Instead of a reference: for all unregistered resources, and for those beyond MAX_COUNTERS."""
 
 
 class Series(NamedTuple):
-    """What is counted: of which resource, with which token of which key, and what came of it.
+    """One counter: a resource, a token of a key, and an outcome.
 
     ``digest`` belongs to an accepted token; otherwise it is empty.
     """
@@ -42,7 +42,7 @@ class Series(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Counts that are written together, and only once: by its id the database knows whether it has them already."""
+    """Counts that are written together, and only once: the batch's id tells the database whether it has them."""
 
     counts: Mapping[Series, int]
     batch_id: UUID
@@ -50,21 +50,21 @@ class Batch:
 
     @property
     def age_s(self) -> float:
-        """How long ago it was taken."""
+        """Return the age of the batch in seconds."""
         return max(0.0, time.monotonic() - self.taken_at_s)
 
 
 class UsageSink(Protocol):
-    """Where batches are written; it raises where that fails."""
+    """Writes batches; raises if that fails."""
 
     async def write_usage(self, batch: Batch) -> None: ...
 
 
 class Usage:
-    """Counts decisions, on whatever thread they are made, in bounded memory.
+    """Counts decisions from any thread, in bounded memory.
 
-    A token that was counted among others has no last use. What cannot be written is kept and tried again; meanwhile the
-    counts go on.
+    A token that was counted together with others gets no ``last_used_at``. A batch that cannot be written is kept and
+    written again; counting continues meanwhile.
     """
 
     def __init__(self, max_counters: int = MAX_COUNTERS) -> None:
@@ -76,7 +76,7 @@ class Usage:
         _instances.add(self)
 
     def forget(self) -> None:
-        """Start with nothing, as a forked child does: its parent writes what was counted before."""
+        """Discard all counts, in a forked child: its parent writes them."""
         self._lock = threading.Lock()
         for counted in self._passes.values():
             counted.detach()
@@ -86,7 +86,7 @@ class Usage:
         self._outbox.forget()
 
     def observe(self, decision: Decision, _scope: Mapping[str, Any]) -> None:
-        """Count it."""
+        """Count a decision."""
         counted = self._passes.get(id(decision))
         if counted is not None:
             counted.times.once_more()
@@ -95,22 +95,22 @@ class Usage:
             self._begin(decision)
 
     def observe_all(self) -> None:
-        """Have every decision observed from now on, because another observer needs it: no grant counts itself."""
+        """Observe every decision from now on, because another observer needs it: grants no longer count themselves."""
         with self._lock:
             self._lets_count = False
             for counted in self._passes.values():
                 counted.detach()
 
     def totals(self) -> Mapping[tuple[str, str], int]:
-        """How often each kind was asked for with each outcome, since this process began."""
+        """Return the number of requests by kind and outcome since the start of the process."""
         with self._lock:
             self._gather()
             return self._taken + _by_outcome(self._rest)
 
     def _begin(self, decision: Decision) -> None:
-        """Count what has not been counted yet, or is not counted often."""
+        """Count a decision that has no counter yet, or is not counted often."""
         series = _series(decision)
-        # A denial with a token is another object each time, and not the one that stays with the bindings.
+        # A denial with a token is a new object each time, unlike the ones kept with the bindings.
         is_made_anew = isinstance(decision, Denial) and decision.reason is not Reason.MISSING_CREDENTIALS
         if is_made_anew or series.ref == UNKNOWN or len(self._passes) >= self._max_counters:
             so_far = self._rest.get(series, 0)
@@ -125,13 +125,13 @@ class Usage:
 
     @property
     def waiting(self) -> int:
-        """How many decisions have been counted and not been written."""
+        """Return the number of counted decisions that have not been written."""
         with self._lock:
             self._gather()
             return sum(self._rest.values()) + sum(sum(batch.counts.values()) for batch in self._outbox)
 
     async def flush(self, sink: UsageSink) -> None:
-        """Write what could not be written before, and what has been counted since; raises what the sink raises."""
+        """Write batches that failed before, and new counts; raises the sink's errors."""
         await self._outbox.flush(sink.write_usage)
 
     def _take(self) -> list[Batch]:
@@ -143,7 +143,7 @@ class Usage:
                 elif counted.is_idle:
                     del self._passes[identity]
                 else:
-                    counted.detach()  # Another thread may have it in its hands: it is read once more.
+                    counted.detach()  # Another thread may still be counting it, so it is read once more.
             counts, self._rest = self._rest, {}
             self._taken += _by_outcome(counts)
         series = list(counts)
@@ -156,10 +156,10 @@ class Usage:
 
 
 class _Pass:
-    """A decision that is made again and again, and how often.
+    """A repeated decision, and its counter.
 
-    It is found by the decision's identity, since to hash one is to read all of it; and it holds that, so that the
-    identity is nobody else's.
+    It is found by the decision's identity, since hashing a decision is slow, and keeps a reference to it, so that the
+    identity stays unique.
     """
 
     __slots__ = ("_taken", "decision", "is_idle", "is_used", "series", "times")
@@ -169,7 +169,7 @@ class _Pass:
         self.series = series
         self.times = decision.tally if isinstance(decision, Grant) else Tally()
         self.is_used = self.is_idle = False
-        """Whether it was counted since the last batch was taken, and whether it was not in the batch before."""
+        """Whether it was counted since the last batch, and whether it was missing from the batch before."""
         self._taken = self.times.total()
 
     def attach(self, *, lets_count: bool) -> None:
@@ -182,7 +182,7 @@ class _Pass:
         self.is_idle = True
 
     def add_to(self, counts: dict[Series, int]) -> None:
-        """Add how often since this was asked last."""
+        """Add the count since the last call."""
         now = self.times.total()
         if now > self._taken:
             counts[self.series] = counts.get(self.series, 0) + now - self._taken

@@ -1,4 +1,4 @@
-"""Bulk: very many resources, keys, tokens and bindings in and out, within one transaction; no row at a time."""
+"""Bulk import, export and changes of many resources, keys and bindings in one transaction, in sets of rows."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from smarter_auth_mw.tokens import Token
 STATEMENTS: Any = aiosql.from_str((SQL / "bulk.sql").read_text("utf-8"), "asyncpg")
 """The statements of ``bulk.sql``, by name."""
 MOST_MISTAKES = 100
-"""Mistakes that are reported for one file, at most."""
+"""The most mistakes that are reported for one file."""
 
 TABLES = 5
-"""Into how many tables a file goes."""
+"""The number of tables that a file is written to."""
 
 
 class StagedLine(NamedTuple):
-    """One line of a file, as it waits in the database; its fields are the columns of ``staged_line``.
+    """One staged line of a file; its fields are the columns of ``staged_line``.
 
-    ``lookup`` is that of the resource without its kind. ``is_derived``: the file gives no ``key_id``, and this one was
-    made from the key's digest or name.
+    ``lookup`` is the resource's, without the kind. ``is_derived``: the file has no ``key_id``, and this one is derived
+    from the key's digest or name.
     """
 
     line: int
@@ -63,7 +63,7 @@ class StagedLine(NamedTuple):
 
 
 class LineMistake(NamedTuple):
-    """What is wrong with a line of a file."""
+    """A mistake in a line of a file."""
 
     line: int
     message: str
@@ -73,7 +73,7 @@ class LineMistake(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """What a file brings that is new, the keys that need a token, and the lines that change nothing."""
+    """The numbers of new records in a file, of keys that need a token, and of lines that change nothing."""
 
     lines: int
     resources: int
@@ -97,7 +97,7 @@ _RESOURCE_COLUMNS = ("ref", "account", "resource_name", "domain", "protection", 
 _KEY_COLUMNS = ("account", "key", "description", "labels", "active", "expires_at", "revoked_at")
 
 _ABSENCES = (("nameless_keys", "the key {key_id} has no name"),)
-"""Checks that are skipped when lines were left out: those lines might have answered them."""
+"""Checks that are skipped if invalid lines were left out, since these may have the missing values."""
 _CHECKS = (
     ("doubled_lines", "this is already in line {first_line}"),
     ("shared_tokens", "the digest is that of line {first_line}, which is another key's"),
@@ -108,13 +108,13 @@ _CHECKS = (
         "added_tokens",
         "the key {name!r} ({key_id}) exists without this digest: import gives existing keys no tokens, key rotate does",
     ),
-    ("ambiguous_keys", "account {account} has several keys of the name {name!r}: give the digest or the key_id"),
+    ("ambiguous_keys", "account {account} has several keys named {name!r}: give the digest or the key_id"),
     ("contradicted_keys", "the key {name!r} has no token here, and one in another line"),
     (
         "doubled_key_names",
         "account {account} has the key {name!r} in line {first_line} already: another name, one key_id, or digests",
     ),
-    ("taken_key_names", "account {account} has a key of the name {name!r}, which is not revoked"),
+    ("taken_key_names", "account {account} has an unrevoked key named {name!r}"),
     (
         "different_keys",
         "the key {name!r} ({key_id}) exists with other values ({differences}): import changes no existing key",
@@ -128,28 +128,28 @@ _CHECKS = (
     ),
     ("open_bound_resources", "{kind}:{ref} is open here, and has a key bound to it"),
     ("doubled_domains", "the domain {domain} is already in line {first_line}, for another resource"),
-    ("taken_domains", "the domain {domain} is that of {claimant}"),
+    ("taken_domains", "the domain {domain} belongs to {claimant}"),
 )
 
 
 class Bulk:
-    """One transaction that brings a whole file in, or reads everything out."""
+    """One transaction that imports a whole file, or exports everything."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
 
     async def stage(self, lines: AsyncIterable[StagedLine]) -> None:
-        """Take the lines in, by COPY, and gather what they tell; nothing is judged yet."""
+        """Stage the lines by COPY and collect their records, without checking them."""
         try:
             await STATEMENTS.begin_import(self._connection)
         except asyncpg.InsufficientPrivilegeError:
-            raise RefusedError("This role may make no temporary tables.", hint=_TEMPORARY) from None
+            raise RefusedError("This role may not create temporary tables.", hint=_TEMPORARY) from None
         await copy_in(self._connection, "staged_line", StagedLine._fields, lines)
         await STATEMENTS.identify(self._connection)
         await STATEMENTS.gather(self._connection)
 
     async def mistakes(self, *, is_complete: bool = True) -> list[LineMistake]:
-        """What contradicts itself in the file or the database, by line; ``is_complete``: every line was staged."""
+        """Return the contradictions within the file or with the database, by line; ``is_complete``: all are staged."""
         found = [
             *_torn(
                 await _rows(STATEMENTS.lines_of_torn_resources(self._connection, most=MOST_MISTAKES)), _RESOURCE_COLUMNS
@@ -162,7 +162,7 @@ class Bulk:
         return sorted(set(found))[: MOST_MISTAKES + 1]
 
     async def count(self) -> Counts:
-        """What the staged lines bring."""
+        """Return the numbers of records in the staged lines."""
         row = await STATEMENTS.count_staged(self._connection)
         return Counts(**row)
 
@@ -199,13 +199,13 @@ class Bulk:
             done()
 
     async def audit(self, actor: str, file: str, counts: Counts) -> None:
-        """Write down what was imported: one event for all of it."""
+        """Write one audit event for the whole import."""
         about = dict.fromkeys(("kind", "ref", "account", "key_id", "before"))
         document = json.dumps({"file": file, **counts._asdict()})
         await QUERIES.write_event(self._connection, actor=actor, action="import", reason="", after=document, **about)
 
     async def export(self) -> AsyncGenerator[Sequence[Any]]:
-        """Everything, as lines in the order of the resources, some at a time: one statement, one snapshot."""
+        """Yield everything as lines ordered by resource, in chunks: one statement, one snapshot."""
         async with aclosing(rows_of(self._connection, STATEMENTS.export_lines.sql)) as batches:
             async for rows in batches:
                 yield rows
@@ -213,7 +213,7 @@ class Bulk:
 
 @asynccontextmanager
 async def open_bulk(store: Store) -> AsyncIterator[Bulk]:
-    """One transaction: all of what is done in the block, or nothing. The store's ``query_timeout_s`` must be long."""
+    """Run the block in one transaction, completely or not at all. The store needs a long ``query_timeout_s``."""
     async with store.bare_transaction() as connection:
         yield Bulk(connection)
 
@@ -223,7 +223,7 @@ async def _rows(found: Any) -> list[Any]:
 
 
 def _torn(lines: Sequence[Any], columns: Sequence[str]) -> Iterator[LineMistake]:
-    """Return the first line of each record that contradicts an earlier line, with the column."""
+    """Yield the first line of each record that contradicts an earlier line, with the column."""
     first: dict[tuple[str, str], Any] = {}
     seen: set[str] = set()
     for row in lines:
@@ -240,7 +240,7 @@ def _torn(lines: Sequence[Any], columns: Sequence[str]) -> Iterator[LineMistake]
 
 
 class HeldKey(NamedTuple):
-    """A key that an act on many holds; ``token_key`` is the public head of its newest token."""
+    """A key locked by an act on many keys; ``token_key`` is the public head of its newest token."""
 
     key_id: UUID
     account: str
@@ -252,7 +252,7 @@ class HeldKey(NamedTuple):
 
 
 class NewToken(NamedTuple):
-    """The token that a key gets, until when its previous ones are valid, and its expiry from then on."""
+    """A key's new token, the end of its previous tokens' validity, and its new expiry."""
 
     key: HeldKey
     token: Token
@@ -261,25 +261,25 @@ class NewToken(NamedTuple):
 
 
 class KeyBatches:
-    """Acts on many keys, some thousand at a time, on one connection in one transaction, of one account or of all."""
+    """Statements on many keys, some thousand at a time, in one transaction, for one account or all."""
 
     def __init__(self, connection: Any, scope: str | None) -> None:
         self._connection = connection
         self._scope = scope
 
     async def lock(self, key_ids: Sequence[UUID]) -> list[UUID]:
-        """Hold those of the keys that are not revoked until the transaction ends."""
+        """Lock those of the keys that are not revoked until the transaction ends."""
         return [
             row["key_id"]
             async for row in STATEMENTS.lock_keys(self._connection, key_ids=list(key_ids), scope=self._scope)
         ]
 
     async def read(self, key_ids: Sequence[UUID]) -> list[HeldKey]:
-        """Read keys that are held; those of an account come together."""
+        """Read locked keys, grouped by account."""
         return [HeldKey(*row) async for row in STATEMENTS.read_keys(self._connection, key_ids=list(key_ids))]
 
     async def listed(self, arguments: Iterable[Arguments]) -> list[UUID]:
-        """Return the keys that ``list_keys`` finds, asked with each of these."""
+        """Return the keys that ``list_keys`` finds with each of these arguments."""
         looked = self._connection.transaction()
         await looked.start()
         try:
@@ -287,7 +287,7 @@ class KeyBatches:
             await lists.plan_by_index()
             return [row["key_id"] for one in arguments for row in (await lists.keys(one)).rows]
         finally:
-            await looked.rollback()  # The planner's settings end with it.
+            await looked.rollback()  # This also ends the planner's settings.
 
     async def revoke(self, keys: Sequence[HeldKey]) -> None:
         await STATEMENTS.revoke_keys(self._connection, key_ids=[key.key_id for key in keys])
@@ -309,7 +309,7 @@ class KeyBatches:
         await STATEMENTS.set_expiries(self._connection, key_ids=key_ids, expiries=[one.expires_at for one in made])
 
     async def audit(self, actor: str, action: str, events: Sequence[tuple[HeldKey, str, Any, Any]]) -> None:
-        """Write down what was done to each key: the reason, and what changed, before and after."""
+        """Write an audit event for each key: the reason, and the values before and after."""
         keys = [key for key, *_ in events]
         await STATEMENTS.write_events(
             self._connection,

@@ -1,4 +1,4 @@
-"""What PostgreSQL and the network raise, as errors that people can act on."""
+"""Translates errors of PostgreSQL and the network into errors that people can act on."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from smarter_auth_mw.errors import ConflictError, RefusedError, SchemaError, Sma
 
 CLOSE_TIMEOUT_S = 5.0
 CANCEL_TIMEOUT_S = 1.0
-"""How long to wait until a statement is cancelled that was not answered in time."""
+"""How long to wait for the cancellation of a statement that was not answered in time."""
 
 FAULTS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
-"""What the database and the network raise."""
+"""The errors that the database driver and the network raise."""
 _LAST_WORDS = (
     asyncpg.PostgresConnectionError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.IdleSessionTimeoutError,
 )
-"""What a server says when it ends a connection."""
+"""The errors with which a server ends a connection."""
 
 
 READ_ONLY = "a standby, or default_transaction_read_only is on for this role, its database or the server"
@@ -40,7 +40,7 @@ class WrongServerError(UnavailableError):
 
 
 class AwayError(UnavailableError):
-    """The server is not there, as while it is restarted."""
+    """The server is away, for example while it restarts."""
 
 
 _POOLER = "Behind a pooler, set SMARTER_AUTH_STATEMENT_CACHE_SIZE=0, and SMARTER_AUTH_LISTEN_URL to the primary itself."
@@ -65,19 +65,19 @@ _MEANINGS: tuple[tuple[tuple[type[BaseException], ...], type[SmarterAuthError], 
     (
         (asyncpg.InvalidCatalogNameError,),
         UnavailableError,
-        "{where} is not there",
+        "{where} does not exist",
         "Create the database, or name another one in SMARTER_AUTH_DATABASE_URL.",
     ),
     (
         (asyncpg.InsufficientPrivilegeError,),
         UnavailableError,
-        "{where} does not let this role do that",
+        "{where} does not permit this role to do that",
         "Run, as the owner of the schema: smarter-auth db migrate --runtime-role ROLE",
     ),
     (
         (asyncpg.TooManyConnectionsError,),
         UnavailableError,
-        "{where} has no connection left",
+        "{where} has no free connection",
         "Lower SMARTER_AUTH_POOL_MAX, or raise the server's max_connections.",
     ),
     (
@@ -89,7 +89,7 @@ _MEANINGS: tuple[tuple[tuple[type[BaseException], ...], type[SmarterAuthError], 
     (
         (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError, asyncpg.ProtocolViolationError),
         UnavailableError,
-        "{where} does not keep our session",
+        "{where} does not keep the session",
         _POOLER,
     ),
     (
@@ -102,13 +102,13 @@ _MEANINGS: tuple[tuple[tuple[type[BaseException], ...], type[SmarterAuthError], 
     (
         (asyncpg.LockNotAvailableError,),
         UnavailableError,
-        "{where} has a table locked by somebody else, and nothing was done",
+        "{where} has a table that another session has locked; nothing was changed",
         "Try again. To see what holds the lock: SELECT pid, query FROM pg_stat_activity WHERE state <> 'idle'",
     ),
     (
         (asyncpg.SerializationError, asyncpg.DeadlockDetectedError),
         UnavailableError,
-        "{where} was changed by somebody else at the same moment, and nothing was done",
+        "{where} was changed by another session at the same moment; nothing was changed",
         "Try again.",
     ),
     (
@@ -127,7 +127,7 @@ _MEANINGS: tuple[tuple[tuple[type[BaseException], ...], type[SmarterAuthError], 
         (TimeoutError, asyncpg.QueryCanceledError),
         UnavailableError,
         "{where} did not answer in time",
-        "Is it overloaded, or the network cut? SMARTER_AUTH_QUERY_TIMEOUT_S says how long we wait.",
+        "Check its load and the network. SMARTER_AUTH_QUERY_TIMEOUT_S sets how long to wait.",
     ),
     (
         (ssl.SSLCertVerificationError,),
@@ -139,14 +139,14 @@ _MEANINGS: tuple[tuple[tuple[type[BaseException], ...], type[SmarterAuthError], 
     (
         (ssl.SSLError,),
         UnavailableError,
-        "{where} does not agree on TLS",
-        "Does the port speak PostgreSQL's TLS? sslmode in the URL says what is asked for.",
+        "{where} and this machine do not agree on TLS",
+        "Check that the port speaks PostgreSQL's TLS. sslmode in the URL sets what is required.",
     ),
     (
         (socket.gaierror,),
         UnavailableError,
-        "{where} has a host that cannot be found",
-        "Is its name right in SMARTER_AUTH_DATABASE_URL?",
+        "{where} has a host name that cannot be resolved",
+        "Check the name in SMARTER_AUTH_DATABASE_URL.",
     ),
     (
         (PermissionError,),
@@ -158,24 +158,24 @@ _MEANINGS: tuple[tuple[tuple[type[BaseException], ...], type[SmarterAuthError], 
         (OSError, asyncpg.PostgresConnectionError),
         AwayError,
         "{where} cannot be reached",
-        "Is PostgreSQL running there, and SMARTER_AUTH_DATABASE_URL right?",
+        "Check that PostgreSQL runs there, and that SMARTER_AUTH_DATABASE_URL is right.",
     ),
     ((asyncpg.PostgresError, asyncpg.InterfaceError), UnavailableError, "{where} failed", ""),
 )
 
 
 _HARMLESS = ("connection is closed", "connection was closed", "pool is clos", "cannot perform operation", "cannot call")
-"""How texts of asyncpg itself begin that quote nothing."""
+"""Beginnings of asyncpg's own messages that quote nothing."""
 
 
 def read_only(where: str) -> WrongServerError:
-    """The error for a server that answers, and that nothing can be written to."""
+    """Return the error for a server that answers but is read-only."""
     return WrongServerError(f"{where} is read-only: {READ_ONLY}.", hint=READ_ONLY_HINT)
 
 
 @contextmanager
 def reported(where: str) -> Iterator[None]:
-    """Turn whatever the database or the network raises into an error that says what to do.
+    """Turn any error of the database or the network into one that says what to do.
 
     ``where`` names the database without its password. The original is not chained: its text may hold a part of the URL
     or of a row.
@@ -187,7 +187,7 @@ def reported(where: str) -> Iterator[None]:
 
 
 async def close(connection: Any, error: BaseException | None = None) -> None:
-    """Close a connection in bounded time; what still runs on it is cancelled, and that is waited for."""
+    """Close a connection in bounded time, cancelling a statement that is still running."""
     is_silent = isinstance(error, TimeoutError)
     try:
         async with asyncio.timeout(CANCEL_TIMEOUT_S if is_silent else CLOSE_TIMEOUT_S):
@@ -197,12 +197,12 @@ async def close(connection: Any, error: BaseException | None = None) -> None:
 
 
 def is_said(error: BaseException) -> bool:
-    """Whether it is the server's answer to a statement; everything else says that the connection is lost."""
+    """Return whether it is the server's answer to a statement; any other error means that the connection is lost."""
     return isinstance(error, asyncpg.PostgresError) and not isinstance(error, _LAST_WORDS)
 
 
 def explained(error: BaseException, where: str) -> SmarterAuthError:
-    """What an error of asyncpg or of the network means."""
+    """Return the error to raise for an error of asyncpg or of the network."""
     for types, meaning, sentence, hint in _MEANINGS:
         if isinstance(error, types):
             message, said = sentence.format(where=where), _said(error)
@@ -213,9 +213,9 @@ def explained(error: BaseException, where: str) -> SmarterAuthError:
 
 
 def _said(error: BaseException) -> str:
-    """The words of the server or of the network. Those of a parser are left out: they quote what they stumbled over."""
+    """Return the text of the server or network error; a parser's text is left out, since it quotes its input."""
     if isinstance(error, asyncpg.DataError | asyncpg.ClientConfigurationError):
-        return type(error).__name__  # Their text quotes a value, or the URL.
+        return type(error).__name__  # Its text quotes a value, or the URL.
     if isinstance(error, asyncpg.PostgresError):
         return str(error.args[0]) if error.args else ""  # Without its DETAIL, which quotes rows.
     if isinstance(error, OSError):

@@ -1,4 +1,4 @@
-"""Pages of keys, resources and the audit, on one connection in one read-only transaction; ``lists.sql`` says how."""
+"""Pages of keys, resources and the audit, in one read-only transaction; ``lists.sql`` explains how."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Arguments = Mapping[str, Any]
 
 
 class FoundRows(NamedTuple):
-    """The rows of a page, and the row where the search ended if there are fewer than were asked for."""
+    """The rows of a page, and the row where the search ended if there are fewer than requested."""
 
     rows: Sequence[Any]
     end: Any | None
 
 
 class Moment(NamedTuple):
-    """What is committed at one time, and on which server: a snapshot of another server says nothing of this one."""
+    """A snapshot, and its server: snapshots of different servers cannot be compared."""
 
     snapshot: str
     at: datetime
@@ -37,14 +37,14 @@ class Moment(NamedTuple):
 
 
 class Lists:
-    """The statements of lists, each a method; what they are asked with is decided in ``management.listings``."""
+    """The statements of lists, each as a method; ``management.listings`` decides their arguments."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self._transaction = Transaction(connection)
 
     async def plan_by_index(self) -> None:
-        """Have every statement of this transaction read indexes in order, whatever the statistics say."""
+        """Make every statement of this transaction read indexes in order, whatever the statistics say."""
         await STATEMENTS.plan_by_index(self._connection)
 
     async def keys(self, arguments: Arguments) -> FoundRows:
@@ -55,24 +55,24 @@ class Lists:
         return int(await STATEMENTS.count_old_tokens_in_use(self._connection, key_ids=list(key_ids), now=now))
 
     async def platform_keys(self, after_id: UUID, most: int) -> list[UUID]:
-        """The ids of an attached platform's keys behind that one."""
+        """Return the ids of an attached platform's keys after that one."""
         rows = STATEMENTS.list_platform_keys(self._connection, after_id=after_id, most=most)
         return [row["key_id"] async for row in rows]
 
     async def load_keys(self, key_ids: Sequence[UUID], most_bound: int | None) -> list[Key]:
-        """The keys with these ids, in their order, each with at most so many bindings."""
+        """Return the keys with these ids, in their order, each with at most that many bindings."""
         found = await self._transaction.keys_by_id(key_ids, most_bound)
         return [found[key_id] for key_id in key_ids if key_id in found]
 
     async def owners(self, digests: Sequence[bytes]) -> list[UUID]:
-        """The ids of the keys that tokens of these digests belong to."""
+        """Return the ids of the keys of the tokens with these digests."""
         return list((await self._transaction.owners(digests)).values())
 
     async def resources(self, arguments: Arguments) -> FoundRows:
         return _found([row async for row in STATEMENTS.list_resources(self._connection, **arguments)])
 
     async def platform_resources(self, after_kind: str, after_ref: str, most: int) -> list[Resource]:
-        """The protected resources of an attached platform behind that one, without those that have a row of ours."""
+        """Return an attached platform's protected resources after that one, without those that have an own row."""
         rows = STATEMENTS.list_platform_resources(
             self._connection, after_kind=after_kind, after_lookup=after_ref, most=most
         )
@@ -81,7 +81,7 @@ class Lists:
     async def load_resources(
         self, ids: Sequence[int], most_bound: int | None, scope: str | None
     ) -> list[RegisteredResource]:
-        """The resources with these ids, in their order, each with at most so many keys, without tokens and bindings.
+        """Return the resources with these ids, in their order, each with at most that many keys (without tokens).
 
         With a scope, those of an attached platform are left out.
         """
@@ -95,7 +95,7 @@ class Lists:
         return [found[one] for one in ids if one in found]
 
     async def load_platform_resource(self, resource: Resource) -> RegisteredResource | None:
-        """A resource of an attached platform that has no row of ours."""
+        """Return a resource of an attached platform that has no own row."""
         row = await QUERIES.find_platform_resource(self._connection, **by_lookup(resource), scope=None)
         return row and platforms_resource(None, resource.kind, row, await self._platforms_keys(row))
 
@@ -110,30 +110,30 @@ class Lists:
         return _found([row async for row in STATEMENTS.list_audit(self._connection, **arguments)])
 
     async def moment(self) -> Moment:
-        """Return what is committed now."""
+        """Return the current snapshot and server."""
         return Moment(**await STATEMENTS.read_moment(self._connection))
 
     async def follow(self, arguments: Arguments) -> FoundRows:
         return _found([row async for row in STATEMENTS.follow_audit(self._connection, **arguments)])
 
     async def series(self, arguments: Arguments) -> list[Any]:
-        """Return what is counted of requests, in the order of resource and key."""
+        """Return the series of requests, ordered by resource and key."""
         rows = [row async for row in STATEMENTS.list_series(self._connection, **arguments)]
         return sorted(rows, key=lambda row: (row["kind"], row["ref"].replace("_", "-"), row["key_id"] or UUID(int=0)))
 
     async def count_usage(self, series_ids: Sequence[int], span: Arguments) -> dict[int, Any]:
-        """Return how often these series were counted in a span of time."""
+        """Return the counts of these series in a period."""
         rows = STATEMENTS.count_usage(self._connection, series_ids=list(series_ids), **span)
         return {row["series_id"]: row async for row in rows}
 
     async def accounts_of_keys(self, key_ids: Sequence[UUID]) -> dict[UUID, str]:
-        """To whom these keys belong."""
+        """Return the accounts of these keys."""
         rows = STATEMENTS.find_accounts_of_keys(self._connection, key_ids=list(key_ids))
         return {row["key_id"]: row["account"] async for row in rows}
 
 
 def event_of(row: Any) -> AuditEvent:
-    """The event that a row of the audit is."""
+    """Return the event of a row of the audit."""
     values = {name: row[name] for name in AuditEvent.__slots__}
     return AuditEvent(**values | {name: values[name] and json.loads(values[name]) for name in ("before", "after")})
 

@@ -1,4 +1,4 @@
-"""Bring a database to this release's schema, show how far it is, print the SQL instead: Alembic behind four functions.
+"""Migrates a database to this release's schema, shows its state, or prints the SQL; based on Alembic.
 
 The only module that needs SQLAlchemy and Alembic (the ``cli`` extra). URLs are asyncpg's, for Alembic too.
 """
@@ -30,16 +30,16 @@ from smarter_auth_mw.postgres.queries import SQL
 
 VERSION_TABLE = "schema_version"
 NATIVE, SMARTER = "native", "smarter"
-"""Layouts: our own tables alone, or those of a Smarter platform too."""
+"""Layouts: own tables only, or also those of a Smarter platform."""
 ATTACHES_FROM = "0005"
-"""The schema that a platform can first be attached to."""
+"""The first schema that supports attaching a platform."""
 
 _STRANGER = """
 SELECT current_user::text AS role,
        to_regrole('smarter_auth') IS NOT NULL AND pg_has_role('smarter_auth', 'MEMBER') AS is_member
  WHERE NOT has_schema_privilege(to_regnamespace('smarter_auth')::oid, 'USAGE')
 """
-"""Finds a role that may not use the existing schema."""
+"""Returns a role that may not use the existing schema."""
 
 _HOLDINGS = """
 SELECT (SELECT count(*) FROM smarter_auth.key) AS keys,
@@ -47,17 +47,17 @@ SELECT (SELECT count(*) FROM smarter_auth.key) AS keys,
        (SELECT count(*) FROM smarter_auth.platform_trigger) AS triggers,
        ARRAY(SELECT name::text FROM smarter_auth.database_role JOIN pg_roles ON rolname = name ORDER BY name) AS roles
 """
-"""What a detachment drops, and the roles that served."""
+"""Returns what detaching drops, and the roles that served."""
 
 Progress = Callable[[str], None]
 
-# Alembic keeps its run in globals of a module, and a run that waits for the database lets others begin.
+# Alembic stores its run in module globals, and other runs may begin while one waits for the database.
 _alembic = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
 class MigrationStatus:
-    """How far a database is: its schema (None: not ours yet), the migrations still to run, and the layout."""
+    """The state of a database: its schema (None: not created yet), the pending migrations, and the layout."""
 
     schema: str | None
     pending: list[str]
@@ -65,7 +65,7 @@ class MigrationStatus:
 
 
 async def status(url: str) -> MigrationStatus:
-    """How far the database is. Raises ``SchemaError`` where it is ahead of this release, ``UnavailableError``."""
+    """Return the schema's state. Raises ``SchemaError`` if it is newer than this release, ``UnavailableError``."""
     with reported(mask_url(url)):
         connection = await _connect(url)
         try:
@@ -85,12 +85,12 @@ async def migrate(
     manager_role: str | None = None,
     attach: bool = False,
 ) -> MigrationStatus:
-    """Run what is pending, in one transaction, and grant the roles what their grade needs, and no more.
+    """Run pending migrations in one transaction, and grant the roles exactly what their grade needs.
 
-    ``runtime_role`` serves; ``manager_role`` also writes keys, bindings and resources. An attached platform is brought
-    up to date too; ``attach`` attaches the one that is in the database. ``progress`` is called with each migration, and
-    with what the database has to say about the roles, once all of it is done. Two runs at once are harmless. Raises
-    ``UnavailableError`` with what an administrator has to do, ``SchemaError``, and ``NotFoundError`` for a role that
+    ``runtime_role`` serves; ``manager_role`` also writes keys, bindings and resources. An attached platform is
+    updated too; ``attach`` attaches the one in the database. ``progress`` is called with each migration, and
+    with the database's notices about roles at the end. Two runs at once are harmless. Raises
+    ``UnavailableError`` with what an administrator must do, ``SchemaError``, and ``NotFoundError`` for a role that
     does not exist.
     """
     is_attached = (await status(url)).layout == SMARTER
@@ -105,7 +105,7 @@ async def migrate(
 
 
 async def detach(url: str, progress: Progress | None = None) -> MigrationStatus:
-    """Detach the platform and drop all that we hold in its database; ``progress`` reports what goes and what stays."""
+    """Detach the platform and drop the own schema from its database; ``progress`` reports what is dropped and kept."""
     found = await status(url)
     if found.layout != SMARTER:
         raise RefusedError("No platform is attached here.", hint="To see what is there: smarter-auth db status")
@@ -138,14 +138,14 @@ def _left(roles: Sequence[str], *, is_role_left: bool) -> str:
 
 
 async def downgrade(url: str, schema: str = "base", progress: Progress | None = None) -> MigrationStatus:
-    """Take migrations back, in one transaction; ``base`` takes all of them, with all that they hold."""
+    """Revert migrations in one transaction; ``base`` reverts all of them and deletes all data."""
     await status(url)
     await _run(url, lambda config: command.downgrade(config, schema), progress=progress)
     return await status(url)
 
 
 async def restored(url: str) -> None:
-    """Tell every cache that the database is another one, after a dump was restored into it."""
+    """Invalidate every cache, after a dump was restored into the database."""
     if (await status(url)).schema is None:
         raise SchemaError()
     async with _as_owner(url) as connection:
@@ -153,7 +153,7 @@ async def restored(url: str) -> None:
 
 
 async def sql(url: str | None = None, runtime_role: str | None = None, *, manager_role: str | None = None) -> str:
-    """What ``migrate`` would run on that database, or without one on an empty one, as a script for ``psql``."""
+    """Return the SQL that ``migrate`` would run on that database, or on an empty one, as a ``psql`` script."""
     found = await status(url) if url else MigrationStatus(None, [])
     output = io.StringIO()
     asked = {"is_attached": found.layout == SMARTER, "grades": _grades(runtime_role, manager_role)}
@@ -164,7 +164,7 @@ async def sql(url: str | None = None, runtime_role: str | None = None, *, manage
 
 
 def configure() -> None:
-    """Set Alembic up, in ``env.py``: our own version table in our own schema, one transaction."""
+    """Configure Alembic, in ``env.py``: a version table in the own schema, one transaction."""
     attributes = context.config.attributes
     progress: Progress | None = attributes.get("progress")
     context.configure(
@@ -182,13 +182,13 @@ def configure() -> None:
 
 
 def run(path: str) -> None:
-    """Run a file of statements that a blank line ends, as they stand: a colon names no parameter there."""
+    """Run a file of statements that end with a blank line, unchanged: a colon does not mark a parameter."""
     for statement in _statements((SQL / "migrations" / path).read_text("utf-8")):
         context.execute(re.sub(r"(?<!:):(?=\w)", r"\:", statement))
 
 
 def settle() -> None:
-    """Afterwards: another epoch where the database has moved, the attachment, and the grades of roles."""
+    """Run the steps after migrations: a new epoch if the database was moved, the attachment, the grades of roles."""
     attributes = context.config.attributes
     if not attributes.get("is_upgrade"):
         return
@@ -239,7 +239,7 @@ async def _engine(url: str, progress: Progress | None) -> AsyncIterator[Any]:
         return made
 
     def connection() -> Any:
-        # No statement has a name, so that migrations run through a transaction pooler too.
+        # Unnamed statements, so that migrations also run through a transaction pooler.
         unnamed: dict[str, Any] = {"prepared_statement_cache_size": 0, "prepared_statement_name_func": lambda: ""}
         driver: Any = engine.dialect.dbapi
         return driver.connect(async_creator_fn=connect, **unnamed)
@@ -254,7 +254,7 @@ async def _engine(url: str, progress: Progress | None) -> AsyncIterator[Any]:
 
 @asynccontextmanager
 async def _as_owner(url: str) -> AsyncIterator[Any]:
-    """A connection, in a transaction, of a role that may act as the owner of the schema; raises who may otherwise."""
+    """Open a connection, in a transaction, as a role that may act as the schema's owner; the error names one."""
     connection = await _connect(url)
     try:
         with _reported(url):
@@ -267,7 +267,7 @@ async def _as_owner(url: str) -> AsyncIterator[Any]:
 
 @contextmanager
 def _reported(url: str) -> Iterator[None]:
-    """Turn what goes wrong in the database into an error that an administrator can act on."""
+    """Turn errors of the database into errors that an administrator can act on."""
     with reported(mask_url(url)):
         try:
             yield
@@ -302,7 +302,7 @@ def _config(**attributes: Any) -> Config:
 
 
 async def _look_in(connection: Any) -> None:
-    """See that the schema can be read, as its owner where this role is a member of it that inherits nothing."""
+    """Make the schema readable: act as its owner if this role is a member that does not inherit."""
     stranger = await connection.fetchrow(_STRANGER)
     if stranger is None:
         return

@@ -1,4 +1,4 @@
-"""The connection that hears: notifications of PostgreSQL as they come, and a heartbeat whenever it is asked for one."""
+"""The listening connection: passes on PostgreSQL's notifications, and sends heartbeats on request."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PREPARE_TIMEOUT_S = 8.0
 STATEMENTS = 2
 """LISTEN, and the heartbeat."""
 MAX_CHANGES = 10_000
-"""Changes that one heartbeat lists, at most; beyond that it reports itself incomplete."""
+"""The most changes that one heartbeat lists; with more, it reports that it is incomplete."""
 
 
 class PostgresWire:
@@ -33,7 +33,7 @@ class PostgresWire:
         self._missing: list[str] = []
 
     async def beat(self, previous: str | None) -> Beat:
-        """The heartbeat after the one whose snapshot is given; raises ``UnavailableError`` or ``SchemaError``."""
+        """Send a heartbeat, given the snapshot of the last one; raises ``UnavailableError`` or ``SchemaError``."""
         found = await self._answer(previous)
         if not found["is_named"]:
             with reported(self._where):
@@ -56,7 +56,7 @@ class PostgresWire:
     async def _answer(self, previous: str | None) -> Any:
         try:
             found = await self._connection.fetchrow(QUERIES.beat.sql, previous)
-        except Exception as error:  # Whatever it is: garbage on the wire raises what it likes.
+        except Exception as error:  # Any error: garbage from the network may raise anything.
             raise explained(error, self._where) from None
         if found is None:
             raise SchemaError()
@@ -65,21 +65,21 @@ class PostgresWire:
         return found
 
     def _report(self, missing: list[str]) -> None:
-        """Log which triggers are missing, whenever that changes."""
+        """Log which triggers are missing, if that has changed."""
         if missing and missing != self._missing:
             log(
                 "triggers.missing",
                 "%s: missing or disabled, so that nothing is cached for longer than MAX_STALENESS_S. Run: "
-                "smarter-auth db migrate. Where that changes nothing, smarter-auth doctor shows the statement to run.",
+                "smarter-auth db migrate. If that does not help, smarter-auth doctor shows the statement to run.",
                 ", ".join(missing),
             )
         elif self._missing and not missing:
-            log("triggers.restored", "every trigger is there")
+            log("triggers.restored", "every trigger is in place")
         self._missing = missing
 
 
 async def is_heard(url: str, notify: Callable[[str, str], Awaitable[None]], *, timeout_s: float) -> bool:
-    """Whether who listens here hears what ``notify(channel, payload)`` says: on a channel that nobody else has.
+    """Return whether this listener receives ``notify(channel, payload)``, tried on a channel of its own.
 
     Raises ``UnavailableError``.
     """
@@ -101,7 +101,7 @@ async def is_heard(url: str, notify: Callable[[str, str], Awaitable[None]], *, t
 
 
 async def _prepare(connection: Any) -> None:
-    """One heartbeat for nothing, with all the time in the world: those that follow take one round trip."""
+    """Send a first heartbeat without a timeout, so that later ones take a single round trip."""
     await connection.fetchrow(QUERIES.beat.sql, None, timeout=PREPARE_TIMEOUT_S)
 
 
@@ -114,11 +114,11 @@ async def open_wire(
     timeout_s: float = 2,
     statement_cache_size: int = 100,
 ) -> AsyncIterator[PostgresWire]:
-    """A wire to the primary that hands each notification's payload to ``notified``, a plain function.
+    """Open a wire to the primary that passes each notification's payload to ``notified``, a plain function.
 
-    When it returns False, the connection is closed at once and what the server has still to send is discarded: reading
-    it would take the event loop's time, and a heartbeat's answer would wait behind it. ``listens`` is False behind a
-    transaction pooler, where LISTEN would reach another client's session. Nothing is listened to without ``notified``.
+    When it returns False, the connection is closed at once and the server's remaining data is discarded: reading it
+    would take the event loop's time, and a heartbeat's answer would wait behind it. ``listens`` is False behind a
+    transaction pooler, where LISTEN would reach another client's session. Without ``notified``, it does not listen.
     """
 
     def hear(connection: Any, _pid: int, _channel: str, payload: str) -> None:

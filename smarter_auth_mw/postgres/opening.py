@@ -1,4 +1,4 @@
-"""Open the database that the settings name: its store, or its URL; the bundled server is started where it is meant."""
+"""Opens the database of the settings, as a store or a URL, and starts the bundled server for ``embedded:``."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Role = Literal["owner", "runtime"]
 
 @asynccontextmanager
 async def open_store(settings: Settings, role: Role = "runtime") -> AsyncIterator[Store]:
-    """The store of the settings' database; the bundled server runs for as long as this is open.
+    """Open the store of the settings' database; a bundled server runs while this is open.
 
-    ``role`` counts for the bundled database alone: ``owner`` migrates it, ``runtime`` works with it. Raises
+    ``role`` applies only to the bundled database: ``owner`` migrates it, ``runtime`` serves. Raises
     ``UnavailableError`` or ``SchemaError``.
     """
     async with database_url(settings, role) as url, pool_of(settings, url) as pool:
@@ -30,7 +30,7 @@ async def open_store(settings: Settings, role: Role = "runtime") -> AsyncIterato
 
 @asynccontextmanager
 async def database_url(settings: Settings, role: Role = "runtime") -> AsyncIterator[str]:
-    """The URL of the settings' database, with the bundled server started where that is meant."""
+    """Yield the URL of the settings' database, starting the bundled server for ``embedded:``."""
     url = settings.database_url.get_secret_value()
     if not embedded.is_embedded(url):
         yield url
@@ -45,7 +45,7 @@ async def database_url(settings: Settings, role: Role = "runtime") -> AsyncItera
 
 
 def pool_of(settings: Settings, url: str) -> AbstractAsyncContextManager[Pool]:
-    """A pool of connections to that URL, as the settings want it."""
+    """Return a pool of connections to that URL, configured by the settings."""
     return open_pool(
         url,
         pool_min=settings.pool_min,

@@ -1,4 +1,4 @@
-"""The statements of operators, each a method, on one connection; ``operators.sql`` holds them."""
+"""The statements about operators, each as a method; the SQL is in ``operators.sql``."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class OperatorRecords:
         )
 
     async def expire_tokens(self, operator_id: UUID, valid_until: datetime) -> None:
-        """Let the tokens that an operator has be valid no longer than that."""
+        """End the validity of an operator's tokens at this time, unless they end earlier."""
         await STATEMENTS.expire_tokens(self._connection, operator_id=operator_id, valid_until=valid_until)
 
     async def find(self, name: str) -> Any | None:
@@ -76,24 +76,24 @@ class OperatorRecords:
     async def audit(
         self, actor: str, action: str, *, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None, reason: str
     ) -> None:
-        """Write down what was done, in the transaction that does it."""
+        """Write an audit event, in the same transaction as the change."""
         await STATEMENTS.write_event(
             self._connection, actor=actor, action=action, reason=reason, before=_json(before), after=_json(after)
         )
 
 
 class OperatorSessions:
-    """What a manager role may do with operators: call functions that take digests, which it cannot read."""
+    """The part for manager roles: they call functions that take digests, and cannot read the tables."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
 
     async def by_token(self, digest: bytes) -> Any | None:
-        """Return whose the token is, if it is valid now."""
+        """Return the operator of the token, if it is valid now."""
         return await STATEMENTS.find_by_token(self._connection, digest=digest)
 
     async def by_session(self, digest: bytes) -> Any | None:
-        """Return whose the session is, if it is not over."""
+        """Return the operator of the session, if it has not ended."""
         return await STATEMENTS.find_by_session(self._connection, digest=digest)
 
     async def open(self, token_digest: bytes, digest: bytes) -> bool:
@@ -108,7 +108,7 @@ class OperatorSessions:
         return int(await STATEMENTS.end_sessions(self._connection, digest=digest))
 
     async def end_tokens(self, digests: Sequence[bytes], within: str | None, actor: str) -> int:
-        """End tokens of operators, of one account or of all; returns how many were valid."""
+        """Revoke tokens of operators, of one account or of all; returns how many were valid."""
         return int(await STATEMENTS.end_tokens(self._connection, digests=list(digests), within=within, actor=actor))
 
 

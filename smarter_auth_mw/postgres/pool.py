@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL, each checked when it is opened, and lent for as long as a block lasts."""
+"""A pool of connections to PostgreSQL, each checked when it is opened, and lent for a block."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from smarter_auth_mw.postgres.faults import CLOSE_TIMEOUT_S, FAULTS, AwayError, 
 from smarter_auth_mw.postgres.queries import QUERIES, SCHEMA
 
 AWAY_S = 2.0
-"""How long requests wait for a server that has just gone away, as while a pooler restarts; later ones do not wait."""
+"""How long requests wait for a server that has just gone away, for example a restarting pooler."""
 RETRY_EVERY_S = 0.05
 MAX_LOSSES = 5
-"""How many connections may be lost under one look-up before it fails; one on which nobody answered counts for most."""
+"""The most connections that one look-up may lose before it fails; one without an answer counts as most of them."""
 SHRINK_EVERY_S = 300.0
 
 
 class Pool:
-    """Connections to one database, and how it is called in messages.
+    """A pool of connections to one database; ``where`` names it in messages.
 
-    No more than ``most`` are open at any time, counting those that are being opened or closed: a connection whose
-    statement took too long keeps its place until the server has cancelled that statement. ``kept`` stay open when
-    nobody needs them. What was begun to be opened is opened, even if the request that wanted it has given up.
+    At most ``most`` are open at any time, including those being opened or closed: a connection whose statement timed
+    out keeps its place until the server has cancelled it. ``kept`` stay open when idle. A connection that is being
+    opened is completed even if its request has given up.
     """
 
     def __init__(
@@ -49,17 +49,17 @@ class Pool:
         self._closing: set[asyncio.Task[None]] = set()
         self._count = 0
         self._spare = 0
-        """How many connections were idle all the time since that was looked at last."""
+        """The number of connections that were idle for the whole time since the last check."""
         self._shrinking: asyncio.TimerHandle | None = None
         self._distance_s = 0.0
-        """How long it took to open a connection: who waits for one of a far server waits for longer."""
+        """How long it takes to open a connection, for a longer wait if the server is distant."""
         self._away_since_s: float | None = None
         self._trouble: SmarterAuthError | None = None
         self._emptied = asyncio.Event()
         self._is_closed = False
 
     async def fill(self) -> None:
-        """Open as many as are kept; raises a SmarterAuthError."""
+        """Open ``kept`` connections; raises a SmarterAuthError."""
         while self._count < self._kept:
             self._count += 1
             try:
@@ -71,7 +71,7 @@ class Pool:
         self._shrink()
 
     async def fetch(self, query: str, *arguments: Any) -> Sequence[Any]:
-        """The rows of a statement that only reads: asked again on another connection where the first one was lost."""
+        """Return the rows of a read-only statement; if a connection is lost, run it again on another one."""
         losses = 0
         while True:
             connection = (None if losses else self._pop()) or await self._fresh()
@@ -90,11 +90,11 @@ class Pool:
                 return rows
 
     def acquire(self) -> Loan:
-        """A connection that has just answered, for as long as the ``async with`` block lasts; its errors are ours."""
+        """Lend a connection that has just answered for an ``async with`` block; its errors are translated."""
         return Loan(self, self._answering)
 
     def give_back(self, connection: Any, error: BaseException | None = None) -> None:
-        """Take a connection back, and what was raised while it was lent."""
+        """Take a connection back, with the error that was raised while it was lent."""
         if (
             (error is None or is_said(error))
             and connection in self._reusable
@@ -105,13 +105,13 @@ class Pool:
             self._retire(connection, error)
 
     def expire(self) -> None:
-        """Lend none of these connections again: the next ones find the primary."""
+        """Retire all current connections, so that new ones find the primary."""
         self._reusable.clear()
         while self._idle:
             self._retire(self._idle.pop())
 
     async def close(self) -> None:
-        """Close them all, whatever state they are in, in bounded time."""
+        """Close all connections, in any state, in bounded time."""
         self._is_closed = True
         if self._shrinking is not None:
             self._shrinking.cancel()
@@ -131,7 +131,7 @@ class Pool:
         return PoolSizes(self._count - len(self._idle), len(self._idle))
 
     def _pop(self) -> Any:
-        """An idle connection that is not known to be lost, or None."""
+        """Return an idle connection that is not known to be lost, or None."""
         idle = self._idle
         while idle:
             connection = idle.pop()
@@ -159,7 +159,7 @@ class Pool:
         return await self._fresh()
 
     async def _fresh(self) -> Any:
-        """A new connection, or one that has just come back sound."""
+        """Return a new connection, or one that was just returned in a sound state."""
         if self._count >= self._most and self._idle:
             self._retire(self._idle.pop(0))
         waiter: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -176,7 +176,7 @@ class Pool:
             raise
 
     def _leave(self, waiter: asyncio.Future[Any]) -> None:
-        """Wait no longer; what was handed over at this very moment goes to somebody else."""
+        """Stop waiting; pass a connection that was handed over at this moment to the next waiter."""
         if waiter in self._waiting:
             self._waiting.remove(waiter)
         if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
@@ -192,7 +192,7 @@ class Pool:
         )
         return UnavailableError(
             f"{self.where}: {busy} too long to open.",
-            hint="Is the database overloaded, or far away? SMARTER_AUTH_POOL_MAX says how many there may be.",
+            hint="Check the database's load and distance. SMARTER_AUTH_POOL_MAX sets the number of connections.",
         )
 
     def _put(self, connection: Any) -> None:
@@ -208,7 +208,7 @@ class Pool:
         self._idle.append(connection)
 
     def _open_more(self) -> None:
-        """Open a connection for each who waits, as far as there is room."""
+        """Open a connection for each waiter, up to the limit."""
         while len(self._opening) < len(self._waiting) and self._count < self._most and not self._is_closed:
             self._count += 1
             self._start(self._open_one(), self._opening)
@@ -230,7 +230,7 @@ class Pool:
             self._make_room()
 
     async def _connect_patiently(self) -> Any:
-        """A connection; a server that went away a moment ago is asked again until it has had its time."""
+        """Open a connection; if the server has just gone away, try again for AWAY_S."""
         while True:
             try:
                 return await self._timed()
@@ -264,7 +264,7 @@ class Pool:
     def _retire(self, connection: Any, error: BaseException | None = None) -> None:
         self._reusable.discard(connection)
         if connection.is_closed():
-            connection.terminate()  # What is left of it: it may have been lost without anybody noticing.
+            connection.terminate()  # Clean up: the loss of the connection may not have been noticed.
             self._forget(connection)
         else:
             self._start(self._close_one(connection, error), self._closing)
@@ -286,13 +286,13 @@ class Pool:
         self._open_more()
 
     def _start(self, work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> None:
-        # Its own context: it outlives the request that it is begun for.
+        # A context of its own, since it outlives the request that started it.
         task = asyncio.get_running_loop().create_task(work, context=contextvars.Context())
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
     def _shrink(self) -> None:
-        """Close what nobody has needed for a while, but for those that are kept."""
+        """Close connections that were idle for a while, except for ``kept`` ones."""
         for connection in self._idle[: max(0, min(self._spare, self._count - self._kept))]:
             self._idle.remove(connection)
             self._retire(connection)
@@ -301,9 +301,9 @@ class Pool:
 
 
 class Loan:
-    """A connection of the pool's, for one block.
+    """Lends a connection of the pool for one block.
 
-    A class, and its errors explained here: generators and a ``reported`` around them cost a tenth of the query.
+    A class that translates errors itself: generators with ``reported`` would take a tenth of the query's time.
     """
 
     __slots__ = ("_connection", "_pool", "_take")
@@ -328,7 +328,7 @@ class Loan:
 
 
 class PoolSizes(NamedTuple):
-    """How many connections are open, and what they do."""
+    """The numbers of busy and idle connections."""
 
     busy: int
     idle: int
@@ -343,9 +343,9 @@ async def open_pool(
     query_timeout_s: float = 2,
     statement_cache_size: int = 100,
 ) -> AsyncIterator[Pool]:
-    """A pool of connections to the primary, each checked to be of a schema that this release works on.
+    """Open a pool of connections to the primary, each checked for a schema that this release supports.
 
-    ``statement_cache_size`` 0 stands for a transaction pooler, which knows neither prepared statements nor our session
+    ``statement_cache_size`` 0 means a transaction pooler, which supports neither prepared statements nor session
     settings. Raises ``UnavailableError`` or ``SchemaError``.
     """
     connector = Connector(
@@ -364,7 +364,7 @@ async def open_pool(
 
 
 async def _check_schema(connection: Any) -> None:
-    """Refuse a schema that this release does not know; one step ahead may say that it still serves us."""
+    """Refuse a schema that this release does not know; a newer one may declare that it still supports this release."""
     found = await QUERIES.read_schema(connection)
     if found is None or found["version"] is None:
         raise SchemaError()

@@ -1,4 +1,4 @@
-"""What a database role needs for its grade, and what it lacks: read from the words of GRANT."""
+"""The privileges that a database role needs for its grade, and those it lacks, derived from GRANT statements."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _KINDS = {"SCHEMA": "schema", "SEQUENCE": "sequence", "FUNCTION": "function"}
 
 
 class Privilege(NamedTuple):
-    """One thing that may be done with one object; ``kind`` is what that is, ``column`` where only one is meant."""
+    """One privilege on one object; ``kind`` is the object's type, ``column`` is set for a column privilege."""
 
     verb: str
     kind: str
@@ -28,7 +28,7 @@ class Privilege(NamedTuple):
 
 
 def parse(grant: str) -> Iterator[Privilege]:
-    """``UPDATE (a, b) ON t``, say, as its single privileges."""
+    """Yield the single privileges of a grant, for example ``UPDATE (a, b) ON t``."""
     found = _GRANT.fullmatch(grant)
     if found is None:
         raise ValueError(f"No grant: {grant!r}")
@@ -44,8 +44,8 @@ def parse(grant: str) -> Iterator[Privilege]:
 class Standing:
     """A database role: its grade, and the privileges of that grade that it lacks.
 
-    A role that has no grade of its own name, as a superuser or a member of another, is measured by what serving needs.
-    ``is_inherited``: it can do more than serve only because every role could once, and nobody has said what is meant.
+    A role without a grade, such as a superuser or a member of another role, is compared with what serving needs.
+    ``is_inherited``: it can do more than serve only because every role could in earlier releases.
     """
 
     role: str
@@ -55,17 +55,17 @@ class Standing:
 
 
 async def standing(connection: Any) -> Standing:
-    """The standing of the role that the connection works as."""
+    """Return the standing of the connection's role."""
     found = await QUERIES.read_role(connection)
     grade = found["grade"] or "runtime"
     return Standing(found["name"], grade, found["is_inherited"], await _lacking(connection, grade))
 
 
 async def refusal(connection: Any) -> RefusedError:
-    """Return what to say when the role that the connection works as may not do what was asked."""
+    """Return the error for a statement that the connection's role may not run."""
     role = (await QUERIES.read_role(connection))["name"]
     return RefusedError(
-        f"The role {role} may not do that: keys, bindings and resources are written by a manager role.",
+        f"The role {role} may not do that: only a manager role writes keys, bindings and resources.",
         hint="Name such a role in SMARTER_AUTH_DATABASE_URL. To make this one a manager, run as the schema's owner:"
         f" smarter-auth db migrate --manager-role {role}",
     )

@@ -1,4 +1,4 @@
-"""The named statements of ``sql/queries.sql``, the schema that they work on, and the records that their rows are."""
+"""The named statements of ``sql/queries.sql``, their schema, and the records of their rows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SCHEMA = 10
 
 
 def closure(resource: Resource, protection: str, is_bound: bool, is_held: bool) -> Bindings:  # noqa: FBT001
-    """What decides whether a resource is protected; ``is_held``: one of its keys was not merely deactivated."""
+    """Return the facts that decide whether a resource is protected; ``is_held``: a key is more than deactivated."""
     binding = Binding("", "", "", b"", "", is_active=is_held)
     return Bindings(resource, None, Protection(protection), "stale", (binding,) if is_bound else ())
 

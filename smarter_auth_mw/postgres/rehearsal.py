@@ -1,4 +1,4 @@
-"""Every statement that serving needs, tried once on the real database without changing anything there."""
+"""Tries every statement that serving needs on the real database, without changing anything."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ STATEMENTS: Mapping[str, Sequence[Any]] = {
     "count_keys": (1,),
     "write_requests": (UUID(int=0), *9 * [_EMPTY]),
 }
-"""Each statement by its name, with arguments that name nothing that exists."""
+"""The statements by name, with arguments that match nothing."""
 
 
 async def failing(store: Store) -> AsyncIterator[tuple[str, SmarterAuthError]]:
@@ -49,7 +49,7 @@ async def _try(connection: Any, statement: str, arguments: Sequence[Any]) -> Non
     savepoint = connection.transaction()
     await savepoint.start()
     try:
-        with suppress(asyncpg.LockNotAvailableError):  # Somebody is at work there, which is no fault of the statement.
+        with suppress(asyncpg.LockNotAvailableError):  # A lock of another session is not the statement's fault.
             await connection.fetch(statement, *arguments)
     finally:
         await savepoint.rollback()

@@ -1,4 +1,4 @@
-"""What has happened, as lists show it: events of the audit, and how often something was used."""
+"""Records of reports: events of the audit, and usage."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class AuditEvent:
-    """One thing that was done or asked; ``before`` and ``after`` are the record as the audit shows it.
+    """One change or request; ``before`` and ``after`` are the record in the audit's form.
 
     ``database_role`` is the role that was logged in to the database; None before schema 0008.
     """
@@ -32,7 +32,7 @@ class AuditEvent:
 
 @dataclass(frozen=True, slots=True)
 class KeyCounts:
-    """How many keys need somebody's attention; no number is larger than what the statement was asked for at most."""
+    """The numbers of keys that need attention, each at most the limit of the statement."""
 
     expiring_1d: int
     expiring_7d: int
@@ -44,7 +44,7 @@ class KeyCounts:
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """How often something was asked; ``points`` counts it in equal steps of time, the first one where it ``begins``."""
+    """The number of requests of a series; ``points`` counts them in equal steps from ``begins`` on."""
 
     kind: str
     ref: str

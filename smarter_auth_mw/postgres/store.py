@@ -1,4 +1,4 @@
-"""PostgreSQL: the one statement that answers a request, and the transactions of the write side."""
+"""The PostgreSQL store: the one statement that answers a request, and the transactions of the write side."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ from smarter_auth_mw.postgres.storable import is_storable
 from smarter_auth_mw.postgres.transaction import Transaction
 
 _OTHER_SERVER = "{where} is not the server that LISTEN_URL leads to."
-_TWO_SERVERS = "Let SMARTER_AUTH_DATABASE_URL and SMARTER_AUTH_LISTEN_URL lead to the same primary."
+_TWO_SERVERS = "Point SMARTER_AUTH_DATABASE_URL and SMARTER_AUTH_LISTEN_URL at the same primary."
 
 _AS_OWNER = "Run it as the owner of the schema: SMARTER_AUTH_DATABASE_URL=postgresql://OWNER@HOST/DATABASE"
 
 _MAX_AGE_S = 7 * 86_400.0
-"""The database takes nothing older: what had to wait for longer counts as so old."""
+"""The database accepts nothing older, so older batches count as this old."""
 
-# Bound methods of aiosql look for a pool in every connection they are given, which costs as much as the query.
+# aiosql's bound methods check each connection for a pool, which costs as much as the query.
 _READ_BINDINGS = QUERIES.read_bindings.sql
 _READ_ALIAS = QUERIES.read_alias.sql
 _READ_TOKEN = QUERIES.read_token.sql
 _KEY = slice(-10, None)
-"""The columns of these that are a key's: by place, since a look-up by name costs a row five times as much."""
+"""The key's columns among these, by place, since access by name takes five times as long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """The facts of a decision, the snapshot they were read in (``pg_snapshot`` as text), and what they depend on.
+    """The facts for a decision, the snapshot they were read in (``pg_snapshot`` as text), and their sources.
 
     ``resource:KIND:LOOKUP`` changes with the resource's own row, ``bindings:ID`` with its bindings, ``key:UUID`` with a
-    key or its tokens, ``account:NAME`` where a statement changed many of these at once. What is not known depends on
-    ``resource:KIND:LOOKUP`` and on ``kind:KIND``, which changes where many resources of the kind were added at once.
+    key or its tokens, ``account:NAME`` where a statement changed many of these at once. An unknown resource
+    depends on ``resource:KIND:LOOKUP`` and ``kind:KIND``, which changes when many resources of the kind are added.
     """
 
     bindings: Bindings
@@ -59,10 +59,10 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
-    """What the database says of itself: who answers, as whom we work there, and what may be wrong with it.
+    """The state of the database: the server's name, the current role, and possible problems.
 
-    ``platform_missing`` and ``platform_gone`` are triggers and columns of an attached platform's tables. A crash takes
-    away the server's name, which tells caches of the crash, unless ``loses_its_name`` is False.
+    ``platform_missing`` and ``platform_gone`` are triggers and columns of an attached platform's tables. A crash
+    changes the server's name, so that caches notice it, unless ``loses_its_name`` is False.
     """
 
     server: str
@@ -75,18 +75,18 @@ class Vitals:
 
 
 class Store:
-    """The database as the rest of the house sees it."""
+    """The database, as the rest of the package uses it."""
 
     def __init__(self, pool: Pool) -> None:
         self.is_followed: Callable[[str], bool] = lambda _: True
-        """Whether the server of this incarnation is the one to read from: its name begins with that."""
+        """Returns whether to read from the server with this incarnation, the first part of its name."""
         self._pool = pool
 
     async def read(self, target: Target) -> Read:
-        """All that a decision about the target needs: one statement, one round trip.
+        """Read everything that a decision about the target needs, in one statement and one round trip.
 
-        ``bindings.resource`` is the registered spelling, which may differ from the target's in ``-`` and ``_``: the
-        caller decides what that means. Raises ``UnavailableError``, ``SchemaError``, and ``InvalidReferenceError`` for
+        ``bindings.resource`` is the registered spelling, which may differ from the target's in ``-`` and ``_``; the
+        caller handles that. Raises ``UnavailableError``, ``SchemaError``, and ``InvalidReferenceError`` for
         text that no database can hold.
         """
         if isinstance(target.names, Alias):
@@ -106,37 +106,37 @@ class Store:
         return self._pool.sizes
 
     async def check(self) -> None:
-        """Read as for a request, of nothing; raises what such a look-up would."""
+        """Run a look-up as for a request, of nothing; raises the errors of a look-up."""
         await self._fetch(_READ_BINDINGS, "", "")
 
     async def domains(self) -> list[tuple[str, str]]:
-        """Every custom domain, with the kind of the resource that it belongs to."""
+        """Return every custom domain, with the kind of the resource that it belongs to."""
         async with self._pool.acquire() as connection:
             return [(row["domain"], row["kind"]) async for row in QUERIES.list_domains(connection)]
 
     async def protected_kinds(self) -> frozenset[str]:
-        """The kinds that have a protected resource."""
+        """Return the kinds that have a protected resource."""
         async with self._pool.acquire() as connection:
             return frozenset([row["kind"] async for row in QUERIES.list_protected_kinds(connection)])
 
     async def may_change_audit(self) -> bool:
-        """Whether the role that this works as could rewrite the audit."""
+        """Return whether the current role could rewrite the audit."""
         async with self._pool.acquire() as connection:
             return bool(await QUERIES.may_change_audit(connection))
 
     async def standing(self) -> privileges.Standing:
-        """The grade of the role that this works as, and what it lacks for that."""
+        """Return the grade of the current role, and the privileges that it lacks."""
         async with self._pool.acquire() as connection:
             return await privileges.standing(connection)
 
     async def vitals(self) -> Vitals:
-        """What the database says of itself."""
+        """Return the state of the database."""
         async with self._pool.acquire() as connection:
             found = await QUERIES.read_vitals(connection)
         return Vitals(**found)
 
     async def now_s(self) -> float:
-        """The database's clock, as Unix time."""
+        """Return the database's clock, as Unix time."""
         async with self._pool.acquire() as connection:
             return float(await QUERIES.read_clock(connection))
 
@@ -162,7 +162,7 @@ class Store:
         return rows
 
     async def secret(self) -> bytes:
-        """What signs the entries that several processes share; another one after each new epoch."""
+        """Return the secret that signs shared cache entries; it changes with each epoch."""
         async with self._pool.acquire() as connection:
             secret: bytes = await QUERIES.read_secret(connection)
         return secret
@@ -170,8 +170,8 @@ class Store:
     async def purge_changes(self, keep: timedelta) -> int:
         """Delete changes older than ``keep`` and return how many; a heartbeat that missed one reports it.
 
-        Harmless at any time, by any number of workers; ``keep`` is longer than a worker may be cut off without having
-        to flush its cache.
+        Any number of workers may call this at any time. Workers that are disconnected for longer than ``keep`` must
+        flush their cache.
         """
         async with self._pool.acquire() as connection:
             await QUERIES.settle_platform(connection)
@@ -179,7 +179,7 @@ class Store:
         return purged
 
     async def write_usage(self, batch: Batch) -> None:
-        """Add counts, and note when tokens were used last; a batch that was written already changes nothing."""
+        """Add counts, and record the last use of tokens; writing a batch twice changes nothing."""
         series = list(batch.counts)
         async with self._pool.acquire() as connection:
             await QUERIES.write_usage(
@@ -196,7 +196,7 @@ class Store:
             )
 
     async def write_requests(self, events: Sequence[RequestEvent], batch_id: UUID | None = None) -> None:
-        """Append requests to the audit; a batch that was written already changes nothing."""
+        """Append requests to the audit; writing a batch twice changes nothing."""
         async with self._pool.acquire() as connection:
             await QUERIES.write_requests(
                 connection,
@@ -213,7 +213,7 @@ class Store:
             )
 
     async def drop_old_usage(self) -> int:
-        """Drop the roll-ups that are past their time, and tell how many partitions that were; any worker may."""
+        """Drop outdated roll-ups, and return the number of partitions. Any worker may do this."""
         async with self._pool.acquire() as connection:
             dropped: int = await QUERIES.drop_old_usage(connection)
         return dropped
@@ -224,7 +224,7 @@ class Store:
             return KeyCounts(**await QUERIES.count_keys(connection, most=most))
 
     async def prune_audit(self, before: datetime, actor: str) -> int:
-        """Forget audit events that are older, write that down, and tell how many; for the owner of the schema."""
+        """Delete older audit events, record the deletion, and return how many. Needs the owner of the schema."""
         async with self.transaction() as transaction:
             try:
                 return await transaction.prune_audit(before, actor)
@@ -233,7 +233,7 @@ class Store:
 
     @asynccontextmanager
     async def lists(self) -> AsyncIterator[Lists]:
-        """Pages of keys, resources and the audit, in one transaction that only reads."""
+        """Open the statements of lists, in a read-only transaction."""
         async with (
             self._pool.acquire() as connection,
             connection.transaction(isolation="read_committed", readonly=True),
@@ -244,22 +244,22 @@ class Store:
 
     @asynccontextmanager
     async def operator_sessions(self) -> AsyncIterator[OperatorSessions]:
-        """What a manager role may do with operators, each call a transaction of its own."""
+        """Open the statements about operators for a manager role, each call in its own transaction."""
         async with self._pool.acquire() as connection:
             yield OperatorSessions(connection)
 
     @asynccontextmanager
     async def transaction(self, scope: str | None = None) -> AsyncIterator[Transaction]:
-        """One transaction of the write side, of one account or of all: all of what is done in the block, or nothing."""
+        """Run the block in one transaction of the write side, for one account or all: completely or not at all."""
         async with self.bare_transaction() as connection:
             yield Transaction(connection, scope)
 
     @asynccontextmanager
     async def bare_transaction(self) -> AsyncIterator[Any]:
-        """Return the connection itself in a transaction, for statements about many records."""
+        """Yield a connection in a transaction, for statements about many records."""
         async with self._pool.acquire() as connection:
             try:
-                # Not at the server's default isolation: release() must see what was committed a moment ago.
+                # Not the server's default isolation: release() must see recent commits.
                 async with connection.transaction(isolation="read_committed"):
                     yield connection
             except asyncpg.InsufficientPrivilegeError:
@@ -267,13 +267,13 @@ class Store:
 
 
 def statements() -> tuple[str, str, str]:
-    """The statements that ``Store`` reads by: of a reference, of an alias, and of a token's digest."""
+    """Return the statements of ``Store.read``: by reference, by alias, and by a token's digest."""
     return _READ_BINDINGS, _READ_ALIAS, _READ_TOKEN
 
 
 def _check_storable(text: str) -> None:
     if not is_storable(text):
-        raise InvalidReferenceError("The reference holds a character that no reference can have.")
+        raise InvalidReferenceError("The reference has a character that no reference can have.")
 
 
 def _read_claimants(kind: str, rows: Sequence[Any]) -> Read:
@@ -293,7 +293,7 @@ def _read(asked: Resource, rows: Sequence[Any]) -> Read:
     by_itself = f"resource:{asked.lookup}"
     if head["ref"] is None:
         return Read(Bindings(asked), head["snapshot"], (by_itself, f"kind:{asked.kind}"))
-    bindings, of_keys = _bindings(rows)
+    bindings, key_sources = _bindings(rows)
     facts = Bindings(
         Resource(asked.kind, head["ref"]),
         intern(head["account"]),
@@ -304,7 +304,7 @@ def _read(asked: Resource, rows: Sequence[Any]) -> Read:
     sources = [by_itself, intern(f"account:{head['account']}"), *(head["sources"] or ())]
     if head["id"] is not None:
         sources.append(f"bindings:{head['id']}")
-    sources += of_keys
+    sources += key_sources
     return Read(facts, head["snapshot"], tuple(filter(None, dict.fromkeys(sources))))
 
 
@@ -317,7 +317,7 @@ def _read_token(own: Resource, rows: Sequence[Any]) -> Read:
 
 
 def _bindings(rows: Sequence[Any]) -> tuple[tuple[Binding, ...], list[str]]:
-    """The bindings of these rows, and what their keys depend on: the platform's tell it themselves."""
+    """Return the bindings of these rows, and the sources of their keys."""
     bindings: list[Binding] = []
     sources: list[str] = []
     for row in rows:
@@ -334,7 +334,7 @@ def _bindings(rows: Sequence[Any]) -> tuple[tuple[Binding, ...], list[str]]:
             account_sources,
         ) = row[_KEY]
         if key_id is not None:
-            expires_at_s = math.inf if expires_at_s == math.inf else expires_at_s  # One object for all.
+            expires_at_s = math.inf if expires_at_s == math.inf else expires_at_s  # Share one object.
             bindings.append(
                 Binding(
                     key_id,

@@ -1,4 +1,4 @@
-"""Very many rows in and out by statements without names, so that a transaction pooler may be in between.
+"""Reads and writes many rows with unnamed statements, which work through a transaction pooler.
 
 asyncpg's own cursors and copies of records prepare statements by name, whatever its cache is set to.
 """
@@ -17,8 +17,8 @@ _ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 
 
 async def rows_of(connection: Any, query: str) -> AsyncGenerator[Sequence[Any]]:
-    """The rows of a query without arguments, some at a time; inside a transaction."""
-    name = f"smarter_auth_{crc32(query.encode()):x}"  # One for each query: its rows are remembered by name.
+    """Yield the rows of a query without arguments, in chunks; inside a transaction."""
+    name = f"smarter_auth_{crc32(query.encode()):x}"  # One name per query, since asyncpg caches row types by name.
     await connection.execute(f"DECLARE {name} NO SCROLL CURSOR FOR {query}")
     while rows := await connection.fetch(f"FETCH {AT_ONCE} FROM {name}"):
         yield rows
@@ -33,7 +33,7 @@ async def copy_in(
 
 
 async def _chunks(records: AsyncIterable[Sequence[Any]] | Iterable[Sequence[Any]]) -> AsyncIterator[bytes]:
-    """COPY's text format, some lines at a time."""
+    """Yield COPY's text format, some lines at a time."""
     lines: list[str] = []
     async for record in _each(records):
         lines.append("\t".join(map(_written, record)))

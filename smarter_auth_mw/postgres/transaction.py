@@ -1,4 +1,4 @@
-"""The write side's statements, each a method, within one transaction; what may be done is decided in ``keys``."""
+"""The statements of the write side, each as a method, in one transaction; ``management`` decides what is allowed."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class Transaction:
             yield self
 
     async def resource(self, resource: Resource, *, lock: bool = False, few: bool = False) -> RegisteredResource | None:
-        """The resource of that look-up, whatever its spelling; locked, nobody binds or changes it meanwhile.
+        """Return the resource with this look-up; with ``lock``, nothing can bind or change it until the end.
 
-        ``few``: of its keys no more than two are loaded, without their tokens and bindings.
+        ``few``: at most two of its keys are loaded, without their tokens and bindings.
         """
         look_up = QUERIES.lock_resource if lock else QUERIES.find_resource_id
         resource_id = await look_up(self._connection, **self._at(resource))
@@ -59,7 +59,7 @@ class Transaction:
         )
 
     async def resources(self, kind: str | None = None) -> list[RegisteredResource]:
-        """All resources, or those of one kind; of an attached platform's those that are protected."""
+        """Return all resources, or those of one kind; those of a platform only if they are protected."""
         found = await self._resources(
             await _column(QUERIES.list_resource_ids(self._connection, scope=self._scope, kind=kind))
         )
@@ -73,11 +73,11 @@ class Transaction:
         return list(known.values())
 
     async def is_platforms(self, kind: str) -> bool:
-        """Whether resources of the kind are made by an attached platform."""
+        """Return whether an attached platform creates the resources of the kind."""
         return bool(await QUERIES.is_platforms(self._connection, kind=kind))
 
     async def claimant(self, domain: str) -> str | None:
-        """Which resource has the custom domain, as ``kind:ref``."""
+        """Return the resource with the custom domain, as ``kind:ref``."""
         claimant: str | None = await QUERIES.find_claimant(self._connection, scope=self._scope, domain=domain)
         return claimant
 
@@ -91,7 +91,7 @@ class Transaction:
         protection: Protection = Protection.OPEN,
         on_error: str = "stale",
     ) -> bool:
-        """Register it; False where its look-up is taken."""
+        """Register a resource; False if its look-up is taken."""
         added = await QUERIES.insert_resource(
             self._connection,
             kind=resource.kind,
@@ -105,14 +105,14 @@ class Transaction:
         return added is not None
 
     async def number_resource(self, kind: str, account: str, name: str | None) -> str | None:
-        """Register a resource under the next number; None where somebody has taken that already."""
+        """Register a resource under the next number; None if that is taken."""
         ref: str | None = await QUERIES.insert_numbered_resource(
             self._connection, kind=kind, account=account, name=name
         )
         return ref
 
     async def set_resource(self, changed: RegisteredResource) -> None:
-        """Write what may change: name, account, domain, on_error."""
+        """Write the fields that may change: name, account, domain, on_error."""
         await QUERIES.update_resource(
             self._connection,
             **self._at(changed.resource),
@@ -123,7 +123,7 @@ class Transaction:
         )
 
     async def declare(self, resource: Resource) -> None:
-        """Protect it, bound or not."""
+        """Protect a resource, with or without bindings."""
         await QUERIES.declare_protected(self._connection, **self._at(resource))
 
     async def release(self, resource: Resource, actor: str, reason: str) -> None:
@@ -132,7 +132,7 @@ class Transaction:
         await QUERIES.release_platform(self._connection, **self._at(resource), actor=actor, reason=reason)
 
     async def closures(self, resources: Sequence[Resource]) -> list[Bindings]:
-        """What decides whether these are protected, as ``is_protected`` takes it: of their keys no more than one."""
+        """Return the facts for ``is_protected`` about these resources, with at most one key each."""
         kinds, lookups = [one.kind for one in resources], [one.lookup_ref for one in resources]
         return [
             closure(Resource(row["kind"], row["ref"]), row["protection"], row["is_bound"], row["is_held"])
@@ -140,31 +140,31 @@ class Transaction:
         ]
 
     async def lock_resources_of(self, key_ids: Sequence[UUID]) -> list[Resource]:
-        """What the keys are bound to; nobody binds or changes it meanwhile. The keys have to be locked before."""
+        """Return and lock the resources that the keys are bound to. The keys must be locked before."""
         found = QUERIES.lock_resources_of(self._connection, scope=self._scope, key_ids=list(key_ids))
         return [Resource(row["kind"], row["ref"]) async for row in found]
 
     async def unbind_all(self, resource: Resource, actor: str) -> None:
-        """Take every key off a resource, and write that down."""
+        """Unbind every key from a resource, with audit events."""
         await QUERIES.unbind_all(self._connection, **self._at(resource), actor=actor)
 
     async def delete_resource(self, resource: Resource) -> None:
-        """Forget it; the database refuses while it is protected."""
+        """Delete a resource; the database refuses while it is protected."""
         await QUERIES.delete_resource(self._connection, **self._at(resource))
 
     async def key(self, key_id: UUID, *, lock: bool = False, most: int | None = None) -> Key | None:
-        """The key with at most so many of its bindings; locked, nobody changes it meanwhile."""
+        """Return the key with at most that many bindings; with ``lock``, nothing can change it until the end."""
         if lock:
             await QUERIES.lock_key(self._connection, scope=self._scope, key_id=key_id)
         found = await self._keys([key_id], most)
         return found[0] if found else None
 
     async def keys(self) -> list[Key]:
-        """All keys."""
+        """Return all keys."""
         return await self._keys(await _column(QUERIES.list_key_ids(self._connection, scope=self._scope)))
 
     async def add_key(self, account: str, name: str, description: str, expires_at: datetime | None) -> UUID | None:
-        """A new key's id; None where the account has a key of that name which is not revoked."""
+        """Add a key and return its id; None if the account has an unrevoked key with that name."""
         key_id: UUID | None = await QUERIES.insert_key(
             self._connection, account=account, name=name, description=description, expires_at=expires_at
         )
@@ -177,7 +177,7 @@ class Transaction:
         await QUERIES.revoke_key(self._connection, scope=self._scope, key_id=key_id)
 
     async def set_key(self, key: Key, changes: Mapping[str, Any]) -> bool:
-        """Write what may change: name, description, expires_at, labels; False where another key has the name."""
+        """Write the fields that may change: name, description, expires_at, labels; False if the name is taken."""
         after = replace(key, **changes)
         if "labels" in changes:
             await self._set_labels(key.key_id, after.labels)
@@ -199,12 +199,12 @@ class Transaction:
         )
 
     async def expire_tokens(self, key_id: UUID, valid_until: datetime) -> None:
-        """Let the tokens that a key has be valid no longer than that."""
+        """End the validity of a key's tokens at this time, unless they end earlier."""
         await QUERIES.expire_tokens(self._connection, scope=self._scope, key_id=key_id, valid_until=valid_until)
         await QUERIES.touch_key(self._connection, scope=self._scope, key_id=key_id)
 
     async def owners(self, digests: Sequence[bytes]) -> dict[bytes, UUID]:
-        """The keys that tokens of these digests belong to."""
+        """Return the keys of the tokens with these digests."""
         found = QUERIES.find_owners(self._connection, scope=self._scope, digests=list(digests))
         return {row["digest"]: row["key_id"] async for row in found}
 
@@ -214,14 +214,14 @@ class Transaction:
         )
 
     async def add_binding(self, resource: Resource, key: Key) -> bool:
-        """Bind; False where it is bound already."""
+        """Bind the key; False if it is already bound."""
         added = await QUERIES.insert_binding(
             self._connection, **self._at(resource), key_id=key.key_id, account=key.account
         )
         return added is not None
 
     async def delete_binding(self, resource: Resource, key_id: UUID) -> bool:
-        """Unbind; the latch stays as it is. False where it was not bound."""
+        """Unbind the key without changing the latch; False if it was not bound."""
         deleted = await QUERIES.delete_binding(self._connection, **self._at(resource), key_id=key_id)
         return deleted is not None
 
@@ -231,21 +231,21 @@ class Transaction:
         return tx
 
     async def resource_ids(self, kind: str, name: str | None = None) -> list[int]:
-        """Resources of the kind, in the order in which they were made."""
+        """Return ids of the kind's resources, in the order of their creation."""
         return list(await QUERIES.find_resource_ids(self._connection, scope=self._scope, kind=kind, name=name))
 
     async def resource_id(self, resource: Resource) -> list[int]:
-        """The resource, or nothing."""
+        """Return the id of the resource, or an empty list."""
         found = await QUERIES.find_resource_id(self._connection, **self._at(resource))
         return [] if found is None else [found]
 
     async def resources_by_id(self, ids: Sequence[int]) -> dict[int, RegisteredResource]:
-        """Resources without their keys."""
+        """Return resources by id, without their keys."""
         found = QUERIES.find_resources(self._connection, scope=self._scope, ids=list(ids))
         return {row["id"]: resource_of(row, {}) async for row in found}
 
     async def key_ids(self, *, name: str | None = None, token_key: str | None = None) -> list[UUID]:
-        """Keys that are not revoked, in the order in which they were made."""
+        """Return ids of unrevoked keys, in the order of their creation."""
         return list(
             await QUERIES.find_living_key_ids(self._connection, scope=self._scope, name=name, token_key=token_key)
         )
@@ -255,13 +255,13 @@ class Transaction:
         return list(await QUERIES.find_platform_key_ids(self._connection, scope=self._scope))
 
     async def keys_by_id(self, key_ids: Sequence[UUID], most: int | None = None) -> dict[UUID, Key]:
-        """Keys, each with at most so many of its bindings."""
+        """Return keys by id, each with at most that many bindings."""
         return {key.key_id: key for key in await self._keys(list(key_ids), most)}
 
     async def binding_ids(
         self, kind: str, *, resource: Resource | None = None, key_id: UUID | None = None
     ) -> list[int]:
-        """Bindings of resources of the kind, of one of them, or of one key, in the order in which they were made."""
+        """Return ids of bindings, by kind, resource or key, in the order of their creation."""
         if resource is not None:
             found = await QUERIES.find_binding_ids_of_resource(self._connection, **self._at(resource))
         elif key_id is not None:
@@ -271,7 +271,7 @@ class Transaction:
         return list(found)
 
     async def binding(self, resource: Resource, key_id: UUID) -> RegisteredBinding | None:
-        """The binding of the key to the resource."""
+        """Return the binding of the key to the resource."""
         binding_id = await QUERIES.find_binding_id(self._connection, **self._at(resource), key_id=key_id)
         found = [] if binding_id is None else await self.bindings(resource.kind, [binding_id])
         return found[0] if found else None
@@ -307,7 +307,7 @@ class Transaction:
         after: Key | RegisteredResource | None = None,
         reason: str = "",
     ) -> None:
-        """Write down what was done, in the transaction that does it; ``resource`` is what a key was bound to."""
+        """Write an audit event in the same transaction as the change; ``resource`` is the bound resource."""
         if isinstance(about, RegisteredResource):
             resource = about.resource
         await QUERIES.write_event(
@@ -324,7 +324,7 @@ class Transaction:
         )
 
     async def prune_audit(self, before: datetime, actor: str) -> int:
-        """Forget events that are older, some at a time, and write down how many they were."""
+        """Delete older events in batches, and record their number in the audit."""
         pruned = 0
         while gone := await QUERIES.prune_audit(self._connection, before=before, most=_PRUNED_AT_ONCE):
             pruned += gone
@@ -339,7 +339,7 @@ class Transaction:
         return {**by_lookup(resource), "scope": self._scope}
 
     async def bound_keys(self, resource_ids: Sequence[int], most: int | None) -> dict[int, list[Key]]:
-        """The keys that are bound to these resources, of each at most so many, without their tokens and bindings."""
+        """Return the keys bound to these resources, at most that many each, without their tokens and bindings."""
         keys: dict[int, list[Key]] = {}
         rows = QUERIES.find_bound_keys(self._connection, resource_ids=list(resource_ids), most=most)
         async for row in rows:

@@ -1,4 +1,4 @@
-"""The routes of somebody's app, as its router has them: through middleware, mounts, hosts and included routers."""
+"""Lists the routes of a user's app: through middleware, mounts, hosts and included routers."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 
 MAX_DEPTH = 32
 SAMPLES = ("1", "00000000-0000-4000-8000-000000000000", "a")
-"""References of every form: one of them goes through each placeholder."""
+"""Sample references of every form: each placeholder accepts at least one."""
 PLACEHOLDER = re.compile(r"\{([^{}:/]*)(?::[^{}]*)?\}")
 
 
 @dataclass(frozen=True, slots=True)
 class AppRoute:
-    """One route: its path with ``{placeholders}``, the host that it wants, and what it takes.
+    """One route: its path with ``{placeholders}``, its host, and its methods.
 
-    ``methods`` are empty where its handler looks at the method itself; a WebSocket's are ``("WEBSOCKET",)``.
-    ``inner`` are the mounted apps that the request goes through, each with the prefix that is taken off before it.
+    ``methods`` are empty if its handler checks the method itself; a WebSocket's are ``("WEBSOCKET",)``.
+    ``inner`` are the mounted apps that the request passes, each with the prefix that is removed before it.
     """
 
     path: str
@@ -33,13 +33,13 @@ class AppRoute:
         return f"{','.join(methods) or 'ANY'} {self.host}{self.path}"
 
     def samples(self) -> list[str]:
-        """Paths that this route takes, with references of every form in the place of its placeholders."""
+        """Return paths that this route accepts, with references of every form for its placeholders."""
         return [PLACEHOLDER.sub(sample, self.path) for sample in SAMPLES]
 
     def filled(self, sample: str, prefix: str = "") -> dict[str, Any]:
-        """The scope of a request that this route takes, with ``sample`` in the place of every placeholder.
+        """Return the scope of a request that this route accepts, with ``sample`` for every placeholder.
 
-        ``prefix`` is what a mount has taken off before.
+        ``prefix`` is what a mount has already removed.
         """
         host = PLACEHOLDER.sub(sample, self.host) or "localhost"
         return {
@@ -57,7 +57,7 @@ def routes_of(app: Any) -> list[AppRoute]:
 
 
 def middlewares_of(app: Any) -> list[type]:
-    """The middlewares that a request goes through, the outermost one first."""
+    """Return the middlewares that a request passes, the outermost one first."""
     found: list[type] = []
     for _ in range(MAX_DEPTH):
         found += [

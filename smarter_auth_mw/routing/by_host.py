@@ -1,4 +1,4 @@
-"""What a host names: a resource below a pattern's own domain, or the one that a custom domain belongs to."""
+"""Resolves hosts: to a resource below a pattern's domain, or to the one that has a custom domain."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Claim = tuple[str, str]
 
 
 class HostRouting:
-    """The patterns for hosts and the custom domains, compiled; ``ignored``: domains not used, and why.
+    """The compiled host patterns and custom domains; ``ignored`` lists domains that are not used, and why.
 
-    ``own_domains`` are the API's and the platform's, and ``heir`` is the kind that a domain belongs to if several
-    kinds of the platform claim it.
+    ``own_domains`` are API_DOMAINS and PLATFORM_DOMAINS; ``heir`` is the kind that gets a domain if several kinds of
+    the platform claim it.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class HostRouting:
         return HostRouting(self._patterns, self._own_domains, self._heir, self._default_account, claims)
 
     def resolve(self, headers: Headers) -> Target | Denial | None:
-        """What the hosts name that a request is for."""
+        """Return what the hosts of a request name."""
         naming = tuple([header for header in headers if header[0] in TELLING])
         found = self._memo.young.get(naming, UNKNOWN)
         return self._look_up(naming) if found is UNKNOWN else found
@@ -64,12 +64,12 @@ class HostRouting:
         except BadHostError as error:
             return refused(str(error), "Host")
         owners = {self._owner(host.lower()) for host in asked.hosts} | {None}
-        for text in asked.texts:  # a router may mind the case, and not know of lists or ports
+        for text in asked.texts:  # a router may be case-sensitive, and not expect lists or ports
             spellings = [
                 part for one in (text, text.lower()) for part in (one, one.partition(":")[0], one.rpartition(":")[0])
             ]
             if any(self._owner(spelling.removesuffix(".")) not in owners for spelling in spellings):
-                return refused("a careless router would take it for another domain's", text)
+                return refused("a lenient router would read it as another domain", text)
         agreed = NOTHING
         for host in asked.hosts:
             agreed = agree(agreed, self._judge(host.lower()))
@@ -90,7 +90,7 @@ class HostRouting:
         return self._by_domain(host, owner) if owner in self._kinds else self._by_pattern(host, owner)
 
     def _owner(self, host: str) -> str | None:
-        """The longest domain that owns the host: one of a pattern, or a custom one."""
+        """Return the longest domain that owns the host: a pattern's or a custom one."""
         labels = host.rsplit(".", self._depth)[-self._depth :]
         domains = (".".join(labels[at:]) for at in range(len(labels)))
         return next((domain for domain in domains if domain in self._suffixes or domain in self._kinds), None)
@@ -101,7 +101,7 @@ class HostRouting:
         labels = host.split(".")[::-1]
         pattern = next((one for one in self._suffixes[owner] if one.fits(labels)), None)
         if pattern is None:
-            return refused(f"every host below {owner} is a resource's, and this is none's", host)
+            return refused(f"every host below {owner} belongs to a resource, and this one does not", host)
         account = None if pattern.account_at is None else labels[pattern.account_at]
         hit = Hit(pattern, host, labels[pattern.ref_at], account, rest_chars=0)
         return Judgement(hit.target(self._default_account), str(pattern), host)
@@ -111,11 +111,11 @@ class HostRouting:
         if kind is None:
             return refused(f"resources of different kinds claim {owner}", host, Reason.AMBIGUOUS)
         if not all(map(label, host.split("."))):
-            return refused(f"it is below {owner}, and a label of it is none", host)
+            return refused(f"it is below {owner}, and one of its labels is invalid", host)
         return Judgement(Target(Alias(kind, "domain", owner)), f"{kind} by its domain {owner}", host)
 
     def _claimed(self, claims: Iterable[Claim]) -> tuple[dict[str, str | None], tuple[str, ...]]:
-        """The kind of each domain (None: several claim it), and what is wrong with the others."""
+        """Return the kind of each domain (None: several claim it), and the mistakes in the others."""
         kinds: dict[str, str | None] = {}
         ignored: dict[str, None] = {}
         for written, kind in claims:

@@ -1,4 +1,4 @@
-"""What a path names: judged in every reading of every spelling that a router may see, and again in a lenient one."""
+"""Resolves paths: judges every reading of every spelling that a router may see, and also a lenient one."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from smarter_auth_mw.routing.resolution import NOTHING, Judgement, agree, refuse
 
 _ENCODED_SLASHES = (b"%2f", b"%2F", b"%5c", b"%5C")
 MAX_RAW_BYTES = 8192
-"""The length of an encoded path: what web servers take for a request line."""
+"""The most bytes of an encoded path, the usual limit of web servers for a request line."""
 
 
 class Request(NamedTuple):
-    """The parts of an ASGI scope that a path is judged by."""
+    """The parts of an ASGI scope that path routing reads."""
 
     path: str
     raw_path: bytes | None
@@ -44,9 +44,9 @@ class Request(NamedTuple):
         return (self.raw_path or b"").partition(b"?")[0]
 
     def sources(self) -> Iterator[tuple[str, Sequence[int]]]:
-        """The spellings that routers go by: the path, and the raw path decoded once where that is another one.
+        """Yield the spellings that routers use: the path, and the raw path decoded once if it differs.
 
-        With each, how many of its segments are one for a router that splits the raw path before it decodes.
+        With each, how many of its segments are one for a router that splits the raw path before decoding.
         """
         raw = self.raw
         if b"%" in raw and len(raw) > MAX_RAW_BYTES:
@@ -58,7 +58,7 @@ class Request(NamedTuple):
             yield decoded, _joined(raw.replace(b"%2F", b"%2f"))
 
     def spellings(self, source: str) -> Iterator[str]:
-        """``source``, and where a slash is encoded what a router sees that splits before it decodes."""
+        """Yield ``source``, and with an encoded slash also what a router sees that splits before decoding."""
         yield source
         if not self.has_encoded_slash():
             return
@@ -72,7 +72,7 @@ class Request(NamedTuple):
         return b"%" in raw and any(escape in raw for escape in _ENCODED_SLASHES)
 
     def confirms(self, prefix: str) -> bool:
-        """Whether the raw path has its slashes where ``prefix`` has them."""
+        """Return whether the raw path has its slashes where ``prefix`` has them."""
         if not self.has_encoded_slash():
             return True
         within = prefix.removeprefix(self.root_path.rstrip("/"))  # some servers leave root_path out of raw_path
@@ -81,24 +81,24 @@ class Request(NamedTuple):
 
 
 def _joined(raw: bytes) -> Sequence[int]:
-    if b"%2f" not in raw or raw.count(b"/") > MAX_SEGMENTS:  # so many are refused, or mention nothing
+    if b"%2f" not in raw or raw.count(b"/") > MAX_SEGMENTS:  # such long paths are refused, or mention nothing
         return ()
     return [segment.count(b"%2f") + 1 for segment in raw.split(b"/")]
 
 
 Beginnings = tuple[tuple[list[str], int], ...]
-"""Segments, and where one reading of them begins."""
+"""Segments, and the index where one reading of them begins."""
 
 
 class View(NamedTuple):
-    """One spelling of a path that mentions a pattern, and all that it can be read as."""
+    """One spelling of a path that mentions a pattern, with all of its readings."""
 
     source: str
     exact: Beginnings
-    """As it stands, and less each prefix that the app takes off."""
+    """Unchanged, and without each prefix that the app removes."""
     folding: Folding
     lenient: tuple[Reading, ...]
-    """Folded, as it is and less ``root_path``."""
+    """Folded, with and without ``root_path``."""
     mentioned: frozenset[Pattern]
 
 
@@ -121,7 +121,7 @@ class PathRouting:
         self._behind = Behind(lines)
 
     def judge(self, request: Request) -> Judgement:
-        """What the path names."""
+        """Return what the path names."""
         if not (request.path or "/").startswith("/") or not (request.raw_path or b"/").startswith(b"/"):
             return refused("a path begins with a slash", request.path)
         try:
@@ -131,7 +131,7 @@ class PathRouting:
             return refused(str(error), request.path)
 
     def further_back(self, path: str) -> FurtherBack | None:
-        """What a path that no line names would be behind one of its slashes, if that is why it is refused."""
+        """Return what an unmatched path names after a later slash, if it is refused for that."""
         try:
             request = Request(path, None, "")
             for view in self._views(request):
@@ -192,7 +192,7 @@ class PathRouting:
         return [hit for segments, start in view.exact for hit in self._exact.hits(segments, start)]
 
     def _objection(self, request: Request, view: View, found: Sequence[Hit], named: Sequence[Hit]) -> str | None:
-        """Why the path can be read in more than one way, if it can: ``found`` in this spelling, ``named`` in any."""
+        """Return why the path is ambiguous, if it is: ``found`` in this spelling, ``named`` in any spelling."""
         folding, known, patterns = view.folding, {hit.lowered() for hit in named}, {hit.pattern for hit in named}
         if folding.has_dots:
             return "it has a dot segment, and mentions a pattern"
@@ -201,20 +201,20 @@ class PathRouting:
             reserved = str.maketrans("", "", hit.pattern.form.reserved)
             if not is_unreserved(prefix.translate(reserved)) or not request.confirms(prefix):
                 return f"{hit.pattern} is reached by more than one spelling"
-            # Flask's path converter takes no leading slash: its router turns to the handler of the other pattern.
+            # Flask's path converter accepts no leading slash: its router calls the handler of the other pattern.
             if view.source.startswith("//", len(prefix)) and self._exact.is_contested(hit.reading.split("/")[1:], 0):
-                return f"behind an empty segment it may be that of another pattern than {hit.pattern}"
+                return f"behind an empty segment it may belong to another pattern than {hit.pattern}"
         for hit in self._lenient_hits(request, view):
             if hit.lowered() not in known:
                 return f"a lenient router would read it as {hit.pattern}"
         if not patterns.issuperset(self._mentioned_otherwise(view)):
             return "its slashes can be read in more than one way, and it mentions a pattern"
         behind = None if found else self._further_back(request, view)
-        return behind and f"further back it is {behind.pattern}, and no line names it"
+        return behind and f"further along it matches {behind.pattern}, and no line names the whole path"
 
     def _lenient_hits(self, request: Request, view: View) -> Iterator[Hit]:
-        """What a lenient router may read it as."""
-        # What one reader takes for the word of a `none` line may be part of a reference to one of fewer steps.
+        """Yield the patterns that a lenient router may match."""
+        # The word of a `none` line for one reader may be part of a reference for a simpler one.
         minds_none = view.folding.is_plain or self._is_none_below(request, view)
         for reading in view.lenient:
             for start in self._folded_mounts.starts(reading.words, reading.hosts):
@@ -223,7 +223,7 @@ class PathRouting:
                 yield from self._folded.hits(words, start, minds_none=minds_none)
 
     def _less_hosts(self, reading: Reading) -> Iterator[tuple[list[str], int]]:
-        """The reading without one of its hosts, where this brings other words together."""
+        """Yield the reading without one of its hosts, if this brings other words together."""
         for host in reading.hosts:
             if self._folded_mounts or host < self._folded.depth:
                 words = reading.less_host(host).words
@@ -231,7 +231,7 @@ class PathRouting:
                 yield from ((words, start) for start in starts if start < host < start + self._folded.depth)
 
     def _mentioned_otherwise(self, view: View) -> Iterator[Pattern]:
-        """The patterns of which a reader who sees other slashes may find the words next to each other."""
+        """Yield the patterns whose words are adjacent for a reader that sees other slashes."""
         folding = view.folding
         for reading in view.lenient:
             if folding.hides_slashes and folding.dropped_at is not None:
@@ -241,7 +241,7 @@ class PathRouting:
                 yield from self._gapped.find(reading.words)
 
     def _further_back(self, request: Request, view: View) -> FurtherBack | None:
-        """What the path would name if some prefix that no line has were taken off."""
+        """Return what the path would name if an unknown prefix were removed."""
         if all(self._exact.none_line(text.split("/")[1:]) for text in request.spellings(view.source)):
             return None
         readings = [*view.lenient]
@@ -251,7 +251,7 @@ class PathRouting:
         return next(filter(None, map(self._behind.find, readings)), None)
 
     def _is_none_below(self, request: Request, view: View) -> bool:
-        """Whether a `none` line decides about the path, as it stands or less the prefixes in front."""
+        """Return whether a `none` line decides the path, with or without leading prefixes."""
         roots = roots_of(request.root_path)
         return all(self._is_none(text, roots) for text in request.spellings(view.source))
 
@@ -261,7 +261,7 @@ class PathRouting:
         return any(self._exact.none_line(segments, start) for segments, start in beginnings)
 
     def _one(self, hits: Sequence[Hit]) -> Judgement:
-        """The one target that all hits agree upon."""
+        """Return the one target of all hits, or a refusal if they differ."""
         judgements = [Judgement(hit.target(self._default_account), str(hit.pattern), hit.reading) for hit in hits]
         agreed = judgements[0]
         for judgement in judgements:

@@ -1,11 +1,11 @@
-"""What a lenient reader may see in a path, after every step that some router is known to apply.
+"""Folds paths: computes what a lenient reader may see after every step that some router applies.
 
-A folding never repairs anything. It shows what a more lenient reader may have seen, so that a request which two readers
-would take for different things can be refused.
+A folding never repairs anything. It shows what a more lenient reader may see, so that a request that two readers would
+read differently can be refused.
 
-One folding is enough, however many steps a reader takes. A segment that is a word after some of them is the same word
-after all of them, behind the same neighbour: a later step only splits or changes what is not a word yet. What a later
-step can hide from a reader that takes fewer is reported along with the words.
+One folding is enough, however many steps a reader takes. A segment that is a word after some of the steps is the same
+word after all of them, with the same left neighbour: later steps only split or change what is not a word yet. What a
+later step hides from a reader that takes fewer steps is reported along with the words.
 """
 
 from __future__ import annotations
@@ -17,35 +17,35 @@ from itertools import islice
 from typing import NamedTuple
 
 MAX_ROUNDS = 4
-"""How often a path may be decoded until nothing changes any more."""
+"""The most rounds of decoding until a path no longer changes."""
 MAX_CHARS = 2048
-"""The length of a path that is not plain. Object names have 1,024 characters, file names 255."""
+"""The most characters of a path that is not plain. Object names have up to 1,024, file names 255."""
 MAX_OTHER_BYTES = 1024
-"""How many bytes of a path may encode characters that are not ASCII: 340 Chinese ones."""
+"""The most bytes that encode non-ASCII characters, enough for 340 Chinese ones."""
 MAX_SEGMENTS = 64
-"""The segments of a path that is not plain, or that mentions a pattern."""
+"""The most segments of a path that is not plain, or that mentions a pattern."""
 MAX_GAPS = 4
-"""How many empty segments may stand in a path."""
+"""The most empty segments that a path may have."""
 MAX_LONE_PERCENTS = 16
-"""How many percent signs may stand in a path that encode nothing."""
+"""The most percent signs that encode nothing that a path may have."""
 MAX_MARKS = 64
-"""How many characters may follow each other that are neither letters nor digits nor ASCII."""
+"""The longest run of characters that are neither letters, digits nor ASCII."""
 
 _INERT = bytes(code for code in range(0x21, 0x7F) if chr(code) not in "%\\;#?")
-"""The characters that no reader does anything with but fold their case; and the slash."""
+"""The characters that readers leave unchanged, except for their case; and the slash."""
 _UNRESERVED = re.compile(r"[A-Za-z0-9._~/-]*")
 _DOT_SEGMENT = re.compile(r"/\.\.?(?:/|$)")
 _DOTS = frozenset({".", ".."})
 _PARAMETERS = re.compile(";[^/]*")
 _NO_WORD = "/"
-"""Stands for a segment of which nothing is left after all steps, and which a reader of fewer steps sees."""
+"""Marks a segment that is empty after all steps, but not for a reader that takes fewer steps."""
 _NUL = "\x1f"
-"""Stands for a NUL until all is decoded."""
-_ENDS = re.compile(f"[?#{_NUL}][^/]*")  # where a second URL parser, or a C string, comes to an end
+"""Replaces a NUL until everything is decoded."""
+_ENDS = re.compile(f"[?#{_NUL}][^/]*")  # where a second URL parser, or a C string, ends
 _DROPPED = re.compile(f"[;?#{_NUL}]")
 _ASCII = bytes(range(0x80))
 _CONTROLS = bytes(code for code in (*range(0x20), 0x7F) if chr(code) not in ("\0", _NUL))
-_MARKS = re.compile(r"[^\w\0-\x7f]+|[\u115f\u1160]+")  # the two are letters that cannot be seen
+_MARKS = re.compile(r"[^\w\0-\x7f]+|[\u115f\u1160]+")  # the two are invisible letters
 _SHORT_RUNS = re.compile(rf"(?:[^\w\0-\x7f]{{0,{MAX_MARKS}}}+[\w\0-\x7f]++)*+[^\w\0-\x7f]{{0,{MAX_MARKS}}}+")
 _ESCAPE = re.compile(rb"%[0-9A-Fa-f]{2}")
 _LONE_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -57,14 +57,14 @@ class UnreadableError(Exception):
 
 
 class Reading(NamedTuple):
-    """A path without empty and dot segments, in the eyes of a lenient reader."""
+    """A path without empty and dot segments, as a lenient reader sees it."""
 
     words: list[str]
     """In lower case."""
     cased: list[str]
     """The words in their original case."""
     hosts: tuple[int, ...] = ()
-    """Which words stand behind an empty segment: a URL parser takes such a one for a host, behind a mount too."""
+    """The indexes of words after an empty segment: a URL parser may read such a word as a host, also after a mount."""
 
     def less(self, root: str) -> Reading | None:
         """Return what follows ``root``, wherever it occurs; None if it does not."""
@@ -77,16 +77,16 @@ class Reading(NamedTuple):
         return Reading(words, self.cased[before:], hosts)
 
     def longer(self) -> Reading:
-        """The reading with one more segment, which is no word."""
+        """Return the reading with one more segment, which is not a word."""
         return Reading([*self.words, _NO_WORD], [*self.cased, _NO_WORD], self.hosts)
 
     def less_host(self, at: int) -> Reading:
-        """The reading without the word at this place."""
+        """Return the reading without the word at this place."""
         return Reading(self.words[:at] + self.words[at + 1 :], self.cased[:at] + self.cased[at + 1 :])
 
 
 class Folding(NamedTuple):
-    """What lenient readers see, and what they do not agree about."""
+    """What lenient readers see, and where they may differ."""
 
     reading: Reading
     ended: Reading | None = None
@@ -94,7 +94,7 @@ class Folding(NamedTuple):
     unsplit: Reading | None = None
     """The words for a router that splits the path before it decodes; None if no slash is encoded."""
     is_plain: bool = True
-    """Whether there is one reading, apart from its case."""
+    """Whether there is only one reading, except for case."""
     has_dots: bool = False
     """Whether there is a dot segment."""
     hides_slashes: bool = False
@@ -102,15 +102,15 @@ class Folding(NamedTuple):
     has_gaps: bool = False
     """Whether there is an empty segment."""
     dropped_at: int | None = None
-    """How many words come up to the first one that a reader may drop as a host, or of which it may drop the end."""
+    """The number of words up to the first one that a reader may drop as a host, or truncate."""
 
 
 def fold(path: str, joined: Sequence[int] = ()) -> Folding:
-    """Fold a path: decode it to the end, drop what cannot be seen, and fold compatibility forms and case.
+    """Fold a path: decode it completely, drop invisible characters, and fold compatibility forms and case.
 
-    ``\\`` counts as ``/``; ``;parameters`` and blanks are cut off the segments. A router that splits before it decodes
-    takes several segments for one: ``joined`` has the number of each. Raises UnreadableError for what is too long or
-    never comes to an end; a plain path may have any length.
+    ``\\`` counts as ``/``; ``;parameters`` and blanks are removed from segments. A router that splits before decoding
+    sees several segments as one: ``joined`` has their numbers. Raises UnreadableError for a path that is too long or
+    encoded too often; a plain path may have any length.
     """
     if is_plain(path):
         folding = Folding(_plain_reading(path))
@@ -148,7 +148,7 @@ def _unsplit(segments: Sequence[str], joined: Sequence[int]) -> Reading:
 
 
 def _hides_end(path: str, segments: Sequence[str]) -> bool:
-    """Whether nothing may be left of the last segment of ``path``, or of what is hidden in it."""
+    """Return whether the last segment of ``path``, or one hidden in it, may vanish for a reader."""
     last = path.rstrip("/").count("/")
     return last > 0 and not segments[last if len(segments) == path.count("/") + 1 else -1]
 
@@ -162,14 +162,14 @@ def _dropped_at(text: str, segments: Sequence[str], hosts: Sequence[int]) -> int
 
 
 def is_unreserved(text: str) -> bool:
-    """Whether there is only one way to write and read these characters, apart from their case (RFC 3986 §2.3)."""
+    """Return whether all characters are unreserved: except for case, written in only one way (RFC 3986 §2.3)."""
     return _UNRESERVED.fullmatch(text) is not None
 
 
 def unquoted(raw: bytes) -> bytes:
-    """``raw`` decoded once, as ``urllib.parse.unquote_to_bytes`` does it, which takes 20 times as long for escapes.
+    """Return ``raw`` decoded once, like ``urllib.parse.unquote_to_bytes``, which is 20 times slower with escapes.
 
-    Raises UnreadableError where too many percent signs encode nothing.
+    Raises UnreadableError if too many percent signs encode nothing.
     """
     if b"%" not in raw:
         return raw
@@ -202,9 +202,9 @@ def _plain_reading(path: str) -> Reading:
 
 
 def _decoded(path: str) -> str:
-    """The path decoded to the end, and its compatibility forms folded behind that, with ``_NUL`` for each NUL.
+    """Return the path completely decoded, then with compatibility forms folded, and ``_NUL`` for each NUL.
 
-    If folding brings new escapes, all of it is done once more.
+    If folding produces new escapes, both steps are repeated.
     """
     rounds, text = 0, path
     for _ in range(2):
@@ -227,21 +227,21 @@ def _is_encoded(text: str) -> bool:
 
 
 def _visible(raw: bytes) -> bytes:
-    """``raw`` without controls and what is no UTF-8; each NUL is marked, since some readers end at it."""
+    """Return ``raw`` without controls and invalid UTF-8; each NUL is marked, since some readers stop there."""
     raw = raw.replace(b"\0", _NUL.encode()).translate(None, _CONTROLS)
     return raw if raw.isascii() else raw.decode("utf-8", "ignore").encode()
 
 
 def _compatible(text: str) -> str:
-    """``text`` in compatibility forms (NFKD), without marks, symbols and what cannot be seen."""
+    """Return ``text`` in compatibility form (NFKD), without marks, symbols and invisible characters."""
     if text.isascii():
         return text
-    if not _SHORT_RUNS.fullmatch(text):  # NFKD sorts marks, in time that is quadratic in their number
+    if not _SHORT_RUNS.fullmatch(text):  # NFKD sorts marks, in quadratic time
         raise UnreadableError(f"it has more than {MAX_MARKS} marks or symbols in a row")
     for form in _LONG_FORMS:
         text = text.replace(form, "\u0635")
     text = _MARKS.sub("", unicodedata.normalize("NFKD", text))
-    return text.replace("\u0131", "i")  # re.IGNORECASE takes a dotless i for an i
+    return text.replace("\u0131", "i")  # re.IGNORECASE matches a dotless i with i
 
 
 def _segments(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""A path that no line names, and that would be a resource behind one of its slashes: what to write to settle it."""
+"""Finds unmatched paths that would name a resource after a later slash, and what to write for them."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from smarter_auth_mw.routing.grammar import ANY_SEGMENT, Line, Pattern
 from smarter_auth_mw.routing.precedence import Table
 
 MAX_PLACES = 6
-"""In how many places of a path that no line names the first word of a pattern may stand."""
+"""The most places in an unmatched path where the first word of a pattern may occur."""
 
 _LITERAL = re.compile(r"[A-Za-z0-9._~-]+")
 _PLACEHOLDER = re.compile(r"\{[^/{}]*\}")
 
 
 class Remedies(NamedTuple):
-    """The lines that settle such a path, one for each thing that it may be."""
+    """The lines that resolve such a path, one for each meaning that it may have."""
 
     same: str | None
-    """A line of ROUTES for the same resource at this prefix; None where no line can say that prefix."""
+    """A line of ROUTES for the same resource at this prefix; None if no line can express the prefix."""
     mount: str
-    """The prefix, as MOUNTS takes it, if the app takes it off by itself."""
+    """The prefix as a line of MOUNTS, if the app removes it by itself."""
     none: str
-    """The narrowest ``none`` line, if it is another thing."""
+    """The narrowest ``none`` line, if the path is not a resource."""
     kind: str
 
     def __str__(self) -> str:
@@ -34,13 +34,13 @@ class Remedies(NamedTuple):
 
 
 class FurtherBack(NamedTuple):
-    """The pattern that such a path matches once ``prefix`` is taken off; ``prefix`` ends before one of its slashes."""
+    """The pattern that such a path matches after ``prefix`` is removed; ``prefix`` ends before a slash."""
 
     pattern: Pattern
     prefix: str
 
     def remedies(self, template: str = "") -> Remedies:
-        """What to write; ``template`` is the path of the app's route, ``/{organization}/incidents/{id}``, if known."""
+        """Return what to write; ``template`` is the path of the app's route, as ``/{organization}/incidents/{id}``."""
         count = self.prefix.count("/")
         known = template.split("/")[1 : count + 1]
         segments = known if len(known) == count else self.prefix.split("/")[1:]
@@ -57,9 +57,9 @@ def _mount_segment(segment: str) -> str:
 
 
 class Behind:
-    """The lines, as they may match behind a prefix that no line has.
+    """The lines, as they may match after an unknown prefix.
 
-    The patterns without a literal word are not among them: they match everywhere, and so in front too.
+    Patterns without a literal word are left out: they match everywhere, so also at the beginning.
     """
 
     def __init__(self, lines: Sequence[Line]) -> None:
@@ -72,7 +72,7 @@ class Behind:
                 self._offsets.setdefault(first.lower(), set()).add(line.head.index(first))
 
     def find(self, reading: Reading) -> FurtherBack | None:
-        """What it is behind one of its slashes but the first; raises UnreadableError where it may be too much."""
+        """Return what the path names after a later slash; raises UnreadableError if there are too many matches."""
         known = [place for place, word in enumerate(reading.words) if word in self._offsets]
         if len(known) > MAX_PLACES:
             raise UnreadableError(f"the first word of a pattern occurs in more than {MAX_PLACES} places")
@@ -83,7 +83,7 @@ class Behind:
         return next(filter(None, spanned), None)
 
     def _spanning(self, reading: Reading, known: Sequence[int], host: int) -> FurtherBack | None:
-        """Return the first hit if the word at ``host`` is left out, where this brings other words together."""
+        """Return the first hit without the word at ``host``, if this brings other words together."""
         near = [place for place in known if abs(place - host) <= self._table.depth]
         moved = [place - (place > host) for place in near if place != host]
         return self._first(reading.less_host(host), moved) if moved else None

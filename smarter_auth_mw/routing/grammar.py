@@ -1,4 +1,4 @@
-"""The lines of ROUTES: a small grammar, and every mistake in it with what to write instead."""
+"""Parses the lines of ROUTES, and reports every mistake with what to write instead."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ _ADVICE = {
 }
 
 ANY_SEGMENT = "{}"
-"""In a ``none`` line: any one segment."""
+"""Matches any one segment in a ``none`` line."""
 
 _FORMS = ", ".join(f"{{{name}}}" for name in FORMS)
 
 Words = tuple[str | None, ...]
-"""One word for each segment, None for a placeholder; the labels of a host from the right."""
+"""The words of a pattern by segment, None for a placeholder; a host's labels from right to left."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pattern:
-    """A line that names resources; its ``head`` ends with the reference, what comes behind is its ``tail``."""
+    """A line that names resources; its ``head`` ends with the reference, the rest is its ``tail``."""
 
     kind: str
     text: str
@@ -62,7 +62,7 @@ class Pattern:
 
     @property
     def has_several_words(self) -> bool:
-        """Return whether there is more than one of them."""
+        """Return whether there is more than one literal word."""
         return self.ref_at > (self.account_at is not None) + 1
 
     @property
@@ -72,7 +72,7 @@ class Pattern:
         return ".".join(reversed(labels))
 
     def fits(self, labels: Sequence[str]) -> bool:
-        """Return whether the labels of a host, from the right, are these words and no more."""
+        """Return whether the labels of a host, from right to left, match all words."""
         return len(labels) == len(self.words) and all(
             word is None or word == label for word, label in zip(self.words, labels, strict=True)
         )
@@ -83,7 +83,7 @@ class Pattern:
 
 @dataclass(frozen=True, slots=True)
 class NoResource:
-    """A ``none`` line: this path, or the whole of this subtree, is no resource; ``{}`` is any one segment."""
+    """A ``none`` line: this path, or this whole subtree, is not a resource; ``{}`` is any one segment."""
 
     text: str
     words: Words
@@ -95,11 +95,11 @@ class NoResource:
 
     @property
     def blanks(self) -> tuple[int, ...]:
-        """The places of its ``{}``."""
+        """The indexes of its ``{}``."""
         return tuple(place for place, word in enumerate(self.words) if word is None)
 
     def covers(self, segments: Sequence[str]) -> bool:
-        """Return whether this is the path of these segments, or a subtree that it lies in."""
+        """Return whether the line is for exactly these segments, or for a subtree that contains them."""
         within = segments[: len(self.words)]
         if len(within) < len(self.words) or (any(segments[len(self.words) :]) and not self.is_subtree):
             return False
@@ -115,11 +115,11 @@ Line = Pattern | NoResource
 
 
 class _WrongLineError(Exception):
-    """What is wrong with one line, and what to write."""
+    """One line is wrong; the message says why, and what to write."""
 
 
 def split(lines: Iterable[str]) -> Iterator[str]:
-    """The statements in ``lines``: separated by newline or ``;``, without comments and blanks."""
+    """Yield the statements in ``lines``, separated by newline or ``;``, without comments and blank lines."""
     for line in "\n".join(lines).splitlines():
         for statement in line.partition("#")[0].split(";"):
             if statement.strip():
@@ -127,7 +127,7 @@ def split(lines: Iterable[str]) -> Iterator[str]:
 
 
 def parse(lines: Sequence[str], presets: Callable[[str], Sequence[str] | None]) -> tuple[list[Line], list[Mistake]]:
-    """The patterns of ``lines``, each ``preset:NAME`` replaced by its lines, and all mistakes there are."""
+    """Return the patterns of ``lines``, each ``preset:NAME`` replaced by its lines, and all mistakes there are."""
     found: list[Line] = []
     mistakes = [Mistake(VARIABLE, line, rule) for line, rule in _swallowed(lines)]
     for statement in split(lines):
@@ -142,7 +142,7 @@ def parse(lines: Sequence[str], presets: Callable[[str], Sequence[str] | None]) 
 
 
 def ties(lines: Iterable[Line]) -> list[Mistake]:
-    """Every two lines of which neither is the more specific one for a path or host that both match."""
+    """Return a mistake for each two lines that match the same path or host and are equally specific."""
     return [
         Mistake(VARIABLE, f"{one}; {other}", "both match the same URLs and neither is more specific; leave one out")
         for one, other in combinations(lines, 2)
@@ -159,7 +159,7 @@ def _tie(one: Line, other: Line) -> bool:
 
 
 def _none_ties(none: NoResource, pattern: Pattern) -> bool:
-    """Whether the ``none`` line opens what the pattern names: ``{}`` stands for its reference, or behind it alone."""
+    """Return whether the ``none`` line opens the pattern's resources: with ``{}`` as reference or right after it."""
     head, words = lowered(pattern.head), lowered(none.words)
     return not pattern.is_host and words[: len(head)] == head and not any(words[len(head) :])
 
@@ -167,17 +167,17 @@ def _none_ties(none: NoResource, pattern: Pattern) -> bool:
 def _patterns_tie(one: Pattern, other: Pattern) -> bool:
     for mine, yours in zip(lowered(one.head), lowered(other.head), strict=False):
         if mine != yours:
-            return False  # two literals never match together; a literal goes before a placeholder
+            return False  # different literals never match together; a literal has precedence over a placeholder
     longer, shorter = sorted((one.head, other.head), key=len, reverse=True)
     if one.is_host and len(one.words) != len(other.words):
         return False  # no host has both lengths
     if len(longer) > len(shorter):
-        return longer[len(shorter)] is None  # a placeholder within what the other one owns
+        return longer[len(shorter)] is None  # a placeholder inside the subtree of the other pattern
     return lowered(one.tail) == lowered(other.tail)
 
 
 def lowered(words: Words) -> Words:
-    """The words as a reader sees them who makes no difference between upper and lower case."""
+    """Return the words in lower case, for readers that ignore case."""
     return tuple(word and word.lower() for word in words)
 
 
@@ -207,13 +207,13 @@ def _line(words: list[str]) -> Line:
     if not _KIND.fullmatch(kind):
         raise _WrongLineError(f"a kind is made of a-z, 0-9 and _, and begins with a letter, unlike {kind!r}")
     if flags not in ([], ["always"]):
-        raise _WrongLineError(f"after the pattern comes nothing, or the one word: always; not {' '.join(flags)!r}")
+        raise _WrongLineError(f"after the pattern, only the word always is allowed, not {' '.join(flags)!r}")
     return _pattern(kind, text, always=bool(flags))
 
 
 def _no_resource(text: str, flags: list[str]) -> NoResource:
     if flags:
-        raise _WrongLineError("after none PATH comes nothing")
+        raise _WrongLineError("nothing may follow none PATH")
     path = text.removesuffix("/**")
     segments = _segments(path) if path not in ("", "/") else []
     words = tuple(None if segment == ANY_SEGMENT else _none_word(segment) for segment in segments)
@@ -239,7 +239,7 @@ def _pattern(kind: str, text: str, *, always: bool) -> Pattern:
         raise _WrongLineError(f"a pattern has exactly one reference: {_FORMS}")
     ref_at, form = references[0]
     if len(accounts) > 1 or any(place > ref_at for place in accounts):
-        raise _WrongLineError("{account} stands once, " + ("right of" if is_host else "before") + " the reference")
+        raise _WrongLineError("{account} may appear once, " + ("right of" if is_host else "before") + " the reference")
     if is_host and form.placeholder in ("ref:hashed", "ref:exact"):
         raise _WrongLineError(f"hosts have no case, so write {{ref}} or {{label}}, not {{{form.placeholder}}}")
     return Pattern(kind, text, words, ref_at, form, accounts[0] if accounts else None, always, is_host)
@@ -264,7 +264,7 @@ def _labels(text: str) -> list[str]:
 
 
 def _word(segment: str) -> str | None:
-    """The literal word, or None for a placeholder."""
+    """Return the literal word, or None for a placeholder."""
     if segment == "{account}" or _reference(segment):
         return None
     if "{" in segment or "}" in segment or segment[:1] in ("<", ":"):
@@ -286,7 +286,7 @@ def _reference(segment: str) -> Form | None:
 
 def _placeholder_advice(segment: str) -> str:
     if segment[0] + segment[-1] not in ("{}", "<>") and segment[0] != ":":
-        return f"a placeholder fills a whole segment, unlike {segment!r}"
+        return f"a placeholder must be a whole segment, unlike {segment!r}"
     advice = next((_ADVICE[word] for word in re.findall("[a-z]+", segment.lower()) if word in _ADVICE), None)
     advice = advice or f"{{ref}} for what names the resource (there are {_FORMS} and {{account}})"
-    return f"{segment} is no placeholder; write {advice}"
+    return f"{segment} is not a placeholder; write {advice}"

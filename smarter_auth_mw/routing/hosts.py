@@ -1,4 +1,4 @@
-"""Hosts: how one is written, which domains may name resources, and which headers tell of another host."""
+"""Hosts: their syntax, the domains that may name resources, and the headers that name another host."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ PLATFORM_DOMAINS = "SMARTER_AUTH_PLATFORM_DOMAINS"
 MAX_HOST_CHARS = 253
 MAX_LABEL_CHARS = 63
 MAX_HOSTS = 8
-"""How many hosts a request may be for: its own, and those that proxies report."""
+"""The most hosts of a request: its own, and those that proxies report."""
 MAX_PAIRS = 32
-"""How many pairs a request's ``Forwarded`` may have, of which each proxy adds four at most."""
+"""The most pairs in a request's ``Forwarded``, to which each proxy adds up to four."""
 MAX_FORWARDED_CHARS = 2048
-"""The length of all forwarded hosts together."""
+"""The most characters of all forwarded hosts together."""
 
 Headers = Iterable[tuple[bytes, bytes]]
 
 
 def _spellings(*names: str) -> frozenset[bytes]:
-    """The names, also with ``_`` for any ``-``, between which WSGI servers make no difference."""
+    """Return the names, also with ``_`` for ``-``, since WSGI servers do not distinguish them."""
     choices = ([("-", "_") if char == "-" else (char,) for char in name] for name in names)
     return frozenset("".join(spelling).encode() for one in choices for spelling in product(*one))
 
@@ -36,11 +36,11 @@ def _spellings(*names: str) -> frozenset[bytes]:
 FORWARDED_HOSTS = _spellings(
     "x-forwarded-host", "x-original-host", "x-host", "x-http-host-override", "x-forwarded-server"
 )
-"""Headers that give the host a proxy was asked for, in addition to RFC 7239's ``Forwarded``."""
+"""Headers in which a proxy passes on the original host, in addition to RFC 7239's ``Forwarded``."""
 FORWARDED_TARGETS = _spellings("x-original-url", "x-original-uri", "x-rewrite-url", "x-forwarded-uri")
-"""Headers that give the path a proxy was asked for."""
+"""Headers in which a proxy passes on the original path."""
 TELLING = frozenset({b"host", b"forwarded", *FORWARDED_HOSTS})
-"""All headers that what a host names depends on."""
+"""All headers that host routing depends on."""
 
 FORWARDED = frozenset({b"forwarded", *FORWARDED_HOSTS, *FORWARDED_TARGETS})
 _FORWARDED_PAIR = re.compile(r"\s*(?:[A-Za-z-]+\s*=.*)?")
@@ -49,8 +49,8 @@ _FORWARDED_HOST = re.compile(r'(?:^|[;,])\s*host\s*=\s*"?([^;,"]*)', re.IGNORECA
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?)(?::[0-9]{0,5})?")
 _DOMAIN = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(?:\.(?!-)[a-z0-9-]{1,63}(?<!-))*")
 
-# A registry's second level, as co.uk and com.au; and suffixes below which strangers have their sites. The whole
-# Public Suffix List has 10,000 lines and changes every week: this much of it catches a slip.
+# Second levels of registries, such as co.uk and com.au, and suffixes below which anyone can have a site. The whole
+# Public Suffix List has 10,000 lines and changes every week: this part catches common mistakes.
 _SECOND_LEVELS = frozenset("ac co com edu go gob gov gv mil ne net nhs nom or org plc sch".split())  # noqa: SIM905
 _SHARED_SUFFIXES = frozenset(
     {
@@ -62,11 +62,11 @@ _SHARED_SUFFIXES = frozenset(
 
 
 class BadHostError(Exception):
-    """A request does not say in one way which host it is for."""
+    """A request does not name its host unambiguously."""
 
 
 class Asked(NamedTuple):
-    """The hosts that a request is for, without port and one trailing dot, and the whole texts they were found in."""
+    """The hosts of a request, without port and one trailing dot, and the header values they come from."""
 
     hosts: list[str]
     texts: list[str]
@@ -91,14 +91,14 @@ def asked_for(headers: Headers) -> Asked:
             asked.texts.append(text)
         elif name == b"forwarded":
             if not all(_FORWARDED_PAIR.fullmatch(pair) for pair in re.split("[;,]", text)):
-                raise BadHostError(f"Forwarded has other things than pairs: {shortened(text, MAX_LABEL_CHARS)!a}")
+                raise BadHostError(f"Forwarded has something other than pairs: {shortened(text, MAX_LABEL_CHARS)!a}")
             asked.hosts.extend(_FORWARDED_HOST.findall(text))
             asked.texts.extend(_FORWARDED_TEXT.findall(text))
     return Asked([bare(host) for host in asked.hosts], asked.texts)
 
 
 def _excess(forwarded: Sequence[bytes]) -> str | None:
-    """Why this is more than proxies write, if so."""
+    """Return why the forwarded values exceed what proxies send, if they do."""
     if sum(map(len, forwarded)) > MAX_FORWARDED_CHARS:
         return f"forwarded hosts have more than {MAX_FORWARDED_CHARS} characters"
     if sum(value.count(b",") + 1 for value in forwarded) > MAX_HOSTS:
@@ -107,25 +107,25 @@ def _excess(forwarded: Sequence[bytes]) -> str | None:
 
 
 def bare(text: str) -> str:
-    """The host without port and one trailing dot; raises BadHostError."""
+    """Return the host without port and one trailing dot; raises BadHostError."""
     if len(text) > MAX_HOST_CHARS + len(".:65535") or not _HOST.fullmatch(text):
-        raise BadHostError(f"{shortened(text, MAX_LABEL_CHARS)!a} is no host")
+        raise BadHostError(f"{shortened(text, MAX_LABEL_CHARS)!a} is not a host")
     return text if text.startswith("[") else text.partition(":")[0].removesuffix(".")
 
 
 def without_forwarded(scope: Scope) -> Scope:
-    """``scope`` without the headers that tell of another host or path: for peers that are not trusted."""
+    """Return ``scope`` without the headers that name another host or path, for untrusted peers."""
     kept = [header for header in scope["headers"] if header[0] not in FORWARDED]
     return scope if len(kept) == len(scope["headers"]) else {**scope, "headers": kept}
 
 
 def normal(domain: str) -> str:
-    """A configured domain in lower case, without one trailing dot."""
+    """Return a configured domain in lower case, without one trailing dot."""
     return domain.lower().removesuffix(".")
 
 
 def problem(domain: str, *, may_be_single: bool = False) -> str | None:
-    """Why a resource's host cannot end in ``domain``, if so."""
+    """Return why a resource's host cannot end in ``domain``, if so."""
     if _is_address(domain):
         return "an IP address has no hosts below it; write a domain"
     if len(domain) > MAX_HOST_CHARS or not _DOMAIN.fullmatch(domain):
@@ -136,7 +136,7 @@ def problem(domain: str, *, may_be_single: bool = False) -> str | None:
 
 
 def is_public_suffix(domain: str) -> bool:
-    """Whether everybody can have a host below ``domain``, as far as is known here."""
+    """Return whether anyone can register a host below ``domain``, as far as known here."""
     labels = domain.split(".")
     if len(labels) == 1 or domain in _SHARED_SUFFIXES:
         return True
@@ -144,12 +144,12 @@ def is_public_suffix(domain: str) -> bool:
 
 
 def overlap(one: str, other: str) -> bool:
-    """Whether two domains are equal, or one is below the other."""
+    """Return whether two domains are equal, or one is below the other."""
     return one == other or one.endswith(f".{other}") or other.endswith(f".{one}")
 
 
 def check(api_domains: Sequence[str], platform_domains: Sequence[str]) -> list[Mistake]:
-    """The mistakes in the configured domains."""
+    """Return the mistakes in the configured domains."""
     found = [Mistake(API_DOMAINS, domain, rule) for domain in api_domains if (rule := problem(domain))]
     found += [
         Mistake(PLATFORM_DOMAINS, domain, rule)
@@ -157,9 +157,9 @@ def check(api_domains: Sequence[str], platform_domains: Sequence[str]) -> list[M
         if (rule := problem(domain, may_be_single=True))
     ]
     for variable, domains in ((API_DOMAINS, api_domains), (PLATFORM_DOMAINS, platform_domains)):
-        found += [Mistake(variable, twice, "it stands there twice") for twice in _twice(domains)]
+        found += [Mistake(variable, twice, "it appears twice") for twice in _twice(domains)]
     found += [
-        Mistake(PLATFORM_DOMAINS, domain, f"hosts there would be read as those of resources of API_DOMAINS={api}")
+        Mistake(PLATFORM_DOMAINS, domain, f"its hosts would be read as resources of API_DOMAINS={api}")
         for domain in platform_domains
         for api in api_domains
         if domain == api or domain.endswith(f".{api}")

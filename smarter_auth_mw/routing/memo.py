@@ -1,4 +1,4 @@
-"""A bounded memory of answers that costs one look-up and never a search."""
+"""A bounded cache of results, with one look-up per read and no search for evictions."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any, Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 
 UNKNOWN: Any = object()
-"""What is not remembered: None is an answer too."""
+"""Marks a missing entry, since None is a valid result."""
 
 
 class Memo(Generic[K]):
-    """Answers in two generations: a flood of new keys costs no search for what to forget.
+    """Results in two generations, so that a flood of new keys causes no search for entries to evict.
 
-    When the young generation is full it becomes the old one, and what was the old one is forgotten; whatever is asked
-    for once in a generation lives on. Who is in a hurry reads ``young`` first, which is a dict.
+    A full young generation becomes the old one, and the previous old one is dropped; an entry that is read once per
+    generation stays. For speed, callers may read the dict ``young`` first.
     """
 
     def __init__(self, entries: int = 8192) -> None:
@@ -27,7 +27,7 @@ class Memo(Generic[K]):
         return len(self.young) + len(self._old)
 
     def recall(self, key: K) -> Any:
-        """Return what either generation remembers, or ``UNKNOWN``."""
+        """Return the result from either generation, or ``UNKNOWN``."""
         found = self.young.get(key, UNKNOWN)
         if found is UNKNOWN and (found := self._old.get(key, UNKNOWN)) is not UNKNOWN:
             self.remember(key, found)

@@ -1,4 +1,4 @@
-"""Which patterns a path mentions: all their literal words as segments, in their order, with anything between them."""
+"""Finds the patterns that a path mentions: all literal words as segments in order, with anything in between."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class Mentions(Generic[T]):
-    """Things by sequences of words, found in one pass over the segments however many there are."""
+    """Items by sequences of words, found in one pass over the segments, however many items there are."""
 
     def __init__(self, sequences: Iterable[tuple[Sequence[str], T]]) -> None:
         self._root: _Node[T] = _Node()
@@ -29,7 +29,7 @@ class Mentions(Generic[T]):
         return any(words <= present for words in self._sets) if present else bool(self._root.things)
 
     def find(self, segments: Sequence[str]) -> list[T]:
-        """All things whose words stand among the segments in their order."""
+        """Return all items whose words occur among the segments in order."""
         found, present = list(self._root.things), self._words.intersection(segments)
         if not present:
             return found

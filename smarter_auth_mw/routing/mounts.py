@@ -14,13 +14,13 @@ from smarter_auth_mw.routing.folding import UnreadableError, fold
 
 VARIABLE = "SMARTER_AUTH_MOUNTS"
 MAX_READINGS = 32
-"""No path of an ordinary request can be read in so many ways."""
+"""The most readings of a path; no ordinary path has this many."""
 MAX_DEPTH = 32
 
 _SEGMENT = re.compile(r"\{[^/{}]*\}|[^/{}?#%\s]+")
 _MOUNT = re.compile(rf"(?:/(?:{_SEGMENT.pattern}))+")
 _PLACEHOLDER = re.compile(r"\{[^/{}]*\}")
-_END = "/"  # no segment is called so
+_END = "/"  # no segment has this name
 _MANY_SEGMENTS = re.compile(r"\{[^/{}]*:path\}")
 
 Words = tuple[str | None, ...]
@@ -28,7 +28,7 @@ _Tree = dict[str | None, "_Tree"]
 
 
 class Mounts:
-    """Prefixes that the app takes off by itself, ``/api`` or ``/u/{user}``: ``{…}`` is one segment."""
+    """Prefixes that the app removes by itself, ``/api`` or ``/u/{user}``: ``{…}`` is one segment."""
 
     def __init__(self, prefixes: Iterable[str], *, is_folded: bool = False) -> None:
         self._tree: _Tree = {}
@@ -42,9 +42,9 @@ class Mounts:
         return bool(self._tree)
 
     def starts(self, segments: Sequence[str], hosts: Collection[int] = ()) -> list[int]:
-        """Where a reading of these segments begins: in front, and behind each prefix, repeatedly.
+        """Return where readings of these segments begin: at the first one, and after each prefix, repeatedly.
 
-        A URL parser begins behind the ``hosts`` too. Raises UnreadableError where there is no end of them.
+        A URL parser also begins after the ``hosts``. Raises UnreadableError if there are too many.
         """
         if not self._tree and 0 not in hosts:
             return [0]
@@ -53,12 +53,12 @@ class Mounts:
             ends = [*_ends(self._tree, segments, start), *([start + 1] if start in hosts else ())]
             found += [end for end in dict.fromkeys(ends) if end not in found]
             if len(found) > MAX_READINGS:
-                raise UnreadableError("it runs through more mounts than there can be")
+                raise UnreadableError("its mounts are nested too deeply")
         return found
 
 
 def _ends(node: _Tree, segments: Sequence[str], at: int) -> Iterator[int]:
-    """The places behind each prefix that stands at ``at``."""
+    """Yield the end of each prefix that begins at ``at``."""
     if _END in node:
         yield at
     if at < len(segments) and segments[at]:
@@ -68,7 +68,7 @@ def _ends(node: _Tree, segments: Sequence[str], at: int) -> Iterator[int]:
 
 
 def words_of(prefix: str, *, is_folded: bool = False) -> Words:
-    """The segments of a prefix, None for each placeholder."""
+    """Return the segments of a prefix, None for each placeholder."""
     segments = [segment for segment in prefix.split("/") if segment]
     return tuple(None if _PLACEHOLDER.fullmatch(one) else _folded(one) if is_folded else one for one in segments)
 
@@ -78,13 +78,13 @@ def _folded(word: str) -> str:
 
 
 def roots_of(root_path: str) -> tuple[str, ...]:
-    """The spellings of ``root_path`` that routers take off: as it stands, and with exactly one slash in front."""
+    """Return the spellings of ``root_path`` that routers remove: unchanged, and with exactly one leading slash."""
     bare = root_path.strip("/")
     return tuple(dict.fromkeys((root_path, f"/{bare}"))) if bare else ()
 
 
 def check(prefixes: Iterable[str]) -> list[Mistake]:
-    """The mistakes in configured prefixes."""
+    """Return the mistakes in configured prefixes."""
     rule = "a mount is a path prefix, as /api or /u/{user}"
     return [Mistake(VARIABLE, prefix, rule) for prefix in prefixes if not _MOUNT.fullmatch(prefix.rstrip("/"))]
 
@@ -92,14 +92,14 @@ def check(prefixes: Iterable[str]) -> list[Mistake]:
 def mounts_of(app: Any) -> tuple[str, ...]:
     """Return the prefixes found in ``app``: along ``.app``, its ``root_path`` and its routes' mounts.
 
-    Whatever else the app is or raises while it is looked at, the answer is what could be found.
+    Errors that the app raises during the inspection are ignored.
     """
     found = (usual(prefix) for prefix in _walk(app, "", set(), MAX_DEPTH))
     return tuple(dict.fromkeys(prefix for prefix in found if _MOUNT.fullmatch(prefix)))
 
 
 def unknown_mounts(app: Any) -> tuple[str, ...]:
-    """The mounts below which nothing can be seen, each with the name of its app; an empty path is the app itself."""
+    """Return the mounts whose apps cannot be inspected, with the app's name; an empty path is the app itself."""
     return tuple(dict.fromkeys(_unknown(app, "", set(), MAX_DEPTH)))
 
 
@@ -121,14 +121,14 @@ def _unknown(app: Any, place: str, seen: set[int], depth: int) -> Iterator[str]:
 
 
 def usual(prefix: str) -> str:
-    """The prefix with ``{}`` for each segment that a mount cannot spell, as ``v{version}`` or ``my app``."""
+    """Return the prefix with ``{}`` for segments that MOUNTS cannot express, such as ``v{version}`` or ``my app``."""
     return "".join("/" + (segment if _SEGMENT.fullmatch(segment) else "{}") for segment in prefix.split("/") if segment)
 
 
 def less_roots(text: str, roots: Iterable[str]) -> Iterator[str]:
     """Return ``text`` without each of the ``roots`` that it contains."""
-    # Litestar splits at the first root_path wherever it stands, also within a segment, and collapses what follows;
-    # Starlette and Django take it off the front, which gives the same rest.
+    # Litestar splits at the first root_path anywhere, also inside a segment, and collapses slashes in the rest;
+    # Starlette and Django remove it from the front, which gives the same rest.
     for root in roots:
         _, separator, rest = text.partition(root)
         if separator:
@@ -164,14 +164,14 @@ def _walk_route(route: Any, prefix: str, seen: set[int], depth: int) -> Iterator
 
 
 def _is_app(app: Any) -> bool:
-    # Files have no handlers: what lies at /static/bots/logo.png is not what the app has at /bots/.
+    # Static files have no handlers: /static/bots/logo.png is not what the app serves at /bots/.
     kind = type(app)
     return app is not None and not (issubclass(kind, StaticFiles) and kind.__call__ is StaticFiles.__call__)
 
 
 def _spellings(path: str) -> Iterator[str]:
     yield path
-    if _MANY_SEGMENTS.search(path):  # prefixes are taken off repeatedly: this one takes off any number of segments
+    if _MANY_SEGMENTS.search(path):  # prefixes are removed repeatedly, so this one can remove any number of segments
         yield "/{path}"
 
 

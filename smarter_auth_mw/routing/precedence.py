@@ -1,4 +1,4 @@
-"""Which line of ROUTES decides about a path or host: the most specific one, alone, and its refusal is final."""
+"""Decides which line of ROUTES applies to a path or host: the most specific one alone, and its refusal is final."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ ALIAS_FORMS: dict[str, AliasForm] = {"name": "name", "label": "label"}
 
 
 class Hit(NamedTuple):
-    """A pattern that decides about a reading, with the values of its placeholders."""
+    """A pattern that decides a reading, with the values of its placeholders."""
 
     pattern: Pattern
     reading: str
     reference: str
     account: str | None
     rest_chars: int
-    """How many characters of the reading stand behind all that decided."""
+    """The number of characters of the reading after the part that matched."""
 
     def lowered(self) -> tuple[Pattern, str, str | None]:
-        """What a reader takes it for who makes no difference between upper and lower case."""
+        """Return the pattern and its values in lower case, for readers that ignore case."""
         return self.pattern, self.reference.lower(), self.account and self.account.lower()
 
     def target(self, default_account: str) -> Target | Denial:
-        """What it names, or the refusal of a spelling that is not the canonical one."""
+        """Return the target, or a denial of a spelling that is not canonical."""
         pattern = self.pattern
         value = pattern.form.parse(self.reference)
         if value is None:
-            return refusal(f"{pattern} wants {pattern.form.rule}, not {shown(self.reference)}", self.reading)
+            return refusal(f"{pattern} expects {pattern.form.rule}, not {shown(self.reference)}", self.reading)
         account = None if self.account is None else ACCOUNT.parse(self.account)
         if self.account is not None and account is None:
-            return refusal(f"{pattern} wants {ACCOUNT.rule}, not {shown(self.account)}", self.reading)
+            return refusal(f"{pattern} expects {ACCOUNT.rule}, not {shown(self.account)}", self.reading)
         form = ALIAS_FORMS.get(pattern.form.placeholder)
         names = Alias(pattern.kind, form, value, account or default_account) if form else Resource(pattern.kind, value)
         return Target(names, account, pattern.always, exact=pattern.form.placeholder == "ref:exact")
 
 
 class _Node:
-    """The lines that begin with the words that lead here, and the ways to longer ones."""
+    """A node of the tree of lines: the lines that end here, and the branches to longer ones."""
 
     __slots__ = ("anything", "literals", "nones", "patterns")
 
@@ -62,19 +62,19 @@ class _Node:
 
     @property
     def is_collection(self) -> bool:
-        """Whether a reference comes next."""
+        """Return whether a reference may come next."""
         return self.anything is not None and bool(self.anything.patterns)
 
 
 Owner = list[Pattern] | NoResource
-"""What matches: patterns with one head, or a ``none`` line."""
+"""A match: patterns with the same head, or a ``none`` line."""
 
 
 class Table:
-    """The lines in the order of their precedence; ``is_folded`` reads without case, and without ``.json`` in tails.
+    """The lines in the order of precedence; ``is_folded`` ignores case, and ``.json`` in tails.
 
-    Each look at a reading, which is the segments from ``at`` on, takes time for the lines that match it, whatever the
-    number of the others and of the segments.
+    A look-up of a reading, which is the segments from ``at`` on, takes time for the matching lines only, whatever the
+    number of other lines and of segments.
     """
 
     def __init__(self, lines: Iterable[Line], *, is_folded: bool = False) -> None:
@@ -82,7 +82,7 @@ class Table:
         self._cased: Callable[[Words], Words] = lowered if is_folded else tuple
         self._root = _Node()
         self.depth = 0
-        """How many segments are looked at, at most."""
+        """The most segments that are read."""
         for line in sorted(lines, key=_tail_first):
             self._add(line)
 
@@ -97,7 +97,7 @@ class Table:
         self.depth = max(self.depth, len(line.words) + 1)
 
     def hits(self, segments: Sequence[str], at: int = 0, *, minds_none: bool = True) -> list[Hit]:
-        """What decides: usually one pattern; several where only their tails differ and none fits.
+        """Return the deciding pattern, or several if they differ only in their tails and no tail matches.
 
         Without ``minds_none`` the first pattern decides, as if there were no ``none`` lines.
         """
@@ -109,17 +109,17 @@ class Table:
         return []
 
     def is_contested(self, segments: Sequence[str], at: int) -> bool:
-        """Whether more than one pattern matches, of which the most specific one decides."""
+        """Return whether more than one pattern matches."""
         groups = (owner for owner in self._owners(segments, at) if isinstance(owner, list))
         return sum(self._has_tail(one, segments, at) for group in groups for one in group) > 1
 
     def none_line(self, segments: Sequence[str], at: int = 0) -> NoResource | None:
-        """The ``none`` line that decides, if one does."""
+        """Return the ``none`` line that decides, or None."""
         owners = self._owners(segments, at)
         return owners[0] if owners and isinstance(owners[0], NoResource) else None
 
     def further_back(self, segments: Sequence[str], cased: Sequence[str], at: int) -> Hit | None:
-        """What decides if a prefix that no line knows is taken off here.
+        """Return the pattern that decides if an unknown prefix is removed here.
 
         A pattern of several literal words decides for any reference; a pattern of a single word decides only if the
         reference is an id. ``cased`` are the segments in their original case.
@@ -138,13 +138,13 @@ class Table:
         return [hit for hit in hits if not self._is_collection(hit, segments, at)]
 
     def _fitting(self, group: list[Pattern], segments: Sequence[str], at: int) -> list[Pattern]:
-        """Return the pattern with the longest matching tail among those that differ only behind the reference."""
+        """Return the pattern with the longest matching tail among those that differ only after the reference."""
         ways = (False, True) if self._is_folded else (False,)
         fitting = (next((one for one in group if self._has_tail(one, segments, at, is_bare=way)), None) for way in ways)
         return [one for one in dict.fromkeys(fitting) if one]
 
     def _has_tail(self, pattern: Pattern, segments: Sequence[str], at: int, *, is_bare: bool = False) -> bool:
-        """Whether the words behind the reference match too, if ``is_bare`` without ``.json``."""
+        """Return whether the words after the reference match too, with ``is_bare`` without ``.json``."""
         begin = at + len(pattern.head)
         behind = segments[begin : begin + len(pattern.tail)]
         if is_bare:
@@ -152,7 +152,7 @@ class Table:
         return list(behind) == list(self._cased(pattern.tail))
 
     def _owners(self, segments: Sequence[str], at: int) -> list[Owner]:
-        """All that matches, the most specific first."""
+        """Return all matches, the most specific first."""
         end = len(segments)
         while end > at and not segments[end - 1]:
             end -= 1
@@ -161,7 +161,7 @@ class Table:
         return found
 
     def _is_collection(self, hit: Hit, segments: Sequence[str], at: int) -> bool:
-        """Whether a reference that is not canonical is a literal word of another pattern, whose collection this is."""
+        """Return whether a reference that is not canonical is a word of another pattern, so this is its collection."""
         if hit.pattern.form.parse(hit.reference) is not None:
             return False
         place, nodes = at + hit.pattern.ref_at, [self._root]
@@ -173,17 +173,17 @@ class Table:
 
 
 def _collect(node: _Node, segments: Sequence[str], start: int, at: int, end: int, found: list[Owner]) -> None:
-    """Add what matches from ``start`` on, of all that begins with the words that led to ``node``.
+    """Add all matches from ``start`` on among the lines below ``node``.
 
-    At the first segment where two lines differ, a literal goes before a placeholder, and that before what a line only
-    owns. Behind ``end`` all segments are empty.
+    At the first segment where two lines differ, a literal has precedence over a placeholder, and that over the end of
+    a line, which owns the rest. After ``end`` all segments are empty.
     """
     if at < len(segments):
         if (literal := node.literals.get(segments[at])) is not None:
             _collect(literal, segments, start, at + 1, end, found)
         if node.anything is not None:
             _collect(node.anything, segments, start, at + 1, end, found)
-    if node.patterns and at <= end:  # something stands where the reference belongs, or behind it
+    if node.patterns and at <= end:  # there is a segment at the reference's place, or after it
         found.append(node.patterns)
     if node.nones:
         nones = (line for line in node.nones if line.is_subtree or at >= end)
@@ -191,7 +191,7 @@ def _collect(node: _Node, segments: Sequence[str], start: int, at: int, end: int
 
 
 def _ways(node: _Node, segment: str, *, may_be_anything: bool = True) -> list[_Node]:
-    """Where a segment leads, in the order of precedence."""
+    """Return the nodes that a segment leads to, in the order of precedence."""
     literal = node.literals.get(segment)
     ways = [] if literal is None else [literal]
     if node.anything is not None and may_be_anything:

@@ -3,7 +3,7 @@
 Its console serves the API below ``/api/``, and its API hosts serve the same views at the root.
 
 Left out are the bots that its first releases also served at ``/api/v1/<N>/``: a pattern for them would own all of
-``/api/v1/``. Its sandbox pages require a session of the platform, and are no resources unless a line with ``always``
+``/api/v1/``. Its sandbox pages require a session of the platform, and are not resources unless a line with ``always``
 includes them. The ``none`` lines keep its dashboards out of patterns as wide as ``/workbench/{name}``.
 """
 
@@ -57,9 +57,9 @@ _LINES = {
 
 
 def lines(preset: str, among: Collection[str], api_domains: Sequence[str]) -> list[str] | None:
-    """The lines of a preset, given all that are used; None where there is no such preset.
+    """Return the lines of a preset, given all presets in use; None for an unknown preset.
 
-    The hosts below the API domains belong to the newest generation that is there.
+    The hosts below the API domains belong to the newest preset in use.
     """
     if preset not in _LINES:
         return None
@@ -68,5 +68,5 @@ def lines(preset: str, among: Collection[str], api_domains: Sequence[str]) -> li
 
 
 def owner_of_hosts(presets: Collection[str]) -> str | None:
-    """The kind whose resources the platform serves by host, given the presets that are used."""
+    """Return the kind whose resources the platform serves by host, given the presets in use."""
     return next((kind for preset, kind in KINDS.items() if preset in presets), None)

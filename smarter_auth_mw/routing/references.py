@@ -1,7 +1,7 @@
-"""The one canonicaliser: how references, names, labels and account numbers are spelled, and nothing else is one.
+"""The canonical spellings of references, names, labels and account numbers, for requests and the command line alike.
 
-Requests and the command line both go through here. Refusing is its only repair: a spelling that some framework would
-read as another one (``042``, ``+42``, ``42.0``, ``{uuid}``) is no reference at all.
+Other spellings are refused, never repaired: a text that some framework would read as another reference (``042``,
+``+42``, ``42.0``, ``{uuid}``) is not a reference.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ _SEPARATOR = re.compile(r"[:,@!$&'()*=|^~]")
 
 
 def integer(text: str) -> str | None:
-    """``text`` if it is a canonical integer from 0 to 2^63-1."""
+    """Return ``text`` if it is a canonical integer from 0 to 2^63-1, else None."""
     return text if _INTEGER.fullmatch(text) and int(text) < 2**63 else None
 
 
 def uuid(text: str) -> str | None:
-    """The lower-case spelling of a hyphenated UUID in either case: folding it is as safe as refusing it."""
+    """Return a hyphenated UUID in lower case, else None; accepting both cases is as safe as refusing one."""
     lowered = text.lower() if text.isascii() else ""
     return lowered if _UUID.fullmatch(lowered) else None
 
@@ -60,51 +60,51 @@ def slug(text: str) -> str | None:
 
 
 def plain(text: str) -> str | None:
-    """``text`` if it is a canonical integer, a lower-case UUID or a slug."""
+    """Return ``text`` if it is a canonical integer, a lower-case UUID or a slug, else None."""
     return integer(text) or (text if _UUID.fullmatch(text) else slug(text))
 
 
 def hashed(text: str) -> str | None:
-    """The number, as a canonical integer, of a hashed id or of an integer itself."""
+    """Return a hashed id or an integer as a canonical integer, else None."""
     if (number := integer(text)) is not None:
         return number
     return None if (decoded := unhash(text)) is None else str(decoded)
 
 
 def exact(text: str) -> str | None:
-    """``text`` if it is made of unreserved characters (RFC 3986 §2.3) and ``:``, and no dot segment.
+    """Return ``text`` if it has only unreserved characters (RFC 3986 §2.3) and ``:``, no dot segment; else None.
 
-    A colon has one spelling, and no router gives it a meaning within a path. It comes first in placeholders.
+    A colon has one spelling, and no router gives it a meaning within a path. It may not come first.
     """
     return text if _fits(_EXACT, text) else None
 
 
 def name(text: str) -> str | None:
-    """``text`` if it is a name in snake case or kebab case, in lower case."""
+    """Return ``text`` if it is a name in snake case or kebab case, in lower case, else None."""
     return text if _fits(_NAME, text) else None
 
 
 def label(text: str) -> str | None:
-    """``text`` if it is one host label of at most 63 characters (RFC 1034 §3.5), in lower case."""
+    """Return ``text`` if it is one host label of at most 63 characters (RFC 1034 §3.5) in lower case, else None."""
     return text if len(text) <= MAX_LABEL_CHARS and _LABEL.fullmatch(text) else None
 
 
 def account(text: str) -> str | None:
-    """``text`` if it is an account number (``####-####-####``), a canonical integer, a UUID or a slug."""
+    """Return ``text`` if it is an account number (``####-####-####``), an integer, a UUID or a slug, else None."""
     if _ACCOUNT_NUMBER.fullmatch(text):
         return text
-    # Twelve digits are an account number without its hyphens, which is a second spelling.
+    # Twelve digits would be a second spelling of an account number.
     return None if len(text) == 12 and text.isdecimal() else plain(text)
 
 
 def hashed_id(number: int) -> str:
-    """The platform's hashed id of a primary key, ``rMTAwMDA0Mgx`` of 42 (``TimestampedModel.hashed_id``)."""
+    """Return the platform's hashed id of a primary key, ``rMTAwMDA0Mgx`` of 42 (``TimestampedModel.hashed_id``)."""
     encoded = urlsafe_b64encode(str(number + HASH_FLOOR).encode("ascii")).decode("ascii")
     return f"r{encoded.rstrip('=')}x"
 
 
 def unhash(text: str) -> int | None:
-    """The number of a hashed id, at least 1, if encoding that number gives ``text`` back."""
+    """Return the number of a hashed id, at least 1, if encoding that number gives ``text`` back."""
     if not _HASHED.fullmatch(text):
         return None
     body = text[1:-1]
@@ -118,13 +118,13 @@ def unhash(text: str) -> int | None:
 
 
 def rfc1034(text: str) -> str:
-    """The host label that the platform makes of a name: lossy, so two names may share it.
+    """Return the platform's host label for a name; the conversion is lossy, so two names may share a label.
 
-    Raises InvalidReferenceError where nothing is left of the name (``common/utils/rfc1034_compliance.py``).
+    Raises InvalidReferenceError if nothing is left of the name (``common/utils/rfc1034_compliance.py``).
     """
     made = _NO_LABEL_CHARS.sub("", text.lower().replace("_", "-")).strip("-")[:MAX_LABEL_CHARS]
     if not made:
-        raise InvalidReferenceError(f"Nothing of the name {text!r} can stand in a host label.")
+        raise InvalidReferenceError(f"No character of the name {text!r} is allowed in a host label.")
     return made
 
 
@@ -156,7 +156,7 @@ def reads_as_uuid(text: str) -> bool:
 
 
 def reads_as_id(text: str) -> bool:
-    """Whether ``text`` is an integer or a UUID in the eyes of some framework."""
+    """Return whether some framework reads ``text`` as an integer or a UUID."""
     return reads_as_integer(text) or reads_as_uuid(text)
 
 
@@ -168,7 +168,7 @@ def reads_as_hashed(text: str) -> bool:
 
 
 def _bare(text: str) -> str:
-    """``text`` without blanks around it, and without a data format behind it."""
+    """Return ``text`` without surrounding blanks and without the suffix of a data format."""
     return _FORMAT.sub("", text.strip())
 
 
@@ -200,7 +200,7 @@ def _fits(rule: re.Pattern[str], text: str) -> bool:
 class Form:
     """The values that a placeholder accepts: ``parse`` returns the canonical value, or None.
 
-    ``reads_as_id`` says whether a text is an id of this form in some spelling that a framework takes, canonical or not.
+    ``reads_as_id`` returns whether some framework reads a text as an id of this form, canonical or not.
     ``reserved`` are the characters it may contain in addition to the unreserved ones.
     """
 
@@ -230,6 +230,6 @@ FORMS = MappingProxyType(
         )
     }
 )
-"""Every placeholder that can stand for a resource."""
+"""All placeholders that can be a resource's reference."""
 
 ACCOUNT = Form("account", account, "an account number (1234-5678-9012), a canonical integer, a UUID or a slug")

@@ -1,4 +1,4 @@
-"""What was found of a request's resource, and what two findings come to."""
+"""The result of resolving a request, and how two results are combined."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NOTHING = Judgement(None)
 
 
 def agree(one: Judgement, other: Judgement) -> Judgement:
-    """Return what two judgements come to: a refusal before anything, one resource before none, and never two."""
+    """Combine two judgements: a refusal wins, one resource wins over none, and two resources are refused."""
     if other.result is None or isinstance(one.result, Denial):
         return one
     if one.result is None or isinstance(other.result, Denial):
@@ -41,7 +41,7 @@ def _both(one: Judgement, other: Judgement, mine: Target, yours: Target) -> Judg
 
 
 def _may_be_one(mine: Target, yours: Target) -> bool:
-    """Return whether the directory may find that both name one resource: two forms of alias, or one and a reference."""
+    """Return whether both may be one resource for the directory: two forms of alias, or one and a reference."""
     if mine.names == yours.names:
         return mine.also is None or yours.also is None or mine.also == yours.also
     forms = {names.form if isinstance(names, Alias) else None for names in (mine.names, yours.names)}
@@ -49,7 +49,7 @@ def _may_be_one(mine: Target, yours: Target) -> bool:
 
 
 def refused(detail: str, text: str, reason: Reason = Reason.NOT_CANONICAL) -> Judgement:
-    """The judgement that ``text`` can be read in more ways than one, for operators to understand."""
+    """Return a refusal because ``text`` can be read in more than one way, with a detail for operators."""
     return Judgement(refusal(detail, text, reason), reading=text)
 
 
@@ -58,5 +58,5 @@ def refusal(detail: str, text: str, reason: Reason = Reason.NOT_CANONICAL) -> De
 
 
 def shown(text: str) -> str:
-    """Return what a stranger wrote, for operators: without tokens, cut, and escaped."""
+    """Return a client's text for operators: without tokens, shortened, and escaped."""
     return ascii(shortened(text, SHOWN_CHARS))

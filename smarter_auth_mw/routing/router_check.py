@@ -1,4 +1,4 @@
-"""``VERIFY_ROUTER``: in development, compare the resource that we resolved with what the app's router has chosen."""
+"""``VERIFY_ROUTER``: in development, compare the resolved resource with what the app's router has read."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ ANSWERS = frozenset({"http.response.start", "websocket.accept"})
 
 
 class RouterDisagreementError(SmarterAuthError):
-    """The app's router reads the request in another way than the middleware does."""
+    """The app's router reads the request differently than the middleware."""
 
     code = "router_disagreement"
     default_hint = "Compare SMARTER_AUTH_ROUTES with the app's routes: smarter-auth doctor --app MODULE:APP"
 
 
 class RouterCheck:
-    """Calls the app, and raises ``RouterDisagreementError`` instead of answering for another resource.
+    """Calls the app, and raises ``RouterDisagreementError`` if the app serves another resource.
 
-    It goes by the ``path_params`` that the routers of Starlette, FastAPI and Litestar leave in the scope: where there
-    are none, nothing can be compared. A handler that has served a resource must serve nothing else.
+    It compares the ``path_params`` that the routers of Starlette, FastAPI and Litestar leave in the scope; without
+    them, nothing can be compared. A handler that has served a resource must serve nothing else.
     """
 
     def __init__(self, app: ASGIApp, routes: Routes) -> None:
@@ -64,7 +64,7 @@ class RouterCheck:
 
 
 def none_line(routes: Routes, path: str) -> NoResource | None:
-    """The `none` line of the configuration that is about the path."""
+    """Return the configured `none` line for the path, or None."""
     segments = path.rstrip("/").split("/")[1:]
     return next((line for line in routes.lines if isinstance(line, NoResource) and line.covers(segments)), None)
 
@@ -75,7 +75,7 @@ def _names(target: Target) -> set[str]:
 
 
 def _words(path_params: Mapping[str, Any]) -> Iterator[str]:
-    """Each segment that a parameter holds, as it stands and in the spellings that are the same by the rules."""
+    """Yield each segment of a parameter, unchanged and in its equivalent spellings."""
     for value in path_params.values():
         for word in str(value).split("/"):
             if word:

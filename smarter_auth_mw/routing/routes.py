@@ -1,4 +1,4 @@
-"""From a request's scope to the resource it names, or to a refusal where it can be read two ways."""
+"""Resolves a request's scope to the resource that it names, or to a refusal if it can be read in two ways."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Answer = Target | Denial | None
 
 
 class Routes:
-    """The compiled ROUTES: what a scope names, and how that was found."""
+    """The compiled ROUTES, which resolve scopes."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Routes:
         self._paths = PathRouting(by_path, mounts, default_account)
         self._hosts = HostRouting(by_host, own_domains, heir, default_account)
         self.memo: Memo[tuple[str, bytes | None, str]] = Memo()
-        """What paths name, by path, raw path and root path: where hosts are read, a part of the answer."""
+        """What paths name, by path, raw path and root path; if hosts are read, only a part of the result."""
 
     @classmethod
     def parse(
@@ -74,14 +74,14 @@ class Routes:
 
     @property
     def reads_hosts(self) -> bool:
-        """Whether the host of a request may name a resource."""
+        """Return whether the host of a request may name a resource."""
         return self._hosts.is_needed
 
     def resolve(self, scope: Scope) -> Answer:
-        """What a request names: None where it is no resource, a denial where it could be read two ways.
+        """Return what a request names: None if it is not a resource, a denial if it can be read in two ways.
 
-        Where hosts are read, headers that tell of a forwarded host count, so those of peers that are not trusted are
-        to be taken out before (``hosts.without_forwarded``).
+        If hosts are read, headers with a forwarded host count, so those of untrusted peers must be removed before
+        (``hosts.without_forwarded``).
         """
         try:
             found = self.memo.young.get((scope["path"], scope["raw_path"], scope["root_path"]), UNKNOWN)
@@ -94,14 +94,14 @@ class Routes:
     def canonical(self, kind: str, ref: str) -> Resource:
         """Return the resource in the spelling that requests use; raises InvalidReferenceError.
 
-        A kind that is reached by its name alone has references all the same: by them it is bound.
+        A kind that is reached only by name also has references, which bindings use.
         """
         own = [one.form for one in self.patterns if one.kind == kind and one.form.placeholder not in ALIAS_FORMS]
         forms = list(dict.fromkeys(own)) or [FORMS["ref"]]
         canonical = next((value for form in forms if (value := form.parse(ref)) is not None), None)
         if canonical is None:
             rules = ", or ".join(form.rule for form in forms)
-            raise InvalidReferenceError(f"{ref!r} is no reference of a {kind}: that is {rules}.")
+            raise InvalidReferenceError(f"{ref!r} is not a reference of a {kind}, which is {rules}.")
         return Resource(kind, canonical)
 
     def explain(self, scope: Scope) -> Judgement:
@@ -112,13 +112,13 @@ class Routes:
         return agree(self._hosts.judge(scope["headers"]), by_path)
 
     def further_back(self, path: str) -> FurtherBack | None:
-        """What a path is behind one of its slashes, if it is refused because of that; its ``remedies`` settle it."""
+        """Return what a path names after a later slash, if it is refused for that; its ``remedies`` resolve it."""
         return self._paths.further_back(path)
 
     def replace_domains(self, claims: Iterable[Claim]) -> tuple[str, ...]:
-        """From now on let these verified custom domains, and no others, name resources of these kinds.
+        """Replace the custom domains by these verified ones, each with its kind.
 
-        Returns the domains that are ignored, each with the reason, to be reported.
+        Returns the ignored domains, each with the reason, to be logged.
         """
         self._hosts = self._hosts.with_domains(claims)
         return self._hosts.ignored
@@ -128,7 +128,7 @@ class Routes:
         found: Answer = self.memo.recall(request)
         if found is UNKNOWN:
             found = self._judge(scope, request).result
-            # A refusal is not worth a place here, and a decision is never kept.
+            # Refusals are not cached here, and decisions never are.
             if not isinstance(found, Denial) and len(request.path) <= MEMO_PATH_CHARS and request.path[:1] == "/":
                 self.memo.remember(request, found)
         return found
@@ -146,10 +146,10 @@ class Routes:
 
 
 def refused_routes(app: Any, routes: Routes) -> list[AppRoute]:
-    """The app's own routes that are refused, since further back each is what a pattern names."""
+    """Return the app's own routes that are refused because a later part of their path matches a pattern."""
     try:
         return [one for one in routes_of(app) if any(map(routes.further_back, one.samples()))]
-    except Exception:  # somebody else's app may raise whatever it likes while it is looked at
+    except Exception:  # a user's app may raise anything during the inspection
         return []
 
 

@@ -1,6 +1,6 @@
-"""Tests of an app without a database: the real middleware on a store in memory and a clock that a test moves.
+"""Test an app without a database: the real middleware on a store in memory and a clock that the test moves.
 
-Routing, credentials, cache and decision are the very code that runs in production. Nothing here needs pytest.
+Routing, credentials, cache and decision are the same code as in production. Nothing here needs pytest.
 Begin with ``AuthKit``; its store is in :mod:`~smarter_auth_mw.testing.store`.
 """
 
@@ -34,19 +34,19 @@ from smarter_auth_mw.testing.store import MemoryStore, Tables
 from smarter_auth_mw.tokens import MintedToken
 
 UNSAID = ["unsaid /unsaid/{ref}"]
-"""In the place of routes that come from elsewhere, while the other settings are looked at."""
+"""Used instead of routes from elsewhere while the other settings are checked."""
 PATIENCE_S = 5.0
 BEGINS = datetime(2030, 1, 1, tzinfo=UTC)
-"""When the clock of every test begins."""
+"""The time at which the clock of every test begins."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class TestKey:
-    """A key for a test, with its token; ``headers`` are those of a request that brings it."""
+    """A key for a test, with its token; ``headers`` send the token with a request."""
 
-    __test__ = False  # pytest is not to collect it
+    __test__ = False  # so that pytest does not collect it
 
     key_id: UUID
     name: str
@@ -58,20 +58,20 @@ class TestKey:
 
 
 class AuthKit:
-    """The place of a database in tests, for as long as ``with kit:`` lasts; there is one at a time in a process.
+    """Replaces the database in tests inside ``with kit:``; a process can have one kit at a time.
 
-    Every middleware that opens its connections meanwhile works on it; one that was made without settings meanwhile has
-    those of the kit: ``routes``, and any other settings by their names. What is not said comes from where the
-    middleware itself looks (environment, ``.env``, TOML file).
+    Every middleware that opens its connections inside the block uses the kit. A middleware that is created without
+    settings inside the block has those of the kit: ``routes``, and other settings by name. Settings that are not given
+    come from the usual places (environment, ``.env``, TOML file).
 
-    A resource is written as ``kind:ref``, in the spelling of the kit's routes. What people do by the command line is a
-    plain method here, which raises what ``Management`` raises, and counts at once for the next request. Raises
+    A resource is written as ``kind:ref``, in the spelling of the kit's routes. The acts of the command line
+    are plain methods here; they raise the errors of ``Management`` and take effect with the next request. Raises
     ConfigurationError.
     """
 
     def __init__(self, routes: Sequence[str] = (), **settings: Any) -> None:
         self.decisions: list[Decision] = []
-        """About the requests for resources so far, in their order."""
+        """The decisions about requests for resources so far, in order."""
         self.now = BEGINS
         self.store = MemoryStore(lambda: self.now)
         self._given = {"database_url": "postgresql://in-memory/", "cache_url": "memory://", **settings}
@@ -92,19 +92,19 @@ class AuthKit:
 
     def __exit__(self, *_: object) -> None:
         PLACE.stand_in = None
-        self.store.is_down = True  # An app that still uses it refuses everything.
+        self.store.is_down = True  # An app that still uses the store then refuses everything.
         self.store.replace(Tables())
         for loop, task, ended in self._open:
-            with suppress(RuntimeError):  # The loop may have ended, and its connections with it.
+            with suppress(RuntimeError):  # The loop and its connections may already be closed.
                 loop.call_soon_threadsafe(task.cancel)
                 if loop.is_running() and loop is not asyncio._get_running_loop():
-                    ended.wait(PATIENCE_S)  # The loop of a WSGI app lives on, and starts over.
+                    ended.wait(PATIENCE_S)  # The loop of a WSGI app continues, and opens new connections.
 
-    # What the engine of a middleware asks for.
+    # The interface for engines.
 
     @property
     def settings(self) -> Settings:
-        """Raises ConfigurationError."""
+        """Return the kit's settings; raises ConfigurationError."""
         return Settings(**self._given)
 
     @property
@@ -116,11 +116,11 @@ class AuthKit:
         yield self
 
     async def beat(self, _: str | None) -> Beat:
-        """A heartbeat: whatever changed was heard already."""
+        """Return an empty heartbeat, since every change was already delivered."""
         return Beat(self.store.snapshot, "memory ")
 
     def clock(self) -> float:
-        """The time of the test, in seconds (Unix)."""
+        """Return the time of the test, in seconds (Unix)."""
         return self.now.timestamp()
 
     def throttle(self, rate: str) -> Throttle | None:
@@ -154,21 +154,21 @@ class AuthKit:
         return self._routes.canonical(kind, ref)
 
     def _note_task(self) -> None:
-        """The task that holds what is open, which is to end with the kit."""
+        """Remember the current task, which holds the open engine and must end with the kit."""
         task, ended = asyncio.current_task(), threading.Event()
         if task is not None:
             task.add_done_callback(lambda _: ended.set())
             self._open.append((task.get_loop(), task, ended))
 
-    # What a test does.
+    # The interface for tests: acts.
 
     def advance(self, span: timedelta) -> None:
-        """Let time go by."""
+        """Move the clock forward by this time."""
         self.now += span
 
     @contextmanager
     def outage(self) -> Iterator[None]:
-        """As if the database could not be reached."""
+        """Simulate a database that cannot be reached while the block runs."""
         self.store.is_down = True
         try:
             yield
@@ -198,7 +198,7 @@ class AuthKit:
         account: str | None = None,
         expires_in: timedelta | None = None,
     ) -> TestKey:
-        """A new key, bound to these resources, which are protected from now on, and registered if they were not."""
+        """Create a key bound to these resources, which are protected from now on and registered if necessary."""
         expires_at = None if expires_in is None else self.now + expires_in
         name = name or f"key {len(self.store.tables.keys) + 1}"
         bind = [self._resource(resource) for resource in resources]
@@ -214,14 +214,14 @@ class AuthKit:
         _done(self._keys.bind(key.key_id, self._resource(resource)))
 
     def unbind(self, key: TestKey, resource: str, *, allow_anonymous: bool = False) -> None:
-        """Taking off the last key needs ``allow_anonymous``."""
+        """Unbind a key; the last one needs ``allow_anonymous``."""
         _done(self._keys.unbind(key.key_id, self._resource(resource), allow_anonymous=allow_anonymous))
 
     def activate(self, key: TestKey) -> None:
         _done(self._keys.activate(key.key_id))
 
     def deactivate(self, key: TestKey, *, allow_anonymous: bool = False) -> None:
-        """Deactivating the last active key needs ``allow_anonymous`` where ``REQUIRE`` is ``active``."""
+        """Deactivate a key; with ``REQUIRE=active``, the last active key needs ``allow_anonymous``."""
         _done(self._keys.deactivate(key.key_id, allow_anonymous=allow_anonymous))
 
     def revoke(self, key: TestKey) -> None:
@@ -235,37 +235,41 @@ class AuthKit:
         """Open a resource; refused while keys are bound to it."""
         _done(self._keys.unprotect(self._resource(resource)))
 
-    # What a test asks.
+    # The interface for tests: assertions.
 
     @property
     def decision(self) -> Decision:
-        """About the last request for a resource; raises AssertionError where there was none."""
+        """The decision about the last request for a resource; raises AssertionError if there was none."""
         assert self.decisions, "No request for a resource has been decided: do the routes include its path?"  # noqa: S101
         return self.decisions[-1]
 
     def assert_granted(self, key: TestKey | None = None) -> Grant:
-        """The last request was granted, to this key if one is given."""
+        """Assert that the last request was granted, to this key if one is given."""
         decision = self.decision
         if not isinstance(decision, Grant):
-            raise AssertionError(f"It was not granted: {_described(decision)}.")
+            raise AssertionError(f"The last request was not granted: {_described(decision)}.")
         if key is not None and decision.key_id != str(key.key_id):
-            raise AssertionError(f"It was granted to {decision.principal.display_name!r}, and not to {key.name!r}.")
+            raise AssertionError(
+                f"The last request was granted to {decision.principal.display_name!r}, and not to {key.name!r}."
+            )
         return decision
 
     def assert_denied(self, reason: str | None = None) -> Denial:
         """Assert that the last request was denied, for this (true) reason if one is given."""
         decision = self.decision
         if not isinstance(decision, Denial):
-            raise AssertionError(f"It was not denied: {_described(decision)}.")
+            raise AssertionError(f"The last request was not denied: {_described(decision)}.")
         if reason is not None and decision.reason != reason:
-            raise AssertionError(f"It was denied for another reason than {reason!r}: {_described(decision)}.")
+            raise AssertionError(
+                f"The last request was denied for another reason than {reason!r}: {_described(decision)}."
+            )
         return decision
 
     def assert_anonymous(self) -> Anonymous:
-        """The last request was for a resource that is open."""
+        """Assert that the last request was for an open resource."""
         decision = self.decision
         if not isinstance(decision, Anonymous):
-            raise AssertionError(f"It was not anonymous: {_described(decision)}.")
+            raise AssertionError(f"The last request was not anonymous: {_described(decision)}.")
         return decision
 
 
@@ -276,10 +280,10 @@ def _described(decision: Decision) -> str:
 
 
 def _done(act: Coroutine[Any, Any, T]) -> T:
-    """Return what the act returns: in memory nothing ever waits, so that no event loop is needed."""
+    """Run an act and return its result: in memory nothing waits, so no event loop is needed."""
     try:
         act.send(None)
     except StopIteration as done:
         returned: T = done.value
         return returned
-    raise RuntimeError("An act in memory waited for something.")
+    raise RuntimeError("The store in memory must not wait, and did.")

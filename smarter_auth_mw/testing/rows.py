@@ -12,7 +12,7 @@ from smarter_auth_mw.routing.references import rfc1034
 
 
 class Row:
-    """As asyncpg's are: columns by name and by place, those of the key last."""
+    """A row like asyncpg's: columns by name and by index, the key's columns last."""
 
     def __init__(self, head: dict[str, Any], of_key: tuple[Any, ...]) -> None:
         self._head = head
@@ -53,7 +53,7 @@ def aliases_of(held: RegisteredResource) -> list[tuple[str, str, str]]:
 
 
 def is_held(key: Key) -> bool:
-    """Return whether it protects what it is bound to: it was not merely deactivated."""
+    """Return whether the key protects its resources even with REQUIRE=active: it is not merely deactivated."""
     return key.is_active or key.revoked_at is not None
 
 

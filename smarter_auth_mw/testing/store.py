@@ -1,4 +1,4 @@
-"""The store in a process's own memory, for tests: the same records and the same facts of a decision, on no database."""
+"""The store in memory, for tests: the same records and facts for decisions, without a database."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ NEEDS_A_DATABASE = (
 
 @dataclass(frozen=True, slots=True)
 class BindingRow:
-    """A binding, by its resource's look-up and its key."""
+    """A binding, by the look-up of its resource and its key."""
 
     id: int
     lookup: str
@@ -52,10 +52,10 @@ class BindingRow:
 
 @dataclass
 class Tables:
-    """All that is known; a transaction works on a copy. Records are immutable, so that a copy is shallow."""
+    """All records; a transaction works on a copy. Records are immutable, so a copy is shallow."""
 
     resources: dict[str, RegisteredResource] = field(default_factory=dict)
-    """By their look-up, without their keys, as the keys are without their bindings."""
+    """Resources by look-up, without their keys; keys are stored without their bindings."""
     keys: dict[UUID, Key] = field(default_factory=dict)
     bindings: dict[tuple[str, UUID], BindingRow] = field(default_factory=dict)
     events: list[tuple[str, str]] = field(default_factory=list)
@@ -65,18 +65,18 @@ class Tables:
         return Tables(dict(self.resources), dict(self.keys), dict(self.bindings), list(self.events))
 
     def key(self, key_id: UUID) -> Key:
-        """The key with what it is bound to."""
+        """Return the key with its bindings."""
         bound = sorted(self.resources[lookup].resource for lookup, bound_id in self.bindings if bound_id == key_id)
         return replace(self.keys[key_id], bindings=tuple(bound))
 
     def resource(self, lookup: str) -> RegisteredResource:
-        """The resource with its keys."""
+        """Return the resource with its keys."""
         keys = [self.key(key_id) for bound, key_id in self.bindings if bound == lookup]
         return replace(self.resources[lookup], keys=tuple(sorted(keys, key=in_order)))
 
 
 class NoDatabase:
-    """Refuses in words what only a database can do, for whatever of the class below is not done in memory."""
+    """Raises a helpful error for every method of the next class that needs a database."""
 
     def __getattr__(self, name: str) -> Any:
         if name in ("_connection", "_pool"):
@@ -85,7 +85,7 @@ class NoDatabase:
 
 
 class MemoryTransaction(NoDatabase, Transaction):
-    """One transaction on a copy of the tables; no method ever waits."""
+    """One transaction on a copy of the tables; no method waits."""
 
     def __init__(self, tables: Tables, clock: Callable[[], datetime], tx: int, scope: str | None = None) -> None:
         self.tables = tables
@@ -280,7 +280,7 @@ class MemoryTransaction(NoDatabase, Transaction):
 
 
 class MemoryStore(NoDatabase, Store):
-    """The store on tables in memory: rows come from here, and all that is made of them from ``Store`` itself.
+    """The store on tables in memory, which returns rows; ``Store`` itself builds everything else from them.
 
     ``followers`` are called with the number of each committed transaction.
     """
@@ -303,23 +303,23 @@ class MemoryStore(NoDatabase, Store):
         transaction = MemoryTransaction(before.copy(), self._clock, self._tx + 1, scope)
         yield transaction
         if self.tables is not before:
-            raise UnavailableError("It was changed by somebody else at the same moment, and nothing was done.")
+            raise UnavailableError("It was changed by another session at the same moment; nothing was changed.")
         self.replace(transaction.tables)
 
     def replace(self, tables: Tables) -> None:
-        """Let this be all that is known from now on, and tell so."""
+        """Replace all tables, and notify the followers."""
         self.tables, self._tx = tables, self._tx + 1
         for follower in list(self.followers):
             follower(self._tx)
 
     @property
     def snapshot(self) -> str:
-        """Return what a read sees now: every transaction that was committed."""
+        """Return the snapshot of a read now: every committed transaction is visible."""
         return f"{self._tx + 1}:{self._tx + 1}:"
 
     @property
     def claims(self) -> list[tuple[str, str]]:
-        """Every custom domain, with the kind of the resource that it belongs to."""
+        """Return every custom domain, with the kind of its resource."""
         return [(one.domain, one.resource.kind) for one in self.tables.resources.values() if one.domain]
 
     @property
@@ -344,14 +344,14 @@ class MemoryStore(NoDatabase, Store):
         return 0
 
     async def count_keys(self, most: int) -> KeyCounts:  # noqa: ARG002
-        """Nobody looks after the keys of a test."""
+        """Return zero counts: a test has no metrics of keys."""
         return KeyCounts(0, 0, 0, 0, 0, 0)
 
     async def write_usage(self, batch: Batch) -> None:
-        """Usage is not kept."""
+        """Do nothing: usage is not stored."""
 
     async def write_requests(self, events: Sequence[RequestEvent], batch_id: UUID | None = None) -> None:
-        """Neither are requests: a test looks at their decisions."""
+        """Do nothing: requests are not stored; tests read the decisions."""
 
     async def _fetch(self, query: str, *arguments: Any) -> Sequence[Any]:
         self._check_up()

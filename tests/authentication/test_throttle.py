@@ -135,8 +135,8 @@ async def test_a_redis_that_runs_no_scripts_is_told_once_and_counts_nothing(capl
             await until(lambda: caplog.messages)
     (line,) = caplog.messages
     assert line == (
-        "throttle.failed: failed attempts are counted in each worker by itself, "
-        "since the shared cache does not answer (NoPermissionError)"
+        "throttle.failed: each worker counts failed attempts by itself, "
+        "because the shared cache does not answer (NoPermissionError)"
     )
     assert caplog.records[0].levelname == "WARNING"
 

@@ -152,7 +152,7 @@ def test_what_would_write_the_platforms_rows_is_refused(on_filled: Commands, arg
     (key,) = on_filled.json("key", "list")
     refused = on_filled(*arguments[:2], key["key_id"], *arguments[2:])
     assert refused.exit_code == 1
-    assert "is the platform's" in refused.error
+    assert "belongs to the platform" in refused.error
     assert "Django admin" in refused.error
     assert on_filled.json("key", "list") == [key]
 
@@ -170,7 +170,7 @@ def test_what_the_platform_knows_of_a_bot_is_not_changed_here(on_filled: Command
     if refused.exit_code == 2:
         refused = on_filled(*arguments[:3])
     assert refused.exit_code == 1
-    assert "is the platform's" in refused.error
+    assert "belongs to the platform" in refused.error
 
 
 def test_keys_of_our_own_open_the_platforms_bots_and_none_of_its_rows_is_written(

@@ -120,10 +120,10 @@ def cases(ran: Ran) -> set[str]:
 def test_what_would_prove_nothing_is_refused(bare: Commands, target: str) -> None:
     for url, arguments, exit_code, said in (
         (target.replace("/bots/1", "/bots/2"), [], 1, "it answers 200"),
-        (target, ["--header", f"X-API-Key: {'0' * 64}"], 1, "not let in"),
-        (target, ["--header", "Accept: */*"], 2, "No header brings a token"),
-        (target, ["--marker", "x"], 2, "no marker"),
-        (target, ["--body", "("], 2, "no regular expression"),
+        (target, ["--header", f"X-API-Key: {'0' * 64}"], 1, "are refused"),
+        (target, ["--header", "Accept: */*"], 2, "None of the headers contains a token"),
+        (target, ["--marker", "x"], 2, "not a marker"),
+        (target, ["--body", "("], 2, "not a regular expression"),
         ("http://127.0.0.1:1/bots/1", [], 3, "cannot be reached"),
         ("http://bots.example/bots/1", [], 2, "--i-own-this"),
         ("ftp://localhost/bots/1", [], 2, "cannot be attacked"),

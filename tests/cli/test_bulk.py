@@ -174,7 +174,7 @@ def test_import_is_one_event_of_the_audit(run: Commands, directory: Path) -> Non
 
 
 LINES = {
-    "bot:042,,": "no reference of a bot",
+    "bot:042,,": "not a reference of a bot",
     "bot,,": "names no resource",
     "cat:1,,": "No route names the kind",
     f",,{_digest('one')}": "neither a resource nor a key",
@@ -243,7 +243,7 @@ def test_labels_are_imported_and_wrong_ones_are_told(run: Commands, directory: P
 def test_columns_that_there_are_not_are_told(run: Commands, directory: Path) -> None:
     for header, said in {
         "resuorce,key": "'resuorce', but resource",
-        "resource,resource": "column resource stands there twice",
+        "resource,resource": "column resource appears twice",
         "account,digest": "neither a column resource nor a column key",
     }.items():
         ran = run("import", _write(directory / "in.csv", header, "bot:1,first"))
@@ -314,7 +314,7 @@ def test_what_the_database_has_already_is_told(run: Commands, directory: Path) -
         "line 3: bot:2 belongs to account 'acme', and not to 'default'",
         "line 4: bot:3 is registered with other values: smarter-auth resource set changes them",
         "line 5: cat:a_b is registered as cat:a-b: write it so",
-        "line 6: account default has a key of the name 'first', which is not revoked",
+        "line 6: account default has an unrevoked key named 'first'",
         "line 7: the domain bot.example.com is that of bot:1",
         f"line 8: the key 'first' ({made['key_id']}) exists with other values (key): import changes no existing key",
         f"line 9: the digest belongs to a token of the key {made['key_id']}",
@@ -399,7 +399,7 @@ def test_keys_of_equal_names_are_taken_when_each_has_a_digest(
     assert [key["name"] for key in run.json("key", "list")] == 3 * ["acme.jane"]
     assert run.json("import", str(directory / "in.csv"))["unchanged"] == 3
     (told,) = _mistakes(run, directory / "in.csv", "resource,key", "bot:4,acme.jane")
-    assert "several keys of the name 'acme.jane'" in told
+    assert "several keys named 'acme.jane'" in told
     assert run("key", "create", "--name", "acme.jane").exit_code == 1
     (key,) = run.json("key", "list", "--resource", "bot:1")
     assert run("key", "set", key["key_id"], "--description", "crm").exit_code == 0

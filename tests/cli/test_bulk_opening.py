@@ -63,7 +63,7 @@ async def test_import_that_opens_names_the_resources_and_the_flag_and_changes_no
     assert (ran.exit_code, ran.json["error"]["code"]) == (1, "would_open"), ran
     assert (
         ran.json["error"]["message"]
-        == f"{', '.join(sorted(map(str, bots))[:3])} and 2 others would be open to anyone then."
+        == f"This would open {', '.join(sorted(map(str, bots))[:3])} and 2 others to anyone."
     )
     assert "--allow-anonymous" in ran.json["error"]["hint"]
     assert (await scene.keys.keys(), tokens.exists()) == (keys, False)

@@ -54,7 +54,7 @@ def test_the_token_of_another_resource_is_told_from_one_that_nobody_has(run: Com
     assert "elsewhere" in found["detail"]
     assert "bot:2" in found["detail"]
     unknown = checked(run, "/bots/1", "--header", "Authorization: Token abc")
-    assert unknown["detail"] == "No key has a token that begins so."
+    assert unknown["detail"] == "No key has a token with this beginning."
 
 
 @pytest.mark.parametrize("verb", ["revoke", "deactivate"])

@@ -117,7 +117,7 @@ def test_it_touches_neither_a_port_that_is_taken_nor_somebodys_real_database(env
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with demo(env | theirs, "--port", str(port)) as server:
-            assert "SMARTER_AUTH_DATABASE_URL" in lines(server, "Not used by the demo")[0]
+            assert "SMARTER_AUTH_DATABASE_URL" in lines(server, "Settings that the demo ignores")[0]
             assert status(server, token_of(server)) == 200
             assert not server.url.endswith(f":{port}")
     assert not embedded_place.home_of(Path(env["XDG_DATA_HOME"], "smarter_auth", "postgresql")).exists()

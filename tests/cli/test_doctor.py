@@ -125,7 +125,7 @@ def test_what_settles_a_route_further_back_is_named_and_opens_no_other(
     document = doctor(f"app = guarded({lines}, [{body}])")
     (found,) = [one for one in document["findings"] if one["message"].startswith(f"GET {path} is")]
     assert found["message"] == (
-        f"GET {path} is refused: further back it is agent /persona/{{ref:int}}, and no line names it."
+        f"GET {path} is refused: further along it matches agent /persona/{{ref:int}}, and no line names the whole path."
     )
     first = f"Same agent: add `agent {same}`. " if same else ""
     assert found["hint"] == f"{first}Prefix the app takes off: MOUNTS={mount}. Another thing: add `none {none}`."
@@ -196,7 +196,7 @@ CORS = '[Route("/bots/{id}", f)], [Middleware(CORSMiddleware, allow_origins=["*"
 
 def test_cors_inside_ours_is_named(doctor: Callable[..., Any]) -> None:
     assert (
-        "preflights, which bring no token, get 401"
+        "preflights, which carry no token, get 401"
         in told(doctor(f'app = guarded(["bot /bots/{{ref}}"], {CORS})'))["cors"]
     )
     passing = told(doctor(f'app = guarded(["bot /bots/{{ref}}"], {CORS}, preflight="pass")'))["cors"]

@@ -56,7 +56,7 @@ def execute(database: Database, script: str) -> None:
 def test_where_nothing_is_wrong_it_says_so(run: Commands) -> None:
     ran = run("doctor")
     assert (ran.exit_code, ran.json if ran.out.startswith("{") else None) == (0, None)
-    assert ran.err.splitlines() == ["Looking at the database.", "Looking at the shared cache.", "Nothing is wrong."]
+    assert ran.err.splitlines() == ["Checking the database.", "Checking the shared cache.", "No problem was found."]
 
 
 def test_a_warning_counts_where_it_is_asked_to(run: Commands) -> None:

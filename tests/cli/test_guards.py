@@ -134,7 +134,7 @@ def test_serve_puts_no_second_one_in_front_of_a_middleware_that_every_request_me
 
     assert asyncio.run(statuses()) == dict.fromkeys(INSIDE, 401)
     assert [line.partition(" has ")[2] for line in said] == [
-        "a middleware of ours already, so that none is put in front of it."
+        "SmarterAuthMiddleware, so none is added in front of it."
     ] * len(INSIDE)
 
 
@@ -186,7 +186,7 @@ def test_every_class_that_is_known_to_pass_requests_on_is_where_it_is_said_to_be
 
 def test_check_says_when_another_app_may_answer_in_front(run: Commands, written: Callable[[str], str]) -> None:
     dispatched = run("check", "/tools/saw", "--app", written(HEAD + AROUND["a dispatcher"]))
-    assert "Dispatch stands around the middleware and may answer by itself" in dispatched.err
+    assert "Dispatch wraps the middleware and may answer by itself" in dispatched.err
     assert run("check", "/tools/saw", "--app", written(HEAD + INSIDE["behind several"])).err == ""
     mounted = run("check", "/bots/42", "--app", written(HEAD + AROUND["a mounted app with one"]))
     assert mounted.exit_code == 1

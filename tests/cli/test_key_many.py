@@ -61,11 +61,11 @@ def test_rotation_writes_the_tokens_into_a_file(run: Commands, ids: dict[str, st
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("revoke",), "say which keys"),
-        (("deactivate", "--yes"), "say which keys"),
+        (("revoke",), "select keys"),
+        (("deactivate", "--yes"), "select keys"),
         (("rotate", "--account", "acme", "--yes"), "--tokens FILE"),
-        (("revoke", "one", "--account", "acme"), "Leave out either"),
-        (("rotate", "one", "--yes"), "Leave out either"),
+        (("revoke", "one", "--account", "acme"), "Leave out one of them"),
+        (("rotate", "one", "--yes"), "Leave out one of them"),
         (("revoke", "--label", "team"), "team"),
     ],
 )

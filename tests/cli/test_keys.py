@@ -67,7 +67,7 @@ def test_the_token_itself_is_not_in_the_database(run: Commands, database: Databa
 
 def test_binding_says_which_urls_ask_for_a_token_now(run: Commands) -> None:
     created = run("key", "create", "--name", "first", "--bind", "bot:1")
-    assert "bot:1 was not registered yet" in created.err
+    assert "bot:1 was not registered before" in created.err
     assert "/bots/1" in created.err
     again = run("key", "create", "--name", "second", "--bind", "bot:1", "--json")
     assert "not registered" not in again.err

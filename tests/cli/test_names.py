@@ -31,14 +31,14 @@ def test_a_key_is_bound_by_name(platform: Commands) -> None:
 def test_what_names_nothing_is_refused(platform: Commands, name: str) -> None:
     ran = platform("resource", "show", f"llm_client:{name}")
     assert ran.exit_code == 2
-    assert "is no reference of a llm_client" in ran.error
+    assert "is not a reference of a llm_client" in ran.error
 
 
 def test_a_name_that_two_have_is_refused(platform: Commands) -> None:
     platform.json("resource", "add", "llm_client:43", "--name", "hr-bot")
     ran = platform("resource", "show", "llm_client:hr_bot")
     assert ran.exit_code == 1
-    assert "Several resources are called llm_client:hr_bot." in ran.error
+    assert "Several resources are named llm_client:hr_bot." in ran.error
 
 
 @pytest.mark.parametrize(

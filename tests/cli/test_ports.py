@@ -55,11 +55,11 @@ def test_a_socket_in_the_file_system_is_taken_and_shown_by_its_path(tmp_path: Pa
 
 
 def test_a_descriptor_that_is_no_listening_socket_is_refused_with_what_to_do() -> None:
-    with open(os.devnull) as file, pytest.raises(UsageError, match=f"--fd {file.fileno()} is no socket"):
+    with open(os.devnull) as file, pytest.raises(UsageError, match=f"--fd {file.fileno()} is not a socket"):
         inherited(file.fileno())
-    with pytest.raises(UsageError, match="--fd 4000 is no socket: Bad file descriptor"):
+    with pytest.raises(UsageError, match="--fd 4000 is not a socket: Bad file descriptor"):
         inherited(4000)
     one, other = socket.socketpair()
-    with one, other, pytest.raises(UsageError, match="is no listening socket") as refused:
+    with one, other, pytest.raises(UsageError, match="is not a listening socket") as refused:
         inherited(one.fileno())
     assert "--fd 3" in refused.value.hint

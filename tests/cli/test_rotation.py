@@ -120,7 +120,7 @@ def test_mistyped_token_is_told_to_operators_only(run: Commands) -> None:
 @pytest.mark.parametrize("form", ["knox", "checked"])
 def test_token_in_the_wrong_place_is_not_repeated(form: str, capsys: pytest.CaptureFixture[str]) -> None:
     token = mint("checked" if form == "checked" else "knox").reveal()
-    report(UsageError(f"{token!r} is no duration."), as_json=False)
+    report(UsageError(f"{token!r} is not a duration."), as_json=False)
     assert token[4:20] not in capsys.readouterr().err
 
 

@@ -82,7 +82,7 @@ def test_every_process_sends_what_it_has_at_once(
 def test_an_app_that_has_the_middleware_already_is_not_wrapped_again(env: dict[str, str], run: Commands) -> None:
     run.json("resource", "add", "bot:1", "--protect")
     with serving([*PROGRAM, "serve", "starlette_app:app", "--port", "0"], env) as server:
-        assert "has a middleware of ours already" in server.said
+        assert "already has SmarterAuthMiddleware" in server.said
         assert httpx.get(f"{server.url}/bots/1").status_code == 401
 
 
@@ -159,7 +159,7 @@ def test_an_app_that_a_factory_makes_is_served(
 def test_apps_that_bring_their_own_middlewares_below_paths_are_not_wrapped_again(env: dict[str, str]) -> None:
     without_routes = {name: value for name, value in env.items() if name != "SMARTER_AUTH_ROUTES"}
     with serving([*PROGRAM, "serve", "several_apps:app", "--port", "0"], without_routes) as server:
-        assert "has a middleware of ours already" in server.said
+        assert "already has SmarterAuthMiddleware" in server.said
         assert httpx.get(f"{server.url}/workshop/tools/saw").status_code == 401
 
 
@@ -226,8 +226,8 @@ def test_a_port_in_use_is_one_clear_line(env: dict[str, str]) -> None:
         ("def app(): ...", "neither an ASGI nor a WSGI app"),
         ("app = 'hello'", "neither an ASGI nor a WSGI app"),
         ("class app:\n async def __call__(self, scope, receive, send): ...", "neither an ASGI nor a WSGI app"),
-        ("def app(*anything): ...", "does not tell whether it is ASGI or WSGI"),
-        ("def app(): ...", "What makes an app is called with --factory"),
+        ("def app(*anything): ...", "may be ASGI or WSGI"),
+        ("def app(): ...", "For a function that creates the app, add --factory"),
         ("import no_such_module", "no_such_module"),
         ("", "has no attribute 'app'"),
     ],
@@ -245,9 +245,9 @@ def test_what_cannot_be_served_is_one_clear_line(
     [
         ("def app(environ, start_response): ...", ["--interface", "asgi"], "is WSGI by its signature, and not ASGI"),
         ("async def app(scope, receive, send): ...", ["--interface", "wsgi"], "is ASGI by its signature, and not WSGI"),
-        ("def app(): raise RuntimeError('no')", ["--factory"], "made no app: RuntimeError: no"),
+        ("def app(): raise RuntimeError('no')", ["--factory"], "failed: RuntimeError: no"),
         ("def app(): ...", ["--factory"], "is a NoneType, and neither an ASGI nor a WSGI app"),
-        ("app = None", ["--reload", "--workers", "2"], "--reload and --workers exclude each other"),
+        ("app = None", ["--reload", "--workers", "2"], "Use --reload or --workers, not both"),
     ],
 )
 def test_what_contradicts_itself_is_one_clear_line(

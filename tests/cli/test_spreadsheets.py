@@ -57,7 +57,7 @@ def test_what_can_be_read_in_one_way_is_taken(run: Commands, tmp_path: Path, con
         (b"PK\x03\x04\x14\0\x06\0", "a spreadsheet or an archive (.xlsx, .ods, .zip)"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1", "an old spreadsheet (.xls)"),
         (b"\x1f\x8b\x08\0", "compressed"),
-        (PLAIN.encode("utf-16-le"), "UTF-16 needs its byte order mark"),
+        (PLAIN.encode("utf-16-le"), "UTF-16 needs a byte order mark"),
         (PLAIN.replace(",", "|").encode(), "cells cannot be separated by '|'"),
         (b"sep=:\r\n" + PLAIN.encode(), "cells cannot be separated by ':'"),
         ("resource,key\nbot:1,caf\u00e9\n".encode("latin-1"), "line 2: this is not UTF-8: save the file as CSV UTF-8"),
@@ -65,7 +65,7 @@ def test_what_can_be_read_in_one_way_is_taken(run: Commands, tmp_path: Path, con
         (b"resource,key\nbot:1,x,surplus\n", "line 2: there are 3 cells, and 2 columns"),
         (b"resource\nbot:1,x\n", "line 2: there are 2 cells, and 1 column"),
         (b"sep=;\nresource;key\nbot:1;x\nbot:2;x;y\n", "line 4: there are 3 cells"),
-        ("resource,key\nbot:1,x\n".encode("utf-16") + b"\0", "UTF-16 that the file begins with"),
+        ("resource,key\nbot:1,x\n".encode("utf-16") + b"\0", "this is not UTF-16"),
     ],
 )
 def test_what_cannot_is_refused_with_what_to_do(run: Commands, tmp_path: Path, content: bytes, said: str) -> None:

@@ -50,7 +50,7 @@ def test_a_key_expires_at_a_date_that_is_written_out() -> None:
     assert abs(soon - datetime.now(UTC) - timedelta(days=1)) < timedelta(hours=1)
 
 
-@pytest.mark.parametrize(("text", "said"), [("2020-01-31", "in the past"), ("2030-02-31", "no time"), ("soon", "no")])
+@pytest.mark.parametrize(("text", "said"), [("2020-01-31", "in the past"), ("2030-02-31", "not a"), ("soon", "not")])
 def test_an_expiry_that_cannot_be_is_refused_with_what_to_write(text: str, said: str) -> None:
     with pytest.raises(UsageError, match=said) as refused:
         expiry(text)

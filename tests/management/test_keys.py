@@ -277,7 +277,7 @@ async def test_text_that_cannot_be_stored_is_refused(keys: Management, text: str
 
 @pytest.mark.parametrize("kind", ["Bot", "1bot", "bot:", "böt", "bot\n"])
 async def test_kind_is_a_lower_case_word(keys: Management, kind: str) -> None:
-    with pytest.raises(UsageError, match="no kind"):
+    with pytest.raises(UsageError, match="is not a kind"):
         await keys.add_resource(Resource(kind, "42"))
 
 

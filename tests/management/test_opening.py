@@ -135,7 +135,7 @@ async def test_where_deactivated_keys_do_not_protect(
     scene = Scene(store, "active")
     bot = await scene.resource(others, is_declared=False)
     key_id = await scene.key(own, *([] if act == "bind" else [bot]))
-    with pytest.raises(WouldOpenError, match=f"{bot} would be open to anyone") as refused:
+    with pytest.raises(WouldOpenError, match=f"This would open {bot} to anyone") as refused:
         await ACTS[act](scene.keys, key_id, bot, False)
     assert "--allow-anonymous" in refused.value.hint
     assert f"resource protect {bot}" in refused.value.hint
@@ -166,7 +166,7 @@ async def test_key_of_many_resources_opens_none_of_them(store: Store) -> None:
     scene = Scene(store, "active")
     bots = [await scene.resource((), is_declared=False) for _ in range(5)]
     key_id = await scene.key("active", *bots)
-    with pytest.raises(WouldOpenError, match="and 2 others would be open"):
+    with pytest.raises(WouldOpenError, match="and 2 others to anyone"):
         await scene.keys.deactivate(key_id)
     assert (await scene.keys.key(key_id)).is_active
     await scene.keys.deactivate(key_id, allow_anonymous=True)

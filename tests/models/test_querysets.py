@@ -157,7 +157,7 @@ async def test_models_agree_about_the_bots_and_keys_of_an_attached_platform(plat
         assert await LLMClientAPIKey.objects.filter(api_key=binding.api_key) == [binding]
         assert await found.llmclientapikey_set == await binding.api_key.llmclientapikey_set == [binding]
         for act in (binding.save, binding.delete, binding.api_key.save, binding.api_key.deactivate, found.delete):
-            with pytest.raises(RefusedError, match="is the platform's"):
+            with pytest.raises(RefusedError, match="belongs to the platform"):
                 await act()
 
 

@@ -94,8 +94,8 @@ async def test_what_is_lost_is_told_by_its_number(
             observers.observe(DENIAL, {})
     lost = [record for record in caplog.records if record.__dict__["event"].endswith(".lost")]
     assert [record.getMessage() for record in lost] == [
-        "usage.lost: 708 requests could not be written before the end",
-        "audit.lost: 708 requests could not be written before the end",
+        "usage.lost: 708 requests could not be written before the shutdown",
+        "audit.lost: 708 requests could not be written before the shutdown",
     ]
     assert {record.levelname for record in lost} == {"ERROR"}
 
@@ -128,8 +128,8 @@ async def test_a_store_that_cannot_be_written_is_a_warning_once_for_each_outage(
         while not await _flushed(observers, sink):
             pass
     assert caplog.messages == 2 * [
-        f"usage.not_written: {text} It is kept, and tried again.",
-        f"audit.not_written: {text} It is kept, and tried again.",
+        f"usage.not_written: {text} The batch is kept and written again.",
+        f"audit.not_written: {text} The batch is kept and written again.",
         "usage.recovered",
         "audit.recovered",
     ]

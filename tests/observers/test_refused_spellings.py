@@ -49,7 +49,7 @@ async def test_what_settles_a_resource_below_a_prefix_is_named(
 ) -> None:
     assert (await http.get("/admin/bots/42/listed")).status_code == 400
     (record,) = caplog.records
-    assert "further back it is bot /bots/{ref}, and no line names it" in record.message
+    assert "further along it matches bot /bots/{ref}, and no line names the whole path" in record.message
     assert "Same bot: add `bot /admin/bots/{ref}`. Prefix the app takes off: MOUNTS=/admin." in record.message
     assert "Another thing: add `none /admin/bots/**`." in record.message
 

@@ -322,7 +322,7 @@ async def test_platform_that_is_busy_is_not_waited_for_long(bare_platform: Platf
     await migrations.migrate(bare_platform.database.owner)
     async with bare_platform.sql.transaction():
         await bare_platform.user("somebody")
-        with pytest.raises(UnavailableError, match="nothing was done"):
+        with pytest.raises(UnavailableError, match="nothing was changed"):
             await bare_platform.attach()
     await bare_platform.attach()
 

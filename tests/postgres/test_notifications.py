@@ -307,7 +307,7 @@ async def test_triggers_that_are_missing_are_named_in_the_log_with_what_to_run(
     for name in ("note_update", "note_delete", "note_truncate", "hold_revocation_on_update"):
         await sql.execute(f"ALTER TABLE smarter_auth.key ENABLE ALWAYS TRIGGER {name}")
     assert (await wire.beat(None)).is_coherent
-    assert caplog.messages[1:] == ["triggers.restored: every trigger is there"]
+    assert caplog.messages[1:] == ["triggers.restored: every trigger is in place"]
 
 
 async def test_a_read_only_default_is_called_that_and_says_what_to_run(wire: PostgresWire) -> None:

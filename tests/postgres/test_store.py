@@ -192,7 +192,7 @@ async def test_role_without_rights_is_told_of_the_runtime_role(database: Databas
 async def test_query_that_takes_too_long_is_given_up(database: Database, owner: asyncpg.Connection) -> None:
     async with open_pool(database.runtime, query_timeout_s=0.1) as pool, owner.transaction():
         await owner.execute("LOCK TABLE smarter_auth.resource")
-        with pytest.raises(UnavailableError, match="locked by somebody else"):
+        with pytest.raises(UnavailableError, match="another session has locked"):
             await Store(pool).read(Target(BOT))
 
 
@@ -220,7 +220,7 @@ async def test_database_that_cannot_be_opened_says_why_and_not_its_password(
     ("error", "said", "hint"),
     [
         (asyncpg.InvalidPasswordError("password authentication failed"), "refused the log-in", "user and password"),
-        (asyncpg.TooManyConnectionsError("sorry, too many clients already"), "no connection left", "POOL_MAX"),
+        (asyncpg.TooManyConnectionsError("sorry, too many clients already"), "no free connection", "POOL_MAX"),
         (asyncpg.CannotConnectNowError("the database system is starting up"), "starting up", "again"),
         (asyncpg.ProtocolViolationError("unsupported startup parameter: jit"), "session", "STATEMENT_CACHE_SIZE=0"),
         (asyncpg.DuplicatePreparedStatementError("exists"), "session", "STATEMENT_CACHE_SIZE=0"),

@@ -37,7 +37,7 @@ http {{
     include smarter_auth.conf;
 }}
 """
-"""What stands around our file in an nginx.conf: Debian's says as much."""
+"""The context of our file in an nginx.conf: Debian's says as much."""
 TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 
 

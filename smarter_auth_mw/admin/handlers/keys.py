@@ -73,7 +73,7 @@ async def change_key(call: Call) -> Answer:
     body: KeyChange = call.body
     given = {name: getattr(body, name) for name in ("name", "description", "expires_at") if name in _given(body)}
     if given.get("name", "") is None:
-        raise InvalidError("body.name: a key has a name; it cannot be taken away.")
+        raise InvalidError("body.name: a key must have a name.")
     if given.get("description", "") is None:
         given["description"] = ""
     return await _act(call, lambda keys, key_id: keys.set_key(key_id, **given, labels=body.labels))
@@ -126,7 +126,7 @@ async def revoke_keys(call: Call) -> Answer:
 
 
 async def report_leaks(call: Call) -> Answer:
-    """End the keys and the operators' tokens that leaked tokens belong to; no token comes back."""
+    """Revoke the keys and operators' tokens that the leaked tokens belong to; the response repeats no token."""
     body: Leaks = call.body
     tokens = [Token(token.encode("utf-8", "surrogatepass")) for token in body.tokens]
     digests = [*dict.fromkeys([*(token.digest for token in tokens), *map(bytes.fromhex, body.digests)])]
@@ -162,7 +162,7 @@ async def _act(call: Call, change: Callable[[Management, UUID], Awaitable[Key]])
 
 
 async def _with_the_key_that_has_the_name(call: Call, body: NewKey, conflict: ConflictError) -> ConflictError:
-    """Add the id of the key that has the name already, for a client that lost the first answer."""
+    """Add the id of the key that already has the name, for a client that lost the first response."""
     account = body.account or call.operator.account or call.services.settings.default_account
     page = await call.listings.keys(KeyFilters(account=account, find=body.name))
     for key in page.items:
@@ -175,11 +175,11 @@ def _expiry(body: NewKey) -> datetime | None:
     if body.expires_in is None:
         return body.expires_at
     if body.expires_at is not None:
-        raise InvalidError("body: expires_at and expires_in exclude each other.")
+        raise InvalidError("body: give expires_at or expires_in, not both.")
     try:
         expires_at: datetime = datetime.now(UTC) + body.expires_in
     except OverflowError:
-        raise InvalidError("body.expires_in: longer than the calendar.") from None
+        raise InvalidError("body.expires_in: too long; the expiry would be after the year 9999.") from None
     return expires_at
 
 

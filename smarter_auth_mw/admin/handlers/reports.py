@@ -101,7 +101,7 @@ async def _token_of(call: Call, body: Question) -> Token | None:
     if body.key_id is None:
         return None
     if body.token is not None:
-        raise InvalidError("body: token and key_id exclude each other.", by_field={"key_id": "without a token"})
+        raise InvalidError("body: give token or key_id, not both.", by_field={"key_id": "without a token"})
     key = await call.find_key(UUID(body.key_id))
     if not key.tokens:
         raise InvalidError("body.key_id: this key has no token.", by_field={"key_id": "this key has no token"})
@@ -111,7 +111,7 @@ async def _token_of(call: Call, body: Question) -> Token | None:
 def _headers(body: Question) -> list[tuple[bytes, bytes]]:
     headers = [(_latin(name.lower()), _latin(value.strip(" \t"))) for name, value in body.headers.items()]
     if any(b"\n" in part or b"\r" in part or b"\0" in part for header in headers for part in header):
-        raise InvalidError("body.headers: a header is one line.")
+        raise InvalidError("body.headers: a header value may not contain a line break.")
     if body.token is not None:
         headers.append((b"authorization", b"Token " + _latin(body.token)))
     return headers

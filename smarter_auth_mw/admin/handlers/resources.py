@@ -1,4 +1,4 @@
-"""Operations on resources, and on what is bound to them."""
+"""Operations on resources and their bindings."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def change_resource(call: Call) -> Answer:
         call.require(Role.MANAGER, everywhere=True)
     for name in ("account", "on_error"):
         if given.get(name, "") is None:
-            raise InvalidError(f"body.{name}: a resource has one; it cannot be taken away.")
+            raise InvalidError(f"body.{name}: required; it cannot be removed.")
     if given.get("name"):
         naming.check_name(call.services.routes, call.resource.kind, given["name"])
     found = await call.find_resource(call.resource)
@@ -84,12 +84,12 @@ async def unprotect_resource(call: Call) -> Answer:
     body: Confirmation = call.body
     confirmed: Resource = body.confirm
     if confirmed != call.resource:
-        raise InvalidError(f"body.confirm: write {call.resource}, if that is to be open to anyone.")
+        raise InvalidError(f"body.confirm: write {call.resource} to confirm that anyone may use it.")
     return _answer(await call.keys.unprotect(call.resource))
 
 
 async def bind_key(call: Call) -> Answer:
-    """Bind a key; one that is bound already stays so, and an answer that was lost is asked for again."""
+    """Bind a key. Binding it again changes nothing, so a client may repeat a call whose response was lost."""
     allow_anonymous = call.may_open()
     resource = await resource_to_bind(call, call.resource)
     try:

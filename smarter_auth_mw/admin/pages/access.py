@@ -17,7 +17,7 @@ from smarter_auth_mw.errors import SmarterAuthError
 from smarter_auth_mw.tokens import MAX_TOKEN_BYTES, Token
 
 _TARGET = re.compile(r"[A-Za-z0-9._~%-]+(?:/[A-Za-z0-9._~%-]+)*(?:\?[!-~]*)?")
-_REFUSED = "This is no token of an operator, or it is not valid any more."
+_REFUSED = "This is not an operator's token, or it is no longer valid."
 
 
 class RefusedTokenError(FieldError):
@@ -26,7 +26,7 @@ class RefusedTokenError(FieldError):
 
 @dataclass
 class Arrival:
-    """A request for the sign-in page: nobody is signed in yet. ``has_page`` says whether a path is that of a page."""
+    """A request for the sign-in page: nobody is signed in yet. ``has_page`` says whether a path leads to a page."""
 
     services: Services
     cookie: Cookie
@@ -37,18 +37,18 @@ class Arrival:
 
     @property
     def target(self) -> str:
-        """The page to go to, if it is one of ours."""
+        """The page to go to, if it is a page of the admin."""
         return checked_target(self.form.get("to") or self.query.get("to"), self.has_page)
 
 
 def checked_target(text: str, has_page: Callable[[str], bool]) -> str:
-    """Return the relative path of one of our pages, or that of the first one."""
+    """Return the relative path if it leads to a page of the admin, or else that of the overview."""
     path = text.partition("?")[0]
     return text if _TARGET.fullmatch(text) and has_page(f"/{unquote(path)}") else ""
 
 
 async def sign_in(arrival: Arrival, *, is_sent: bool) -> Reply:
-    """Show the form, or open a session and go on to the page that was asked for."""
+    """Show the form, or open a session and redirect to the page that was asked for."""
     context = {"to": arrival.target, "command": command("operator", "create", "--name", "NAME", "--role", "admin")}
     if not is_sent:
         return Html("sign_in.html", context)
@@ -60,7 +60,7 @@ async def sign_in(arrival: Arrival, *, is_sent: bool) -> Reply:
 
 
 async def opened(services: Services, text: str, network: str) -> str:
-    """Open a session; raises FieldError or ThrottledError. A valid token is judged first, and never throttled."""
+    """Open a session; raises FieldError or ThrottledError. A valid token is checked first, and never throttled."""
     token = Token(text.encode("utf-8", "surrogatepass")[:MAX_TOKEN_BYTES])
     session_id = await services.door.sign_in(token)
     if session_id is None:
@@ -75,7 +75,7 @@ async def confirm_operator(visit: Visit) -> None:
     operator = await visit.services.door.by_token(token)
     if operator is None or operator.operator_id != visit.operator.operator_id:
         await count_failure(visit.services, visit.network)
-        raise RefusedTokenError("token", "This is not your token, or it is not valid any more.", status=403)
+        raise RefusedTokenError("token", "This is not your token, or it is no longer valid.", status=403)
 
 
 async def show_sign_out(_: Visit) -> Reply:

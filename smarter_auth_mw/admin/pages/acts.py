@@ -1,4 +1,4 @@
-"""Acts that ask first: a second page says what will happen, and what opens wants a name and a token with it."""
+"""Acts that ask for confirmation: a second page says what will happen; opening also needs a name and a token."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Trail = Sequence[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Act:
-    """What is about to be done: a question, the button that does it, and what will happen."""
+    """An act to confirm: a question, its button, and what will happen."""
 
     title: str
     button: str
@@ -36,7 +36,7 @@ class Act:
 
 
 def confirmation(visit: Visit | None, opened: Sequence[Resource] = ()) -> dict[str, str]:
-    """Return what a form shows that has to be confirmed: for what is known to open, or was found to open."""
+    """Return what a confirmation form shows, for resources that are known or were found to open."""
     error = visit and visit.error
     if isinstance(error, WouldOpenError):
         opened = error.opened
@@ -49,11 +49,11 @@ def names(resources: Sequence[Resource]) -> str:
 
 
 async def confirmed(visit: Visit, opened: Sequence[Resource]) -> None:
-    """See that an admin has typed the names of what is opened, and the token once more; raises what is wrong."""
+    """Check that an admin has typed the names of what is opened, and the token again; raises FieldError."""
     if not visit.is_admin:
         raise ForbiddenError(Role.ADMIN)
     if visit.form.get("confirm").split() != names(opened).split():
-        raise FieldError("confirm", f"Write {names(opened)}, if that is to be open to anyone.")
+        raise FieldError("confirm", f"Write {names(opened)} to confirm that anyone may use it.")
     await confirm_operator(visit)
 
 
@@ -72,7 +72,7 @@ async def ask_or_open(visit: Visit, operation: str, **more: Any) -> None:
 
 
 async def outcomes(visit: Visit, key: Key, *, stays_closed: bool = False) -> list[Outcome]:
-    """Say what becomes of each resource that the key opens when it does not any more; of ten at most."""
+    """Say what happens to each resource that the key opens when it no longer does, for at most ten."""
     call = visit.call()
     require = "bound" if stays_closed else visit.services.settings.require
     return [

@@ -1,4 +1,4 @@
-"""Stylesheet, script and icon: each under a name with its hash, so that browsers keep them for good."""
+"""Stylesheet, script and icon, each under a name with its hash, so that browsers cache them without expiry."""
 
 from __future__ import annotations
 

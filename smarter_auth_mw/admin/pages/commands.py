@@ -1,4 +1,4 @@
-"""The command line that does what a page does: it teaches, and it serves scripts."""
+"""The command that does the same as a page, to learn from and to use in scripts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def command(*words: object) -> str:
 
 
 def together(commands: Iterable[str]) -> str | None:
-    """Return commands as one, each run if those before it succeeded; None if they are too many to read."""
+    """Join commands so that each runs only if those before it succeeded; None if there are too many to read."""
     found = list(commands)
     return " && ".join(found) if len(found) <= MOST_TOGETHER else None
 

@@ -1,4 +1,4 @@
-"""What an act will do, in the words of the decision: how many keys open a resource before it and after it."""
+"""The effect of an act: how many keys open a resource before it and after it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from smarter_auth_mw.domain import Binding, Bindings, Key, KeyState, Protection,
 
 
 class Outlook:
-    """A resource with the keys that are bound to it, as it is now; more than ten keys are not counted."""
+    """A resource and its keys as they are now; more than ten keys are not counted."""
 
     def __init__(self, found: RegisteredResource, require: Require, now: datetime) -> None:
         self.resource = found.resource
@@ -22,7 +22,7 @@ class Outlook:
         self._now = now
 
     def without(self, key: Key, *, is_unbound: bool = False) -> Outcome:
-        """Say what is left when the key opens nothing any more, or is bound no more."""
+        """Say what is left when the key no longer opens the resource, or is unbound."""
         keys = self._found.keys
         others = [one for one in keys if one.key_id != key.key_id]
         after = (
@@ -52,7 +52,7 @@ class Outlook:
 
 
 class Outcome:
-    """What an act makes of one resource."""
+    """The effect of an act on one resource."""
 
     def __init__(self, resource: Resource, before: int, after: int, was_protected: bool, is_protected: bool) -> None:  # noqa: FBT001
         self.resource = resource
@@ -61,12 +61,12 @@ class Outcome:
 
     @property
     def text(self) -> str:
-        """Say it in two sentences."""
+        """Describe the effect in two sentences."""
         before = f"{_keys(self._before)} {'opens' if self._before == 1 else 'open'} {self.resource}."
         if self._after:
             return f"{before} After this {_count(self._after)} {'does' if self._after == 1 else 'do'}."
         rest = "it stays closed" if self._is_protected else "it is open to anyone, without a token"
-        return f"{before} After this none does, and {rest}."
+        return f"{before} After this, no key does, and {rest}."
 
 
 def opens(key: Key, now: datetime) -> bool:

@@ -17,19 +17,19 @@ MAX_FORM = 65_536
 MAX_FIELDS = 1_000
 FORM = "application/x-www-form-urlencoded"
 SECRETS = ("token", "sign_in_token")
-"""Fields that hold tokens: no answer repeats what was typed there."""
+"""Fields that hold tokens: no response repeats what was typed there."""
 
 
 class FormTypeError(RequestError):
-    """A form has to be sent as a browser sends it."""
+    """The form was not sent as a browser sends it."""
 
     code = "not_a_form"
     status = 415
-    default_hint = f"Send Content-Type: {FORM}, in UTF-8. For programs there is the API, below /api/v1."
+    default_hint = f"Send Content-Type: {FORM}, in UTF-8. Programs use the API below /api/v1."
 
 
 class FieldError(RequestError):
-    """Something in the form has to be changed."""
+    """A field of the form has a mistake."""
 
     code = "invalid"
 
@@ -39,20 +39,20 @@ class FieldError(RequestError):
 
 
 class TokenInUrlError(InvalidError):
-    """A token does not belong in an address: browsers and proxies keep it."""
+    """A token does not belong in a URL: browsers and proxies store URLs."""
 
     default_hint = "Look for its first 15 characters. If others may have seen the address, report the token as leaked."
 
 
 class Given(dict[str, Any]):
-    """Values by name; a template shows a name that is not there as an empty field."""
+    """Values by name; a template shows a missing name as an empty field."""
 
     def __missing__(self, name: str) -> str:
         return ""
 
 
 class Fields:
-    """Names and values, as a query or a form holds them; a name may come more than once."""
+    """The names and values of a query or a form; a name may appear more than once."""
 
     def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
         self._values: dict[str, list[str]] = {}
@@ -79,12 +79,12 @@ class Fields:
             yield from ((name, value) for value in values)
 
     def without_tokens(self) -> Fields:
-        """Return what may be shown again: a value that holds a token, wherever it was typed, is left out."""
+        """Return what may be shown again: values that hold a token are left out, wherever they were typed."""
         shown = (pair for pair in self.pairs() if pair[0] not in SECRETS)
         return Fields((name, value) for name, value in shown if not holds_token(f"{name} {value}"))
 
     def given(self) -> Given:
-        """Return what is not empty, by name; a list where a name comes more than once."""
+        """Return the non-empty values by name; a list if a name appears more than once."""
         found = {name: self.all(name) for name in self._values}
         return Given({name: values[0] if len(values) == 1 else values for name, values in found.items() if values})
 
@@ -92,9 +92,9 @@ class Fields:
 def read_query(query: bytes) -> Fields:
     """Read the query of a page; raises InvalidError."""
     if len(query) > MAX_QUERY:
-        raise InvalidError(f"A query has at most {MAX_QUERY:,} bytes.")
+        raise InvalidError(f"The query may have at most {MAX_QUERY:,} bytes.")
     fields = _parsed(query)
-    # A cursor is as long as a token, and no page repeats it.
+    # A cursor is as long as a token would be, and no page repeats it.
     if any(holds_token(f"{name} {value}") for name, value in fields.pairs() if name != "cursor"):
         raise TokenInUrlError()
     return fields

@@ -1,4 +1,4 @@
-"""What is done to keys: made, rotated, changed, bound, deactivated and revoked; each act is a page with a form."""
+"""Acts on keys: create, rotate, change, bind, deactivate and revoke; each act is a page with a form."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from smarter_auth_mw.domain import Key
 from smarter_auth_mw.errors import ConflictError
 
 _NEW_FIELDS = {"expires_at": "expires", "expires_in": "expires"}
-_WHEN = f"{RULE}; a day, as 2027-01-31; or nothing"
+_WHEN = f"{RULE}; a date, for example 2027-01-31; or empty"
 
 
 async def show_new(visit: Visit) -> Reply:
@@ -51,7 +51,7 @@ async def create(visit: Visit) -> Reply:
     except ConflictError as conflict:
         if (key_id := getattr(conflict, "key_id", None)) is None:
             raise
-        words = f"{conflict} If you sent this form before: the key was made, and its token was shown."
+        words = f"{conflict} If you have already sent this form, the key exists and its token was shown."
         hint = "A token is shown once. If it is lost, rotate the key."
         raise FieldError("name", words, status=409, hint=hint, key_id=key_id) from None
     context = {
@@ -168,7 +168,7 @@ async def deactivate(visit: Visit) -> Reply:
 
 async def show_revoke(visit: Visit) -> Reply:
     key = await _changeable(visit)
-    # What is revoked protects as before: only who opens it changes.
+    # A revoked key protects as before: only who gets through changes.
     says = [one.text for one in await outcomes(visit, key, stays_closed=True)]
     says += [f"{within(visit)} A revoked key stays revoked."]
     act = Act(f"Revoke {key.name}?", "Revoke", says, command("key", "revoke", key.key_id), is_danger=True)
@@ -256,7 +256,7 @@ def _labels(text: str) -> dict[str, str]:
     for line in filter(None, (line.strip() for line in text.split("\n"))):
         name, equals, value = line.partition("=")
         if not (name and equals and value):
-            raise FieldError("labels", "Write one label a line, as team=sales.")
+            raise FieldError("labels", "Write one label per line, for example team=sales.")
         found[name.strip()] = value.strip()
     return found
 
@@ -281,7 +281,7 @@ def _from_now(span: str | None) -> str | None:
     try:
         return None if length is None else (datetime.now(UTC) + length).isoformat()
     except OverflowError:
-        raise FieldError("expires", "This is longer than the calendar.") from None
+        raise FieldError("expires", "This is too long: the expiry would be after the year 9999.") from None
 
 
 def _written(time: datetime | None) -> str:

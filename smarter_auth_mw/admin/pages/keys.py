@@ -39,7 +39,7 @@ async def list_keys(visit: Visit) -> Reply:
 
 
 def _exact(filters: dict[str, Any]) -> dict[str, Any]:
-    """Let the one field for names find ids and heads of tokens too."""
+    """Let the search field for names find key ids and token_keys too."""
     find = filters.get("find")
     if not isinstance(find, str):
         return filters

@@ -20,11 +20,11 @@ _UNITS = (("year", 31_536_000), ("month", 2_592_000), ("day", 86_400), ("hour", 
 
 
 class Renderer:
-    """Makes HTML of templates; ``files`` are the static files by their paths."""
+    """Renders templates as HTML; ``files`` are the static files by their paths."""
 
     def __init__(self) -> None:
         self._paths, self.files = assets.load()
-        # FileSystemLoader looks at the files once: a template does not change while the process runs.
+        # Templates do not change while the process runs, so their files are read once.
         self._environment = Environment(
             loader=FileSystemLoader(FOLDER),
             autoescape=True,
@@ -37,7 +37,7 @@ class Renderer:
         self._environment.filters |= {"time": time, "exact": exact, "as_typed": as_typed, "lines": lines}
 
     def render(self, template: str, root: str, context: Mapping[str, Any]) -> bytes:
-        """Return a page; ``root`` is the relative way from it to the first page."""
+        """Return a page; ``root`` is the relative path from it to the overview."""
         static = {name: root + path for name, path in self._paths.items()}
         url = partial(_url, root)
         text = self._environment.get_template(template).render(root=root, url=url, static=static, **context)
@@ -45,7 +45,7 @@ class Renderer:
 
 
 def time(moment: str | datetime | None, otherwise: str = "-") -> Markup:
-    """Show a time as people speak of it; the exact one is in its title, and for programs."""
+    """Show a relative time; the exact one is in the title, and in ``datetime`` for programs."""
     if moment is None:
         return escape(otherwise)
     at = _read(moment)
@@ -53,7 +53,7 @@ def time(moment: str | datetime | None, otherwise: str = "-") -> Markup:
 
 
 def exact(moment: str | datetime | None, otherwise: str = "-") -> Markup:
-    """Show a time exactly, and as people speak of it."""
+    """Show a time both exactly and relatively."""
     if moment is None:
         return escape(otherwise)
     at = _read(moment)
@@ -84,7 +84,7 @@ def lines(text: str) -> Markup:
 
 
 def _finalized(value: Any) -> Any:
-    """Escape what is no visible character in everything that is shown; Jinja escapes the markup behind this."""
+    """Escape invisible characters in everything that is shown; Jinja then escapes the markup."""
     if isinstance(value, Markup):
         return value
     return printable(value) if isinstance(value, str) else value

@@ -85,7 +85,7 @@ async def _usage(visit: Visit, filters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def audit(visit: Visit) -> Reply:
-    """Show what people did, unless requests are asked for."""
+    """Show changes, unless requests are asked for."""
     filters = visit.query.given()
     asked = {name: value for name, value in filters.items() if name != "requests"}
     words: list[str | None] = ["audit"]
@@ -112,7 +112,7 @@ async def audit(visit: Visit) -> Reply:
 
 
 def _changes(event: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Return what an event changed: name, before, after; all of it where there was nothing before."""
+    """Return what an event changed as (name, before, after); every field for a new record."""
     before, after = event["before"] or {}, event["after"] or {}
     names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
     return [(name, _shown(before.get(name)), _shown(after.get(name))) for name in names]
@@ -135,7 +135,7 @@ async def show_check(visit: Visit) -> Reply:
 
 
 async def check(visit: Visit) -> Reply:
-    """Explain a request, and show the token of it no more than masked."""
+    """Explain a request; its token is only shown masked."""
     form = visit.form
     token = form.get("token")
     body = {"url": form.get("url"), "method": form.get("method") or "GET", "headers": _headers(form.get("headers"))}

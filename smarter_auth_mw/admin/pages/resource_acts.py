@@ -1,4 +1,4 @@
-"""What is done to resources: registered, changed, protected, opened, forgotten, and keys bound to them or taken off."""
+"""Acts on resources: register, change, protect, open and remove them, and bind or unbind keys."""
 
 from __future__ import annotations
 
@@ -78,9 +78,9 @@ async def edit(visit: Visit) -> Reply:
 async def show_protect(visit: Visit) -> Reply:
     found = await _found(visit)
     name = found.resource
-    says = [f"Requests for {name} without a valid token are refused from then on, whether keys are bound to it or not."]
+    says = [f"Requests for {name} without a valid token are refused from now on, whether or not keys are bound to it."]
     if not found.keys:
-        says.append("No key is bound to it: nobody gets through until one is.")
+        says.append("No key is bound to it, so every request is refused until one is.")
     return Act(f"Protect {name}?", "Protect", says, command("resource", "protect", name)).html(_trail(found))
 
 
@@ -107,9 +107,9 @@ async def unprotect(visit: Visit) -> Reply:
 async def show_remove(visit: Visit) -> Reply:
     found = await _found(visit)
     name = found.resource
-    says = ["It is forgotten: its name, its domain and which keys are bound to it. The audit keeps its events."]
+    says = ["Its name, its domain and its bindings are deleted. The audit keeps its events."]
     if found.is_protected:
-        says.append("It is protected now, and what is not registered is open.")
+        says.append("It is protected now, and an unregistered resource is open.")
     commands = [command("key", "unbind", key.key_id, name, "--allow-anonymous") for key in found.keys]
     commands += [command("resource", "unprotect", name)] if found.is_protected else []
     commands += [command("resource", "remove", name)]

@@ -1,4 +1,4 @@
-"""The pages as an ASGI app: find the page, see who asks, have it made or its form acted on, and send it.
+"""The pages as an ASGI app: find the page, authenticate, render it or process its form, and send it.
 
 The order is part of the interface: 404 and 405 for the path, 403 for a form from elsewhere, 413 and 415 for its shape,
 sign in, 403 for the role; then what the operations of the API say.
@@ -55,7 +55,7 @@ class _Place(NamedTuple):
 
 
 class _Request(NamedTuple):
-    """What is known of a request before anybody is recognised."""
+    """What is known of a request before authentication."""
 
     path: str
     root: str
@@ -88,7 +88,7 @@ class Site:
         await send_response(response, scope, send)
 
     def refuse(self, error: SmarterAuthError, scope: Scope) -> Response:
-        """Return the page of an error that has nothing to do with a page."""
+        """Return the page for an error that no page raised."""
         return self._problem(error, _root(scope), None, "")
 
     async def _answer(self, scope: Scope, receive: Receive) -> tuple[str, Response]:
@@ -169,7 +169,7 @@ class Site:
     async def _let_sign_in(
         self, page: Page, path: Mapping[str, str], request: _Request, services: Services
     ) -> Response:
-        """Have somebody sign in; what they typed into a form is kept until then, but for tokens."""
+        """Show the sign-in page; what was typed into a form is kept meanwhile, except for tokens."""
         if not request.is_sent or page.name == "sign_out":
             to = "" if page.name == "sign_out" or holds_token(request.url) else request.url
             return self._sent(SeeOther(path_of("sign-in", to=to)), request.root, None, "")
@@ -238,11 +238,13 @@ class Site:
 
 
 def words_of(error: SmarterAuthError) -> Given:
-    """Describe an error for people: as the API does, but for what only programs send."""
+    """Describe an error for people: like the API, without the hints for programs."""
     words = Given(document_of(error))
     words["detail"] = _PREFIX.sub("", words["detail"])
     if isinstance(error, WouldOpenError):
-        words["hint"] = "If that is meant, an admin confirms it in this form. If not, protect the resource first."
+        words["hint"] = (
+            "If this is intended, an admin must confirm it in this form. Otherwise, protect the resource first."
+        )
     return words
 
 
@@ -273,7 +275,7 @@ def _raw_path(scope: Scope) -> str:
 
 
 def _root(scope: Scope) -> str:
-    """Return the relative way from this page to the first one, which any prefix in front leaves right."""
+    """Return the relative path from this page to the overview, which stays right behind any prefix."""
     return "../" * (_raw_path(scope).count("/") - 1) or "./"
 
 

@@ -1,4 +1,4 @@
-"""All pages, one table: the server of the pages and generated tests are made of it."""
+"""All pages in one table, from which the pages' server and generated tests are built."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Handler = Callable[[Visit], Awaitable[Reply]]
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page: who may see it, what shows it (GET), and what is done when its form is sent (POST).
+    """One page: the role that it needs, the function that shows it (GET), and the one that processes its form (POST).
 
     ``everywhere``: only for operators of all accounts. ``section``: the entry of the menu that it belongs to.
     """

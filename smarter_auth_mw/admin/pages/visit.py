@@ -1,4 +1,4 @@
-"""One request for a page, and its answer: what a page is given, and what it returns."""
+"""One request for a page and its response: a page function's argument and its result."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BY_NAME = {operation.name: operation for operation in OPERATIONS}
 
 
 class Html(NamedTuple):
-    """A page that is answered with."""
+    """A response that shows a page."""
 
     template: str
     context: Mapping[str, Any] = MappingProxyType({})
@@ -33,7 +33,7 @@ class Html(NamedTuple):
 
 
 class SeeOther(NamedTuple):
-    """The page to go to after an act: its path without the first slash."""
+    """A redirect after an act, to a path without the first slash."""
 
     path: str
     headers: tuple[tuple[str, str], ...] = ()
@@ -44,7 +44,7 @@ Reply = Html | SeeOther
 
 @dataclass
 class Visit:
-    """A request for a page by an operator: what its URL and its form hold, and what may be done for it."""
+    """An operator's request for a page: the values of its URL and form, and the operations that it may run."""
 
     services: Services
     operator: Operator
@@ -89,7 +89,7 @@ class Visit:
     def call(
         self, path: Mapping[str, str] | None = None, query: Any = None, body: Any = None, if_match: str | None = None
     ) -> Call:
-        """Return what handlers of the API are given."""
+        """Return the call that the API's handlers take."""
         return Call(self.operator, self.services, self.path if path is None else path, query, body, if_match)
 
     def may(self, role: Role, *, everywhere: bool = False) -> bool:

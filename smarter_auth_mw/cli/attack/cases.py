@@ -1,7 +1,7 @@
-"""The hostile requests: one protected resource's URL in every spelling, and every way to pretend to have a token.
+"""The hostile requests: a protected resource's URL in many spellings, and many ways to pretend to have a token.
 
-Bytes as they go over the wire, since a client library would repair most of them. The rules that they try to get around
-are those of path and host routing, credentials and protocols; the tests send the same list to real servers.
+Requests are raw bytes, since a client library would repair most of them. They try to bypass the rules of path and host
+routing, credentials and protocols; the tests send the same list to real servers.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from smarter_auth_mw.cli.attack.spellings import Named, targets
 
 UNKNOWN = {"unknown token": "0" * 64}
 NOWHERE = "/.well-known/smarter-auth-attack"
-"""A path that no app has: what carries a hidden request, and shows what an app answers to anything."""
+"""A path that no app has, which carries hidden requests and shows how the app answers unknown paths."""
 KEY = "AAAAAAAAAAAAAAAAAAAAAA=="
 
 
 @dataclass(frozen=True, slots=True)
 class ResourceUrl:
-    """A protected resource as its URL names it, and the ``address`` to connect to where that is not its host's own."""
+    """A protected resource by its URL, and the ``address`` to connect to if it differs from the URL's host."""
 
     host: str
     port: int
@@ -61,7 +61,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class _Requests:
-    """Makes requests for a site that differ from an ordinary one in what is named."""
+    """Builds requests for a site that differ from an ordinary one in the given parts."""
 
     site: ResourceUrl
     group: str
@@ -102,7 +102,7 @@ def cases(site: ResourceUrl, tokens: Mapping[str, str] = UNKNOWN) -> Iterator[Ca
 
 
 def nearly(token: str) -> dict[str, str]:
-    """What somebody may have who has no valid token, but has seen something of this one."""
+    """Strings that an attacker could derive from a glimpse of this token; none of them is valid."""
     return {
         "digest as token": hashlib.sha512(token.encode()).hexdigest(),
         "token_key as token": token[:15],
@@ -123,7 +123,7 @@ def _target_cases(requests: _Requests) -> Iterator[Case]:
 
 
 def _other_forms(site: ResourceUrl) -> Iterator[Named]:
-    """Request targets that are no path (RFC 9112 §3.2)."""
+    """Yield request targets other than a path (RFC 9112 §3.2)."""
     path = site.path + site.query
     yield "absolute-form", f"http://{site.authority}{path}"
     yield "absolute-form of another host", f"http://evil.example{path}"
@@ -161,7 +161,7 @@ def _host_cases(requests: _Requests) -> Iterator[Case]:
         ("punycode", ["xn--bcher-kva.example"]),
         ("a control character", [f"{host}\x0b"]),
         ("invalid UTF-8", [f"{host}\xff"]),
-        ("a port that is no number", [f"{host}:x"]),
+        ("a port that is not a number", [f"{host}:x"]),
         ("a very long one", ["a" * 4096]),
         ("evil", ["evil.example"]),
     ):
@@ -190,7 +190,7 @@ FORWARDED = [
 
 
 def _token_cases(requests: _Requests, tokens: Mapping[str, str]) -> Iterator[Case]:
-    """The first token in every way that somebody might read one; the others in two of ours."""
+    """Yield the first token in every place where a server might read one; the others in two places."""
     (name, token), *others = tokens.items()
     for way, *headers in WAYS:
         yield requests.make(f"{name}, {way}", *(header.replace("TOKEN", token) for header in headers))
@@ -247,7 +247,7 @@ def _open_cases(requests: _Requests) -> Iterator[Case]:
 
 
 def _claim_cases(requests: _Requests) -> Iterator[Case]:
-    """Headers that say that somebody has looked at the request already."""
+    """Yield headers that claim that the request was already authenticated."""
     for header in CLAIMS:
         yield requests.make(header, header)
 

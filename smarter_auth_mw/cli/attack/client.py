@@ -1,4 +1,4 @@
-"""Hostile requests over raw sockets, and what of them has reached the app."""
+"""Sends hostile requests over raw sockets, and finds those that reached the app."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from smarter_auth_mw.cli.attack.cases import Case, ResourceUrl
 
 TIMEOUT_S = 5.0
 LINGER_S = 0.25
-"""How long a connection is listened to after an answer: a smuggled request would bring a second one."""
+"""How long to read after a response: a smuggled request would cause a second one."""
 MAX_ANSWER_BYTES = 65_536
 AT_ONCE = 4
 SWITCHED, FAILED = 101, 500
@@ -24,7 +24,7 @@ NOT_TRIED = (
     "the host patterns of other resources: one URL is attacked",
     "races with revocation, and outages of the database",
 )
-"""What finding nothing does not say."""
+"""What a report without findings does not cover."""
 
 _STATUS_LINE = re.compile(rb"HTTP/\d(?:\.\d)? (\d{3})[^\n]*\n")
 
@@ -43,8 +43,8 @@ class RawResponse:
 class Marker:
     """How the resource shows itself: a header's value, or a pattern in the body.
 
-    Without either it is any success, or a 500, which nobody but an app makes; but not one with a body of ``elsewhere``:
-    what the app answers to anything.
+    Without either, it is any success, or a 500, which only an app sends, except with the body ``elsewhere``, with which
+    the app answers unknown paths.
     """
 
     header: tuple[str, str] | None = None
@@ -66,7 +66,7 @@ class Marker:
 
 
 def _is_of_an_app(response: RawResponse) -> bool:
-    """A 2xx, a 500, or a WebSocket; that a server switches to HTTP/2 says nothing of the app."""
+    """Return whether an app sent the response: a 2xx, a 500, or a WebSocket, but not a switch to HTTP/2."""
     if response.status == SWITCHED:
         return re.search(rb"(?im)^upgrade:[ \t]*websocket", response.head) is not None
     return response.status is not None and (response.status // 100 == 2 or response.status == FAILED)
@@ -74,7 +74,7 @@ def _is_of_an_app(response: RawResponse) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of a case: its answers, none where the connection was closed or nobody said anything."""
+    """The outcome of a case: its responses, none if the connection was closed or stayed silent."""
 
     case: Case
     answers: tuple[RawResponse, ...]
@@ -114,7 +114,7 @@ async def attack(site: ResourceUrl, cases: Iterable[Case], marker: Marker, timeo
 
 
 async def ask(site: ResourceUrl, request: bytes, timeout_s: float = TIMEOUT_S) -> tuple[RawResponse, ...]:
-    """Send these bytes, and hear what comes back; raises OSError where nobody listens."""
+    """Send these bytes and return the responses; raises OSError if nothing listens."""
     context = ssl.create_default_context() if site.is_tls else None
     async with asyncio.timeout(timeout_s):
         reader, writer = await asyncio.open_connection(
@@ -161,7 +161,7 @@ def _answers(heard: bytes, *, has_body: bool) -> Iterator[RawResponse]:
 
 
 def _body_bytes(head: bytes, rest: bytes) -> int | None:
-    """Return how long the body is, or None as long as its end has not come."""
+    """Return the length of the body, or None while its end is missing."""
     announced = re.search(rb"(?im)^content-length:[ \t]*(\d+)", head)
     if announced is not None:
         return int(announced[1]) if len(rest) >= int(announced[1]) else None

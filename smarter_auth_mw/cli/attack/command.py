@@ -1,4 +1,4 @@
-"""`smarter-auth attack`: every hostile request that we know of, against a deployment of one's own."""
+"""`smarter-auth attack`: send all known hostile requests to your own deployment."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Headers = Annotated[
     typer.Option("--header", "-H", metavar="'NAME: VALUE'", help="Valid credentials, to try similar ones."),
 ]
 Timeout = Annotated[
-    float, typer.Option("--timeout", metavar="SECONDS", help="Seconds to wait for a response.", min=0.1)
+    float, typer.Option("--timeout", metavar="SECONDS", help="Seconds to wait for a response, for example 5.", min=0.1)
 ]
 
 
@@ -81,7 +81,7 @@ class _Target:
     timeout_s: float
 
     async def answer(self, request: bytes) -> RawResponse:
-        """Return what it answers to one request; raises UnavailableError."""
+        """Return its response to one request; raises UnavailableError."""
         try:
             answers = await ask(self.site, request, self.timeout_s)
         except (OSError, TimeoutError) as error:
@@ -91,7 +91,7 @@ class _Target:
         return answers[0]
 
     async def must_refuse(self) -> None:
-        """Raise RefusedError unless it asks for a token: else nothing could be learned."""
+        """Raise RefusedError unless the resource requires a token: otherwise the attack would prove nothing."""
         status = (await self.answer(ordinary(self.site))).status
         if status not in REFUSED:
             raise RefusedError(
@@ -100,17 +100,19 @@ class _Target:
             )
 
     async def marker_here(self) -> Marker:
-        """The marker that knows what the app answers to anything."""
+        """Return the marker, which knows how the app answers unknown paths."""
         bodies = [(await self.answer(ordinary(self.site, target=path))).body for path in ("/", NOWHERE)]
         return replace(self.marker, elsewhere=frozenset(filter(None, bodies)))
 
     async def close_to(self, header: list[str]) -> dict[str, str]:
-        """Return what is nearly these credentials, once it is sure that they are let in."""
+        """Return credentials similar to these, after checking that these are accepted."""
         token = Extractor(WAYS)(arguments.headers(header))
         if not isinstance(token, Token):
-            raise UsageError("No header brings a token.", hint="For example: --header 'Authorization: Token …'")
+            raise UsageError(
+                "None of the headers contains a token.", hint="For example: --header 'Authorization: Token …'"
+            )
         if not self.marker.shows(await self.answer(ordinary(self.site, *header))):
-            raise RefusedError("These credentials are not let in, or the marker is not that of the resource.")
+            raise RefusedError("These credentials are refused, or the marker does not match the resource.")
         return nearly(token.reveal())
 
     async def attack(self, group: str, members: list[Case]) -> Report:
@@ -120,7 +122,7 @@ class _Target:
             return await attack(self.site, members, self.marker, self.timeout_s)
         except (OSError, TimeoutError) as error:
             raise UnavailableError(
-                f"{self.site.authority} takes no connection any more: {error or 'no answer'}.",
+                f"{self.site.authority} no longer accepts connections: {error or 'no answer'}.",
                 hint=f"One of the requests about {group} may have ended the server.",
             ) from None
 
@@ -133,7 +135,7 @@ def _site(url: str, *, is_owned: bool) -> ResourceUrl:
             f"{url!r} cannot be attacked: {error}.", hint="For example: http://localhost:8000/bots/1"
         ) from None
     if not is_owned and not _is_here(site.host):
-        raise UsageError(f"{site.host} is not this machine.", hint="If it is yours to attack, say so: --i-own-this")
+        raise UsageError(f"{site.host} is not this machine.", hint="If you may attack it, add --i-own-this")
     return site
 
 
@@ -147,11 +149,11 @@ def _is_here(host: str) -> bool:
 def _marker(header: str | None, body: str | None) -> Marker:
     name, colon, value = (header or "").partition(":")
     if header and not (name.strip() and colon and value.strip()):
-        raise UsageError(f"{header!r} is no marker.", hint="Write HEADER:VALUE, for example: --marker X-Bot:1")
+        raise UsageError(f"{header!r} is not a marker.", hint="Write HEADER:VALUE, for example: --marker X-Bot:1")
     try:
         pattern = re.compile(body.encode()) if body else None
     except re.error as error:
-        raise UsageError(f"{body!r} is no regular expression: {error}.") from None
+        raise UsageError(f"{body!r} is not a regular expression: {error}.") from None
     return Marker((name.strip(), value.strip()) if header else None, pattern)
 
 

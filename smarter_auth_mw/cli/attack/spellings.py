@@ -1,4 +1,4 @@
-"""One path in every spelling that some reader takes for the same: for the attack, and for tests."""
+"""One path in every spelling that some server reads as the same, for the attack and for tests."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from urllib.parse import quote
 LONG = 8192
 
 Named = tuple[str, str]
-"""What is tried, in words, and how it is written."""
+"""A description of the spelling, and the spelling."""
 
 
 def targets(path: str) -> Iterator[Named]:
-    """The path in spellings that some reader takes for the same."""
+    """Yield the path in spellings that some server reads as the same."""
     segments = path.split("/")[1:]
     for place in range(len(segments)):
         before, after = "".join(f"/{segment}" for segment in segments[:place]), "/".join(segments[place:])
@@ -76,7 +76,7 @@ WRAPPINGS: Sequence[Named] = [
 
 
 def spellings(segment: str) -> Iterator[Named]:
-    """One segment in spellings that some reader takes for the same."""
+    """Yield the segment in spellings that some server reads as the same."""
     if not segment:
         return
     first, rest = segment[0], segment[1:]

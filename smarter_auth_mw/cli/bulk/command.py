@@ -1,4 +1,4 @@
-"""`smarter-auth import` and `export`: everything there is in one CSV file, in and out."""
+"""`smarter-auth import` and `export`: all resources, keys and bindings in one CSV file."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ from smarter_auth_mw.routing.memo import UNKNOWN, Memo
 from smarter_auth_mw.tokens import Token
 
 BULK_TIMEOUT_S = 3600.0
-"""How long one statement may take: nobody's request waits for it."""
+"""The timeout of one statement; no request waits for it."""
 MOST_PRINTED = 1_000
-"""How many minted tokens are printed; more go to a file."""
+"""The most new tokens that are printed; more must go to a file."""
 
 _TOLD_EVERY = 1_000
 _REMEMBERED = 100_000
@@ -55,12 +55,12 @@ class FileMistakesError(SmarterAuthError):
 
 
 class _UndoneError(Exception):
-    """Everything was tried, and is taken back."""
+    """Rolls back a dry run."""
 
 
 async def import_(
     session: Session,
-    file: Annotated[str, typer.Argument(metavar="FILE.csv", help="The CSV file; - for stdin.")],
+    file: Annotated[str, typer.Argument(metavar="FILE.csv", help="The CSV file, for example all.csv; - for stdin.")],
     *,
     tokens: Annotated[
         str | None,
@@ -98,7 +98,7 @@ async def import_(
 
 
 class _Import:
-    """One run; ``document`` is what is left to be printed when it is done."""
+    """One import; ``document`` is printed at the end."""
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class _Import:
         self._latest = None if longest is None else arguments.latest(longest)
 
     async def check(self, bulk: Bulk, source: BinaryIO, named: Named) -> None:
-        """Stage the file; raises FileMistakesError with all that is wrong with it."""
+        """Stage the file; raises FileMistakesError with all mistakes."""
         account = self._session.database_settings.default_account
         lines = Lines(open_table(source, COLUMNS), named, account, self._latest)
         self._shown.step("reading", _size(source))
@@ -136,17 +136,19 @@ class _Import:
             raise FileMistakesError(f"The file has {many}, and nothing was imported:\n" + "\n".join(listed))
         self._counts = await bulk.count()
         if self._counts.minted > MOST_PRINTED and self._token_file is None and not self._is_dry:
-            raise UsageError(f"{self._counts.minted} tokens are too many to print.", hint="Say --tokens FILE.")
+            raise UsageError(
+                f"{self._counts.minted} tokens are too many to print on the terminal.", hint="Add --tokens FILE."
+            )
 
     async def write(self, bulk: Bulk, file: str) -> None:
-        """Write it all, and tell the tokens where they are safe before anything counts."""
+        """Write everything, and output the new tokens safely before the commit."""
         minted = [] if self._is_dry else await self._mint(bulk)
         if self._counts.unchanged < self._counts.lines:
             self._shown.step("writing", TABLES)
             await self._insert(bulk)
             await bulk.audit(self._session.actor or os_user(), printable(file), self._counts)
         else:
-            note("Nothing changes: the database already holds all that the file says.")
+            note("Nothing changes: the database already holds everything in the file.")
         self._shown.step("committing")
         document = self._document(minted)
         if self._is_dry:
@@ -158,13 +160,13 @@ class _Import:
             self.document = document
         elif minted:
             self._shown.hide()
-            note("The tokens are shown this once, and stored nowhere. They count once the command has ended well.")
+            note("The tokens are shown only now, and stored nowhere. They become valid when the command succeeds.")
             show(Output(document, as_json=self._session.as_json))
         else:
             self.document = document
 
     async def _insert(self, bulk: Bulk) -> None:
-        """Write the tables; raises WouldOpenError if a registered resource is open to anyone then."""
+        """Write the tables; raises WouldOpenError if that would open a registered resource to anyone."""
         require = self._session.database_settings.require
         bound = await bulk.lock_resources() if require == "active" else ()
         async with judged(bulk.transaction, bound, require, allow_anonymous=self._allow_anonymous):
@@ -200,7 +202,9 @@ class _Import:
 
 async def export(
     session: Session,
-    file: Annotated[str, typer.Argument(metavar="FILE.csv", help="A new file; - for stdout.")] = "-",
+    file: Annotated[
+        str, typer.Argument(metavar="FILE.csv", help="A new file, for example all.csv; - for stdout.")
+    ] = "-",
 ) -> dict[str, Any] | None:
     """Export all resources, keys (by their digests) and bindings as CSV for import.
 
@@ -263,7 +267,7 @@ def _token(key: MintedKey) -> dict[str, str]:
 
 
 def _named(session: Session, store: Store, *, no_route: bool) -> Named:
-    """Resources of a file as `resource add` takes them; without any routes only where none are asked for."""
+    """Return how resources of the file are read: as in `resource add`; without routes only with --no-route."""
     has_routes = not no_route or bool(session.database_settings.routes)
     known: Memo[tuple[str, str | None]] = Memo(_REMEMBERED)
 
@@ -293,9 +297,7 @@ async def _store(session: Session) -> AsyncIterator[Store]:
 def _opened(file: str) -> Iterator[BinaryIO]:
     if file == "-":
         if sys.stdin is None:
-            raise UsageError(
-                "stdin is closed.", hint="Name a file, or let one be read: smarter-auth import - < FILE.csv"
-            )
+            raise UsageError("stdin is closed.", hint="Name a file, or redirect one: smarter-auth import - < FILE.csv")
         yield sys.stdin.buffer
         return
     try:

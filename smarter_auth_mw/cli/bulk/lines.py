@@ -1,4 +1,4 @@
-"""Lines of a CSV file in the form that the database takes, each checked by itself; mistakes name their line."""
+"""Reads lines of a CSV file for staging, and checks each by itself; mistakes name their line."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ RESOURCE_COLUMNS = ("resource_name", "domain", "protection", "on_error")
 TOKEN_COLUMNS = ("digest", "token_key", "valid_until", "minted_at")
 KEY_COLUMNS = ("key", "key_id", "description", "labels", "active", "expires_at", "revoked_at", *TOKEN_COLUMNS)
 COLUMNS = ("resource", "account", *RESOURCE_COLUMNS, *KEY_COLUMNS)
-"""In the order of an export; a file has those that it needs, in any order."""
+"""The columns in the order of an export; an imported file needs only some, in any order."""
 NO_TOKEN = "none"
-"""Replaces the digest of a key that has no token and should get none."""
+"""Written instead of a digest for a key that has no token and should get none."""
 
 _NO_UTF_8 = re.compile("[\udc80-\udcff]")
-"""How Python reads bytes that are no UTF-8."""
+"""The characters as which Python reads bytes that are not UTF-8."""
 _DIGEST = re.compile(r"[0-9a-f]{128}")
 _TOKEN_KEY = re.compile(rf"[\x21-\x7e]{{1,{TOKEN_KEY_LENGTH}}}")
 _BOOLEANS = {"true": True, "yes": True, "false": False, "no": False}
@@ -42,12 +42,12 @@ _COMMON = (
     *("your-token", "your_token", "your-api-key", "your_api_key", "YOUR_API_KEY", "<token>", "${TOKEN}", "$TOKEN"),
     *("0" * 64, "f" * 64, "a" * 64, "x" * 64, "deadbeef" * 8),
 )
-"""Digests of placeholder texts where a token was forgotten: anyone could guess such a token."""
+"""Digests of placeholder texts that stand for a token: anyone could guess such a token."""
 _REFUSED = frozenset(
     digest_of(text.encode()) for common in _COMMON for text in (common, common.upper(), common.capitalize())
 )
 _FEWEST_BYTES = 24
-"""SHA-512 has more different bytes than that among its 64; what has fewer was made up."""
+"""A real SHA-512 has at least this many different bytes among its 64; one with fewer was made up."""
 
 Named = Callable[[str, str | None], Awaitable[Resource]]
 """Resolves ``KIND:REF`` by the rules of routes; it may refuse the resource's name too."""
@@ -75,7 +75,7 @@ class Lines:
                     return
 
     def _rows(self) -> Iterator[tuple[int, dict[str, str]]]:
-        """The cells that hold something, by their columns, with the line where they begin."""
+        """Yield the non-empty cells by column, with the line where they begin."""
         try:
             header = _header(next(self._reader, []), self._line)
             begins = self._line + 1
@@ -89,7 +89,9 @@ class Lines:
         except OSError as error:
             raise UsageError(f"The file cannot be read: {error.strerror}.") from None
         except UnicodeError:
-            self.mistakes.append(LineMistake(self._line + 1, "this is not the UTF-16 that the file begins with"))
+            self.mistakes.append(
+                LineMistake(self._line + 1, "this is not UTF-16, which the first bytes of the file announce")
+            )
         except csv.Error as error:
             self.mistakes.append(LineMistake(self._line, f"this is not CSV: {error}"))
 
@@ -146,7 +148,7 @@ class Lines:
         }
 
     def _expiry(self, cells: Mapping[str, str]) -> datetime | None:
-        """The latest expiry that the policy allows, for a key that lives and has none; a later one is a mistake."""
+        """Return the latest allowed expiry for an unrevoked key without one; report a later one as a mistake."""
         expires_at = _time(cells, "expires_at")
         if self._latest is None or "revoked_at" in cells:
             return expires_at
@@ -163,11 +165,11 @@ class Lines:
         try:
             return UUID(cells["key_id"])
         except ValueError:
-            raise UsageError(f"{cells['key_id']!r} is no key_id: that is a UUID") from None
+            raise UsageError(f"{cells['key_id']!r} is not a key_id, which is a UUID") from None
 
 
 def _refusal(cells: list[str], header: list[str]) -> str:
-    """Why the cells cannot be read by their columns; empty where they can."""
+    """Return why the cells do not fit the columns; empty if they do."""
     if any(_NO_UTF_8.search(cell) for cell in cells):
         return "this is not UTF-8: save the file as CSV UTF-8"
     if any(cells[len(header) :]):
@@ -178,10 +180,10 @@ def _refusal(cells: list[str], header: list[str]) -> str:
 def _header(cells: list[str], line: int) -> list[str]:
     names = [bare(cell) for cell in cells]
     while names and not names[-1]:
-        names.pop()  # A spreadsheet writes columns that once held something.
+        names.pop()  # Spreadsheets also write columns that are empty now.
     wrong = [f"column {place} has no name" for place, name in enumerate(names, 1) if not name]
     wrong += [f"there is no column {name!r}{_nearest(name)}" for name in names if name and name not in COLUMNS]
-    wrong += [f"the column {name} stands there twice" for name in COLUMNS if names.count(name) > 1]
+    wrong += [f"the column {name} appears twice" for name in COLUMNS if names.count(name) > 1]
     if not {"resource", "key", "key_id"} & set(names):
         wrong.append("there is neither a column resource nor a column key")
     if wrong:
@@ -206,7 +208,7 @@ def _text(cells: Mapping[str, str], column: str, longest: int = 255) -> str | No
 
 
 def _labels(cells: Mapping[str, str]) -> str | None:
-    """``team=sales env=live``, in the order of the names."""
+    """Parse labels, as ``team=sales env=live``, and return them ordered by name."""
     if "labels" not in cells:
         return None
     labels: dict[str, str] = {}
@@ -222,7 +224,7 @@ def _one_of(cells: Mapping[str, str], column: str, known: tuple[str, ...]) -> st
     value = cells.get(column)
     if value is None or value in known:
         return value
-    raise UsageError(f"{value!r} is no {column}: that is {', '.join(known[:-1])} or {known[-1]}")
+    raise UsageError(f"{value!r} is not a {column}: write {', '.join(known[:-1])} or {known[-1]}")
 
 
 def _boolean(cells: Mapping[str, str], column: str) -> bool | None:
@@ -231,7 +233,7 @@ def _boolean(cells: Mapping[str, str], column: str) -> bool | None:
         return None
     if value.lower() in _BOOLEANS:
         return _BOOLEANS[value.lower()]
-    raise UsageError(f"{column} is {value!r}: true or false are possible")
+    raise UsageError(f"{column} is {value!r}: write true or false")
 
 
 def _time(cells: Mapping[str, str], column: str) -> datetime | None:

@@ -1,4 +1,4 @@
-"""CSV as spreadsheets write it: the encoding and the separator of a file, and cells that are no formulas."""
+"""CSV as spreadsheets write it: detect encoding and separator, and keep cells from being read as formulas."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _NO_TEXT = {
 _SAVE_AS = "Save it as CSV UTF-8, with cells separated by commas, semicolons or tabs."
 _SEPARATOR_LINE = re.compile(r'\ufeff?"?sep=(.?)"?\s*', re.IGNORECASE)
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""How a cell begins that a spreadsheet may take for a formula."""
+"""The first characters of cells that a spreadsheet may read as a formula."""
 
 
 class CsvTable(NamedTuple):
-    """A file as text, what separates its cells, and how many lines of it are no part of the table."""
+    """A file as text, the separator of its cells, and the number of lines before the table."""
 
     text: TextIO
     separator: str
@@ -35,10 +35,10 @@ class CsvTable(NamedTuple):
 
 
 def open_table(source: BinaryIO, columns: Collection[str]) -> CsvTable:
-    """Find out how the file is written; raises UsageError for one that is no CSV.
+    """Detect how the file is written; raises UsageError for a file that is not CSV.
 
-    Its byte order mark decides about the encoding, ``sep=`` or the names of the columns about the separator: what these
-    do not say is not guessed.
+    Its byte order mark decides the encoding; ``sep=`` or the names of the columns decide the separator. Nothing else is
+    guessed.
     """
     begins = _beginning(source)
     encoding = _encoding(begins)
@@ -53,12 +53,12 @@ def open_table(source: BinaryIO, columns: Collection[str]) -> CsvTable:
 
 
 def guarded(cell: str) -> str:
-    """The cell with an apostrophe in front where a spreadsheet might compute it, or ``bare`` would change it."""
+    """Return the cell, with an apostrophe in front if a spreadsheet might compute it or ``bare`` would change it."""
     return f"'{cell}" if _needs_guard(cell) else cell
 
 
 def bare(cell: str) -> str:
-    """Return what ``guarded`` was given; without the blanks around it where it was not guarded."""
+    """Undo ``guarded``; also strip blanks around a cell that was not guarded."""
     return cell[1:] if cell.startswith("'") and _needs_guard(cell[1:]) else cell.strip()
 
 
@@ -67,7 +67,7 @@ def _needs_guard(cell: str) -> bool:
 
 
 def _beginning(source: BinaryIO) -> bytes:
-    """The first line, or as much of it as a header can have."""
+    """Return the first line, or as much of it as a header can have."""
     begins = b""
     while b"\n" not in begins and len(begins) < MAX_HEADER_BYTES and (more := source.read(4096)):
         begins += more
@@ -77,12 +77,12 @@ def _beginning(source: BinaryIO) -> bytes:
 def _encoding(begins: bytes) -> str:
     for magic, what in _NO_TEXT.items():
         if begins.startswith(magic):
-            raise UsageError(f"The file is {what}, and no CSV.", hint=_SAVE_AS)
+            raise UsageError(f"The file is {what}, not CSV.", hint=_SAVE_AS)
     for mark, encoding in _BOMS.items():
         if begins.startswith(mark):
             return encoding
     if b"\0" in begins:
-        raise UsageError("The file is no text in UTF-8: UTF-16 needs its byte order mark.", hint=_SAVE_AS)
+        raise UsageError("The file is not UTF-8 text; UTF-16 needs a byte order mark.", hint=_SAVE_AS)
     return "utf-8"
 
 
@@ -98,7 +98,7 @@ def _separator(header: str, columns: Collection[str]) -> str:
 
 
 def _cells(header: str, separator: str) -> list[str]:
-    """The names in a header, without those at its end that are empty."""
+    """Return the names in a header, without those at its end that are empty."""
     try:
         cells = [bare(cell) for cell in next(csv.reader([header], delimiter=separator), [])]
     except csv.Error:
@@ -109,7 +109,7 @@ def _cells(header: str, separator: str) -> list[str]:
 
 
 class _Rejoined(RawIOBase):
-    """What has been read of a file, and the rest of it: a pipe cannot be read twice."""
+    """The beginning of a file that was already read, followed by the rest: a pipe cannot be read twice."""
 
     def __init__(self, begins: bytes, rest: BinaryIO) -> None:
         self._begins = begins

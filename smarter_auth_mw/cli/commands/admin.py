@@ -53,14 +53,14 @@ def admin(
     note(f"Pages for people: {origin}/ - the management API for programs: {origin}/api/v1")
     if find_spec("jinja2") is None:
         note("The pages need an extra that is not installed: pip install 'smarter_auth_mw[admin]'")
-    note("To make the first operator, as the owner of the schema:")
+    note("To create the first operator, as the owner of the schema:")
     note("  smarter-auth operator create --name NAME --role admin")
     config = uvicorn.Config(
         f"{__name__}:application",
         factory=True,
         workers=workers,
         log_config=access_log.uvicorn_config(as_json=log_format == LogFormatName.json),
-        # Switched on, it lets anyone who writes a header say where they come from.
+        # If enabled, any client could claim any address in a header.
         proxy_headers=False,
         server_header=False,
         ws="none",
@@ -69,6 +69,6 @@ def admin(
 
 
 def application() -> AdminApp:
-    """The API, in a process of uvicorn's."""
+    """Return the API, called in a process of uvicorn."""
     session = Session(os.environ[FROM_APP] or None)
     return AdminApp(session.settings, app=session.found and session.found.app)

@@ -28,9 +28,11 @@ from smarter_auth_mw.management.listings.following import BEGINNING, NOW
 from smarter_auth_mw.postgres.opening import open_store
 
 ResourceOption = Annotated[
-    str | None, typer.Option("--resource", metavar="KIND:REF", help="Events about this resource.")
+    str | None, typer.Option("--resource", metavar="KIND:REF", help="Show only this resource, for example bot:1.")
 ]
-KeyOption = Annotated[str | None, typer.Option("--key", metavar="KEY", help="Events about this key (id or name).")]
+KeyOption = Annotated[
+    str | None, typer.Option("--key", metavar="KEY", help="Show only this key: its id, or its name if that is unique.")
+]
 Until = Annotated[
     str | None,
     typer.Option(
@@ -39,9 +41,9 @@ Until = Annotated[
 ]
 
 PRUNE_TIMEOUT_S = 120.0
-"""How long pruning may take: nobody's request waits for it."""
+"""The timeout of pruning; no request waits for it."""
 POLL_S = 1.0
-"""How often it is looked whether there is something new to follow."""
+"""How often to look for new events while following."""
 LONGEST = timedelta(days=36_500)
 
 group = typer.Typer(help="Show and prune the audit: changes, and refused requests.", rich_markup_mode=None)
@@ -118,11 +120,11 @@ async def audit(
     Example: smarter-auth audit --since 1h --resource bot:1
     """
     if jsonl and session.as_json:
-        raise UsageError("--json prints one document, --jsonl one a line: choose.")
+        raise UsageError("Use --json (one document) or --jsonl (one per line), not both.")
     if session.as_json and follow:
-        raise UsageError("What is followed has no end, and a JSON document has one.", hint="Say --jsonl.")
+        raise UsageError("--follow has no end, so it cannot print one JSON document.", hint="Say --jsonl.")
     if limit is not None and (follow or after):
-        raise UsageError("--limit shows the newest events, --after and --follow those that come: choose.")
+        raise UsageError("--limit shows the newest events, --after and --follow show later ones: use one or the other.")
     filters = await options.filters(session)
     if follow or after:
         begins = after or (NOW if options.since is None else BEGINNING)
@@ -137,7 +139,7 @@ async def audit(
 
 
 async def _following(session: Session, filters: AuditFilters, after: str, *, goes_on: bool) -> AsyncGenerator[Document]:
-    """Return what was committed since then, each event with its cursor; where it goes on, an outage is waited for."""
+    """Yield the events committed after that, with their cursors; with ``goes_on``, wait for more, also in outages."""
     is_down = False
     async with session.listings() as listings:
         stream = listings.stream(filters, after=after)
@@ -193,7 +195,7 @@ async def prune(
 
 
 async def named(session: Session, text: str | None) -> Resource | None:
-    """The resource of the option; one that is gone has left its traces all the same, and routes are not needed."""
+    """Return the resource of the option. It may have been removed, and needs no route: its events remain."""
     if text is None:
         return None
     if session.database_settings.routes:
@@ -202,7 +204,7 @@ async def named(session: Session, text: str | None) -> Resource | None:
 
 
 def ago(text: str) -> datetime:
-    """The time that was this duration ago."""
+    """Return the time that was this duration ago."""
     return datetime.now(UTC) - min(arguments.duration(text), LONGEST)
 
 
@@ -219,7 +221,7 @@ def _row(document: Document) -> dict[str, Any]:
 
 
 def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | None:
-    """Return what differs, or everything if there is only one side."""
+    """Describe what differs, or everything if there is only one side."""
     if before and after:
         changed = [name for name in after if before.get(name) != after[name]]
         return "; ".join(f"{name}: {_shown(before.get(name))} -> {_shown(after[name])}" for name in changed) or None

@@ -20,7 +20,7 @@ from smarter_auth_mw.postgres.store import Store
 
 async def check(
     session: Session,
-    url: Annotated[str, typer.Argument(metavar="URL", help="The request's URL or path.")],
+    url: Annotated[str, typer.Argument(metavar="URL", help="The request's URL or path, for example /bots/1.")],
     header: Annotated[
         list[str] | None,
         typer.Option(
@@ -37,7 +37,7 @@ async def check(
     Example: smarter-auth check http://localhost/bots/1
     """
     if session.from_app and (wrapper := guards.wrapper_of(apps.load(session.from_app))):
-        note(f"{wrapper} stands around the middleware and may answer by itself: this is what happens behind it.")
+        note(f"{wrapper} wraps the middleware and may answer by itself: this is what happens behind it.")
     scope = request_scope(url, method, arguments.headers(header or ()), session.root_path)
     guard = Guard(session.found and session.found.app, session.settings)
 

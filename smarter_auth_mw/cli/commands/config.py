@@ -1,4 +1,4 @@
-"""`smarter-auth config`: every setting as it counts, and where it comes from."""
+"""`smarter-auth config`: every setting in effect, and where it comes from."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def config(session: Session, *, schema: Schema = False) -> Summary | Scrip
         document = schema_of_toml()
         return Script(to_json(document), document)
     settings = session.settings
-    _ = session.routes  # Their mistakes are mistakes of the configuration too.
+    _ = session.routes  # Compile them too: their mistakes are mistakes of the configuration.
     say_where_data_is(settings)
     rows = [
         {"setting": name, "value": shown(getattr(settings, name)), "source": settings.source(name)}
@@ -37,19 +37,19 @@ async def config(session: Session, *, schema: Schema = False) -> Summary | Scrip
 
 
 def shown(value: Any) -> Any:
-    """A setting's value as JSON has it, less its password."""
+    """Return a setting's value for JSON, without its password."""
     if isinstance(value, SecretStr):
         return mask_url(value.get_secret_value())
     return list(value) if isinstance(value, tuple) else value
 
 
 def schema_of_toml() -> dict[str, Any]:
-    """The JSON schema of ``smarter_auth.toml``: every setting may stand there, and none has to."""
+    """Return the JSON schema of ``smarter_auth.toml``, in which every setting is optional."""
     schema = Settings.model_json_schema()
     for name, field in schema["properties"].items():
         field["default"] = shown(Settings.model_fields[name].default)
         del field["title"]
-    description = "Every setting may stand here, and none has to; .env and the environment win over this file."
+    description = "Every setting may be set here, and none has to be; .env and the environment override this file."
     return {"$schema": DIALECT, **schema, "title": TOML, "description": description}
 
 

@@ -1,4 +1,4 @@
-"""`smarter-auth db`: bring the database to this release's schema, show how far it is, print the SQL instead."""
+"""`smarter-auth db`: migrate the database to this release's schema, show its state, or print the SQL."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ async def sql(session: Session, runtime_role: RuntimeRole = None, manager_role: 
 
 @asynccontextmanager
 async def owner_url(settings: Settings) -> AsyncIterator[tuple[str, str | None]]:
-    """The URL that migrates the database, and the manager role of an embedded one, which this starts."""
+    """Yield the URL to migrate with, and the manager role of an embedded database, which this starts."""
     from smarter_auth_mw.postgres.embedded.setup import RUNTIME
 
     url = settings.database_url.get_secret_value()

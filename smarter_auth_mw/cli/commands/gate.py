@@ -27,7 +27,9 @@ def gate(
     host: Host = "127.0.0.1",
     port: Port = 9000,
     fd: Fd = None,
-    dialect: Annotated[DialectName, typer.Option("--dialect", help="The proxy in front.")] = DialectName["nginx"],
+    dialect: Annotated[
+        DialectName, typer.Option("--dialect", help="The proxy in front: nginx, traefik, envoy or caddy.")
+    ] = DialectName["nginx"],
     workers: Workers = 1,
     log_format: LogFormat = LogFormatName.text,
 ) -> None:
@@ -40,9 +42,9 @@ def gate(
     from smarter_auth_mw.cli import server
 
     settings = load_settings()
-    compile_routes(settings)  # Mistakes are reported before anything is served.
+    compile_routes(settings)  # Report mistakes before serving anything.
     if settings.hide_credentials:
-        note("HIDE_CREDENTIALS does nothing here: the credentials are the proxy's to take out, as its example shows.")
+        note("HIDE_CREDENTIALS has no effect on the gate: remove the credentials in the proxy, as its example does.")
     say_where_data_is(settings)
     listening = listener(host, port, fd)
     os.environ[SPOKEN] = dialect
@@ -51,16 +53,16 @@ def gate(
         factory=True,
         workers=workers,
         log_config=access_log.uvicorn_config(as_json=log_format == LogFormatName.json),
-        # Every request of the proxy's clients would stand there, as one of the proxy's.
+        # The access log would list every request of the proxy's clients as one of the proxy.
         access_log=False,
-        # Switched on, it lets anyone who writes a header say where they come from.
+        # If enabled, any client could claim any address in a header.
         proxy_headers=False,
-        # A handshake that a proxy asks about is answered as any other request.
+        # A handshake that a proxy asks about is answered like any other request.
         ws="none",
     )
     server.run(config, listening)
 
 
 def application() -> Any:
-    """The gate, in a process of uvicorn's."""
+    """Return the gate, called in a process of uvicorn."""
     return ForwardAuth(DIALECTS[os.environ[SPOKEN]])

@@ -89,7 +89,7 @@ async def create(
         )
     for resource in minted.key.bindings:
         session.tell_bound(resource, created=resource in minted.created)
-    note("The token is shown this once, and stored nowhere.")
+    note("The token is shown only now, and stored nowhere.")
     document = key_document(minted.key)
     for obvious in ("tokens", "token_valid", "revoked_at"):
         del document[obvious]
@@ -174,7 +174,7 @@ async def set_(
     expires_at = None if expires_in == "never" else arguments.expiry(expires_in)
     labels = arguments.labels(label or ())
     if both := sorted(labels.keys() & set(unlabel or ())):
-        raise UsageError(f"The label {both[0]!r} is named by --label and by --unlabel.")
+        raise UsageError(f"The label {both[0]!r} is in both --label and --unlabel.")
     async with session.keys() as keys:
         changed = await keys.set_key(
             await arguments.key_id(session, key),
@@ -203,7 +203,7 @@ async def deactivate(
     allow_anonymous: AllowAnonymous = False,
     selection: Selection,
 ) -> dict[str, Any]:
-    """Deactivate a key, or all keys that the filters find, for now; resources stay protected.
+    """Deactivate a key, or all keys that match the filters, until they are activated again; resources stay protected.
 
     Example: smarter-auth key deactivate laptop
     """
@@ -230,7 +230,7 @@ async def revoke(
     ] = None,
     selection: Selection,
 ) -> dict[str, Any]:
-    """Revoke a key, the keys of leaked tokens, or all that filters find; resources stay protected.
+    """Revoke a key, the keys of leaked tokens, or all keys that match the filters; resources stay protected.
 
     Example: smarter-auth key revoke laptop
     """

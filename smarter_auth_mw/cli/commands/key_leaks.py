@@ -1,4 +1,4 @@
-"""`smarter-auth key revoke --token-file`: leaked tokens in, the keys that they belong to revoked, no token out."""
+"""`smarter-auth key revoke --token-file`: revoke the keys of leaked tokens, without printing a token."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 async def revoke_leaked(session: Session, path: str) -> dict[str, Any]:
-    """Revoke the keys that the file's tokens belong to, one token a line; exit code 1 where some belong to none."""
+    """Revoke the keys of the file's tokens, one token per line; exit code 1 if a token belongs to no key."""
     tokens = _tokens_in(path)
     operators = list(dict.fromkeys(token.digest for token in tokens if token.is_operators))
     async with open_store(session.database_settings) as store:
         ended = await Doorkeeper(store).end_tokens(operators, None, session.actor or os_user()) if operators else 0
         leaked = await session.keys_of(store).revoke_tokens(token for token in tokens if not token.is_operators)
     if ended:
-        note(f"Tokens of operators that are ended now: {ended}.")
+        note(f"Operators' tokens that were ended: {ended}.")
     unknown = leaked.unknown + len(operators) - ended
     if unknown:
         note(f"{unknown} of {counted(len(tokens), 'token')} {'belongs' if unknown == 1 else 'belong'} to no key.")
@@ -41,5 +41,5 @@ def _tokens_in(path: str) -> list[Token]:
     lines = (line.strip() for line in data.removeprefix(_BYTE_ORDER_MARK).splitlines())
     tokens = [Token(line) for line in lines if line]
     if not tokens:
-        raise UsageError("There is no token to revoke.", hint="Write one token a line.")
+        raise UsageError("There is no token to revoke.", hint="Write one token per line.")
     return tokens

@@ -1,4 +1,4 @@
-"""`smarter-auth key list`: which keys there are, by whatever is asked for."""
+"""`smarter-auth key list`: list keys, with filters, order and pages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from smarter_auth_mw.management.listings.keys import driver_of
 
 Limit = Annotated[
     int | None,
-    typer.Option("--limit", min=1, max=MAX_PAGE, help="Print one page of at most this many.", show_default="all"),
+    typer.Option(
+        "--limit", min=1, max=MAX_PAGE, help="Print one page of at most this many, for example 100.", show_default="all"
+    ),
 ]
 Cursor = Annotated[
     str | None, typer.Option("--cursor", metavar="CURSOR", help="Continue after the previous page, by its `next`.")
@@ -29,7 +31,7 @@ Labels = Annotated[
     list[str] | None, typer.Option("--label", metavar="NAME=VALUE", help="A label, for example team=sales; repeatable.")
 ]
 _SHOWN = ("key_id", "name", "account", "state", "expires_at", "last_used_at", "labels", "tokens", "bindings")
-"""The columns that people see."""
+"""The columns printed for people."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,7 +125,7 @@ async def list_(
 
 
 async def _every(session: Session, filters: KeyFilters) -> AsyncGenerator[Document]:
-    """Go through the whole list, which ends with the revoked keys: without a state all are meant."""
+    """Yield the whole list; without a state it includes revoked keys, at the end."""
     lists = [filters]
     if filters.state is None and filters.sort is None and driver_of(filters) in ("name", "label", "resource"):
         lists.append(replace(filters, state="revoked"))
@@ -139,13 +141,13 @@ def _row(document: Document) -> dict[str, Any]:
 
 
 def check_no_cursor(cursor: str | None) -> None:
-    """Refuse a cursor where no page is asked for."""
+    """Refuse a cursor if no page is asked for."""
     if cursor is not None:
-        raise UsageError("A cursor goes on with a page.", hint="Say how many: --limit")
+        raise UsageError("--cursor continues a page, so it needs --limit.", hint="Add --limit N.")
 
 
 def page_of(session: Session, page: Page[Any], documents: Sequence[Document], row: Any) -> Summary:
-    """Return one page: with the cursor of the next one for programs, which people get on stderr."""
+    """Return one page, with the cursor of the next one; people get the cursor on stderr."""
     if page.next is not None and not session.as_json:
         note(f"There may be more: --cursor {page.next}")
     return Summary([row(document) for document in documents], {"items": documents, "next": page.next})

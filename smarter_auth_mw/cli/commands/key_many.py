@@ -1,4 +1,4 @@
-"""`smarter-auth key revoke`, `deactivate` and `rotate` without a KEY: acts on all keys that filters find."""
+"""`smarter-auth key revoke`, `deactivate` and `rotate` without a KEY: acts on all keys that match filters."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from smarter_auth_mw.postgres.bulk import NewToken
 from smarter_auth_mw.postgres.opening import open_store
 
 PATIENCE_S = 120.0
-"""How long one statement may take: nobody's request waits for it."""
+"""The timeout of one statement; no request waits for it."""
 COLUMNS = ("key_id", "name", "account", "token", "token_key", "previous_valid_until")
 _MOST_SHOWN = 5
 
@@ -36,31 +36,39 @@ _MOST_SHOWN = 5
 class Selection:
     """Which keys one command changes, and whether it may, as written on the command line."""
 
-    account: Annotated[str | None, typer.Option("--account", metavar="ACCOUNT", help="All keys of this account.")] = (
-        None
-    )
+    account: Annotated[
+        str | None, typer.Option("--account", metavar="ACCOUNT", help="Select the keys of this account.")
+    ] = None
     resource: Annotated[
-        str | None, typer.Option("--resource", metavar="KIND:REF", help="All keys that are bound to this resource.")
+        str | None, typer.Option("--resource", metavar="KIND:REF", help="Select the keys bound to this resource.")
     ] = None
     label: Annotated[
-        list[str] | None, typer.Option("--label", metavar="NAME=VALUE", help="All keys with this label; any number.")
+        list[str] | None,
+        typer.Option(
+            "--label", metavar="NAME=VALUE", help="Select the keys with this label, for example team=sales; repeatable."
+        ),
     ] = None
     older_than: Annotated[
-        str | None, typer.Option("--older-than", metavar="DURATION", help="All keys that were made longer ago.")
+        str | None,
+        typer.Option(
+            "--older-than", metavar="DURATION", help="Select the keys created longer ago than this, for example 90d."
+        ),
     ] = None
     unused_for: Annotated[
         str | None,
         typer.Option(
-            "--unused-for", metavar="DURATION", help="All keys that were not used, and not made, for this long."
+            "--unused-for",
+            metavar="DURATION",
+            help="Select the keys neither used nor created for this long, for example 90d.",
         ),
     ] = None
-    is_dry: Annotated[bool, typer.Option("--dry-run", help="Show what would happen, and change nothing.")] = False
-    is_confirmed: Annotated[bool, typer.Option("--yes", help="Do not ask whether it is meant.")] = False
+    is_dry: Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")] = False
+    is_confirmed: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False
 
     def check_alone(self) -> None:
         """Refuse filters together with the name of a key."""
         if any(astuple(self)):
-            raise UsageError("A KEY is named, and filters for many keys are given.", hint="Leave out either.")
+            raise UsageError("Give a KEY or filters for many keys, not both.", hint="Leave out one of them.")
 
     async def filters(self, session: Session) -> KeyFilters:
         resource = self.resource and await arguments.resource(session, self.resource, no_route=True)
@@ -73,8 +81,8 @@ class Selection:
         )
         if filters == KeyFilters():
             raise UsageError(
-                "Name a key, or say which keys.",
-                hint="By --account, --resource, --label, --older-than or --unused-for.",
+                "Name a key, or select keys.",
+                hint="Select keys by --account, --resource, --label, --older-than or --unused-for.",
             )
         return filters
 
@@ -88,11 +96,12 @@ class RotatedSelection(Selection):
         typer.Option(
             "--unused-for",
             metavar="DURATION",
-            help="All keys that were not used for this long; with a KEY how long to wait for (10m).",
+            help="Select the keys unused for this long, for example 90d; for --wait-until-unused the time (10m).",
         ),
     ] = None
     tokens: Annotated[
-        str | None, typer.Option("--tokens", metavar="FILE", help="A new file for the new tokens of many keys, as CSV.")
+        str | None,
+        typer.Option("--tokens", metavar="FILE", help="Write the new tokens of many keys to this new file (CSV)."),
     ] = None
 
     def check_alone(self) -> None:
@@ -103,7 +112,7 @@ class RotatedSelection(Selection):
 async def change_many(
     session: Session, selection: Selection, done: str, change: Callable[..., Awaitable[Sequence[UUID]]]
 ) -> dict[str, Any]:
-    """Change all keys that the filters find, by a method of ``ManyKeys``; ``done`` is what they are then."""
+    """Change all keys that match the filters with a method of ``ManyKeys``; ``done`` is the word for the result."""
     async with _acting(session, selection, done) as (many, chosen, shown):
         key_ids = await change(many, chosen, is_dry=selection.is_dry, progress=shown.advance)
     return _document(session, selection, key_ids, done)
@@ -112,11 +121,11 @@ async def change_many(
 async def rotate_many(
     session: Session, selection: RotatedSelection, *, overlap: timedelta, force: bool, minting: TokenOptions
 ) -> dict[str, Any]:
-    """Rotate all keys that the filters find; the new tokens are in the file before they count."""
+    """Rotate all keys that match the filters; the new tokens are in the file before they become valid."""
     await selection.filters(session)
     path = None if selection.is_dry else selection.tokens
     if path is None and not selection.is_dry:
-        raise UsageError("The new tokens need a file.", hint="Say --tokens FILE.")
+        raise UsageError("The new tokens need a file.", hint="Add --tokens FILE.")
     async with _acting(session, selection, "rotated") as (many, chosen, shown):
         with new_file(path) if path else nullcontext() as file:
             rotation = await many.rotate(
@@ -161,7 +170,7 @@ def _secure(file: NewFile | None) -> None:
 
 @asynccontextmanager
 async def _acting(session: Session, selection: Selection, done: str) -> AsyncIterator[tuple[ManyKeys, Chosen, Bar]]:
-    """Open what acts on many, choose the keys, ask whether it is meant, and show how far it is."""
+    """Open ``ManyKeys``, choose the keys, ask for confirmation, and show the progress."""
     filters = await selection.filters(session)
     settings = session.database_settings
     patient = settings.model_copy(update={"query_timeout_s": max(PATIENCE_S, settings.query_timeout_s)})
@@ -186,9 +195,9 @@ def _ask(session: Session, selection: Selection, total: int, done: str) -> None:
     if session.as_json or not sys.stdin.isatty():
         raise UsageError(
             f"{counted(total, 'key')} would be {done}.",
-            hint="If that is meant: --yes. To see what would happen: --dry-run.",
+            hint="To confirm: --yes. To see what would change: --dry-run.",
         )
-    if not typer.confirm(f"{counted(total, 'key')} will be {done}. Go on?", err=True):
+    if not typer.confirm(f"{counted(total, 'key')} will be {done}. Continue?", err=True):
         raise UsageError("Nothing was changed.")
 
 

@@ -20,7 +20,7 @@ from smarter_auth_mw.management.documents import key_document
 from smarter_auth_mw.management.keys import Management
 
 POLL_S = 5.0
-"""As often as usage is written, unless SMARTER_AUTH_USAGE_FLUSH_S says otherwise."""
+"""How often to check: as often as usage is written by default (SMARTER_AUTH_USAGE_FLUSH_S)."""
 
 UnusedFor = Annotated[
     str,
@@ -53,7 +53,7 @@ async def rotate(
     ] = False,
     selection: RotatedSelection,
 ) -> dict[str, Any] | None:
-    """Give a key, or all that filters find, a new token and print it, once; the previous one stays valid for --overlap.
+    """Give a key, or all keys that match the filters, a new token; the previous one stays valid for --overlap.
 
     Example: smarter-auth key rotate laptop --overlap 24h
     """
@@ -65,7 +65,7 @@ async def rotate(
     key_id = await arguments.key_id(session, key)
     async with session.keys() as keys:
         rotated = await keys.rotate(key_id, for_, force=force, form=minting.form, prefix=minting.prefix)
-        note("The token is shown this once, and stored nowhere.")
+        note("The token is shown only now, and stored nowhere.")
         document = {
             "key_id": str(key_id),
             "token": rotated.token.reveal(),
@@ -116,7 +116,7 @@ async def _wait_until_unused(keys: Management, key_id: UUID, span: timedelta) ->
 
 
 def _unused_at(key: Key, span: timedelta, now: datetime) -> datetime:
-    """When all previous tokens will be unused for that long, or invalid, if nobody uses them any more."""
+    """Return when all previous tokens will have been unused for that long, or invalid, if no one uses them again."""
     if key.state(now) in (KeyState.REVOKED, KeyState.EXPIRED):
         return now
     unused = (

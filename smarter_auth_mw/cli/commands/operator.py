@@ -19,7 +19,7 @@ from smarter_auth_mw.management.operators import MintedOperator, Operators, Role
 from smarter_auth_mw.management.resources import UNCHANGED
 from smarter_auth_mw.postgres.opening import open_store
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The operator's name.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The operator's name, for example alice.")]
 Within = Annotated[
     str | None,
     typer.Option("--account", help="Limit the operator to the keys and resources of this account.", show_default="all"),
@@ -82,7 +82,7 @@ async def set_(
     Example: smarter-auth operator set alice --role viewer
     """
     if account is not None and all_accounts:
-        raise UsageError("--account and --all-accounts exclude each other: choose.")
+        raise UsageError("Use --account or --all-accounts, not both.")
     expires_at = None if expires_in == "never" else arguments.expiry(expires_in)
     async with _operators(session) as operators:
         changed = await operators.set(
@@ -135,7 +135,7 @@ async def _operators(session: Session) -> AsyncIterator[Operators]:
 
 
 def _minted(minted: MintedOperator) -> Document:
-    note("The token is shown this once, and stored nowhere.")
+    note("The token is shown only now, and stored nowhere.")
     document = operator_document(minted.operator)
     secret = {"token": minted.token.reveal(), "token_key": minted.token.token_key}
     names = ("operator_id", "name", "role", "account", "expires_at")

@@ -1,4 +1,4 @@
-"""`smarter-auth resource`: register, describe, protect, open and forget resources."""
+"""`smarter-auth resource`: register, change, protect, open and remove resources."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ async def remove(session: Session, resource: ResourceName, *, no_route: NoRoute 
 @command(group, "list", takes_actor=False)
 async def list_(
     session: Session,
-    kind: Annotated[str | None, typer.Option("--kind", help="List resources of this kind.")] = None,
+    kind: Annotated[str | None, typer.Option("--kind", help="List resources of this kind, for example bot.")] = None,
     account: Account = None,
     find: Annotated[
         str | None,

@@ -1,4 +1,4 @@
-"""`smarter-auth serve`: somebody's app behind the middleware, on uvicorn."""
+"""`smarter-auth serve`: run an app behind the middleware, on uvicorn."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def serve(
         bool, typer.Option("--factory", help="Treat MODULE:APP as a factory function and call it.")
     ] = False,
     interface: Annotated[
-        InterfaceName, typer.Option("--interface", help="The interface of the app.")
+        InterfaceName, typer.Option("--interface", help="The app's interface: asgi, wsgi or auto (find out).")
     ] = InterfaceName.auto,
 ) -> None:
     """Run an ASGI or WSGI app behind the middleware.
@@ -61,7 +61,7 @@ def serve(
     from smarter_auth_mw.cli import server
 
     if reload and workers > 1:
-        raise UsageError("--reload and --workers exclude each other: choose.")
+        raise UsageError("Use --reload or --workers, not both.")
     served = Served(app, factory, interface)
     protected = served.protect(tell=note)
     listening = listener(host, port, fd)
@@ -73,14 +73,14 @@ def serve(
         workers=workers,
         reload=reload,
         log_config=access_log.uvicorn_config(as_json=log_format == LogFormatName.json),
-        # Switched on, it lets anyone who writes a header say where they come from.
+        # If enabled, any client could claim any address in a header.
         proxy_headers=False,
     )
     server.run(config, listening)
 
 
 def application() -> Any:
-    """The app, in a process of uvicorn's; reports in one line what has gone wrong since it was last checked."""
+    """Return the app, called in a process of uvicorn; a new mistake is reported in one line."""
     try:
         return Served(*json.loads(os.environ[SERVED])).protect()
     except SmarterAuthError as error:
@@ -88,14 +88,14 @@ def application() -> Any:
 
 
 class Served(NamedTuple):
-    """What is served: the app's name, whether it is a factory, and the app's interface."""
+    """The app to serve: its name, whether it is a factory, and its interface."""
 
     name: str
     is_factory: bool = False
     interface: str = InterfaceName.auto
 
     def protect(self, tell: Callable[[str], None] = lambda _: None) -> Any:
-        """Return the app as an ASGI app that no request reaches without meeting the middleware.
+        """Return the app as an ASGI app that no request reaches without passing the middleware.
 
         Raises UsageError, and ConfigurationError with all mistakes before anything is served.
         """
@@ -106,11 +106,11 @@ class Served(NamedTuple):
         for one in [guard] if guard else [found for _, found in inner]:
             compile_routes(one.settings or load_settings(), one.app)
         for place in guards.idle_lifespans(app):
-            tell(f"The app at {place} has a lifespan of its own, which nobody runs: start it in that of {self.name}.")
+            tell(f"The app at {place} has its own lifespan, which nothing runs: run it in the lifespan of {self.name}.")
         if guard:
-            tell(f"{self.name} has a middleware of ours already, so that none is put in front of it.")
+            tell(f"{self.name} already has SmarterAuthMiddleware, so none is added in front of it.")
         elif guards.is_guarded_below(app) and not RouteSettings().routes:
-            tell(f"Each app that {self.name} mounts has a middleware of ours already: none is put in front of them.")
+            tell(f"Each app that {self.name} mounts already has SmarterAuthMiddleware: none is added in front of them.")
         else:
             for reason in _reasons(app, inner):
                 tell(reason)
@@ -124,12 +124,12 @@ class Served(NamedTuple):
         try:
             return app()
         except Exception as error:
-            raise UsageError(f"The factory {self.name!r} made no app: {type(error).__name__}: {error}") from error
+            raise UsageError(f"The factory {self.name!r} failed:  {type(error).__name__}: {error}") from error
 
     def _interface_of(self, app: Any) -> str:
         interface = interface_of(app)
         if interface is None:
-            hint = EXAMPLE if self.is_factory else f"{EXAMPLE} What makes an app is called with --factory."
+            hint = EXAMPLE if self.is_factory else f"{EXAMPLE} For a function that creates the app, add --factory."
             raise UsageError(f"{self.name!r} is a {type(app).__name__}, and neither an ASGI nor a WSGI app.", hint=hint)
         if self.interface != InterfaceName.auto:
             if interface not in ("either", self.interface):
@@ -138,16 +138,16 @@ class Served(NamedTuple):
                 )
             return self.interface
         if interface == "either":
-            hint = "Say --interface asgi or --interface wsgi."
-            raise UsageError(f"{self.name!r} does not tell whether it is ASGI or WSGI: it takes anything.", hint=hint)
+            hint = "Add --interface asgi or --interface wsgi."
+            raise UsageError(f"{self.name!r} may be ASGI or WSGI: its signature accepts both.", hint=hint)
         return interface
 
 
 def _reasons(app: Any, inner: Iterable[tuple[str, guards.FoundMiddleware]]) -> Iterator[str]:
-    """Say why a middleware is put in front of an app that has one somewhere."""
+    """Explain why a middleware is put in front of an app that already has one."""
     if wrapper := guards.wrapper_of(app):
         yield (
-            f"{wrapper} stands around the app's own middleware and may answer by itself:"
+            f"{wrapper} wraps the app's own middleware and may answer by itself:"
             " another middleware is put in front, by SMARTER_AUTH_ROUTES."
         )
     for place in dict.fromkeys(place for place, _ in inner):
@@ -164,7 +164,7 @@ def _guarded(app: Any, tell: Callable[[str], None], *, is_wsgi: bool) -> Any:
 
 
 def _as_asgi(wsgi_app: Any) -> ASGIApp:
-    """The WSGI app on threads; what the middlewares have open is closed when the server ends, which asks no atexit."""
+    """Return the WSGI app on threads; the middlewares are closed when the server ends, which skips atexit."""
     served: Any = WSGIMiddleware(wsgi_app)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

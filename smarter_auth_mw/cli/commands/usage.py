@@ -44,7 +44,7 @@ async def usage(
     Example: smarter-auth usage --resource bot:1 --since 7d
     """
     if as_csv and session.as_json:
-        raise UsageError("--json and --csv exclude each other: choose.")
+        raise UsageError("Use --json or --csv, not both.")
     filters = UsageFilters(
         resource=await named(session, resource),
         key_id=await arguments.key_option(session, key),

@@ -1,4 +1,4 @@
-"""The app of `smarter-auth demo`: bots that answer, and know nothing of keys."""
+"""The app of `smarter-auth demo`: bots that answer, without any code for keys."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 
 def create(announce: Callable[[], None]) -> Starlette:
-    """The app; ``announce`` is called when it is ready to serve."""
+    """Return the app; ``announce`` is called when it is ready to serve."""
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

@@ -1,4 +1,4 @@
-"""`smarter-auth demo`: a database, a protected and an open bot, a server, and the lines to try."""
+"""`smarter-auth demo`: a database, a protected and an open bot, a server, and curl commands to try."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ HOST = "127.0.0.1"
 ROUTES = ["bot /bots/{ref:int}"]
 PAGES_PORT = 8010
 FAREWELL_S = 1
-"""How long a request that is still running may hold up the end."""
+"""How long running requests may delay the shutdown, in seconds."""
 
 
 def demo(
@@ -70,12 +70,12 @@ def _leave_environment_aside() -> None:
     for name in found:
         del os.environ[name]
     if found:
-        note(f"Not used by the demo: {', '.join(sorted(found))}")
+        note(f"Settings that the demo ignores: {', '.join(sorted(found))}")
 
 
 @contextmanager
 def _stopped_by_signals() -> Iterator[None]:
-    """SIGTERM ends the block as Ctrl-C does, and Ctrl-C does too where a shell has had it ignored (`demo &`)."""
+    """End the block on SIGTERM as on Ctrl-C, and on Ctrl-C even if the shell made it ignored (`demo &`)."""
 
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -125,7 +125,7 @@ def _config(app: Any) -> uvicorn.Config:
 
 @asynccontextmanager
 async def _pages(settings: Settings) -> AsyncIterator[str]:
-    """Serve the pages for as long as the block lasts; gives their address, empty without the extra that they need."""
+    """Serve the pages while the block runs; yields their address, or an empty string without the extra."""
     from smarter_auth_mw.admin import AdminApp
     from smarter_auth_mw.cli import server
     from smarter_auth_mw.cli.ports import bound_nearby
@@ -143,7 +143,7 @@ def _announce(run: Run, port: int, pages: str, place: Path) -> None:
     bots = f"http://{HOST}:{port}/bots"
     credentials = f"-H 'Authorization: Token {minted.token.reveal()}'"
     line(f"""
-Bot 1 is protected, bot 2 is open. The token of bot 1, shown this once:
+Bot 1 is protected, bot 2 is open. The token of bot 1, shown only now:
 
   {minted.token.reveal()}
 
@@ -179,7 +179,7 @@ def _about_pages(run: Run, pages: str) -> str:
 
 
 def _program() -> str:
-    """How this program is called from another terminal."""
+    """Return the command that runs this program in another terminal."""
     script = Path(sys.executable).with_name("smarter-auth")
     if shutil.which(script.name) == str(script):
         return script.name

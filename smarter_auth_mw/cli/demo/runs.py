@@ -1,4 +1,4 @@
-"""The key and the operator of one run of the demo: made for it, revoked by the next one."""
+"""The key and the operator of one run of the demo: created for it, revoked by the next run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _OPERATOR = re.compile("demo ([0-9a-f]{8})")
 
 
 class Run(NamedTuple):
-    """What a run made for itself: the key of bot 1, and an admin for the pages."""
+    """What a run creates for itself: the key of bot 1, and an admin for the pages."""
 
     minted: Minted
     operator: MintedOperator
@@ -33,10 +33,10 @@ class Run(NamedTuple):
 
 @asynccontextmanager
 async def demo_run(owner: Settings, home: Path, actor: str) -> AsyncIterator[Run]:
-    """A new key and a new operator, for as long as the block lasts; those of runs that are over are revoked.
+    """Create a key and an operator for the block, and revoke those of runs that have ended.
 
-    A run that still goes on, in another terminal, keeps its own: it holds a lock, which the kernel takes off a process
-    that dies of whatever. ``owner`` has the URL of the schema's owner.
+    A run that is still active in another terminal keeps its own: it holds a lock, which the kernel releases however
+    the process ends. ``owner`` has the URL of the schema's owner.
     """
     run = secrets.token_hex(4)
     with _held(home / _lock_name(run)):

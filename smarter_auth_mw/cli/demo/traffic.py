@@ -1,4 +1,4 @@
-"""Keys and a week of traffic for the pages of the demo: without them a newcomer would look at empty lists."""
+"""Keys and a week of traffic for the demo's pages, which would be empty otherwise."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from smarter_auth_mw.postgres.store import Store
 
 HOUR_S = 3600
 AGES_H = (*range(150, 24, -6), *range(23, -1, -1))
-"""How long ago each batch of requests was: by six hours for a week, and by the hour today."""
+"""The ages of the batches of requests: every six hours for a week, and every hour today."""
 
 
 async def add_traffic(store: Store, keys: Management) -> None:
-    """Make some keys and what they were used for, once in a database."""
+    """Create some keys and their usage, once per database."""
     one, three = Resource("bot", "1"), Resource("bot", "3")
     soon = datetime.now(UTC) + timedelta(days=9)
     try:
@@ -38,7 +38,7 @@ async def add_traffic(store: Store, keys: Management) -> None:
 
 
 def _batches(minted: list[Minted]) -> Iterator[Batch]:
-    """Requests that come and go with the hours, the same ones each time."""
+    """Yield requests that vary with the hour, the same ones each time."""
     now_s = time.monotonic()
     granted = list(map(_granted, minted))
     for age_h in AGES_H:
@@ -51,7 +51,7 @@ def _batches(minted: list[Minted]) -> Iterator[Batch]:
 
 
 def _between(least: int, most: int, *what: object) -> int:
-    """Return a number that looks like chance: the package draws nothing from the app's own random numbers."""
+    """Return a pseudo-random number, without using the app's random generator."""
     return least + zlib.crc32(repr(what).encode("ascii")) % (most - least + 1)
 
 

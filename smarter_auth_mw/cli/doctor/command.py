@@ -1,4 +1,4 @@
-"""`smarter-auth doctor`: look at everything that can be reached, and say what to do."""
+"""`smarter-auth doctor`: check everything that can be reached, and say what to do."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ async def doctor(session: Session, *, strict: Strict = False) -> dict[str, Any]:
         covered = findings.cover(routes_of(app), session.routes, session.settings)
         found += [*_check_app(session, app, covered), *examination.check_proxies(session.settings)]
         found += examination.check_metrics(session.settings)
-        note("Looking at the database.")
+        note("Checking the database.")
         found += [finding async for finding in _check_database(session)]
-        note("Looking at the shared cache.")
+        note("Checking the shared cache.")
         found += [finding async for finding in examination.check_cache(session.settings)]
         found += findings.check_slugs(session.routes.patterns)
     session.exit_code = exit_code(found, is_strict=strict)
@@ -59,14 +59,14 @@ async def doctor(session: Session, *, strict: Strict = False) -> dict[str, Any]:
 
 
 def exit_code(found: Sequence[Finding], *, is_strict: bool = False) -> int:
-    """Return that of the worst problem; 1 for a warning if ``is_strict``."""
+    """Return the exit code of the worst problem; 1 for a warning if ``is_strict``."""
     codes = [finding.exit_code for finding in found if finding.level == "problem"]
     return max(codes, default=int(is_strict and _count(found, "warning") > 0))
 
 
 def _summary(found: Sequence[Finding]) -> str:
     if not found:
-        return "Nothing is wrong."
+        return "No problem was found."
     notes = _count(found, "note")
     counted = f"problems {_count(found, 'problem')}, warnings {_count(found, 'warning')}"
     return f"Found: {counted}{f', notes {notes}' if notes else ''}."
@@ -77,22 +77,22 @@ def _count(found: Sequence[Finding], level: Level) -> int:
 
 
 def _of_wrapping(session: Session, app: Any) -> Iterator[Finding]:
-    """Name what gets around the app's own middleware; an app without one is checked as `serve` would run it."""
+    """Report what bypasses the app's own middleware; an app without one is checked as `serve` would run it."""
     if not session.from_app:
         return
     if wrapper := guards.wrapper_of(app):
         yield Finding(
             "warning",
             "wrapping",
-            f"{wrapper} stands around SmarterAuthMiddleware and may answer by itself: what gets past it is checked.",
-            "Let the middleware be the outermost, or run the app by: smarter-auth serve",
+            f"{wrapper} wraps SmarterAuthMiddleware and may answer by itself: the check covers what passes it.",
+            "Make the middleware the outermost one, or run the app with: smarter-auth serve",
         )
     elif guards.guard_of(app) is None:
         yield Finding(
             "warning",
             "wrapping",
-            f"{session.from_app} has no SmarterAuthMiddleware{apps.only_at(app)}: the environment is what is checked.",
-            "Run it by: smarter-auth serve, or add the middleware.",
+            f"{session.from_app} has no SmarterAuthMiddleware{apps.only_at(app)}: the environment is checked instead.",
+            "Run it with: smarter-auth serve, or add the middleware.",
         )
         session.from_app, session.found = None, guards.FoundMiddleware(None, app, "")
 
@@ -103,14 +103,14 @@ def _of_settings(session: Session, inner: Sequence[guards.FoundMiddleware]) -> I
             compile_routes((found and found.settings) or session.settings, found and found.app)
     except ConfigurationError as error:
         for mistake in error.mistakes:
-            yield Finding("problem", "settings", str(mistake), "Nothing can be decided until it is right.")
+            yield Finding("problem", "settings", str(mistake), "No request can be decided until it is fixed.")
         return
     if session.settings.verify_router:
         yield Finding(
             "warning",
             "settings",
-            "SMARTER_AUTH_VERIFY_ROUTER is for development: it has every answer looked at twice.",
-            "Take it out in production.",
+            "SMARTER_AUTH_VERIFY_ROUTER is for development: it checks every response a second time.",
+            "Remove it in production.",
         )
 
 
@@ -130,7 +130,7 @@ async def _check_database(session: Session) -> AsyncIterator[Finding]:
         finding.check in ("database", "schema", "platform", "grants", "statements") and finding.level == "problem"
         for finding in found
     ):
-        return  # What is looked at next could not be read.
+        return  # The next checks could not read anything.
     try:
         async with open_store(session.settings) as store:
             resources = [one.resource for one in await session.keys_of(store).resources() if one.is_protected]
@@ -156,7 +156,7 @@ async def _check_database(session: Session) -> AsyncIterator[Finding]:
 
 
 def _is_reached(routes: Routes, resource: Resource) -> bool:
-    """By its reference, or perhaps by its name."""
+    """Return whether a request can reach the resource by its reference, or perhaps by its name."""
     by_name = any(
         pattern.kind == resource.kind and pattern.form.placeholder in naming.ALIAS_FORMS for pattern in routes.patterns
     )

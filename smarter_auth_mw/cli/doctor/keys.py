@@ -1,4 +1,4 @@
-"""What doctor finds in keys that need attention: they expire soon, are being rotated, or are unused."""
+"""Findings about keys that need attention: they expire soon, are being rotated, or are unused."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from smarter_auth_mw.management.listings import KeyFilters, Listings
 from smarter_auth_mw.management.listings.following import Readable
 
 NAMED = 5
-"""How many keys of each sort are named."""
+"""The most keys that one finding names."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeyFinding:
-    """Keys that a list finds, what is said of them, and what to do."""
+    """A finding about keys: how to find them, what to say, and what to do."""
 
     level: Level
     check: str
@@ -51,7 +51,7 @@ SORTS: Sequence[KeyFinding] = (
 
 
 async def check_keys(store: Readable) -> AsyncIterator[Finding]:
-    """Name the keys that need attention, a few of each sort."""
+    """Yield findings that name the keys that need attention, a few of each sort."""
     lists = Listings(store)
     for sort in SORTS:
         page = await lists.keys(sort.filters, limit=NAMED, inner=0)

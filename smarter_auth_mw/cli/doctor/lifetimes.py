@@ -1,4 +1,4 @@
-"""What doctor finds in the keys themselves: those that are valid for longer than the policy allows."""
+"""Findings about keys that are valid for longer than MAX_KEY_LIFETIME allows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHOWN_KEYS = 10
 
 
 async def of_key_lifetimes(settings: Settings, store: Store) -> AsyncIterator[Finding]:
-    """Name keys that are valid for longer than MAX_KEY_LIFETIME allows: they were made before it was set."""
+    """Yield findings about keys that were created before MAX_KEY_LIFETIME was set and exceed it."""
     longest = settings.longest_key_life
     if longest is None:
         return
@@ -35,7 +35,7 @@ async def of_key_lifetimes(settings: Settings, store: Store) -> AsyncIterator[Fi
 
 
 async def _first(store: Store, filters: KeyFilters) -> list[Key]:
-    """The first few keys, and one more if there are more."""
+    """Return the first few keys, and one more if there are more."""
     found: list[Key] = []
     async with aclosing(Listings(store).every_key(filters)) as keys:
         async for key in keys:

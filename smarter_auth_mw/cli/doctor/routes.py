@@ -1,4 +1,4 @@
-"""What an app's own routes say about ROUTES: which line covers each, and what is open, hidden or refused by mistake."""
+"""Compares an app's routes with ROUTES: which line covers each, and what is open, hidden or refused by mistake."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ Level = Literal["problem", "warning", "note"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something to look at.
+    """Something that needs attention.
 
-    A ``problem`` is surely wrong, and makes the command end with its exit code. A ``note`` never does, not even with
+    A ``problem`` is certainly wrong, and sets the command's exit code. A ``note`` never does, not even with
     ``--strict``.
     """
 
@@ -44,14 +44,14 @@ class Finding:
     exit_code: int = 1
 
     def row(self) -> dict[str, str]:
-        """As it is printed."""
+        """Return the finding as it is printed."""
         message, hint = (" ".join(text.split()) for text in (self.message, self.hint))  # Some have several lines.
         return {"level": self.level, "check": self.check, "message": message, "hint": hint}
 
 
 @dataclass(frozen=True, slots=True)
 class Covered:
-    """A route of the app, and what the middleware makes of the requests that it takes."""
+    """A route of the app, and how the middleware judges its requests."""
 
     route: AppRoute
     judgement: Judgement
@@ -62,7 +62,7 @@ class Covered:
 
 
 def cover(app_routes: Iterable[AppRoute], routes: Routes, settings: Settings) -> list[Covered]:
-    """Return what the middleware makes of each route, or one that a mounted app brings."""
+    """Return how the middleware judges each route, including those of mounted apps."""
     return [Covered(route, _judge(route, routes, settings)) for route in app_routes]
 
 
@@ -75,7 +75,7 @@ def _judge(route: AppRoute, routes: Routes, settings: Settings) -> Judgement:
 
 
 def _judge_by(route: AppRoute, routes: Routes, prefix: str) -> Judgement:
-    """Judge by the sample that goes furthest: one that names a resource, or is refused at least."""
+    """Judge a route by the most telling sample: one that names a resource, or else one that is refused."""
     judgements = [routes.explain(route.filled(sample, prefix)) for sample in SAMPLES]
     named = [judgement for judgement in judgements if isinstance(judgement.result, Target)]
     refused = [judgement for judgement in judgements if judgement.result is not None]
@@ -92,19 +92,22 @@ def check_routes(covered: Sequence[Covered], routes: Routes) -> Iterator[Finding
     for pattern in routes.patterns:
         if str(pattern) not in lines:
             yield Finding(
-                "warning", "idle", f"{pattern} covers no route of the app.", "Is its prefix the one that the app has?"
+                "warning",
+                "idle",
+                f"{pattern} covers no route of the app.",
+                "Check that its prefix is the one of the app.",
             )
 
 
 def check_slugs(patterns: Iterable[Pattern]) -> Iterator[Finding]:
-    """Patterns of one word whose slugs and names are open below a prefix that no line names."""
+    """Yield findings about patterns with one word, whose slugs and names are open below an unknown prefix."""
     for pattern in patterns:
         is_of_ids = pattern.form.placeholder in ("ref:int", "ref:uuid", "ref:hashed")
         if not pattern.is_host and not is_of_ids and len(pattern.literals) == 1:
             yield Finding(
                 "warning",
                 "slugs",
-                f"{pattern} has one literal word: below a prefix that no line names, an id is refused there, "
+                f"{pattern} has one literal word: below a prefix that no line names, requests with an id are refused, "
                 "and a slug or name is open.",
                 "Name every prefix that is taken off inside or in front of the app in SMARTER_AUTH_MOUNTS, "
                 "or write {ref:int} or {ref:uuid} where all references are ids.",
@@ -122,7 +125,9 @@ def _of_route(one: Covered, routes: Routes, words: frozenset[str], refused: Sequ
             yield Finding("warning", "literal", f"{route} is read as {result.names}.", _none_hint(route))
     elif hidden := none_line(routes, path):
         if _looks_alike(route, words):
-            yield Finding("warning", "hidden", f"{route} is open, by the line: {hidden}", "Is it meant to be?")
+            yield Finding(
+                "warning", "hidden", f"{route} is open, by the line: {hidden}", "Check that this is intended."
+            )
     elif _looks_alike(route, words):
         yield Finding(
             "warning",
@@ -139,7 +144,7 @@ def _of_refused(route: AppRoute, denial: Denial, routes: Routes, refused: Sequen
     remedies = found.remedies(route.path)
     if any(_may_cover(remedies.none, path) for path in refused if path.rstrip("/") != route.path.rstrip("/")):
         remedies = remedies._replace(none=_none_line(route))
-    why = f"{route} is refused: further back it is {found.pattern}, and no line names it."
+    why = f"{route} is refused: further along it matches {found.pattern}, and no line names the whole path."
     return Finding("warning", "refused", why, str(remedies))
 
 
@@ -155,13 +160,13 @@ def _may_cover(none: str, path: str) -> bool:
 
 
 def _words(patterns: Iterable[Pattern]) -> frozenset[str]:
-    """Return what resources are called: the kinds, and the words in front of references."""
+    """Return the words for resources: the kinds, and the words before references."""
     named = [word for pattern in patterns for word in (pattern.kind, *pattern.literals[-1:])]
     return frozenset(map(_singular, named))
 
 
 def _looks_alike(route: AppRoute, words: frozenset[str]) -> bool:
-    """Return whether a placeholder follows such a word, or is named by one."""
+    """Return whether a placeholder follows such a word, or is named after one."""
     segments = route.path.split("/")
     for before, segment in pairwise(segments):
         found = PLACEHOLDER.fullmatch(segment)
@@ -179,7 +184,7 @@ def _none_hint(route: AppRoute) -> str:
 
 
 def _none_line(route: AppRoute) -> str:
-    """The line for this route and no other; for all below a placeholder of several segments."""
+    """Return the `none` line for this route only; a subtree if a placeholder may have several segments."""
     before, path, _ = route.path.partition(":path}")
     segments = before.split("/")[:-1] if path else before.split("/")
     words = ["{}" if "{" in segment or not _LITERAL.fullmatch(segment) else segment for segment in segments if segment]
@@ -187,14 +192,14 @@ def _none_line(route: AppRoute) -> str:
 
 
 def check_preflights(covered: Iterable[Covered], middlewares: Sequence[type], settings: Settings) -> Iterator[Finding]:
-    """Check what answers CORS preflights."""
+    """Yield findings about CORS preflights: what answers them, and whether they get through."""
     passes = settings.preflight == "pass"
     if _is_cors_inside(middlewares):
-        preflights = "" if passes else "preflights, which bring no token, get 401, and "
+        preflights = "" if passes else "preflights, which carry no token, get 401, and "
         yield Finding(
             "warning",
             "cors",
-            f"CORSMiddleware stands inside SmarterAuthMiddleware: {preflights}refusals lack Access-Control-Allow-Origin"
+            f"CORSMiddleware is inside SmarterAuthMiddleware: {preflights}refusals lack Access-Control-Allow-Origin"
             ", so that a page in a browser sees a failed fetch instead of the status.",
             "Add SmarterAuthMiddleware to the app and then CORSMiddleware, so that it is outside and adds its headers"
             " to refusals too.",
@@ -208,40 +213,40 @@ def check_preflights(covered: Iterable[Covered], middlewares: Sequence[type], se
 
 
 def check_pages(covered: Iterable[Covered], settings: Settings) -> Iterator[Finding]:
-    """Routes of the app that nobody reaches, since a page of ours has their path."""
+    """Yield findings about routes that are never reached because a page of the middleware has their path."""
     own = {path for path in (settings.live_path, settings.ready_path, settings.metrics_path) if path}
     for one in covered:
         if one.route.path in own and not one.route.host:
             yield Finding(
                 "warning",
                 "pages",
-                f"{one.route} is never reached: a page of the middleware has its path.",
+                f"{one.route} is never reached: a page of the middleware has the same path.",
                 "Give one of the two another path.",
             )
 
 
 def check_forwarding(app: Any) -> Iterator[Finding]:
-    """Check whether the app trusts forwarded headers from everybody."""
+    """Yield findings about middleware that trusts forwarded headers from any peer."""
     for _ in range(MAX_DEPTH):
         if getattr(getattr(app, "trusted_hosts", None), "always_trust", False):
             yield Finding(
                 "warning",
                 "proxies",
-                f"{type(app).__name__} around the app trusts everybody: anyone may say by a header who they are.",
-                "Name the addresses of your proxies in its trusted_hosts.",
+                f"{type(app).__name__} around the app trusts every peer: any client can claim any address in a header.",
+                "List only the addresses of your proxies in its trusted_hosts.",
             )
         app = getattr(app, "app", None)
 
 
 def _is_cors_inside(middlewares: Sequence[type]) -> bool:
-    """Return whether refusals bypass CORSMiddleware; `serve` wraps an app that has no middleware of ours."""
+    """Return whether refusals bypass CORSMiddleware; `serve` wraps an app without SmarterAuthMiddleware."""
     ours = [place for place, cls in enumerate(middlewares) if issubclass(cls, SmarterAuthMiddleware)]
     cors = [place for place, cls in enumerate(middlewares) if issubclass(cls, CORSMiddleware)]
     return bool(cors and (not ours or cors[-1] > ours[0]))
 
 
 def row(one: Covered) -> dict[str, Any]:
-    """A route as it is printed."""
+    """Return a route as it is printed."""
     result = one.judgement.result
     verdict = "refused" if isinstance(result, Denial) else "resource" if result else "open"
     return {"route": str(one.route), "is": verdict, "line": one.judgement.line or None}

@@ -1,4 +1,4 @@
-"""What doctor checks of a worker's surroundings: database, notifications, shared cache and clocks."""
+"""Checks of a worker's environment: database, notifications, shared cache, clocks and proxies."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _PAST_THE_POOLER = "Set SMARTER_AUTH_LISTEN_URL to the primary itself, past the 
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """A database that answers, and what it says of itself."""
+    """A database that answers, and its own description."""
 
     settings: Settings
     store: Store
@@ -48,7 +48,7 @@ class Database:
 
 
 async def check_database(settings: Settings) -> AsyncIterator[Finding]:
-    """Everything that the database, and the way to it, can have wrong with it."""
+    """Yield findings about the database and the connection to it."""
     roomy = settings.model_copy(update={"pool_max": max(2, settings.pool_max)})
     try:
         async with database_url(roomy) as url, open_store(roomy) as store:
@@ -58,7 +58,7 @@ async def check_database(settings: Settings) -> AsyncIterator[Finding]:
                 async for finding in check(database):
                     yield finding
                 if database.vitals.platform_gone:
-                    return  # Nothing that the platform is asked for can be read.
+                    return  # No table of the platform can be read.
     except SmarterAuthError as error:
         name = "schema" if isinstance(error, SchemaError) else "database"
         yield Finding("problem", name, error.message, error.hint, error.exit_code)
@@ -85,13 +85,13 @@ async def _grants(database: Database) -> AsyncIterator[Finding]:
         yield Finding(
             "warning",
             "audit",
-            "The role that requests are decided as may change and delete what the audit says.",
+            "The role that serves requests can change and delete events of the audit.",
             _AS_RUNTIME,
         )
 
 
 async def _statements(database: Database) -> AsyncIterator[Finding]:
-    """Whether each statement that serving needs succeeds; what a missing privilege stops is reported by itself."""
+    """Yield a finding for each serving statement that fails, except for missing privileges, reported separately."""
     if (await database.store.standing()).lacking:
         return
     async for name, error in rehearsal.failing(database.store):
@@ -112,8 +112,8 @@ async def _triggers(database: Database) -> AsyncIterator[Finding]:
         yield Finding(
             "problem",
             "triggers",
-            f"{_are('The trigger', missing)} missing or disabled: changes go unheard, and nothing is kept past"
-            " MAX_STALENESS_S.",
+            f"{_are('The trigger', missing)} missing or disabled: changes are not reported, and nothing is"
+            " cached for longer than MAX_STALENESS_S.",
             f"Run: {enable}. Or, as the owner of the schema: smarter-auth db migrate. A dropped trigger needs its "
             "CREATE TRIGGER first; it is in smarter_auth_mw/postgres/sql/migrations.",
         )
@@ -122,18 +122,18 @@ async def _triggers(database: Database) -> AsyncIterator[Finding]:
             "problem",
             "incarnation",
             "The table smarter_auth.incarnation is no longer UNLOGGED: workers would not notice a crash of PostgreSQL,"
-            " and keep nothing past MAX_STALENESS_S.",
+            " and cache nothing for longer than MAX_STALENESS_S.",
             "Run: ALTER TABLE smarter_auth.incarnation SET UNLOGGED",
         )
 
 
 def _are(what: str, names: Sequence[str]) -> str:
-    """The names as the subject of a sentence: `The trigger a is`, or `The triggers a, b are`."""
+    """Return the names as the subject of a sentence: `The trigger a is`, or `The triggers a, b are`."""
     return f"{what}{'s' if names[1:] else ''} {', '.join(names)} {'are' if names[1:] else 'is'}"
 
 
 async def _platform(database: Database) -> AsyncIterator[Finding]:
-    """Return what has become of the tables of an attached platform."""
+    """Yield findings about the tables of an attached platform."""
     for name in database.vitals.platform_gone:
         yield Finding(
             "problem",
@@ -146,8 +146,8 @@ async def _platform(database: Database) -> AsyncIterator[Finding]:
         yield Finding(
             "problem",
             "platform",
-            f"The trigger {name} on the platform's table is missing or disabled: changes go unheard, and nothing is"
-            " kept past MAX_STALENESS_S.",
+            f"The trigger {name} on the platform's table is missing or disabled: changes are not reported, and"
+            " nothing is cached for longer than MAX_STALENESS_S.",
             "Run: smarter-auth db migrate. One that was disabled:"
             f" ALTER TABLE {table} ENABLE TRIGGER {trigger}, in the platform's schema.",
         )
@@ -159,7 +159,7 @@ async def _listening(database: Database) -> AsyncIterator[Finding]:
         yield Finding(
             "warning",
             "listen",
-            f"Notifications are not heard: a revocation takes up to HEARTBEAT_S ({settings.heartbeat_s:g} s).",
+            f"Notifications do not arrive: a revocation takes up to HEARTBEAT_S ({settings.heartbeat_s:g} s).",
             f"{_PAST_THE_POOLER}.",
         )
         return
@@ -196,12 +196,14 @@ async def _heartbeat(database: Database) -> AsyncIterator[Finding]:
         yield answered
         return
     server, took_s = answered
-    if server != (await database.store.vitals()).server:  # Read after the heartbeat, which names it after a crash.
+    if (
+        server != (await database.store.vitals()).server
+    ):  # Read after the heartbeat, which renews the incarnation after a crash.
         yield Finding(
             "problem",
             "heartbeat",
-            "SMARTER_AUTH_DATABASE_URL and SMARTER_AUTH_LISTEN_URL lead to different databases: changes go unheard.",
-            "Let both lead to the same database of the same primary.",
+            "SMARTER_AUTH_DATABASE_URL and SMARTER_AUTH_LISTEN_URL lead to different databases: changes are missed.",
+            "Point both at the same database of the same primary.",
         )
     if took_s >= settings.heartbeat_s:
         yield Finding(
@@ -222,7 +224,7 @@ async def _clock(database: Database) -> AsyncIterator[Finding]:
         yield Finding(
             "warning",
             "clock",
-            f"The database's clock is {abs(skew_s):.1f} s {what} this machine's, by which keys expire.",
+            f"The database's clock is {abs(skew_s):.1f} s {what} this machine's. Keys expire by the machine's clock.",
             "Keep the clocks of both with NTP (chrony, systemd-timesyncd).",
         )
 
@@ -252,7 +254,7 @@ DATABASE_CHECKS: Sequence[Callable[[Database], AsyncIterator[Finding]]] = (
 
 
 async def check_cache(settings: Settings) -> AsyncIterator[Finding]:
-    """Return whether the shared cache keeps what it is given, soon enough, and counts failed attempts."""
+    """Yield findings about the shared cache: whether it stores values, fast enough, and counts failed attempts."""
     url = settings.cache_url.get_secret_value()
     try:
         backend = backend_of(url)
@@ -265,12 +267,12 @@ async def check_cache(settings: Settings) -> AsyncIterator[Finding]:
         async with asyncio.timeout(PATIENCE_S):
             took_s = await _kept_for(backend)
     except Exception as error:
-        # Not the error's text, which may quote what the server sent.
+        # The error's text is not shown: it may quote what the server sent.
         yield Finding(
             "problem",
             "cache",
             f"The shared cache {mask_url(url)} does not answer as it should ({type(error).__name__}).",
-            "Is it running there, SMARTER_AUTH_CACHE_URL right, and may this user read and write?",
+            "Check that it runs there, that SMARTER_AUTH_CACHE_URL is right, and that this user may read and write.",
             3,
         )
         return
@@ -290,7 +292,7 @@ async def check_cache(settings: Settings) -> AsyncIterator[Finding]:
 
 
 async def _kept_for(backend: BaseCache) -> float:
-    """Return how many seconds it takes to read what was written; raises what fails."""
+    """Return the seconds that a write and a read take; raises the backend's error."""
     key, value = f"smarter_auth:doctor:{uuid4().hex}", b"doctor"
     await backend.set(key, value, ttl=1, timeout=0)
     sent_s = time.monotonic()
@@ -307,13 +309,13 @@ async def _counting(url: str) -> AsyncIterator[Finding]:
         yield Finding(
             "warning",
             "throttle",
-            f"The shared cache counts no failed attempts ({type(error).__name__}): each worker counts by itself.",
+            f"The shared cache cannot count failed attempts ({type(error).__name__}): each worker counts by itself.",
             "Allow its user to run scripts: EVALSHA and SCRIPT LOAD, INCRBY and EXPIRE, on keys below smarter_auth:",
         )
 
 
 def check_metrics(settings: Settings) -> Iterator[Finding]:
-    """Return whether a scrape may show the figures of one worker of several."""
+    """Yield a finding if a scrape may show the metrics of only one of several workers."""
     is_one_of_several = os.environ.get("WEB_CONCURRENCY", "1") not in ("", "1")
     if settings.metrics_path and is_one_of_several and multiprocess.directory() is None:
         yield Finding(
@@ -321,26 +323,26 @@ def check_metrics(settings: Settings) -> Iterator[Finding]:
             "metrics",
             f"SMARTER_AUTH_METRICS_PATH={settings.metrics_path} shows the counters of one worker.",
             f"With several workers behind a port, set {multiprocess.VARIABLE} to an empty directory,"
-            " or start them by: smarter-auth serve --workers N",
+            " or start them with: smarter-auth serve --workers N",
         )
 
 
 def check_proxies(settings: Settings) -> Iterator[Finding]:
-    """Return whether anyone may say where they come from."""
+    """Yield findings about settings that let any client claim an address."""
     for network in settings.trusted_proxies:
         if network != UNIX and ipaddress.ip_network(network, strict=False).prefixlen == 0:
             yield Finding(
                 "problem",
                 "proxies",
-                f"SMARTER_AUTH_TRUSTED_PROXIES={network} trusts everybody: anyone may say by a header who they are.",
-                "Name the addresses of your proxies, and nothing else.",
+                f"SMARTER_AUTH_TRUSTED_PROXIES={network} trusts every peer: any client can claim any address.",
+                "List only the addresses of your proxies.",
             )
     if os.environ.get("FORWARDED_ALLOW_IPS", "").strip() == "*":
         yield Finding(
             "warning",
             "proxies",
-            "FORWARDED_ALLOW_IPS=* has uvicorn and gunicorn believe forwarded headers from anybody.",
-            "Take it out, and start uvicorn with --no-proxy-headers, as smarter-auth serve does.",
+            "FORWARDED_ALLOW_IPS=* makes uvicorn and gunicorn trust forwarded headers from any peer.",
+            "Remove it, and start uvicorn with --no-proxy-headers, as smarter-auth serve does.",
         )
 
 

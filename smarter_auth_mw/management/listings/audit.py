@@ -16,7 +16,7 @@ from smarter_auth_mw.postgres.lists import Lists, event_of
 from smarter_auth_mw.postgres.reports import AuditEvent
 
 Order = Literal["oldest", "newest"]
-"""Which event comes first."""
+"""Whether the oldest or the newest event comes first."""
 LAST_ID = 2**63 - 1
 
 
@@ -32,7 +32,7 @@ class AuditPlace(NamedTuple):
 
     @classmethod
     def of_parts(cls, parts: Sequence[Any]) -> AuditPlace:
-        """Read what ``parts`` gave; raises CursorError."""
+        """Parse the parts of a cursor; raises CursorError."""
         try:
             place = cls(datetime.fromisoformat(parts[0]), parts[1])
         except (TypeError, ValueError):
@@ -47,7 +47,7 @@ class AuditPlace(NamedTuple):
 
 
 class AuditList:
-    """The events of an account, or of all; one account sees nothing of another one's keys."""
+    """The events of one account, or of all; an account sees nothing of another account's keys."""
 
     place_type = AuditPlace
 
@@ -70,25 +70,25 @@ class AuditList:
         return Slice([event for event in await self.shown(lists, rows) if event is not None], end)
 
     async def rows(self, lists: Lists, place: AuditPlace, limit: int) -> tuple[Sequence[Any], Any | None]:
-        """Read the rows of a page, and the place where they end."""
+        """Read the rows of a page, and the place after them."""
         return cut(await lists.audit(self._arguments(place, limit + 1)), limit, AuditPlace.of_row)
 
     async def committed(self, lists: Lists, place: Mapping[str, Any], limit: int) -> tuple[Sequence[Any], Any | None]:
-        """Read what was committed between two snapshots, behind a place, and the row where that ends."""
+        """Read the rows committed between two snapshots, after a place, and the last row."""
         found = await lists.follow(
             {**self.tests, **place, "since": self._since, "until": self._until, "most": limit + 1}
         )
         return cut(found, limit, lambda row: row)
 
     async def shown(self, lists: Lists, rows: Sequence[Any]) -> Sequence[AuditEvent | None]:
-        """Make events of the rows, as this account may see them; None: not at all."""
+        """Turn rows into events as this account may see them; None for events that it may not see."""
         events = [event_of(row) for row in rows]
         return await self._masked(lists, events) if self._is_scoped else events
 
     async def _masked(self, lists: Lists, events: list[AuditEvent]) -> Sequence[AuditEvent | None]:
-        """Leave out of the events what they tell of another account's keys, also by being found at all.
+        """Remove information about other accounts' keys from the events, including that an event was found.
 
-        Which roles the database has is nothing of an account's either.
+        Database roles are not shown to a single account either.
         """
         accounts = await lists.accounts_of_keys(list({event.key_id for event in events if event.key_id}))
         own = {None, *(key_id for key_id, account in accounts.items() if account == self._account)}
@@ -110,7 +110,7 @@ class AuditList:
 
     @property
     def tests(self) -> dict[str, Any]:
-        """What every event is tested for."""
+        """Return the conditions that are tested on every event."""
         asked = self._asked
         return {
             "account": self._account,
@@ -124,7 +124,7 @@ class AuditList:
 
 
 def masked(event: AuditEvent) -> AuditEvent:
-    """Show a request with another account's key as if its token were unknown."""
+    """Return the event of a request with another account's key as if its token were unknown."""
     status = (event.after or {}).get("status")
     reason = Reason.UNKNOWN_TOKEN.value if event.reason else ""
     return replace(event, key_id=None, reason=reason, before=None, after=None if status is None else {"status": status})
@@ -137,7 +137,7 @@ _DRIVERS: Sequence[tuple[str, str, Callable[[AuditFilters, str | None], object]]
     ("account", "acts of account", lambda _, account: account),
     ("time", "acts", lambda *_: True),
 )
-"""The first one whose filter is given drives the list: of all events, or of what people did."""
+"""The first one whose filter is given drives the list, of all events or of changes."""
 
 
 def _driver(filters: AuditFilters, account: str | None) -> str:
@@ -147,11 +147,11 @@ def _driver(filters: AuditFilters, account: str | None) -> str:
 
 
 def _is_of_people(filters: AuditFilters) -> bool:
-    """Return whether the requested action can match acts of people only, and no request."""
+    """Return whether the requested action matches only changes, and no request."""
     begins = (filters.action or "*").partition("*")[0]
     return filters.acts or not ("request.".startswith(begins) or begins.startswith("request."))
 
 
 def _like(action: str) -> str:
-    """Write an action, or the beginning of one with a ``*``, as a pattern of LIKE."""
+    """Return an action, or a prefix with a ``*``, as a LIKE pattern."""
     return re.sub(r"([\\%_])", r"\\\1", action).replace("*", "%")

@@ -1,6 +1,6 @@
-"""Cursors: where a list goes on. Each holds the place of the last row that was looked at, and a hash of the filters.
+"""Cursors mark where a list continues: each holds the place of the last row read, and a hash of the filters.
 
-A cursor grants nothing: filters and scope are asked for again with every page, and a place in the list is all it says.
+A cursor grants no access: filters and scope are checked for every page, and the cursor only holds a place.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ class CursorError(UsageError):
 
 
 def encode(filters: object, place: Sequence[Any]) -> str:
-    """Write a place of the list that these filters make."""
+    """Return the cursor for a place in the list with these filters."""
     text = json.dumps([_hash(filters), *place], separators=(",", ":"))
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
 def decode(filters: object, cursor: str, length: int) -> list[Any]:
-    """Read the place, which has this many parts; raises CursorError for whatever ``encode`` did not make of them."""
+    """Return the place in a cursor, which has this many parts; raises CursorError for an invalid one."""
     try:
         if len(cursor) > MAX_CURSOR:
             raise CursorError()

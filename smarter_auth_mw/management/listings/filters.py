@@ -1,7 +1,7 @@
-"""What a list is asked for, and what it answers: filters and pages.
+"""The filters of lists, and their pages.
 
-All filters of a list hold at once. One of them drives it: it fixes the order, and an index is read in that order. The
-others are tested on at most ``CANDIDATES`` rows a page: a page may be short, or even empty, and have a ``next``.
+All filters of a list apply together. One of them drives it: it sets the order, and an index is read in that order. The
+others are tested on at most ``CANDIDATES`` rows per page, so a page may be short, or even empty, and have a ``next``.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ State = Literal["active", "inactive", "expired", "revoked", "any"]
 Sort = Literal["name", "created_at", "-created_at"]
 
 CANDIDATES = 1_000
-"""How many rows are looked at for one page; the statements say so too."""
+"""The most rows that are read for one page; the SQL statements have the same number."""
 MAX_PAGE = 1_000
 PAGE = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[Item]):
-    """Items in order, and the cursor of the next page; None: there is no more."""
+    """Items in order, and the cursor of the next page; None on the last page."""
 
     items: tuple[Item, ...]
     next: str | None = None
@@ -34,13 +34,13 @@ class Page(Generic[Item]):
 
 @dataclass(frozen=True, slots=True)
 class KeyFilters:
-    """Which keys. Without a ``state``, a ``key_id`` or a ``token_key`` revoked keys are left out.
+    """Selects keys. Without a ``state``, a ``key_id`` or a ``token_key``, revoked keys are left out.
 
-    ``find`` is the beginning of the name, upper or lower case. ``expiring_after``: those that expire later than that.
+    ``find`` is the beginning of the name, ignoring case. ``expiring_after``: keys that expire later than that.
     ``unused_for`` counts from the last use, or from the creation of a key that was never used. ``older_than`` is the
-    age of the key, ``token_older_than`` that of a token of its that is still valid. ``rotating``: a token that was
-    replaced is still valid. ``sort`` may be given along with filters that order the list otherwise; these are tested
-    then. Revoked keys have an order of their own: ``any`` is possible for the keys of a resource.
+    age of the key, ``token_older_than`` is the age of one of its valid tokens. ``rotating``: a token that was
+    replaced is still valid. ``sort`` may be combined with filters that would set another order, which are then only
+    tested. Revoked keys have an order of their own: the state ``any`` is possible for the keys of a resource.
     """
 
     key_id: UUID | None = None
@@ -66,7 +66,7 @@ class KeyFilters:
 
 @dataclass(frozen=True, slots=True)
 class ResourceFilters:
-    """Which resources, in the order of kind and reference; those of a key in the order of their registration.
+    """Selects resources, ordered by kind and reference; those of a key in the order of their registration.
 
     ``find`` is the beginning of the reference. ``open``: True for resources that anyone may use, False for protected.
     """
@@ -80,9 +80,9 @@ class ResourceFilters:
 
 @dataclass(frozen=True, slots=True)
 class AuditFilters:
-    """Which events. ``action`` may end in ``*``: ``key.*``. ``acts``: what people did, and no requests.
+    """Selects events. ``action`` may end in ``*``: ``key.*``. ``acts``: only changes, no requests.
 
-    ``since`` and ``until`` are times, or how long ago that is.
+    ``since`` and ``until`` are times, or durations ago.
     """
 
     resource: Resource | None = None
@@ -98,7 +98,7 @@ class AuditFilters:
 
 @dataclass(frozen=True, slots=True)
 class UsageFilters:
-    """Whose usage, and in which span of time: ``since`` and ``until`` as in ``AuditFilters``."""
+    """Selects usage by resource, key and time: ``since`` and ``until`` as in ``AuditFilters``."""
 
     resource: Resource | None = None
     key_id: UUID | None = None

@@ -1,9 +1,9 @@
-"""The audit as a stream that loses nothing: what was committed since a cursor, however late it was written.
+"""The audit as a stream without loss: every event committed since a cursor, in whatever order it was written.
 
-Neither ids nor times can say what a reader has missed: a transaction that took its id, or its time, early may be
-committed late. So a cursor holds the PostgreSQL snapshot up to which everything was read, and what comes next is what
-that snapshot does not see. A server that was restarted, restored or failed over gives transaction numbers out again;
-there the stream goes back by ``AGAIN`` in time, and events that come twice have the same ``id``.
+Neither ids nor times show what a reader has missed: a transaction that took its id, or its time, early may commit
+late. So a cursor holds the PostgreSQL snapshot up to which everything was read, and the next events are those that this
+snapshot does not see. A server that was restored or failed over may assign transaction numbers again; then the stream
+goes back by ``AGAIN`` in time, and events that are repeated have the same ``id``.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from smarter_auth_mw.postgres.lists import Lists, Moment
 from smarter_auth_mw.postgres.reports import AuditEvent
 
 AGAIN = timedelta(hours=1)
-"""How far back the stream goes where the server is another one than the cursor's."""
+"""How far back the stream goes if the server differs from the cursor's."""
 BEGINNING, NOW = "beginning", "now"
-"""Where a stream begins without a cursor."""
+"""Words for where a stream begins, instead of a cursor."""
 PARTS = 8
 _READ = 500
 
 
 class Readable(Protocol):
-    """Where lists are read: a store."""
+    """A store that lists are read from."""
 
     def lists(self) -> AbstractAsyncContextManager[Lists]: ...
 
 
 class StreamPlace(NamedTuple):
-    """Where a stream is: everything that ``done`` sees was read, or is being read as a list, behind ``listed``.
+    """The position of a stream: everything visible in ``done`` was read, or is being read as a list, after ``listed``.
 
-    Of the other rows that ``reading`` sees, all up to ``tx`` and ``id`` were read.
+    Of the other rows visible in ``reading``, all up to ``tx`` and ``id`` were read.
     """
 
     done: Moment
@@ -54,7 +54,7 @@ class StreamPlace(NamedTuple):
 
     @classmethod
     def of_parts(cls, parts: Sequence[Any]) -> StreamPlace:
-        """Read what ``parts`` gave; raises CursorError."""
+        """Parse the parts of a cursor; raises CursorError."""
         snapshot, at, server, listed_at, listed_id, reading, tx, number = parts
         try:
             done = Moment(_snapshot(snapshot), datetime.fromisoformat(at), server)
@@ -69,7 +69,7 @@ class StreamPlace(NamedTuple):
 
 
 class AuditStream:
-    """The events of a list as they are committed; each comes with the cursor to go on behind it."""
+    """The events of a list as they are committed, each with the cursor to continue after it."""
 
     def __init__(self, store: Readable, listing: AuditList, after: str) -> None:
         self._store = store
@@ -80,7 +80,7 @@ class AuditStream:
             self._place = StreamPlace.of_parts(cursors.decode(listing.filters, after, PARTS))
 
     async def read(self) -> AsyncGenerator[tuple[AuditEvent, str]]:
-        """Go on to the end of what is committed now; to go on from there, call it again."""
+        """Yield all events that are committed now; call it again to continue."""
         async with self._store.lists() as lists:
             now = await lists.moment()
         self._place = place = self._begin(now)
@@ -88,7 +88,9 @@ class AuditStream:
             async for shown in self._list(place, place.listed):
                 yield shown
             place = self._place
-        for reading in filter(None, (place.reading, now.snapshot)):  # What a page was cut off in comes first.
+        for reading in filter(
+            None, (place.reading, now.snapshot)
+        ):  # Finish the snapshot that the last page was reading.
             async for shown in self._follow(reading, now):
                 yield shown
 
@@ -110,14 +112,14 @@ class AuditStream:
         sees = Snapshot.parse(place.done.snapshot).sees
         for row, event in zip(rows, events, strict=True):
             tx = None if row["tx"] is None else int(row["tx"])
-            # Others come later. A number that this server has not reached was given out by the one of a dump.
+            # Others come later. A number that this server has not reached comes from the server of a dump.
             if event is not None and (tx is None or sees(tx) or tx >= later.xmax):
                 self._place = place._replace(listed=AuditPlace.of_row(row))
                 yield event, self._cursor()
         self._place = place._replace(listed=end)
 
     async def _follow(self, reading: str, now: Moment) -> AsyncGenerator[tuple[AuditEvent, str]]:
-        """Read what one snapshot sees and the one before it does not."""
+        """Read what is visible in one snapshot and not in the one before."""
         while (place := self._place) is not None:
             behind = max((place.tx, place.id), (Snapshot.parse(place.done.snapshot).xmin - 1, LAST_ID))
             asked = {"done": place.done.snapshot, "reading": reading, "after_tx": str(behind[0]), "after_id": behind[1]}
@@ -138,7 +140,7 @@ class AuditStream:
 
 
 def _snapshot(text: str) -> str:
-    """Check a snapshot as PostgreSQL does; raises ValueError."""
+    """Validate a snapshot as PostgreSQL does; raises ValueError."""
     snapshot = Snapshot.parse(text)
     if not 0 < snapshot.xmin <= snapshot.xmax < 2**63:
         raise ValueError(text)

@@ -1,4 +1,4 @@
-"""Which filter drives a list of keys, where its order begins and ends, and what the other filters test."""
+"""Lists of keys: which filter drives a list, where its order begins and ends, and what the others test."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from smarter_auth_mw.postgres.storable import is_storable
 
 
 class KeyPlace(NamedTuple):
-    """A place in a list of keys; those of an attached platform come after all others, in the order of their ids."""
+    """A place in a list of keys; keys of an attached platform come last, in the order of their ids."""
 
     text: str = ""
     time: datetime = EARLIEST
@@ -42,7 +42,7 @@ class KeyPlace(NamedTuple):
 
     @classmethod
     def of_parts(cls, parts: Sequence[Any]) -> KeyPlace:
-        """Read what ``parts`` gave; raises CursorError."""
+        """Parse the parts of a cursor; raises CursorError."""
         try:
             text, time, key_id, is_platforms = parts
             place = cls(text, datetime.fromisoformat(time), UUID(key_id), is_platforms)
@@ -59,9 +59,9 @@ class KeyPlace(NamedTuple):
 
 
 class KeyList:
-    """The keys of an account, or of all: those of ours in the order of the filter that drives, then a platform's.
+    """The keys of one account, or of all: own keys in the order of the driving filter, then a platform's.
 
-    Within a scope there are none of a platform.
+    A list within a scope leaves out the platform's keys.
     """
 
     place_type = KeyPlace
@@ -99,7 +99,7 @@ class KeyList:
         return Slice(keys, end)
 
     async def _platforms(self, lists: Lists, place: KeyPlace, limit: int) -> Slice[Key]:
-        """Look at a platform's keys one by one: it has no index for any list."""
+        """Test a platform's keys one by one, since it has no index for lists."""
         if self.filters.token_key is not None or self._scope is not None:
             return Slice([], None)
         asked = [self.filters.key_id] if self.filters.key_id else await lists.platform_keys(place.key_id, CANDIDATES)
@@ -144,13 +144,13 @@ def _check(filters: KeyFilters) -> None:
     places = {"revoked": (*_WITH_REVOKED, "-revoked"), "any": _WITH_REVOKED}
     if driver_of(filters) not in places.get(filters.state or "", (driver_of(filters),)):
         raise UsageError(
-            "Revoked keys are listed by themselves, the one that was revoked last first.",
-            hint="Ask for the state revoked without an order; any is possible for the keys of a resource.",
+            "Revoked keys have a list of their own, the most recently revoked first.",
+            hint="Ask for the state revoked without an order; the keys of one resource can have any order.",
         )
 
 
 def _begins(filters: KeyFilters, now: datetime) -> KeyPlace:
-    """Return the place in front of the first key of the list."""
+    """Return the place before the first key of the list."""
     match driver_of(filters):
         case "name":
             return KeyPlace(folded(filters.find or ""))
@@ -173,7 +173,7 @@ def arguments(
     most: int,
     key_ids: Sequence[UUID] | None = None,
 ) -> dict[str, Any]:
-    """Build what ``list_keys`` is asked with; with ``key_ids`` only these keys are looked at, in any order."""
+    """Build the arguments of ``list_keys``; with ``key_ids`` only these keys are read, in any order."""
     driver, find = driver_of(filters) if key_ids is None else "key_ids", folded(filters.find or "")
     is_exact = driver in ("key_id", "token_key")
     expires_from = ahead(filters.expiring_after or timedelta(0), now)
@@ -211,7 +211,7 @@ def arguments(
 
 
 def holds(filters: KeyFilters, key: Key, now: datetime) -> bool:
-    """Return whether all filters hold for a key: what ``list_keys`` tests, for keys that have no rows of ours."""
+    """Return whether all filters match a key: the tests of ``list_keys``, for keys without own rows."""
     state = key.state(now)
     is_living = state is not KeyState.REVOKED
     is_asked = is_living if filters.state is None else filters.state in ("any", state.value)

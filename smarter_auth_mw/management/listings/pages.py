@@ -1,4 +1,4 @@
-"""How every list is cut into pages: a place to begin behind, rows up to a limit, and the place where they end."""
+"""Pages of lists: a place to start after, rows up to a limit, and the place where they end."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Item = TypeVar("Item")
 NIL, LAST = UUID(int=0), UUID(int=2**128 - 1)
 EARLIEST, LATEST = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
 LAST_TEXT = "\U0010ffff" * 256
-"""Behind every name, and appended to a text behind all names that begin with it."""
+"""Sorts after every name; appended to a text, after all names that begin with it."""
 
 
 class Place(Protocol):
-    """A place in a list, and as the parts of a cursor."""
+    """A place in a list, which can be written as the parts of a cursor."""
 
     @property
     def parts(self) -> Sequence[Any]: ...
@@ -30,14 +30,14 @@ class Place(Protocol):
 
 
 class Slice(NamedTuple, Generic[Item]):
-    """Items, and the place behind the last row that was looked at for them; None: it was the last one."""
+    """Items, and the place after the last row that was read; None at the end of the list."""
 
     items: list[Item]
     end: Any | None
 
 
 class Listing(Protocol[Item]):
-    """One list: what it is asked for, where it begins, and how it is read on from a place."""
+    """One list: its filters, its beginning, and how to read on from a place."""
 
     @property
     def filters(self) -> object: ...
@@ -50,7 +50,7 @@ class Listing(Protocol[Item]):
 
 
 def cut(found: FoundRows, limit: int, place_of: Callable[[Any], Place]) -> tuple[Sequence[Any], Any | None]:
-    """Take the rows of a page, of which one more than ``limit`` were asked for, and tell where to go on."""
+    """Return the rows of a page, of which ``limit`` + 1 were read, and the place to continue from."""
     if len(found.rows) > limit:
         return found.rows[:limit], place_of(found.rows[limit - 1])
     is_cut = found.end is not None and found.end["number"] >= CANDIDATES
@@ -58,7 +58,7 @@ def cut(found: FoundRows, limit: int, place_of: Callable[[Any], Place]) -> tuple
 
 
 def by_lookup(resource: Resource | None) -> dict[str, str | None]:
-    """Write a resource as the two columns that it is looked up by."""
+    """Return a resource as the two columns for look-ups."""
     if resource is None:
         return {"kind": None, "lookup": None}
     return {"kind": resource.kind, "lookup": resource.lookup_ref}
@@ -81,5 +81,5 @@ def ahead(span: timedelta, now: datetime) -> datetime:
 
 
 def moment(time: datetime | timedelta | None, now: datetime) -> datetime:
-    """Return a time that is given as such, or as how long ago it is."""
+    """Return a time that is given directly, or as a duration ago."""
     return time if isinstance(time, datetime) else ago(time, now)

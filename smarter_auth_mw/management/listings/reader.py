@@ -1,8 +1,7 @@
 """Lists of keys, resources and the audit: in pages, filtered, and of one account or of all.
 
-``Listings`` reads what the write side of this room writes. ``scope`` is the one place where an account limits what is
-seen: None sees everything, an account's name only what belongs to that account. The rest is not found, like what does
-not exist.
+``scope`` is the one place where an account limits what is visible: with None everything is, with an account's name only
+what belongs to that account. Everything else is not found, as if it did not exist.
 """
 
 from __future__ import annotations
@@ -46,16 +45,16 @@ class Rotations(NamedTuple):
 
 
 STREAMED = 500
-"""How many items of a list are in memory at once while all of it is read."""
-_LIST = "To see what there is: smarter-auth key list"
+"""The number of items in memory at once while a whole list is read."""
+_LIST = "To list the keys: smarter-auth key list"
 ALL_KEYS, ALL_RESOURCES, ALL_EVENTS = KeyFilters(), ResourceFilters(), AuditFilters()
 
 
 class Listings:
     """Pages of lists, each read in one transaction. Raises ``UsageError``, ``UnavailableError`` and ``SchemaError``.
 
-    ``limit`` is the most items of a page, and ``cursor`` the ``next`` of the page before, with the same filters.
-    ``inner``: of the lists inside an item at most so many entries are loaded, and one more to show that there are more.
+    ``limit`` is the maximum number of items, and ``cursor`` the ``next`` of the previous page with the same filters.
+    ``inner``: the most entries that are loaded of a list inside an item, plus one that shows that there are more.
     """
 
     def __init__(
@@ -83,30 +82,32 @@ class Listings:
         return await self._page(listing, filters.account, limit, cursor)
 
     async def key(self, text: str, *, inner: int | None = None) -> Key:
-        """Return the key with this id, or the only living one with this name.
+        """Return the key with this id, or the only unrevoked one with this name.
 
-        Raises NotFoundError, and RefusedError if several accounts have a key of the name.
+        Raises NotFoundError, and RefusedError if several accounts have a key with this name.
         """
         try:
             filters = KeyFilters(key_id=UUID(text))
         except ValueError:
-            filters = KeyFilters(find=text)  # In this order the name itself comes before what only begins so.
+            filters = KeyFilters(
+                find=text
+            )  # In this order, the name itself comes before longer names that begin with it.
         page = await self.keys(filters, inner=inner)
         found = [key for key in page.items if filters.key_id or key.name == text]
         if len(found) > 1:
             accounts = ", ".join(sorted(key.account for key in found))
-            raise RefusedError(f"Several keys are called {text!r}, in the accounts {accounts}.", hint=_LIST)
+            raise RefusedError(f"Several keys are named {text!r}, in the accounts {accounts}.", hint=_LIST)
         if not found:
-            what = f"key {text}" if filters.key_id else f"key of the name {text!r}, which is not revoked"
+            what = f"key {text}" if filters.key_id else f"unrevoked key named {text!r}"
             raise NotFoundError(f"There is no {what}.", hint=_LIST)
         return found[0]
 
     def every_key(self, filters: KeyFilters = ALL_KEYS) -> AsyncGenerator[Key]:
-        """Go through all keys, page by page."""
+        """Yield all keys, read page by page."""
         return _every(lambda cursor: self.keys(filters, limit=STREAMED, cursor=cursor))
 
     async def count_keys(self, filters: KeyFilters = ALL_KEYS, *, most: int = 101) -> int:
-        """Count keys of ours up to ``most``, among the candidates of one page: a figure for an overview, no total."""
+        """Count own keys up to ``most`` among the candidates of one page: an estimate for an overview."""
         if self._is_foreign(filters.account):
             return 0
         async with self._store.lists() as lists:
@@ -131,7 +132,7 @@ class Listings:
         cursor: str | None = None,
         inner: int | None = None,
     ) -> Page[RegisteredResource]:
-        """Return a page of resources; of an attached platform's those that are protected."""
+        """Return a page of resources; an attached platform's are listed only if they are protected."""
         account = self._account(filters.account)
         listing = ResourceList(filters, account, inner, scope=self._scope)
         return await self._page(listing, filters.account, limit, cursor)
@@ -145,7 +146,7 @@ class Listings:
             return len((await lists.resources(listing.arguments(listing.begins(), most))).rows)
 
     def every_resource(self, filters: ResourceFilters = ALL_RESOURCES) -> AsyncGenerator[RegisteredResource]:
-        """Go through all resources, page by page."""
+        """Yield all resources, read page by page."""
         return _every(lambda cursor: self.resources(filters, limit=STREAMED, cursor=cursor))
 
     async def audit(
@@ -162,14 +163,14 @@ class Listings:
         return await self._page(listing, filters.account, limit, cursor)
 
     def every_event(self, filters: AuditFilters = ALL_EVENTS, *, order: Order = "oldest") -> AsyncGenerator[AuditEvent]:
-        """Go through all events, page by page."""
+        """Yield all events, read page by page."""
         return _every(lambda cursor: self.audit(filters, order=order, limit=STREAMED, cursor=cursor))
 
     def stream(self, filters: AuditFilters = ALL_EVENTS, *, after: str = BEGINNING) -> AuditStream:
-        """Follow the audit and lose nothing: behind an event's cursor, from the ``beginning``, or from ``now`` on."""
+        """Follow the audit without loss: after an event's cursor, from the ``beginning``, or from ``now`` on."""
         account = self._account(filters.account)
         if self._is_foreign(filters.account):
-            account = None  # Nothing matches both of them.
+            account = None  # Nothing can match both.
             filters = replace(filters, until=EARLIEST)
         listing = AuditList(filters, account, self._clock(), "oldest", is_scoped=self._scope is not None)
         return AuditStream(self._store, listing, after)
@@ -179,7 +180,7 @@ class Listings:
         return await self._page(UsageList(filters, self._scope, self._clock()), None, limit, cursor)
 
     def every_total(self, filters: UsageFilters) -> AsyncGenerator[Total]:
-        """Go through all usage, page by page."""
+        """Yield all usage, read page by page."""
         return _every(lambda cursor: self.usage(filters, limit=STREAMED, cursor=cursor))
 
     async def usage_in_all(self, filters: UsageFilters) -> Total | None:

@@ -1,4 +1,4 @@
-"""Lists of resources: in the order of kind and reference, or those of one key."""
+"""Lists of resources: ordered by kind and reference, or those of one key."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from smarter_auth_mw.postgres.storable import is_storable
 
 
 class ResourcePlace(NamedTuple):
-    """A place in a list of resources; those that only an attached platform knows come after all others."""
+    """A place in a list of resources; those known only to an attached platform come last."""
 
     kind: str = ""
     lookup: str = ""
@@ -27,7 +27,7 @@ class ResourcePlace(NamedTuple):
 
     @classmethod
     def of_parts(cls, parts: Sequence[Any]) -> ResourcePlace:
-        """Read what ``parts`` gave; raises CursorError."""
+        """Parse the parts of a cursor; raises CursorError."""
         is_sound = [type(part) for part in parts] == [str, str, int, bool] and abs(parts[2]) < 2**63
         if not is_sound or not is_storable(parts[0] + parts[1]):
             raise CursorError()
@@ -39,7 +39,7 @@ class ResourcePlace(NamedTuple):
 
 
 class ResourceList:
-    """The resources of an account, or of all; within a scope without those of an attached platform."""
+    """The resources of one account, or of all; within a scope without those of an attached platform."""
 
     place_type = ResourcePlace
 
@@ -71,7 +71,7 @@ class ResourceList:
         return Slice(resources, end)
 
     async def _platforms(self, lists: Lists, place: ResourcePlace, limit: int) -> Slice[RegisteredResource]:
-        """Look at the platform's protected resources that have no row of ours."""
+        """Read the platform's protected resources that have no own row."""
         if self._scope is not None:
             return Slice([], None)
         looked_at = await lists.platform_resources(place.kind, place.lookup, CANDIDATES)

@@ -1,4 +1,4 @@
-"""Lists of usage: one total for each resource and key, in their order, over a span of time."""
+"""Lists of usage: one total per resource and key, ordered by these, for a period of time."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from smarter_auth_mw.postgres.reports import Used
 from smarter_auth_mw.postgres.storable import is_storable
 
 POINTS = 30
-"""Into about how many points a span of time is divided."""
+"""The approximate number of points into which a period is divided."""
 MAX_SERIES = 20_000
-"""How many series, each a key's token and an outcome, are added up for one figure."""
+"""The most series, each a token and an outcome, that are added up for one figure."""
 
 _GRAINS = (
     (timedelta(hours=2), timedelta(hours=47), "minute", timedelta(minutes=1)),
     (timedelta(days=14), timedelta(days=89), "hour", timedelta(hours=1)),
 )
-"""How long a span each grain is used for, and how long it is kept."""
+"""The longest period that each grain is used for, and how long it is kept."""
 
 
 class UsagePlace(NamedTuple):
-    """The resource and key that a page begins with."""
+    """The resource and key where a page begins."""
 
     kind: str = ""
     lookup: str = ""
@@ -45,7 +45,7 @@ class UsagePlace(NamedTuple):
 
     @classmethod
     def of_parts(cls, parts: Sequence[Any]) -> Self:
-        """Read what ``parts`` gave; raises CursorError."""
+        """Parse the parts of a cursor; raises CursorError."""
         if not all(isinstance(part, str) and is_storable(part) for part in parts):
             raise CursorError()
         try:
@@ -60,7 +60,7 @@ class UsagePlace(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A span of time in equal steps, by the clock of the database unless it begins at a given time."""
+    """A period in equal steps, by the database's clock unless it begins at a given time."""
 
     grain: str
     width: timedelta
@@ -76,7 +76,7 @@ class Span:
         fine = ((grain, step) for longest, kept, grain, step in _GRAINS if length <= longest and now - begins <= kept)
         grain, step = next(fine, ("day", timedelta(days=1)))
         width = step * max(1, -(-length // (step * POINTS)))
-        size = -(-(length + step) // width)  # The first step may begin before the span does.
+        size = -(-(length + step) // width)  # The first step may begin before the period.
         is_ago = isinstance(filters.since, timedelta)
         end = None if filters.until is None else until
         return cls(grain, width, size, None if is_ago else begins, now - begins, end)
@@ -92,7 +92,7 @@ class Span:
         }
 
     def used(self, series: Mapping[str, Any], counted: Mapping[str, Any], scope: str | None) -> Used:
-        """Put what was counted of a series into the steps; of another account's key no more than an unknown token's."""
+        """Sort the counts of a series into the steps; those of another account's key as an unknown token's."""
         points = [0] * self.size
         for point, count in zip(counted["points"], counted["counts"], strict=True):
             points[min(point, self.size - 1)] += count
@@ -126,7 +126,7 @@ class UsageList:
         if len(groups) > limit:
             end = groups[limit][0]
         elif is_cut and len(groups) > 1:
-            end = groups.pop()[0]  # It may go on.
+            end = groups.pop()[0]  # It may be incomplete.
         elif is_cut:
             subject, _ = groups[0]
             groups, end = [(subject, await self._whole(lists, subject))], _behind(subject)
@@ -134,17 +134,18 @@ class UsageList:
         return Slice(totals(await self._used(lists, shown)), end)
 
     async def sum_up(self, lists: Lists) -> Total | None:
-        """Add everything up, whatever the key; None: there was nothing. Raises RefusedError for too many keys."""
+        """Add up everything, for all keys; None if there was nothing. Raises RefusedError for too many keys."""
         rows = await lists.series(self._arguments(UsagePlace(), MAX_SERIES + 1))
         if len(rows) > MAX_SERIES:
             raise RefusedError(
-                f"Usage is added up of {MAX_SERIES:,} series, and there are more.", hint="Ask for the usage of a key."
+                f"Usage is added up over {MAX_SERIES:,} series at most, and there are more.",
+                hint="Ask for the usage of a key.",
             )
         used = [replace(one, key_id=None, key_name=None) for one in await self._used(lists, rows)]
         return sum_of(used)
 
     async def _whole(self, lists: Lists, subject: UsagePlace) -> list[Any]:
-        """Read all series of one resource and key, however many tokens the key has had."""
+        """Read all series of one resource and key, for all tokens that the key has had."""
         return await lists.series({**self._arguments(subject, None), **subject._asdict(), "driver": "both"})
 
     async def _used(self, lists: Lists, rows: Sequence[Any]) -> list[Used]:

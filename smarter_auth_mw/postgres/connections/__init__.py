@@ -1,5 +1,5 @@
-"""Open connections to PostgreSQL: which host is the primary, with or without TLS, and what a session asks for.
+"""Opens connections to PostgreSQL: finds the primary, negotiates TLS, and sets session parameters.
 
-It knows hosts, URLs and asyncpg's arguments, and nothing of the schema.
+It knows hosts, URLs and asyncpg's arguments, but not the schema.
 Begin with :mod:`~smarter_auth_mw.postgres.connections.connector`.
 """

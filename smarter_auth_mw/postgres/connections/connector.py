@@ -1,4 +1,4 @@
-"""Open connections to the primary that a URL leads to: every connection to PostgreSQL begins here."""
+"""Opens all connections to PostgreSQL, to the primary that a URL leads to."""
 
 from __future__ import annotations
 
@@ -26,13 +26,12 @@ from smarter_auth_mw.postgres.connections.election import elect
 from smarter_auth_mw.postgres.faults import close, explained
 
 CONNECT_TIMEOUT_S = 8
-"""How long one host may take from the first packet to a session; ``connect_timeout`` in the URL says otherwise."""
+"""How long one host may take from the first packet to a session; ``connect_timeout`` in the URL overrides it."""
 MAX_CONNECT_TIMEOUT_S = 60
 
 SOCKET_DIRECTORIES = ("/run/postgresql", "/var/run/postgresql", "/tmp", "/private/tmp")  # noqa: S108
 KEEPALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
-"""Seconds, seconds, probes: an idle connection that was cut silently is noticed within a minute, and none looks idle to
-what is in between."""
+"""Seconds, seconds, probes: a silently lost connection is noticed within a minute, and firewalls see no idle ones."""
 _SOCKET_OPTIONS = {
     "keepalives_idle": "TCP_KEEPIDLE",
     "keepalives_interval": "TCP_KEEPINTVL",
@@ -49,8 +48,8 @@ _REFUSED_OPTIONS = (
 class Connector:
     """Opens connections to the primary among the hosts of a URL, each with the same session.
 
-    ``settings`` are PostgreSQL's own. With ``statement_cache_size`` 0 no statement has a name. ``prepare`` is run on
-    each new connection, which is closed again where it raises.
+    ``settings`` are PostgreSQL's own. With ``statement_cache_size`` 0, statements are unnamed. ``prepare`` is run on
+    each new connection, which is closed if it raises.
     """
 
     def __init__(
@@ -72,7 +71,7 @@ class Connector:
         self._prepare = prepare
 
     async def connect(self) -> Any:
-        """A connection to the primary. Raises a SmarterAuthError, whatever a library raises."""
+        """Return a connection to the primary; raises only SmarterAuthErrors."""
         try:
             address = parse_database_url(self._url)
             hosts = address.hosts or (_local_host(address),)
@@ -82,21 +81,21 @@ class Connector:
         except SmarterAuthError:
             raise
         except DatabaseUrlError as error:
-            raise UnavailableError(f"{self.where} is no address of a database: {error}.") from None
+            raise UnavailableError(f"{self.where} is not the address of a database: {error}.") from None
         except Exception as error:
             raise explained(error, self.where) from None
 
     async def _open(self, host: Host, address: DatabaseAddress, where: str) -> Any:
-        """A connection to this host, primary or not, within its bound."""
+        """Return a connection to this host, primary or not, within the timeout."""
         bound_s = _bound_s(address)
         try:
             async with asyncio.timeout(bound_s):
                 connection = await self._speak(host, address)
         except TimeoutError:
-            hint = "Is it overloaded, or the network cut? connect_timeout=SECONDS in the URL says how long we wait."
+            hint = "Check its load and the network. connect_timeout=SECONDS in the URL sets how long to wait."
             raise UnavailableError(f"{where} did not answer within {bound_s:g} s.", hint=hint) from None
         except _REFUSED_OPTIONS as error:
-            hint = "Take it out of options=… in the URL, or of PGOPTIONS."
+            hint = "Remove it from options=… in the URL, or from PGOPTIONS."
             raise UnavailableError(f"{where} does not know an option of the URL: {error.args[0]}.", hint=hint) from None
         except SmarterAuthError:
             raise
@@ -105,7 +104,7 @@ class Connector:
         return await self._prepared(connection, where)
 
     async def _speak(self, host: Host, address: DatabaseAddress) -> Any:
-        """With TLS or without, as ``sslmode`` says, one after the other where it allows both."""
+        """Connect with or without TLS according to ``sslmode``, one after the other if it allows both."""
         attempts = (None,) if host.is_socket else tls.attempts(address.options)
         for context in attempts[:-1]:
             with suppress(_NotSoError):
@@ -160,14 +159,14 @@ class Connector:
 
 
 class _NotSoError(Exception):
-    """The server does not speak with us in this way, with TLS or without; in the other one it may."""
+    """The server refuses this attempt, with or without TLS, and may accept the other."""
 
     def __init__(self, cause: Exception) -> None:
         self.cause = cause
 
 
 def check_files(url: str) -> None:
-    """Raise UnavailableError where the URL names a certificate or key that cannot be used; connects to nothing."""
+    """Raise UnavailableError if a certificate or key in the URL cannot be used, without connecting."""
     address = parse_database_url(url)
     if not all(host.is_socket for host in address.hosts):
         tls.attempts(address.options)
@@ -179,24 +178,24 @@ def _bound_s(address: DatabaseAddress) -> float:
 
 
 def _without_tls(error: Exception, host: Host, options: Mapping[str, str]) -> Exception:
-    """The error, in our words where it says that the server has no TLS."""
+    """Return the error, with a better message if the server has no TLS."""
     if "rejected SSL upgrade" not in str(error):
         return error
     asking = "channel_binding=require" if options.get("channel_binding") == "require" else "sslmode"
     return UnavailableError(
         f"{host} offers no TLS, and {asking} in the URL asks for it.",
-        hint="Switch TLS on at the server, or say sslmode=prefer where the network is your own.",
+        hint="Enable TLS on the server, or use sslmode=prefer if the network is your own.",
     )
 
 
 def _application(options: Mapping[str, str], ours: str) -> str:
-    """Our own name, with the URL's name instead of ``smarter_auth``."""
+    """Return the application name, with the URL's name instead of ``smarter_auth``."""
     named = options.get("application_name")
     return ours.replace("smarter_auth", named) if named else ours
 
 
 def _local_host(address: DatabaseAddress) -> Host:
-    """The socket of this machine's own server, or its port where there is no socket."""
+    """Return the socket of this machine's server, or its port if there is no socket."""
     port = address.number("port", DEFAULT_PORT)
     for directory in SOCKET_DIRECTORIES:
         if Path(directory, f".s.PGSQL.{port}").exists():
@@ -205,7 +204,7 @@ def _local_host(address: DatabaseAddress) -> Host:
 
 
 def _keep_alive(connection: Any, options: Mapping[str, str]) -> None:
-    """Have the kernel look whether the other end is still there; a system without these options does as it likes."""
+    """Enable TCP keepalive, as far as the system supports these options."""
     with suppress(AttributeError, OSError):
         line = connection._transport.get_extra_info("socket")
         if line is None or line.family not in (socket.AF_INET, socket.AF_INET6):

@@ -1,4 +1,4 @@
-"""Find the primary among several hosts: all are asked side by side, and the newest timeline decides between two."""
+"""Finds the primary among several hosts: all are asked in parallel, and the newest timeline wins."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from smarter_auth_mw.postgres.faults import READ_ONLY_HINT, explained
 from smarter_auth_mw.postgres.queries import QUERIES
 
 GRACE_S = 1.0
-"""How long the other hosts may still take once one has answered as a primary: another one may have been promoted."""
+"""How long to wait for other hosts after one has answered as a primary: another may have been promoted."""
 HEAD_START_S = 0.5
-"""How long the host that was the primary last is asked alone."""
+"""How long only the last known primary is asked."""
 
 Open = Callable[[Host], Awaitable[Any]]
 Asked = asyncio.Task["Candidate"]
@@ -23,11 +23,11 @@ Asked = asyncio.Task["Candidate"]
 READ_ONLY_BY_DEFAULT = "default_transaction_read_only is on"
 
 _primaries: dict[Sequence[Host], Host] = {}
-"""Which of the hosts was the primary last: a place to begin, and no more."""
+"""The last known primary of each list of hosts, only used to ask it first."""
 
 
 class Candidate(NamedTuple):
-    """A host that answered: whether as a primary, of which system, and on which timeline."""
+    """A host that answered: whether it is a primary, its system, and its timeline."""
 
     host: Host
     connection: Any
@@ -38,7 +38,7 @@ class Candidate(NamedTuple):
 
 
 async def elect(hosts: Sequence[Host], open_host: Open, where: str) -> Any:
-    """A connection to the primary among the hosts; raises UnavailableError with what became of each of them."""
+    """Return a connection to the primary among the hosts; raises UnavailableError with the result of each host."""
     last = _primaries.get(hosts)
     asked: dict[Host, Asked] = {}
     chosen: Candidate | None = None
@@ -73,7 +73,7 @@ async def _ask(host: Host, open_host: Open) -> Candidate:
 
 
 async def _answers(asked: Iterable[Asked]) -> None:
-    """Wait until every host has answered, or has had its grace after one has answered as a primary."""
+    """Wait until every host has answered, or for GRACE_S after one has answered as a primary."""
     waiting = set(asked)
     while waiting and not any(map(_is_primary, asked)):
         _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -89,7 +89,12 @@ def _choose(asked: Mapping[Host, Asked], where: str) -> Candidate:
     chosen = max(primaries, key=lambda one: (one.system == primaries[0].system, one.timeline))
     for one in primaries:
         if one is not chosen:
-            log("server.deposed", "%s says that it is a primary, on timeline %d: not followed", one.host, one.timeline)
+            log(
+                "server.deposed",
+                "%s claims to be the primary, on timeline %d, which is older: not followed",
+                one.host,
+                one.timeline,
+            )
     for host, task in asked.items():
         if not task.done():
             log("server.silent", "%s did not answer, and %s is the primary", host, chosen.host)
@@ -97,7 +102,7 @@ def _choose(asked: Mapping[Host, Asked], where: str) -> Candidate:
 
 
 def _nobody(asked: Mapping[Host, Asked], where: str) -> SmarterAuthError:
-    """Why no host is the primary, with what became of each of them; a schema that is too old is the same on all."""
+    """Return the error that no host is the primary, with the result of each; or that the schema is too old."""
     for task in asked.values():
         if task.done() and isinstance(error := task.exception(), SchemaError):
             return error
@@ -107,7 +112,7 @@ def _nobody(asked: Mapping[Host, Asked], where: str) -> SmarterAuthError:
 
 
 async def _dismiss(asked: Iterable[Asked], chosen: Candidate | None) -> None:
-    """Let go of the hosts that are still asked, and of every connection but the chosen one."""
+    """Cancel attempts that are still running, and close every connection but the chosen one."""
     for task in asked:
         task.cancel()
     for found in await asyncio.gather(*asked, return_exceptions=True):

@@ -1,4 +1,4 @@
-"""TLS as libpq does it: what ``sslmode`` wants, with certificates that a URL names or that are in ``~/.postgresql``."""
+"""TLS as in libpq: by ``sslmode``, with certificates named in the URL or found in ``~/.postgresql``."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 from smarter_auth_mw.errors import UnavailableError
 
 Attempt = ssl.SSLContext | None
-"""How to speak to a server: with TLS, or None for without."""
+"""One attempt to connect: with a TLS context, or None for plain text."""
 
 SYSTEM = "system"
 
 
 def attempts(options: Mapping[str, str]) -> tuple[Attempt, ...]:
-    """What to try in turn; raises UnavailableError where a file that the URL names cannot be used."""
+    """Return the attempts in order; raises UnavailableError if a file that the URL names cannot be used."""
     mode = options.get("sslmode", "prefer")
     if options.get("channel_binding") == "require" and mode not in ("verify-ca", "verify-full"):
         # asyncpg has no channel binding. A verified certificate detects a man in the middle as well.
@@ -42,7 +42,7 @@ def _context(mode: str, options: Mapping[str, str]) -> ssl.SSLContext:
 
 
 def _trust(context: ssl.SSLContext, mode: str, options: Mapping[str, str]) -> None:
-    """Have the server's certificate verified; ``require`` alone does without where no authority is known."""
+    """Verify the server's certificate; only ``require`` does without if no CA is configured."""
     root = options.get("sslrootcert") or _own("root.crt")
     if root == SYSTEM:
         context.load_default_certs()
@@ -52,7 +52,7 @@ def _trust(context: ssl.SSLContext, mode: str, options: Mapping[str, str]) -> No
         return
     else:
         raise UnavailableError(
-            f"sslmode={mode} wants the certificate of an authority, and none is named.",
+            f"sslmode={mode} needs the certificate of an authority, and none is named.",
             hint="Add sslrootcert=FILE to the URL, or sslrootcert=system for those that the system trusts.",
         )
     context.verify_mode = ssl.CERT_REQUIRED
@@ -63,7 +63,7 @@ def _trust(context: ssl.SSLContext, mode: str, options: Mapping[str, str]) -> No
 
 
 def _identify(context: ssl.SSLContext, options: Mapping[str, str]) -> None:
-    """Have a certificate of our own at hand, where there is one."""
+    """Load the client's certificate, if there is one."""
     if options.get("sslcertmode") == "disable":
         return
     certificate = options.get("sslcert") or _own("postgresql.crt")
@@ -77,8 +77,8 @@ def _identify(context: ssl.SSLContext, options: Mapping[str, str]) -> None:
         context.load_cert_chain(certificate, key or None, password=lambda: options.get("sslpassword", ""))
     except (ssl.SSLError, ValueError):
         raise UnavailableError(
-            f"sslcert={certificate} is no certificate in PEM, or its key does not belong to it.",
-            hint="Name the certificate by sslcert, its key by sslkey, and the key's password by sslpassword.",
+            f"sslcert={certificate} is not a certificate in PEM, or its key does not belong to it.",
+            hint="Name the certificate in sslcert, its key in sslkey, and the key's password in sslpassword.",
         ) from None
 
 
@@ -88,7 +88,7 @@ def _load(context: ssl.SSLContext, option: str, file: str) -> None:
         context.load_verify_locations(cafile=file)
     except (ssl.SSLError, ValueError):
         raise UnavailableError(
-            f"{option}={file} is no file of certificates in PEM.", hint="Is it the right one?"
+            f"{option}={file} is not a file of certificates in PEM.", hint="Check the path."
         ) from None
 
 
@@ -98,7 +98,7 @@ def _check_readable(option: str, file: str) -> None:
             pass
     except OSError as error:
         raise UnavailableError(
-            f"{option}={file} cannot be read: {error.strerror}.", hint="Is its path right, and may this user read it?"
+            f"{option}={file} cannot be read: {error.strerror}.", hint="Check the path, and that this user may read it."
         ) from None
 
 

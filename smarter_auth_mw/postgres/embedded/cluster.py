@@ -1,4 +1,4 @@
-"""A PostgreSQL of the user's own, out of a wheel: started for its first user, stopped after its last.
+"""The PostgreSQL from a wheel: started for its first user process, stopped after the last one.
 
 `DATABASE_URL=embedded:` or `embedded:///DIR`. Any number of processes may use one directory at once.
 """
@@ -25,7 +25,7 @@ def is_embedded(url: str) -> bool:
 
 
 def directory_of(url: str) -> Path | None:
-    """The directory that an `embedded:` URL names, percent-decoded; None: the default one. Raises UsageError."""
+    """Return the directory that an `embedded:` URL names, percent-decoded; None: the default one. Raises UsageError."""
     named = url.partition(":")[2]
     if is_embedded(url) and not named:
         return None
@@ -47,9 +47,7 @@ def place_of(url: str) -> Path:
 
 
 def check(url: str) -> None:
-    """Raise UsageError or UnavailableError if no server can be started from this `embedded:` URL here, whatever state
-    its directory is in.
-    """
+    """Raise UsageError or UnavailableError if this `embedded:` URL cannot work here, whatever its directory holds."""
     directory_of(url)
     _check_platform()
     from smarter_auth_mw.postgres.embedded.place import programs
@@ -65,24 +63,24 @@ class Cluster:
 
     def __init__(self, server: Server, users: int) -> None:
         self.home = server.home
-        """Where everything lies; for root that is not the directory that was asked for."""
+        """The directory of all files; for root it differs from the requested directory."""
         self._socket_directory = server.socket_directory
         self._held = [(server, users)]
 
     @classmethod
     def start(cls, directory: Path | None = None, *, progress: Callable[[str], None] | None = None) -> Self:
-        """Use the server of this directory (None: the default one), made and started where necessary; blocks.
+        """Use the server of this directory (None: the default one), creating and starting it if necessary; blocks.
 
-        Raises UsageError for a directory that cannot be used, UnavailableError where PostgreSQL does not start.
+        Raises UsageError for a directory that cannot be used, UnavailableError if PostgreSQL does not start.
         """
         _check_platform()
-        # Late, here and below: it needs fcntl and pwd, which not every platform has that imports this module.
+        # Imported late, here and below: it needs fcntl and pwd, which some platforms lack.
         from smarter_auth_mw.postgres.embedded.setup import use
 
         return cls(*use(directory, progress or _silent))
 
     def stop(self) -> None:
-        """Use it no longer; the last user's call returns when the server has stopped. Idempotent."""
+        """Stop using the server; the last user's call returns when the server has stopped. Idempotent."""
         from smarter_auth_mw.postgres.embedded.setup import leave
 
         try:
@@ -92,7 +90,7 @@ class Cluster:
         leave(server, users)
 
     def url(self, role: Literal["owner", "runtime"]) -> str:
-        """For asyncpg: over the Unix socket, as the role that migrates or as the one that serves."""
+        """Return the URL for asyncpg: over the UNIX socket, as the role that migrates or the one that serves."""
         host = quote(self._socket_directory)
         return f"postgresql://smarter_auth_{role}@/smarter_auth?host={host}&port=5432"
 
@@ -106,7 +104,7 @@ class Cluster:
 
 
 def _silent(message: str) -> None:
-    """Report to nobody."""
+    """Report nothing."""
 
 
 def _check_platform() -> None:

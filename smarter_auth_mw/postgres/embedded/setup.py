@@ -1,4 +1,4 @@
-"""Bringing the embedded PostgreSQL up: its data, made once and completely, its configuration, its keeper, its start."""
+"""Sets up the embedded PostgreSQL: creates its data once and completely, configures it, starts it and its keeper."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from smarter_auth_mw.postgres.embedded.place import (
 
 DATABASE = "smarter_auth"
 OWNER = "smarter_auth_owner"
-"""Superuser of the embedded server: migrates."""
+"""The superuser of the embedded server, which migrates."""
 RUNTIME = "smarter_auth_runtime"
-"""The running application: may log in, and do what `db migrate --runtime-role` grants it."""
+"""The role of the running app: it may log in, and do what `db migrate --runtime-role` grants."""
 
 _SQL = (f"CREATE ROLE {RUNTIME} LOGIN", f"CREATE DATABASE {DATABASE}")
 _MAP = "smarter_auth"
@@ -54,7 +54,7 @@ _SETTINGS = {
 
 
 def use(directory: Path | None, progress: Progress) -> tuple[Server, int]:
-    """Bring the server of this directory up, and hold it: the lock that is returned says that this process uses it.
+    """Start the server of this directory and return it with the lock that marks this process as a user.
 
     Raises UsageError, UnavailableError.
     """
@@ -71,7 +71,7 @@ def use(directory: Path | None, progress: Progress) -> tuple[Server, int]:
 
 
 def leave(server: Server, users: int) -> None:
-    """Give the lock back, and stop the server where that was the last one; raises UnavailableError."""
+    """Release the lock, and stop the server if it was the last one; raises UnavailableError."""
     with _explained():
         os.close(users)
         for _ in attempts(START_S):
@@ -81,7 +81,7 @@ def leave(server: Server, users: int) -> None:
             if (shared := try_lock(server.users_lock, fcntl.LOCK_SH)) is not None:
                 os.close(shared)
                 return
-            # Neither: the keeper, or another user that left, is stopping it just now.
+            # Neither: the keeper, or another user that left, is stopping the server.
 
 
 def _stop(server: Server, alone: int) -> None:
@@ -108,7 +108,7 @@ def _bring_up(server: Server, progress: Progress) -> None:
     for _ in attempts(START_S):
         if server.is_ready():
             check_socket_directory(server)
-            return spawn(server, _python())  # where there is none any more
+            return spawn(server, _python())  # the keeper has ended
         if (held := try_lock(server.server_lock)) is not None:
             return _start(server, held, progress)
     raise ServerError(f"PostgreSQL is not ready after {START_S:.0f} s")
@@ -119,7 +119,7 @@ def _start(server: Server, held: int, progress: Progress) -> None:
         make_socket_directory(server)
         _make_data(server, held, progress)
         _configure(server)
-        # Before the server, so that nothing can end this process in between and leave a server that nobody keeps.
+        # Before the server, so that the end of this process cannot leave a server without a keeper.
         spawn(server, _python())
     except BaseException:
         os.close(held)
@@ -129,7 +129,7 @@ def _start(server: Server, held: int, progress: Progress) -> None:
 
 
 def _python() -> str:
-    """An interpreter for the keeper: this one, unless it is embedded in another program (uWSGI, mod_wsgi)."""
+    """Return an interpreter for the keeper: this one, unless it is embedded in another program (uWSGI, mod_wsgi)."""
     own, prefix = Path(sys.executable or ""), Path(sys.base_prefix, "bin", "python3")
     found = str(own) if "python" in own.name else shutil.which(prefix) or shutil.which("python3")
     if found is None:
@@ -138,14 +138,14 @@ def _python() -> str:
 
 
 def _make_data(server: Server, held: int, progress: Progress) -> None:
-    """Make the data directory, with the roles and the database in it, unless it is there.
+    """Create the data directory, with the roles and the database in it, unless it exists.
 
-    Made elsewhere and renamed, so that it is complete or missing, never half done. Raises ServerError.
+    It is created elsewhere and renamed, so it is either complete or missing. Raises ServerError.
     """
     if server.data.exists():
         _check_version(server)
         return
-    progress(f"Making a PostgreSQL of your own in {server.home}")
+    progress(f"Creating a PostgreSQL of your own in {server.home}")
     fresh = server.home / "data.new"
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(mode=0o700)
@@ -177,7 +177,7 @@ def _version(data: Path) -> str:
 
 
 def _configure(server: Server) -> None:
-    """Write the server's configuration, access rules and map of OS users, replacing what stood there."""
+    """Write the server's configuration, access rules and map of OS users, replacing the existing ones."""
     settings = _SETTINGS | {
         "data_directory": str(server.data),
         "hba_file": str(server.home / "pg_hba.conf"),
@@ -190,7 +190,7 @@ def _configure(server: Server) -> None:
 
 
 def _system_users(server: Server) -> list[str]:
-    """The OS users that may connect, as any role: root, the directory's owner, and who runs the server."""
+    """Return the OS users that may connect, as any role: root, the directory's owner, and the server's user."""
     users = {0, server.home.stat().st_uid, os.geteuid() if server.uid is None else server.uid}
     return sorted(name_of(uid) for uid in users)
 

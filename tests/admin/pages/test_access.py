@@ -67,7 +67,7 @@ async def test_no_token_that_is_not_valid_opens_a_session(pages: Pages) -> None:
         assert token not in answers[-1].text or not token
     assert {answer.status_code for answer in answers} == {401}
     assert len({answer.text for answer in answers}) == 1
-    assert "not valid any more" in answers[0].text
+    assert "no longer valid" in answers[0].text
 
 
 async def test_failed_sign_ins_are_throttled_and_valid_tokens_never(pages: Pages) -> None:

@@ -100,7 +100,7 @@ async def test_keys_are_deactivated_activated_and_revoked(pages: Pages) -> None:
     person = await pages.person()
     minted = await pages.keys.create("ended", bind=[Resource("bot", "20")])
     path = f"/keys/{minted.key.key_id}"
-    says = "1 key opens bot:20. After this none does, and it stays closed."
+    says = "1 key opens bot:20. After this, no key does, and it stays closed."
     assert says in (await person.get(f"{path}/deactivate")).text
     assert (await person.post(f"{path}/deactivate")).status_code == 303
     assert not (await pages.keys.key(minted.key.key_id)).is_active
@@ -148,7 +148,7 @@ async def test_what_opens_wants_an_admin_the_name_and_the_own_token(pages: Pages
     minted = await pages.keys.create("last one", bind=[Resource("bot", "40")])
     path = f"/resources/bot/40/keys/{minted.key.key_id}/unbind"
     page = await admin.get(path)
-    assert "After this none does, and it is open to anyone, without a token." in page.text
+    assert "After this, no key does, and it is open to anyone, without a token." in page.text
     assert {"confirm", "token"} <= {field["name"] for field in Outline(page.text).forms[0]["fields"]}
     assert (await manager.post(path, {"confirm": "bot:40", "token": manager.token})).status_code == 403
     attempts = [
@@ -217,7 +217,7 @@ async def test_where_deactivating_opens_it_wants_name_and_token_too(pages: Pages
         await manager.sign_in((await pages.new_person(Role.MANAGER)).token)
         path = f"/keys/{minted.key.key_id}/deactivate"
         page = await person.get(path)
-        assert "After this none does, and it is open to anyone" in page.text
+        assert "After this, no key does, and it is open to anyone" in page.text
         assert "Type bot:70 bot:71 to confirm" in page.text
         refused = await manager.post(path)
         assert refused.status_code == 409
@@ -249,7 +249,7 @@ async def test_what_was_not_confirmed_is_not_opened_whatever_changes_in_between(
         await person.sign_in(admin.token)
         answer = await person.post(f"/keys/{minted.key.key_id}/deactivate", {"confirm": "bot:75", "token": "x"})
     assert answer.status_code == 409
-    assert "bot:76 would be open" in answer.text
+    assert "This would open bot:76" in answer.text
     assert (await pages.keys.key(minted.key.key_id)).is_active
 
 

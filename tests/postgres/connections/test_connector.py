@@ -25,9 +25,9 @@ from tests.support.worker import worker
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("postgresql://app:secret@h..x/app", "no name of a host"),
+        ("postgresql://app:secret@h..x/app", "not the name of a host"),
         ("postgresql://app:secret@127.0.0.1:543310/app", "between 1 and 65535"),
-        ("postgresql://app:secret@no-such-host.invalid/app", "cannot be found"),
+        ("postgresql://app:secret@no-such-host.invalid/app", "cannot be resolved"),
         ("postgresql://app:secret@127.0.0.1:1/app", "cannot be reached"),
         ("postgresql://app:secret@/app?host=/nowhere", "cannot be reached"),
         ("postgresql://app:secret@/app?host=/" + "x" * 200, "cannot be reached|failed"),

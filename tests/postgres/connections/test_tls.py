@@ -103,7 +103,7 @@ async def test_a_file_that_is_missing_is_named(secured: tuple[PlainPostgres, Pat
 
 async def test_a_file_that_is_no_certificate_is_named(secured: tuple[PlainPostgres, Path], tmp_path: Path) -> None:
     (file := tmp_path / "ca.pem").write_text("nothing")
-    with pytest.raises(UnavailableError, match="is no file of certificates"):
+    with pytest.raises(UnavailableError, match="is not a file of certificates"):
         await is_encrypted(url_of(secured[0], f"sslmode=verify-full&sslrootcert={file}"))
 
 

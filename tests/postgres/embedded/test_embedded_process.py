@@ -30,7 +30,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_progress_tells_what_takes_time(directory: Path) -> None:
     said: list[str] = []
     with Cluster.start(directory, progress=said.append) as cluster:
-        assert f"Making a PostgreSQL of your own in {cluster.home}" in said
+        assert f"Creating a PostgreSQL of your own in {cluster.home}" in said
         assert said[-1] == f"Starting PostgreSQL in {cluster.home}"
 
 

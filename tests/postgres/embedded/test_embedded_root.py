@@ -76,7 +76,7 @@ def test_directory_that_root_names_lies_elsewhere_out_of_the_reach_of_others(tmp
         stranger = outfit.popen("-c", connect, f"{cluster.home}/socket/.s.PGSQL.5432", shell="exec 2>&1")
         answer, _ = stranger.communicate()
     assert "PermissionError" in answer
-    assert f"Root's data for {tmp_path}/pg will lie in {cluster.home}" in said[0]
+    assert f"Root's data for {tmp_path}/pg will be in {cluster.home}" in said[0]
     assert cluster.home.parent == Path("/var/lib/smarter_auth")
     assert not (tmp_path / "pg").exists()
 

@@ -1,4 +1,4 @@
-"""What Alembic runs: its settings, then the migrations and what follows them, all in one transaction."""
+"""Alembic's environment: runs migrations and the steps after them, all in one transaction."""
 
 from __future__ import annotations
 
