@@ -92,7 +92,7 @@ class _Conversation:
             message = await self._receive()
             if self._holds() and not self._is_due():
                 return message
-            # It stays here until it is decided: the waiting task may give up meanwhile and ask again.
+            # Kept until it is decided: the waiting task may be cancelled meanwhile and call again.
             self._undecided = message
         return await self._decided()
 
