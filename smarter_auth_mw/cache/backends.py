@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-
-from aiocache.base import BaseCache
 
 from smarter_auth_mw.config.masking import withheld
 from smarter_auth_mw.config.origins import PREFIX
 from smarter_auth_mw.errors import ConfigurationError, Mistake, UsageError
+
+if TYPE_CHECKING:
+    from aiocache.base import BaseCache  # It imports every client that is installed: not for who only reads a URL.
 
 CACHE_URLS = (
     "one of memory://, redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], rediss://… for TLS, "

@@ -9,7 +9,6 @@ from typing import Any
 
 from smarter_auth_mw.asgi import SmarterAuthMiddleware
 from smarter_auth_mw.config.settings import Settings
-from smarter_auth_mw.wsgi import SmarterAuthWSGIMiddleware
 
 MAX_DEPTH = 32
 WITHIN = ("app", "wsgi_app", "asgi_app")
@@ -110,9 +109,15 @@ def _front(app: Any) -> Any:
 
 
 def _is_guard(app: Any) -> bool:
-    if isinstance(app, SmarterAuthMiddleware | SmarterAuthWSGIMiddleware):
+    if _is_middleware(app):
         return True
     return _called_class(app) in _STARLETTE and any(map(_is_ours, app.user_middleware))
+
+
+def _is_middleware(app: Any) -> bool:
+    from smarter_auth_mw.wsgi import SmarterAuthWSGIMiddleware  # Late: most commands look at no app.
+
+    return isinstance(app, SmarterAuthMiddleware | SmarterAuthWSGIMiddleware)
 
 
 def _called_class(app: Any) -> str:
@@ -147,7 +152,7 @@ def _walk(app: Any, root_path: str, depth: int) -> Iterator[FoundMiddleware]:
     if app is None or depth == 0:
         return
     root_path += str(getattr(app, "root_path", "") or "")
-    if isinstance(app, SmarterAuthMiddleware | SmarterAuthWSGIMiddleware):
+    if _is_middleware(app):
         yield FoundMiddleware(app.settings, app.app, root_path)
         return
     for added in getattr(app, "user_middleware", ()):

@@ -19,7 +19,7 @@ from smarter_auth_mw.postgres.embedded import setup as embedded_setup
 from smarter_auth_mw.postgres.embedded.keeper import PORT, try_lock
 from smarter_auth_mw.postgres.embedded.place import make_socket_directory, place
 from smarter_auth_mw.postgres.migrations import migrate
-from tests.support.database import MANAGER, Database
+from tests.support.database import COPIED, MANAGER, Database
 from tests.support.embedded import wait_for
 
 TEMPLATE = "template_migrated"
@@ -103,7 +103,7 @@ class Postgres:
             await migrate(self.url("owner", TEMPLATE), "smarter_auth_runtime", manager_role=MANAGER)
         self._made += 1
         name = f"test_{self._made}"
-        await self.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+        await self.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} {COPIED}")
         return Database(*(self.url(role, name) for role in ("owner", "runtime", "manager")))
 
     def run(self, program: str, *arguments: str, text: str = "") -> str:

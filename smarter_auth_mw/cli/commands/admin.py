@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import typer
 
 from smarter_auth_mw import access_log
-from smarter_auth_mw.admin import AdminApp
-from smarter_auth_mw.admin.security import is_loopback
 from smarter_auth_mw.cli.arguments import Fd, Host, LogFormat, LogFormatName, Port, Workers
 from smarter_auth_mw.cli.decorator import FromApp, Globals
 from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.cli.ports import listener
 from smarter_auth_mw.cli.session import Session
 from smarter_auth_mw.errors import UsageError
+
+if TYPE_CHECKING:
+    from smarter_auth_mw.admin import AdminApp
 
 FROM_APP = "_SMARTER_AUTH_ADMIN_APP"
 """Passes the app to uvicorn's worker processes; not a setting, hence the underscore."""
@@ -36,6 +38,7 @@ def admin(
     """
     import uvicorn
 
+    from smarter_auth_mw.admin.security import is_loopback
     from smarter_auth_mw.cli import server
 
     given = context.obj or Globals()
@@ -70,5 +73,7 @@ def admin(
 
 def application() -> AdminApp:
     """Return the API, called in a process of uvicorn."""
+    from smarter_auth_mw.admin import AdminApp
+
     session = Session(os.environ[FROM_APP] or None)
     return AdminApp(session.settings, app=session.found and session.found.app)

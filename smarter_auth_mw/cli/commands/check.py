@@ -11,8 +11,6 @@ from smarter_auth_mw.cli import arguments, guards
 from smarter_auth_mw.cli import user_app as apps
 from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.cli.session import Session
-from smarter_auth_mw.engine.assembly import authenticator_of
-from smarter_auth_mw.guard import Guard
 from smarter_auth_mw.management.check import Authenticate, Checker, request_scope
 from smarter_auth_mw.postgres.opening import open_store
 from smarter_auth_mw.postgres.store import Store
@@ -36,6 +34,9 @@ async def check(
 
     Example: smarter-auth check http://localhost/bots/1
     """
+    from smarter_auth_mw.engine.assembly import authenticator_of  # Late: this one command needs them.
+    from smarter_auth_mw.guard import Guard
+
     if session.from_app and (wrapper := guards.wrapper_of(apps.load(session.from_app))):
         note(f"{wrapper} wraps the middleware and may answer by itself: this is what happens behind it.")
     scope = request_scope(url, method, arguments.headers(header or ()), session.root_path)

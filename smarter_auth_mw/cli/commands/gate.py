@@ -15,7 +15,6 @@ from smarter_auth_mw.cli.ports import listener
 from smarter_auth_mw.cli.session import say_where_data_is
 from smarter_auth_mw.configured import compile_routes, load_settings
 from smarter_auth_mw.gate.dialects import DIALECTS
-from smarter_auth_mw.gate.forward_auth import ForwardAuth
 
 SPOKEN = "_SMARTER_AUTH_DIALECT"
 """Passes the dialect to uvicorn's worker processes; not a setting, hence the underscore."""
@@ -65,4 +64,6 @@ def gate(
 
 def application() -> Any:
     """Return the gate, called in a process of uvicorn."""
+    from smarter_auth_mw.gate.forward_auth import ForwardAuth  # Late: only a worker needs it.
+
     return ForwardAuth(DIALECTS[os.environ[SPOKEN]])

@@ -11,7 +11,6 @@ from enum import StrEnum
 from typing import Annotated, Any, NamedTuple
 
 import typer
-from a2wsgi import WSGIMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from smarter_auth_mw import access_log
@@ -24,10 +23,8 @@ from smarter_auth_mw.cli.session import say_where_data_is
 from smarter_auth_mw.cli.user_app import EXAMPLE, load
 from smarter_auth_mw.config.settings import RouteSettings
 from smarter_auth_mw.configured import compile_routes, load_settings
-from smarter_auth_mw.engine.loop_thread import close_all
 from smarter_auth_mw.errors import SmarterAuthError, UsageError
 from smarter_auth_mw.http.app_interface import interface_of
-from smarter_auth_mw.wsgi import SmarterAuthWSGIMiddleware
 
 InterfaceName = StrEnum("InterfaceName", ["auto", "asgi", "wsgi"])
 SERVED = "_SMARTER_AUTH_SERVED"
@@ -155,6 +152,8 @@ def _reasons(app: Any, inner: Iterable[tuple[str, guards.FoundMiddleware]]) -> I
 
 
 def _guarded(app: Any, tell: Callable[[str], None], *, is_wsgi: bool) -> Any:
+    from smarter_auth_mw.wsgi import SmarterAuthWSGIMiddleware  # Late: only a server needs it.
+
     settings = load_settings()
     compile_routes(settings, app)
     for path in settings.files:
@@ -165,6 +164,10 @@ def _guarded(app: Any, tell: Callable[[str], None], *, is_wsgi: bool) -> Any:
 
 def _as_asgi(wsgi_app: Any) -> ASGIApp:
     """Return the WSGI app on threads; the middlewares are closed when the server ends, which skips atexit."""
+    from a2wsgi import WSGIMiddleware
+
+    from smarter_auth_mw.engine.loop_thread import close_all
+
     served: Any = WSGIMiddleware(wsgi_app)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -8,24 +8,22 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from uuid import uuid4
 
-from aiocache.base import BaseCache
-
-from smarter_auth_mw.authentication.throttle import try_counting
 from smarter_auth_mw.cache.availability import LONGEST_DEADLINE_S
-from smarter_auth_mw.cache.backends import backend_of
 from smarter_auth_mw.cli.doctor.routes import Finding
 from smarter_auth_mw.config.masking import mask_url
 from smarter_auth_mw.config.settings import Settings
 from smarter_auth_mw.errors import SchemaError, SmarterAuthError, counted
 from smarter_auth_mw.http.peers import UNIX
-from smarter_auth_mw.metrics import multiprocess
 from smarter_auth_mw.postgres import rehearsal
 from smarter_auth_mw.postgres.notifications import is_heard, open_wire
 from smarter_auth_mw.postgres.opening import database_url, listens, open_store
 from smarter_auth_mw.postgres.store import Store, Vitals
+
+if TYPE_CHECKING:
+    from aiocache.base import BaseCache
 
 MAX_SKEW_S = 1.0
 PATIENCE_S = 5.0
@@ -255,6 +253,8 @@ DATABASE_CHECKS: Sequence[Callable[[Database], AsyncIterator[Finding]]] = (
 
 async def check_cache(settings: Settings) -> AsyncIterator[Finding]:
     """Yield findings about the shared cache: whether it stores values, fast enough, and counts failed attempts."""
+    from smarter_auth_mw.cache.backends import backend_of  # Late: no other command needs a cache.
+
     url = settings.cache_url.get_secret_value()
     try:
         backend = backend_of(url)
@@ -302,6 +302,8 @@ async def _kept_for(backend: BaseCache) -> float:
 
 
 async def _counting(url: str) -> AsyncIterator[Finding]:
+    from smarter_auth_mw.authentication.throttle import try_counting
+
     try:
         async with asyncio.timeout(PATIENCE_S):
             await try_counting(url)
@@ -316,6 +318,8 @@ async def _counting(url: str) -> AsyncIterator[Finding]:
 
 def check_metrics(settings: Settings) -> Iterator[Finding]:
     """Yield a finding if a scrape may show the metrics of only one of several workers."""
+    from smarter_auth_mw.metrics import multiprocess  # Late: it knows all that is counted.
+
     is_one_of_several = os.environ.get("WEB_CONCURRENCY", "1") not in ("", "1")
     if settings.metrics_path and is_one_of_several and multiprocess.directory() is None:
         yield Finding(
