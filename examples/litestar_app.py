@@ -36,5 +36,5 @@ async def health() -> dict[str, str]:
     return {"status": "ok"}
 
 
-# Around the app, and not in middleware=[…]: there it would stand behind Litestar's router, and get no start-up event.
+# Around the app, and not in middleware=[…]: there it would be behind Litestar's router, and get no start-up event.
 app = SmarterAuthMiddleware(Litestar([describe, chat, health]))

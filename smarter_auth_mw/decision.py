@@ -122,7 +122,7 @@ MISTYPED = "its checksum is wrong: mistyped, or made up"
 
 
 def never() -> bool:
-    """Of a decision that is to be made again each time."""
+    """The reason of a decision that is not kept but made again each time."""
     return False
 
 

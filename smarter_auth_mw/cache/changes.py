@@ -139,7 +139,7 @@ class Changes:
         self.raise_floor(floor)
 
     def is_current(self, reading: SnapshotRead) -> bool:
-        """Whether no change heard counts against the reading; looks only at what was heard since it was last asked."""
+        """Return whether no change invalidates the reading. Only changes since the last check are compared."""
         heard = self.heard  # Read this first: a change that arrives meanwhile is left for the next check.
         if reading.checked == heard:
             return True

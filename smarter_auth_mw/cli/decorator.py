@@ -48,7 +48,7 @@ class InterruptedCommandError(SmarterAuthError):
 def command(group: typer.Typer, name: str | None, *, takes_actor: bool = True) -> Callable[[Function], Function]:
     """Make an ``async`` function a command of ``group``: it gets a session, and its result is printed.
 
-    Without a name, it is called for the group itself if none of its commands follows.
+    Without a name, it is called for the group itself if no command of the group follows.
 
     The function's own parameters are the command's; the common options are added to them. A parameter whose type is
     a dataclass has an option for each of its fields. A function that has shown its document already returns None.

@@ -34,8 +34,8 @@ async def judged(
     if opened:
         raise WouldOpenError(
             f"This would open {_listed(opened)} to anyone.",
-            hint="If that is meant: --allow-anonymous, or allow_anonymous=True."
-            f" If not, protect it first: smarter-auth resource protect {opened[0]}",
+            hint="To allow it: --allow-anonymous, or allow_anonymous=True."
+            f" Otherwise, protect it first: smarter-auth resource protect {opened[0]}",
             opened=tuple(opened),
         )
 

@@ -112,7 +112,7 @@ class Audit:
 
     @property
     def _room(self) -> int:
-        """Return how many more events may wait, besides a batch that could not be written."""
+        """Return how many more events may wait, not counting a batch that could not be written."""
         return MAX_EVENTS - sum(len(batch.events) for batch in self._outbox)
 
     def observe(self, decision: Decision, scope: Mapping[str, Any]) -> None:

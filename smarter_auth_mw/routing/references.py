@@ -132,7 +132,7 @@ def reads_as_integer(text: str) -> bool:
     """Whether some framework's number takes ``text``: ``042``, ``+42``, ``4_2.0``, ``0-42``, ``4.2e1``, other digits.
 
     It is what Python's ``int``, ``float`` and ``Decimal``, Pydantic and msgspec take for a whole number. A data format
-    may stand behind it, as in ``42.json``, or a separator and more, as in ``42:cancel``.
+    may follow, as in ``42.json``, or a separator and more, as in ``42:cancel``.
     """
     text = _bare(text).replace("_", "")
     if not text[:1].isdecimal() and text[:1] not in ("+", "-", "."):
@@ -146,7 +146,7 @@ def reads_as_integer(text: str) -> bool:
 def reads_as_uuid(text: str) -> bool:
     """Whether ``uuid.UUID`` takes ``text``, the most lenient reader there is: without hyphens, in braces, as a URN.
 
-    A separator and more may stand behind it.
+    A separator and more text may follow.
     """
     if len(text) < _HEX_DIGITS:
         return False

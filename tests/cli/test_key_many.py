@@ -28,7 +28,7 @@ def ids(run: Commands) -> dict[str, str]:
 def test_revocation_by_account_asks_and_then_revokes(run: Commands, ids: dict[str, str]) -> None:
     refused = run("key", "revoke", "--account", "acme")
     assert refused.exit_code == 2
-    assert "2 keys would be revoked. If that is meant: --yes" in refused.error
+    assert "2 keys would be revoked. To confirm: --yes" in refused.error
     both = sorted([ids["one"], ids["two"]])
     trial = run.json("key", "revoke", "--account", "acme", "--dry-run")
     assert (trial["count"], sorted(trial["key_ids"])) == (2, both)

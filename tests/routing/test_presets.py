@@ -1,4 +1,4 @@
-"""The platform's URLs, all shapes of all its years: REFERENCE §1.3 row by row, and the vectors of §1.5."""
+"""The platform's URLs, in all shapes of all its releases, row by row, and vectors of its conversions."""
 
 from __future__ import annotations
 

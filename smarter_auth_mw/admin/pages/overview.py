@@ -1,4 +1,4 @@
-"""The first page: what needs somebody's attention, counted up to 101, each line with the list that shows it."""
+"""The first page: what needs attention, counted up to 101, each line with the list that shows it."""
 
 from __future__ import annotations
 

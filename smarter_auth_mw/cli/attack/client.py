@@ -142,7 +142,7 @@ async def _hear(reader: asyncio.StreamReader, heard: bytearray, deadline: asynci
 
 
 def _answers(heard: bytes, *, has_body: bool) -> Iterator[RawResponse]:
-    """The responses in what was heard, one behind the other; an interim one counts where no other follows."""
+    """Yield the responses in the received bytes; an interim response counts if no other follows."""
     while True:
         found = _STATUS_LINE.match(heard)
         if found is None:

@@ -1,5 +1,5 @@
 -- Bulk: the statements of import and export, by name. Comments stand on lines of their own, as in queries.sql.
--- What a file holds waits in temporary tables, which are gone with the transaction.
+-- A file is staged in temporary tables, which end with the transaction.
 
 -- name: begin_import#
 CREATE TEMPORARY TABLE staged_line (
@@ -65,8 +65,8 @@ UPDATE pg_temp.staged_line SET key_id = named_key.key_id
    AND named_key.account = staged_line.account AND named_key.name = staged_line.key;
 
 -- name: gather#
--- Each resource, key and token once, with its first line, and what the database holds of it. Torn is what two lines
--- tell in two ways; min and max leave out what a line does not tell.
+-- Each resource, key and token once, with its first line, and what the database holds of it. "Torn" is a value
+-- that two lines give differently; min and max ignore lines without the value.
 ANALYZE pg_temp.staged_line;
 
 CREATE TEMPORARY TABLE staged_resource ON COMMIT DROP AS
@@ -194,7 +194,7 @@ SELECT line, name FROM pg_temp.staged_key WHERE is_contradicted ORDER BY line LI
 SELECT line, key_id FROM pg_temp.staged_key WHERE name IS NULL AND held_id IS NULL ORDER BY line LIMIT :most;
 
 -- name: doubled_key_names(most)
--- Keys of one name are told apart by their tokens.
+-- Keys with the same name are distinguished by their tokens.
 SELECT max(line) AS line, min(line) AS first_line, account, name
   FROM pg_temp.staged_key
  WHERE revoked_at IS NULL AND name IS NOT NULL AND held_id IS NULL
@@ -280,7 +280,7 @@ SELECT key_id, account, name FROM pg_temp.staged_key WHERE is_to_be_minted ORDER
 
 -- name: lock_held_resources()
 -- Those that are registered and get a deactivated key, or one that may have been deactivated since it was read, held until
--- the transaction ends; in one order, so that nobody waits in a circle.
+-- the transaction ends; in a fixed order, to avoid deadlocks.
 SELECT kind, ref FROM smarter_auth.resource
  WHERE id IN (SELECT staged_resource.held_id
                 FROM pg_temp.staged_line
@@ -300,7 +300,7 @@ SELECT kind, ref, account, name, domain, coalesce(protection, CASE WHEN is_bound
  ORDER BY line;
 
 -- name: insert_keys(latest)!
--- A key that lives and has no expiry gets the latest one that is allowed.
+-- An unrevoked key without an expiry gets the latest allowed one.
 INSERT INTO smarter_auth.key (key_id, account, name, description, is_active, expires_at, revoked_at, is_namesake)
 SELECT key_id, account, name, coalesce(description, ''), coalesce(active, true),
        CASE WHEN revoked_at IS NULL THEN coalesce(expires_at, :latest) ELSE expires_at END, revoked_at,
@@ -334,7 +334,7 @@ SELECT resource.id, key_id, staged_binding.account
  ORDER BY line;
 
 -- name: export_lines()
--- A key's tokens and bindings stand side by side, the newest token last; a resource without keys has a line of its own.
+-- A key's tokens and bindings are side by side, the newest token last; a resource without keys has a line of its own.
   WITH numbered_token AS (
        SELECT key_id, digest, token_key, valid_until, created_at AS minted_at,
               row_number() OVER (PARTITION BY key_id ORDER BY created_at, valid_until NULLS LAST, digest) AS number
@@ -360,7 +360,7 @@ SELECT resource.kind || ':' || resource.ref AS resource, coalesce(key.account, r
  ORDER BY resource.kind, resource.ref, key.account, key.name, key.key_id, line.number;
 
 -- name: lock_keys(key_ids, scope)
--- Those of the keys that are not revoked, held until the transaction ends, in one order, so that nobody waits in a circle.
+-- Those of the keys that are not revoked, locked until the transaction ends, in a fixed order, to avoid deadlocks.
 SELECT key_id
   FROM smarter_auth.key
  WHERE key_id = ANY (:key_ids) AND revoked_at IS NULL AND (:scope::text IS NULL OR account = :scope)
@@ -386,7 +386,7 @@ UPDATE smarter_auth.key SET revoked_at = now(), updated_at = now() WHERE key_id 
 UPDATE smarter_auth.key SET is_active = false, updated_at = now() WHERE key_id = ANY (:key_ids);
 
 -- name: end_tokens(key_ids, ends)!
--- Those that would be valid for longer are not.
+-- Only tokens that would be valid for longer are changed.
 UPDATE smarter_auth.token SET valid_until = asked.valid_until
   FROM unnest(:key_ids::uuid[], :ends::timestamptz[]) AS asked (key_id, valid_until)
  WHERE token.key_id = asked.key_id AND (token.valid_until IS NULL OR token.valid_until > asked.valid_until);
@@ -403,7 +403,7 @@ UPDATE smarter_auth.key SET expires_at = asked.expires_at, updated_at = now()
  WHERE key.key_id = asked.key_id;
 
 -- name: write_events(actor, action, key_ids, accounts, reasons, befores, afters)$
--- What was done to each key, in the audit.
+-- Write the change of each key to the audit.
 SELECT count(*)
   FROM unnest(:key_ids::uuid[], :accounts::text[], :reasons::text[], :befores::text[], :afters::text[])
        AS done (key_id, account, reason, before, after)

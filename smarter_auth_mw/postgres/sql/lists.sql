@@ -201,7 +201,7 @@ SELECT count(DISTINCT old.key_id)
                                   WHERE newest.key_id = old.key_id);
 
 -- name: list_platform_keys(after_id, most)
--- The keys of an attached platform behind that one.
+-- The keys of an attached platform after that one.
 SELECT key_id FROM smarter_auth.platform_keys(NULL) WHERE key_id > :after_id ORDER BY key_id LIMIT :most;
 
 -- name: list_resources(driver, account, kind, after_kind, after_lookup, end_kind, end_lookup, after_id, key_id, is_open, find_from, find_until, most)
@@ -384,7 +384,7 @@ SELECT (it).id, (it).at, (it).actor, (it).action, (it).kind, (it).ref, (it).acco
   ORDER BY number DESC LIMIT 1);
 
 -- name: read_moment()^
--- What is committed now, by the words of a heartbeat: on which server, and when.
+-- The current snapshot, server and time, as in a heartbeat.
 SELECT pg_current_snapshot()::text AS snapshot, clock_timestamp() AS at,
        concat_ws(' ', incarnation, meta.epoch, smarter_auth.home()) AS server
   FROM smarter_auth.meta CROSS JOIN smarter_auth.incarnation_now() AS incarnation;
@@ -429,7 +429,7 @@ SELECT key_id, account FROM smarter_auth.key WHERE key_id = ANY (:key_ids)
 SELECT key_id, account FROM smarter_auth.platform_keys(:key_ids);
 
 -- name: list_series(driver, account, kind, lookup, key_id, from_kind, from_lookup, from_key_id, most)
--- What is counted: series from that place on, in the order of resource and key.
+-- The series from that place on, in the order of resource and key.
 SELECT branch.*, key.name AS key_name, key.account AS key_account,
        :account::text IS NULL
        OR EXISTS (SELECT FROM smarter_auth.resource

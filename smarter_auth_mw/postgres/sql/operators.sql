@@ -1,4 +1,4 @@
--- Statements of operators. What the owner of the schema does comes first; what a manager role may call comes last.
+-- Statements about operators: first those of the schema's owner, then those that a manager role may call.
 
 -- name: act_as_owner()!
 SET LOCAL ROLE smarter_auth;

@@ -1,4 +1,4 @@
--- The statements, by name. Comments stand on lines of their own: aiosql looks for parameters in all else.
+-- The statements, by name. Comments have lines of their own: aiosql looks for parameters in all other text.
 
 -- name: read_schema()^
 -- Which migration the database is at, and the oldest whose code still works on it.
@@ -16,12 +16,12 @@ SELECT pg_is_in_recovery() AS is_standby, current_setting('default_transaction_r
 -- name: read_bindings(kind, lookup)
 -- The facts of a decision and the snapshot they are read in: one row per token of each bound key; a single row
 -- without a key where there is no binding, without a reference where the resource is not known.
--- A transaction that began on a standby stays read-only: its snapshot does not tell all that is in progress.
+-- A transaction that began on a standby stays read-only: its snapshot does not list everything that is in progress.
 -- The incarnation distinguishes a demoted or recovered server from the one whose changes this worker receives.
 -- OFFSET 0 computes these once instead of for each row. The last ten columns are the key's: the store knows them by place.
--- No VOLATILE function may stand here: it could see more than the snapshot says. The functions called platform_… are
--- empty, and cost nothing, unless a Smarter platform is attached. What it lost a key of counts as declared: that its other
--- keys are all deactivated does not open it either.
+-- No VOLATILE function is allowed here: it could see more than the snapshot does. The functions called platform_… are
+-- empty, and cost nothing, unless a Smarter platform is attached. A resource that lost a key there counts as declared protected,
+-- so that it stays closed even if its other keys are all deactivated.
 SELECT asked.*,
        resource.id, coalesce(platform.ref, resource.ref) AS ref, coalesce(platform.account, resource.account) AS account,
        CASE WHEN resource.protection <> 'open' THEN resource.protection
@@ -48,7 +48,7 @@ SELECT asked.*,
        ) AS bound ON true;
 
 -- name: read_alias(kind, form, account, value)
--- The same for what an alias stands for. Two claimants have rows of two resources.
+-- The same facts for the resource of an alias. Two claimants have rows of two resources.
 SELECT asked.*,
        resource.id, coalesce(platform.ref, resource.ref) AS ref, coalesce(platform.account, resource.account) AS account,
        CASE WHEN resource.protection <> 'open' THEN resource.protection
@@ -87,7 +87,7 @@ SELECT asked.*,
 SELECT has_table_privilege('smarter_auth.audit_event', 'UPDATE, DELETE, TRUNCATE');
 
 -- name: read_vitals()^
--- The server in the words of a heartbeat, the role in use, and what may be wrong.
+-- The server as heartbeats name it, the current role, and possible problems.
 SELECT concat_ws(' ', incarnation, meta.epoch, smarter_auth.home()) AS server,
        current_user::text AS role,
        ARRAY(SELECT smarter_auth.missing_triggers()) AS missing_triggers,
@@ -105,16 +105,16 @@ SELECT extract(epoch FROM clock_timestamp())::float8;
 SELECT pg_notify(:channel, :payload);
 
 -- name: read_role()^
--- As whom we work, and of which grade that role is, if it has one by its own name.
+-- The current role, and its grade if it has one by its own name.
 SELECT current_user::text AS name, grade, coalesce(is_inherited, false) AS is_inherited
   FROM (SELECT) AS alone LEFT JOIN smarter_auth.database_role ON database_role.name = current_user;
 
 -- name: list_privileges(grade)
--- What a role of the grade is granted, in the words of GRANT.
+-- The privileges of a grade, as GRANT statements.
 SELECT privilege FROM smarter_auth.privilege WHERE grade IN ('runtime', :grade) ORDER BY grade DESC, privilege;
 
 -- name: find_lacking(verbs, kinds, objects, columns)
--- Those that this role does not have. A table or column that is gone is no matter of privileges.
+-- Privileges that this role lacks. A table or column that no longer exists is not a matter of privileges.
 SELECT asked.verb, asked.kind, asked.object, asked.attribute
   FROM unnest(:verbs::text[], :kinds::text[], :objects::text[], :columns::text[])
        AS asked (verb, kind, object, attribute)
@@ -128,7 +128,7 @@ SELECT asked.verb, asked.kind, asked.object, asked.attribute
        END;
 
 -- name: list_protected_kinds()
--- One look into the index for each kind, however many resources there are. The last condition is a scalar subquery on
+-- One index probe for each kind, however many resources there are. The last condition is a scalar subquery on
 -- purpose: PostgreSQL (13 to 18) may plan EXISTS over a UNION as a semijoin, and then fails with "failed to find unique
 -- expression in subplan tlist", depending on the tables' statistics.
 WITH RECURSIVE known AS (
@@ -209,7 +209,7 @@ SELECT pg_current_snapshot()::text AS snapshot,
 SELECT smarter_auth.name_incarnation();
 
 -- name: read_secret()$
--- What signs the entries that several processes share.
+-- The secret that signs shared cache entries.
 SELECT secret FROM smarter_auth.meta;
 
 -- name: purge_changes(keep)$
@@ -219,7 +219,7 @@ SELECT smarter_auth.purge_changes(:keep);
 SELECT id FROM smarter_auth.resource WHERE kind = :kind AND replace(ref, '_', '-') = :lookup AND (:scope::text IS NULL OR account = :scope);
 
 -- name: lock_resource(kind, lookup, scope)$
--- Held against every other change of itself and of its bindings until the transaction ends.
+-- Locks the resource and its bindings against other changes until the transaction ends.
 SELECT id FROM smarter_auth.resource WHERE kind = :kind AND replace(ref, '_', '-') = :lookup AND (:scope::text IS NULL OR account = :scope) FOR UPDATE;
 
 -- name: find_claimant(domain, scope)$
@@ -227,11 +227,11 @@ SELECT id FROM smarter_auth.resource WHERE kind = :kind AND replace(ref, '_', '-
 SELECT kind || ':' || ref FROM smarter_auth.resource WHERE domain = :domain AND (:scope::text IS NULL OR account = :scope);
 
 -- name: list_resource_ids(kind, scope)
--- Those of the kind, or all.
+-- The resources of the kind, or all.
 SELECT id FROM smarter_auth.resource WHERE kind = coalesce(:kind, kind) AND (:scope::text IS NULL OR account = :scope);
 
 -- name: find_platform_resource(kind, lookup, scope)^
--- What an attached platform knows of it, and the keys that it binds to it.
+-- An attached platform's record of the resource, and the keys that the platform binds to it.
 SELECT ref, account, name, domain, is_latched,
        ARRAY(SELECT DISTINCT key_id::uuid FROM smarter_auth.platform_bindings(:kind, :lookup)) AS key_ids
   FROM smarter_auth.platform_resource(:kind, :lookup)
@@ -239,7 +239,7 @@ SELECT ref, account, name, domain, is_latched,
  WHERE :scope::text IS NULL;
 
 -- name: list_platform_resources(kind, scope)
--- The same for all of the kind, or of any kind, that are protected.
+-- The same columns for all protected resources of the kind, or of any kind.
 SELECT bound.kind, known.ref, known.account, name, domain, known.is_latched,
        ARRAY(SELECT DISTINCT key_id::uuid FROM smarter_auth.platform_bindings(bound.kind, bound.ref)) AS key_ids
   FROM smarter_auth.platform_protected() AS bound
@@ -249,11 +249,11 @@ SELECT bound.kind, known.ref, known.account, name, domain, known.is_latched,
  ORDER BY bound.kind, known.ref;
 
 -- name: is_platforms(kind)$
--- Whether resources of the kind are made by an attached platform.
+-- Whether an attached platform creates the resources of the kind.
 SELECT EXISTS (SELECT FROM smarter_auth.platform_table WHERE kind = :kind);
 
 -- name: find_resources(ids, scope)
--- Resources as people administer them; an attached platform's belong to no scope.
+-- Resources as operators manage them; an attached platform's belong to no scope.
 SELECT id, kind, ref, account, name, domain, protection, on_error, created_at, updated_at
   FROM smarter_auth.resource
  WHERE id = ANY (:ids)
@@ -262,7 +262,7 @@ SELECT id, kind, ref, account, name, domain, protection, on_error, created_at, u
  ORDER BY kind, ref;
 
 -- name: insert_resource(kind, ref, account, name, domain, protection, on_error)$
--- Nothing where its look-up is taken.
+-- No row if its look-up is taken.
 INSERT INTO smarter_auth.resource (kind, ref, account, name, domain, protection, on_error)
 VALUES (:kind, :ref, :account, :name, :domain, :protection, :on_error)
     ON CONFLICT (kind, replace(ref, '_', '-')) DO NOTHING
@@ -293,7 +293,7 @@ SELECT smarter_auth.release(id, :actor, :reason)
 DELETE FROM smarter_auth.resource WHERE kind = :kind AND replace(ref, '_', '-') = :lookup AND (:scope::text IS NULL OR account = :scope);
 
 -- name: insert_key(account, name, description, expires_at)$
--- Nothing where the account has a key of that name.
+-- No row if the account has a key with that name.
 INSERT INTO smarter_auth.key (account, name, description, expires_at)
 SELECT :account, :name, :description, :expires_at::timestamptz
  WHERE NOT EXISTS (
@@ -305,7 +305,7 @@ RETURNING key_id;
 INSERT INTO smarter_auth.token (digest, token_key, key_id, account) VALUES (:digest, :token_key, :key_id, :account);
 
 -- name: insert_binding(kind, lookup, key_id, account, scope)$
--- Nothing where the key is bound already.
+-- No row if the key is already bound.
 INSERT INTO smarter_auth.binding (resource_id, key_id, account)
 SELECT id, :key_id, :account FROM smarter_auth.resource WHERE kind = :kind AND replace(ref, '_', '-') = :lookup AND (:scope::text IS NULL OR resource.account = :scope)
     ON CONFLICT (resource_id, key_id) DO NOTHING
@@ -318,7 +318,7 @@ DELETE FROM smarter_auth.binding USING smarter_auth.resource
 RETURNING binding.id;
 
 -- name: lock_key(key_id, scope)$
--- Whether there is such a key; it is held until the transaction ends.
+-- Whether the key exists; it is locked until the transaction ends.
 SELECT key_id FROM smarter_auth.key WHERE key_id = :key_id AND (:scope::text IS NULL OR account = :scope) FOR UPDATE;
 
 -- name: list_key_ids(scope)
@@ -354,7 +354,7 @@ SELECT asked.kind, coalesce(platform.ref, resource.ref, asked.lookup) AS ref,
          FROM smarter_auth.platform_bindings(asked.kind, asked.lookup)) AS theirs;
 
 -- name: lock_resources_of(key_ids, scope)
--- What the keys are bound to, held until the transaction ends; in one order, so that nobody waits in a circle.
+-- The resources of the keys, locked until the transaction ends; in a fixed order, to avoid deadlocks.
 SELECT kind, ref FROM smarter_auth.resource
  WHERE id IN (SELECT resource_id FROM smarter_auth.binding WHERE key_id = ANY (:key_ids))
    AND (:scope::text IS NULL OR account = :scope)
@@ -362,7 +362,7 @@ SELECT kind, ref FROM smarter_auth.resource
    FOR UPDATE;
 
 -- name: unbind_all(kind, lookup, actor, scope)$
--- Take every key off a resource, each with its audit row; how many they were.
+-- Unbind every key from a resource, each with its audit row; returns their number.
   WITH gone AS (
        DELETE FROM smarter_auth.binding USING smarter_auth.resource
         WHERE resource.id = resource_id AND kind = :kind AND replace(ref, '_', '-') = :lookup
@@ -373,7 +373,7 @@ SELECT count(*)
        :actor, 'key.unbind', gone.kind, gone.ref, gone.account, gone.key_id, '', NULL, NULL);
 
 -- name: find_two_bound_keys(resource_id)
--- As many tell whether a resource has keys, and whether it has another one.
+-- Two are enough to show whether a resource has keys, and whether it has another one.
 SELECT key.key_id, account, name, description, is_active, expires_at, revoked_at, created_at, updated_at
   FROM (SELECT key_id FROM smarter_auth.binding WHERE resource_id = :resource_id ORDER BY key_id LIMIT 2) AS bound
   JOIN smarter_auth.key ON key.key_id = bound.key_id;
@@ -406,7 +406,7 @@ UPDATE smarter_auth.key SET is_active = :is_active, updated_at = now() WHERE key
 UPDATE smarter_auth.key SET revoked_at = now(), updated_at = now() WHERE key_id = :key_id AND (:scope::text IS NULL OR account = :scope);
 
 -- name: write_event(actor, action, kind, ref, account, key_id, reason, before, after)$
--- What somebody did, in the audit; time and database role are the database's own.
+-- Write a change to the audit; time and database role come from the database.
 SELECT smarter_auth.write_event(:actor, :action, :kind, :ref, :account, :key_id, :reason, :before, :after);
 
 -- name: find_tokens(key_ids, scope)
@@ -423,7 +423,7 @@ SELECT key_id, token_key, token_created_at, NULL, greatest(own.last_used_at, tok
  ORDER BY created_at, valid_until NULLS LAST;
 
 -- name: find_owners(digests, scope)
--- Whose the tokens are.
+-- The keys of the tokens.
 SELECT digest, key_id FROM smarter_auth.token WHERE digest = ANY (:digests) AND (:scope::text IS NULL OR account = :scope)
  UNION ALL
 SELECT known.digest, known.key_id::uuid
@@ -431,13 +431,13 @@ SELECT known.digest, known.key_id::uuid
  WHERE :scope IS NULL;
 
 -- name: expire_tokens(key_id, valid_until, scope)!
--- Those that would be valid for longer are not.
+-- Only tokens that would be valid for longer are changed.
 UPDATE smarter_auth.token SET valid_until = :valid_until
  WHERE key_id = :key_id AND (valid_until IS NULL OR valid_until > :valid_until)
    AND (:scope::text IS NULL OR account = :scope);
 
 -- name: update_key(key_id, account, name, description, expires_at, scope)$
--- Nothing where another key of the account has that name.
+-- No row if another key of the account has that name.
 UPDATE smarter_auth.key
    SET name = :name, is_namesake = is_namesake AND name = :name, description = :description, expires_at = :expires_at,
        updated_at = now()
@@ -459,7 +459,7 @@ SELECT key_id, label.name, value
 UPDATE smarter_auth.key SET updated_at = now() WHERE key_id = :key_id AND (:scope::text IS NULL OR account = :scope);
 
 -- name: insert_numbered_resource(kind, account, name)$
--- Under the next number as its reference; nothing where somebody wrote that reference already.
+-- Registers it with the next number as its reference; no row if that reference is taken.
   WITH drawn AS MATERIALIZED (SELECT nextval('smarter_auth.resource_id_seq') AS number)
 INSERT INTO smarter_auth.resource (id, kind, ref, account, name)
 SELECT number, :kind, number::text, :account, :name FROM drawn
@@ -470,13 +470,13 @@ RETURNING ref;
 SELECT pg_current_xact_id();
 
 -- name: find_resource_ids(kind, name, scope)$
--- In the order in which they were made; of one name, or all.
+-- In the order of creation; with one name, or all.
 SELECT ARRAY(SELECT id FROM smarter_auth.resource
               WHERE kind = :kind AND (:name::text IS NULL OR name = :name)
                 AND (:scope::text IS NULL OR account = :scope) ORDER BY id);
 
 -- name: find_living_key_ids(name, token_key, scope)$
--- Keys that are not revoked, in the order in which they were made; of one name, or the one of a token, or all.
+-- Unrevoked keys, in the order of creation; of one name, or the one of a token, or all.
 SELECT ARRAY(SELECT key_id FROM smarter_auth.key
               WHERE revoked_at IS NULL AND (:name::text IS NULL OR name = :name) AND (:scope::text IS NULL OR account = :scope)
                 AND (:token_key::text IS NULL
@@ -520,7 +520,7 @@ SELECT smarter_auth.write_usage(
     :batch, :age, :kinds, :refs, :key_ids, :token_keys, :outcomes, :counts, :digests);
 
 -- name: count_keys(most)^
--- Keys to look after, as lists find them: those that expire soon, are being rotated, and have not been used for long. At
+-- Keys that need attention: those that expire soon, are being rotated, or have not been used for long. At
 -- most so many of each are read, from one end of an index: a larger number may stand for more.
 SELECT expiring.*, unused.*, rotating.*
   FROM (SELECT count(*) FILTER (WHERE expires_at < now() + interval '1 day') AS expiring_1d,
@@ -550,7 +550,7 @@ SELECT smarter_auth.write_requests(
     :batch, :ages_s, :peers, :actions, :kinds, :refs, :accounts, :key_ids, :reasons, :facts);
 
 -- name: prune_audit(before, most)$
--- Forget events that are older, as many as that; how many they were.
+-- Delete that many older events; returns their number.
   WITH gone AS (
        DELETE FROM smarter_auth.audit_event
         WHERE id IN (SELECT id FROM smarter_auth.audit_event WHERE at < :before ORDER BY at LIMIT :most)

@@ -21,7 +21,7 @@ NOBODYS = "00000000-0000-4000-8000-000000000000"
 
 async def test_each_line_of_the_overview_leads_to_the_list_that_it_counts(pages: Pages) -> None:
     person = await pages.person()
-    assert "Make the first key" in (await person.get("/")).text
+    assert "Create the first key" in (await person.get("/")).text
     soon = await pages.keys.create("expires soon", expires_at=datetime.now(UTC) + timedelta(days=3))
     rotated = await pages.keys.create("rotated", bind=[Resource("bot", "1")])
     await pages.keys.rotate(rotated.key.key_id)
