@@ -10,7 +10,7 @@ QUICK := tests/test_decision.py tests/test_tokens.py tests/test_layout.py tests/
 	--deselect tests/routing/test_hostile_paths.py --deselect tests/cache/test_coherence_mistakes.py --deselect tests/cache/test_protocol_model.py
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test quick check docs tests coverage release-check image workflows dependencies programs pictures fuzz bench revocation bounds model endurance figures soak format clean matrix
+.PHONY: demo test quick check docs tests coverage release-check image workflows dependencies programs pictures fuzz bench revocation bounds model mutants endurance figures soak format clean matrix
 
 demo: $(VENV)/.demo
 	@$(BIN)/smarter-auth demo $(ARGS)
@@ -76,6 +76,10 @@ bounds: $(VENV)/.dev
 # ARGS=--large for larger bounds, ARGS="--trace COUNTS" for a counterexample.
 model: $(VENV)/.dev
 	$(BIN)/python -m model $(ARGS)
+
+# Small mistakes in the heart, one at a time, and those that no test notices; MODULES=… names some: decision cache.entries
+mutants: $(VENV)/.dev
+	$(BIN)/python -m tests.mutants $(MODULES) $(ARGS)
 
 # Everything at once, faults too, for DURATION seconds; prints a verdict.
 soak: $(VENV)/.dev
