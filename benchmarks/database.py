@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -23,9 +23,12 @@ class Database(NamedTuple):
 
 
 @asynccontextmanager
-async def server(**settings: str) -> AsyncIterator[Cluster]:
-    """A server that nobody else uses, for as long as the block lasts; ``settings`` are PostgreSQL's own."""
-    with tempfile.TemporaryDirectory() as directory:
+async def server(kept: Path | None = None, **settings: str) -> AsyncIterator[Cluster]:
+    """A server that nobody else uses, for as long as the block lasts; ``settings`` are PostgreSQL's own.
+
+    ``kept``: a directory where its data stay.
+    """
+    with nullcontext(kept) if kept else tempfile.TemporaryDirectory() as directory:
         place = Path(directory) / "pg"
         if settings:
             with Cluster.start(place) as cluster:

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 from smarter_auth_mw.decision import Reason
-from smarter_auth_mw.management.listings.cursors import CursorError
+from smarter_auth_mw.management.listings.cursors import CursorError, read_time
 from smarter_auth_mw.management.listings.filters import AuditFilters
 from smarter_auth_mw.management.listings.pages import EARLIEST, LATEST, Slice, by_lookup, cut, moment
 from smarter_auth_mw.postgres.lists import Lists, event_of
@@ -34,10 +34,10 @@ class AuditPlace(NamedTuple):
     def of_parts(cls, parts: Sequence[Any]) -> AuditPlace:
         """Parse the parts of a cursor; raises CursorError."""
         try:
-            place = cls(datetime.fromisoformat(parts[0]), parts[1])
+            place = cls(read_time(parts[0]), parts[1])
         except (TypeError, ValueError):
             raise CursorError() from None
-        if type(place.id) is not int or abs(place.id) > LAST_ID or place.at.tzinfo is None:
+        if type(place.id) is not int or abs(place.id) > LAST_ID:
             raise CursorError()
         return place
 

@@ -9,6 +9,7 @@ import base64
 import binascii
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any
 
@@ -41,6 +42,17 @@ def decode(filters: object, cursor: str, length: int) -> list[Any]:
     if not isinstance(found, list) or len(found) != length + 1 or found[0] != _hash(filters):
         raise CursorError()
     return found[1:]
+
+
+def read_time(text: Any) -> datetime:
+    """Read a time of a place; raises ValueError or TypeError for one that no database holds."""
+    time = datetime.fromisoformat(text)
+    if time.tzinfo is None:
+        raise ValueError("a time without its zone")
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("a time outside the calendar") from None
 
 
 def _hash(filters: object) -> str:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, NamedTuple, Protocol
 
 from smarter_auth_mw.cache.changes import Snapshot
 from smarter_auth_mw.management.listings import cursors
 from smarter_auth_mw.management.listings.audit import LAST_ID, AuditList, AuditPlace
 from smarter_auth_mw.management.listings.cursors import CursorError
+from smarter_auth_mw.management.listings.pages import ago
 from smarter_auth_mw.postgres.lists import Lists, Moment
 from smarter_auth_mw.postgres.reports import AuditEvent
 
@@ -57,13 +58,13 @@ class StreamPlace(NamedTuple):
         """Parse the parts of a cursor; raises CursorError."""
         snapshot, at, server, listed_at, listed_id, reading, tx, number = parts
         try:
-            done = Moment(_snapshot(snapshot), datetime.fromisoformat(at), server)
+            done = Moment(_snapshot(snapshot), cursors.read_time(at), server)
             reading = reading and _snapshot(reading)
         except (TypeError, ValueError, AttributeError):
             raise CursorError() from None
         listed = None if listed_at is None else AuditPlace.of_parts((listed_at, listed_id))
         is_sound = type(tx) is int and type(number) is int and 0 <= tx < 2**63 and 0 <= number < 2**63
-        if not is_sound or done.at.tzinfo is None:
+        if not is_sound:
             raise CursorError()
         return cls(done, listed, reading, tx, number)
 
@@ -99,7 +100,7 @@ class AuditStream:
         if place is None:
             return StreamPlace(now, None if self._begins_now else self._listing.begins())
         if place.done.server != now.server:
-            since = AuditPlace(max(place.done.at - AGAIN, self._listing.begins().at), -1)
+            since = AuditPlace(max(ago(AGAIN, place.done.at), self._listing.begins().at), -1)
             return StreamPlace(now, since if place.listed is None else min(place.listed, since))
         return place
 

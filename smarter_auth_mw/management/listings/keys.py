@@ -9,7 +9,7 @@ from uuid import UUID
 
 from smarter_auth_mw.domain import Key, KeyState
 from smarter_auth_mw.errors import UsageError
-from smarter_auth_mw.management.listings.cursors import CursorError
+from smarter_auth_mw.management.listings.cursors import CursorError, read_time
 from smarter_auth_mw.management.listings.filters import CANDIDATES, KeyFilters
 from smarter_auth_mw.management.listings.pages import (
     EARLIEST,
@@ -45,8 +45,8 @@ class KeyPlace(NamedTuple):
         """Parse the parts of a cursor; raises CursorError."""
         try:
             text, time, key_id, is_platforms = parts
-            place = cls(text, datetime.fromisoformat(time), UUID(key_id), is_platforms)
-            is_sound = is_storable(text) and place.time.tzinfo is not None and isinstance(is_platforms, bool)
+            place = cls(text, read_time(time), UUID(key_id), is_platforms)
+            is_sound = is_storable(text) and isinstance(is_platforms, bool)
         except (TypeError, ValueError, AttributeError):
             raise CursorError() from None
         if not is_sound:

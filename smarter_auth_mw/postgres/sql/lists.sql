@@ -205,40 +205,41 @@ SELECT count(DISTINCT old.key_id)
 SELECT key_id FROM smarter_auth.platform_keys(NULL) WHERE key_id > :after_id ORDER BY key_id LIMIT :most;
 
 -- name: list_resources(driver, account, kind, after_kind, after_lookup, end_kind, end_lookup, after_id, key_id, is_open, find_from, find_until, most)
--- The resources of one page in order, and where the search ended, as list_keys.
+-- The resources of one page in order, and where the search ended, as list_keys. A place without an id is in front of its
+-- reference.
   WITH candidate AS MATERIALIZED (
        SELECT branch.*, row_number() OVER () AS number FROM (
        (SELECT resource AS it
           FROM smarter_auth.resource
          WHERE :driver::text = 'lookup' AND :account::text IS NULL
-           AND (kind, replace(ref, '_', '-')) > (:after_kind::text, :after_lookup::text)
+           AND (kind, replace(ref, '_', '-'), id) > (:after_kind::text, :after_lookup::text, :after_id::bigint)
            AND (kind, replace(ref, '_', '-')) < (:end_kind::text, :end_lookup::text)
          ORDER BY kind, replace(ref, '_', '-') LIMIT 1000)
         UNION ALL
        (SELECT resource
           FROM smarter_auth.resource
          WHERE :driver = 'lookup' AND account = :account
-           AND (kind, replace(ref, '_', '-')) > (:after_kind, :after_lookup)
+           AND (kind, replace(ref, '_', '-'), id) > (:after_kind, :after_lookup, :after_id)
            AND (kind, replace(ref, '_', '-')) < (:end_kind, :end_lookup)
          ORDER BY kind, replace(ref, '_', '-') LIMIT 1000)
         UNION ALL
        (SELECT resource
           FROM smarter_auth.resource
          WHERE :driver = 'open' AND :account IS NULL AND protection = 'open'
-           AND (kind, replace(ref, '_', '-')) > (:after_kind, :after_lookup)
+           AND (kind, replace(ref, '_', '-'), id) > (:after_kind, :after_lookup, :after_id)
            AND (kind, replace(ref, '_', '-')) < (:end_kind, :end_lookup)
          ORDER BY kind, replace(ref, '_', '-') LIMIT 1000)
         UNION ALL
        (SELECT resource
           FROM smarter_auth.resource
          WHERE :driver = 'open' AND account = :account AND protection = 'open'
-           AND (kind, replace(ref, '_', '-')) > (:after_kind, :after_lookup)
+           AND (kind, replace(ref, '_', '-'), id) > (:after_kind, :after_lookup, :after_id)
            AND (kind, replace(ref, '_', '-')) < (:end_kind, :end_lookup)
          ORDER BY kind, replace(ref, '_', '-') LIMIT 1000)
         UNION ALL
        (SELECT resource
           FROM smarter_auth.binding JOIN smarter_auth.resource ON resource.id = resource_id
-         WHERE :driver = 'key' AND key_id = :key_id AND resource_id > :after_id::bigint
+         WHERE :driver = 'key' AND key_id = :key_id AND resource_id > :after_id
          ORDER BY resource_id LIMIT 1000)
        ) AS branch),
        page AS MATERIALIZED (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import random
 from collections.abc import AsyncIterator
@@ -178,6 +179,17 @@ async def test_filters_and_scope_hold_for_what_is_followed(
     assert found == {"all": "abc", "keys": "ac", "mine": "ab", "foreign": ""}
 
 
+async def test_cursor_of_another_server_in_the_first_hour_of_the_calendar_begins_there(
+    lists: Listings, owner: asyncpg.Connection
+) -> None:
+    await owner.execute(WRITE, "one", 0)
+    ((_, cursor),) = [one async for one in lists.stream().read()]
+    parts = json.loads(base64.urlsafe_b64decode(cursor + "=="))
+    early = [parts[0], parts[1], "0001-01-01T00:30:00+00:00", "another", *parts[4:]]
+    changed = base64.urlsafe_b64encode(json.dumps(early).encode()).decode()
+    assert len([one async for one in lists.stream(after=changed).read()]) == 1
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -185,6 +197,7 @@ async def test_filters_and_scope_hold_for_what_is_followed(
         lambda parts: [*parts[:1], "1:9:12", *parts[2:]],
         lambda parts: [*parts[:1], "x", *parts[2:]],
         lambda parts: [*parts[:2], "now", *parts[3:]],
+        lambda parts: [*parts[:2], "9999-12-31T23:59:59-14:00", *parts[3:]],
         lambda parts: [*parts[:7], -1, *parts[8:]],
         lambda parts: [*parts[:7], "1", *parts[8:]],
         lambda parts: parts[:-1],
@@ -194,8 +207,6 @@ async def test_filters_and_scope_hold_for_what_is_followed(
 async def test_cursor_that_somebody_changed_is_refused(
     lists: Listings, owner: asyncpg.Connection, change: object
 ) -> None:
-    import base64
-
     await owner.execute(WRITE, "one", 0)
     ((_, cursor),) = [one async for one in lists.stream().read()]
     parts = json.loads(base64.urlsafe_b64decode(cursor + "=="))

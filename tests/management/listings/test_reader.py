@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -207,6 +209,20 @@ async def test_what_is_no_cursor_is_refused(lists: Listings, cursor: str) -> Non
         assert refused.value.code == "cursor"
 
 
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "2026-01-01T00:00:00"])
+async def test_cursor_with_a_time_that_no_database_holds_is_refused(
+    lists: Listings, keys: Management, time: str
+) -> None:
+    for number in range(2):
+        await keys.create(f"key {number}")
+    for page in (lists.keys, lists.audit):
+        cursor = (await page(limit=1)).next
+        assert cursor is not None
+        found = re.sub(r'"[^"]*T[^"]*"', f'"{time}"', base64.urlsafe_b64decode(cursor + "==").decode())
+        with pytest.raises(UsageError, match="another list"):
+            await page(limit=1, cursor=base64.urlsafe_b64encode(found.encode()).decode().rstrip("="))
+
+
 async def test_cursor_of_another_list_is_refused(lists: Listings, keys: Management) -> None:
     for number in range(3):
         await keys.create(f"key {number}")
@@ -258,6 +274,10 @@ async def resources(keys: Management) -> UUID:
         ({"open": False}, ["agent:a", "bot:b_2"]),
         ({"kind": "bot", "find": "b_"}, ["bot:b-1", "bot:b_2"]),
         ({"find": "b-2"}, ["bot:b_2"]),
+        ({"kind": "bot", "find": "b_2"}, ["bot:b_2"]),
+        ({"kind": "bot", "find": "c", "open": True}, ["bot:c"]),
+        ({"kind": "bot", "find": "b-1", "account": "mine"}, ["bot:b-1"]),
+        ({"kind": "bot", "find": "b-1", "account": "mine", "open": True}, ["bot:b-1"]),
     ],
 )
 async def test_resources_are_listed_by_kind_and_reference(
