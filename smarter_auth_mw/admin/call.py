@@ -18,7 +18,7 @@ from smarter_auth_mw.admin.values import UUID_TEXT
 from smarter_auth_mw.domain import Key, RegisteredResource, Resource
 from smarter_auth_mw.errors import NotFoundError
 from smarter_auth_mw.management.keys import Management
-from smarter_auth_mw.management.listings import Listings, ResourceFilters
+from smarter_auth_mw.management.listings import Listings
 from smarter_auth_mw.management.many_keys import ManyKeys
 from smarter_auth_mw.management.opening import MayOpen
 from smarter_auth_mw.management.operators import Operator, Role, is_allowed, is_in_scope
@@ -124,13 +124,7 @@ class Call:
 
     async def find_resource(self, resource: Resource) -> RegisteredResource:
         """Return a resource of the operator's account; raises NotFoundError."""
-        filters = ResourceFilters(kind=resource.kind, find=resource.ref)
-        page = await self.listings.resources(filters, limit=1, inner=INNER)
-        if page.items and page.items[0].resource == resource:
-            return page.items[0]
-        return await self.keys.resource(
-            resource
-        )  # Only this finds a resource that exists only in an attached platform.
+        return await self.keys.resource(resource, most=INNER + 1)
 
     def check_etag(self, updated_at: datetime) -> None:
         """Raise PreconditionError if If-Match names another state."""

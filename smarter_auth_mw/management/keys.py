@@ -13,7 +13,14 @@ from smarter_auth_mw.domain import Key, Protection, RegisteredBinding, Registere
 from smarter_auth_mw.errors import ConflictError, NotFoundError, RefusedError
 from smarter_auth_mw.management.lifetimes import check_expiry, check_policy, check_time_zone, is_beyond, latest, within
 from smarter_auth_mw.management.opening import MayOpen, judged
-from smarter_auth_mw.management.resources import UNCHANGED, ResourceManagement, Unchanged, changed, registered
+from smarter_auth_mw.management.resources import (
+    UNCHANGED,
+    ResourceManagement,
+    Unchanged,
+    changed,
+    registered,
+    registered_so,
+)
 from smarter_auth_mw.management.rotations import OVERLAP, check_rotation, end_of_overlap
 from smarter_auth_mw.management.token_formats import minter
 from smarter_auth_mw.postgres.storable import checked, checked_labels, checked_resource
@@ -123,14 +130,7 @@ class Management(ResourceManagement):
         register: bool = True,
         allow_anonymous: MayOpen = False,
     ) -> bool:
-        checked_resource(resource)
-        known = await transaction.resource(resource, few=True)
-        if known is not None:
-            await self._note(transaction, known)
-        created = (
-            known is None and register and self._scope is None and await transaction.add_resource(resource, key.account)
-        )
-        held = await registered(transaction, resource)
+        held, created = await self._held(transaction, checked_resource(resource), key.account, register=register)
         if created:
             await transaction.audit(self._actor, "resource.add", held, after=held)
         if held.account != key.account:
@@ -339,7 +339,7 @@ class Management(ResourceManagement):
             if resource is None:
                 found = await transaction.keys()
             else:
-                found = list((await registered(transaction, resource, lock=False)).keys)
+                found = list(registered_so(resource, await transaction.resource(resource)).keys)
         now = self._clock()
         if max_lifetime is not None:
             found = [key for key in found if key.is_older_than(max_lifetime, now)]

@@ -26,6 +26,8 @@ class Unchanged(Enum):
 UNCHANGED = Unchanged.UNCHANGED
 _IN_THE_PLATFORM = "Change it there, for example in its Django admin: smarter-auth never writes the platform's rows."
 Maybe = str | None | Literal[Unchanged.UNCHANGED]
+FEW = 2
+"""This many keys show whether a resource has any, and whether it has another one."""
 
 
 class Ledger(Protocol):
@@ -95,7 +97,7 @@ class ResourceManagement:
         protection = Protection.DECLARED if protect else Protection.OPEN
         async with self._store.transaction(self._scope) as transaction:
             await _check_claim(transaction, resource, domain)
-            known = await transaction.resource(resource, few=True)
+            known = await transaction.resource(resource, most=0)
             if known is not None and known.is_platforms:
                 raise ConflictError(
                     f"{resource} belongs to the platform and is registered there.",
@@ -136,8 +138,12 @@ class ResourceManagement:
         account: str | Literal[Unchanged.UNCHANGED] = UNCHANGED,
         domain: Maybe = UNCHANGED,
         on_error: OnError | Literal[Unchanged.UNCHANGED] = UNCHANGED,
+        most: int | None = None,
     ) -> RegisteredResource:
-        """Change a resource. Its account cannot change while keys are bound to it."""
+        """Change a resource, and return it as ``resource`` does.
+
+        Its account cannot change while keys are bound to it.
+        """
         changes = changed(name=name, account=account, domain=domain, on_error=on_error)
         if changes.keys() - {"name"}:
             self._check_unscoped()
@@ -153,10 +159,10 @@ class ResourceManagement:
             await transaction.set_resource(replace(before, **changes))
             after = await registered(transaction, resource)
             await transaction.audit(self._actor, "resource.set", after, before=before, after=after)
-        return await self.resource(resource)
+        return await self.resource(resource, most=most)
 
-    async def protect(self, resource: Resource) -> RegisteredResource:
-        """Declare a resource protected, with or without bindings."""
+    async def protect(self, resource: Resource, *, most: int | None = None) -> RegisteredResource:
+        """Declare a resource protected, with or without bindings, and return it as ``resource`` does."""
         async with self._store.transaction(self._scope) as transaction:
             before = await registered(transaction, resource)
             if before.protection is not Protection.DECLARED:
@@ -164,7 +170,7 @@ class ResourceManagement:
                 await transaction.declare(resource)
                 after = await registered(transaction, resource)
                 await transaction.audit(self._actor, "resource.protect", after, before=before, after=after)
-        return await self.resource(resource)
+        return await self.resource(resource, most=most)
 
     async def unprotect(self, resource: Resource) -> RegisteredResource:
         """Open a resource to anonymous traffic; refused while keys are bound to it."""
@@ -195,10 +201,10 @@ class ResourceManagement:
             await transaction.delete_resource(resource)
             await transaction.audit(self._actor, "resource.remove", held, before=held)
 
-    async def resource(self, resource: Resource) -> RegisteredResource:
-        """Return the resource with its keys."""
+    async def resource(self, resource: Resource, *, most: int | None = None) -> RegisteredResource:
+        """Return the resource with its keys, or with at most ``most`` of them, without their tokens and bindings."""
         async with self._store.transaction(self._scope) as transaction:
-            return await registered(transaction, resource, lock=False)
+            return registered_so(resource, await transaction.resource(resource, most=most))
 
     async def resources(self, kind: str | None = None) -> list[RegisteredResource]:
         """Return all resources, or those of a kind, with their keys."""
@@ -209,6 +215,20 @@ class ResourceManagement:
         """Return the id of the transaction of acts in ``together``."""
         async with self._store.transaction(self._scope) as transaction:
             return await transaction.transaction_id()
+
+    async def _held(
+        self, transaction: Transaction, resource: Resource, account: str, *, register: bool
+    ) -> tuple[RegisteredResource, bool]:
+        """Lock the resource, and return it and whether it was registered just now."""
+        known = await transaction.resource(resource, lock=True, most=FEW)
+        if known is not None and not known.is_platforms:
+            return registered_so(resource, known), False
+        created = False
+        if known is not None:
+            await self._note(transaction, known)
+        elif register and self._scope is None:
+            created = await transaction.add_resource(resource, account)
+        return await registered(transaction, resource), created
 
     async def _note(self, transaction: Transaction, held: RegisteredResource) -> None:
         """Create an own row for a platform's resource, for fields that the platform does not have."""
@@ -235,9 +255,13 @@ class _Joined:
         return self._records.savepoint()
 
 
-async def registered(transaction: Transaction, resource: Resource, *, lock: bool = True) -> RegisteredResource:
-    """Return the resource: with ``lock``, locked and with at most two of its keys; otherwise with all of them."""
-    found = await transaction.resource(resource, lock=lock, few=lock)
+async def registered(transaction: Transaction, resource: Resource) -> RegisteredResource:
+    """Lock the resource, and return it with at most two of its keys; raises NotFoundError."""
+    return registered_so(resource, await transaction.resource(resource, lock=True, most=FEW))
+
+
+def registered_so(resource: Resource, found: RegisteredResource | None) -> RegisteredResource:
+    """Return ``found``; raises NotFoundError if it is None, or spelled differently."""
     if found is None:
         raise NotFoundError(
             f"There is no resource {resource}.", hint=f"To register it: smarter-auth resource add {resource}"

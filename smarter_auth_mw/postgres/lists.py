@@ -127,9 +127,14 @@ class Lists:
         return {row["series_id"]: row async for row in rows}
 
     async def accounts_of_keys(self, key_ids: Sequence[UUID]) -> dict[UUID, str]:
-        """Return the accounts of these keys."""
+        """Return the accounts of these keys, without those of an attached platform."""
         rows = STATEMENTS.find_accounts_of_keys(self._connection, key_ids=list(key_ids))
         return {row["key_id"]: row["account"] async for row in rows}
+
+    async def is_of_account(self, account: str, resource: Resource | None, key_id: UUID | None) -> bool:
+        """Return whether the key, or without one the resource, belongs to the account."""
+        where = {"kind": None, "lookup": None} if resource is None else by_lookup(resource)
+        return bool(await STATEMENTS.is_of_account(self._connection, account=account, key_id=key_id, **where))
 
 
 def event_of(row: Any) -> AuditEvent:

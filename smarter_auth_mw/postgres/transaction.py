@@ -42,20 +42,20 @@ class Transaction:
         async with self._connection.transaction():
             yield self
 
-    async def resource(self, resource: Resource, *, lock: bool = False, few: bool = False) -> RegisteredResource | None:
+    async def resource(
+        self, resource: Resource, *, lock: bool = False, most: int | None = None
+    ) -> RegisteredResource | None:
         """Return the resource with this look-up; with ``lock``, nothing can bind or change it until the end.
 
-        ``few``: at most two of its keys are loaded, without their tokens and bindings.
+        ``most``: at most this many of its keys are loaded, without their tokens and bindings.
         """
         look_up = QUERIES.lock_resource if lock else QUERIES.find_resource_id
         resource_id = await look_up(self._connection, **self._at(resource))
-        found = [] if resource_id is None else await self._resources([resource_id], few=few)
+        found = [] if resource_id is None else await self._resources([resource_id], most)
         own = found[0] if found else None
         row = await QUERIES.find_platform_resource(self._connection, **self._at(resource))
         return (
-            own
-            if row is None
-            else platforms_resource(own, resource.kind, row, await self._keys(row["key_ids"][: 2 if few else None]))
+            own if row is None else platforms_resource(own, resource.kind, row, await self._keys(row["key_ids"][:most]))
         )
 
     async def resources(self, kind: str | None = None) -> list[RegisteredResource]:
@@ -347,15 +347,17 @@ class Transaction:
             keys.setdefault(values.pop("resource_id"), []).append(key_of(values, ()))
         return keys
 
-    async def _two_keys(self, resource_id: int) -> list[Key]:
-        found = QUERIES.find_two_bound_keys(self._connection, resource_id=resource_id)
-        return [key_of(dict(row) | {"bindings": (), "labels": ()}, ()) async for row in found]
+    async def _first_keys(self, resource_id: int, most: int) -> list[Key]:
+        rows = QUERIES.find_first_bound_keys(self._connection, resource_id=resource_id, most=most)
+        found = [key_of(dict(row) | {"bindings": (), "labels": ()}, ()) async for row in rows]
+        return sorted(found, key=lambda key: (key.name, key.created_at))
 
-    async def _resources(self, ids: list[int], *, few: bool = False) -> list[RegisteredResource]:
+    async def _resources(self, ids: list[int], most: int | None = None) -> list[RegisteredResource]:
         found = [row async for row in QUERIES.find_resources(self._connection, scope=self._scope, ids=ids)]
-        if few:
+        if most is not None:
             return [
-                resource_of(row, {Resource(row["kind"], row["ref"]): await self._two_keys(row["id"])}) for row in found
+                resource_of(row, {Resource(row["kind"], row["ref"]): await self._first_keys(row["id"], most)})
+                for row in found
             ]
         keys = await self._keys(await _column(QUERIES.list_bound_key_ids(self._connection, resource_ids=ids)))
         by_resource: dict[Resource, list[Key]] = {}

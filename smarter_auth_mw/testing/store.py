@@ -107,7 +107,7 @@ class MemoryTransaction(NoDatabase, Transaction):
         resource: Resource,
         *,
         lock: bool = False,  # noqa: ARG002
-        few: bool = False,  # noqa: ARG002
+        most: int | None = None,  # noqa: ARG002
     ) -> RegisteredResource | None:
         found = self.tables.resource(resource.lookup) if resource.lookup in self.tables.resources else None
         return found if found is not None and self._sees(found) else None

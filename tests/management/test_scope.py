@@ -18,7 +18,7 @@ from smarter_auth_mw.errors import NotFoundError, OutOfScopeError, SmarterAuthEr
 from smarter_auth_mw.management.keys import Management, Minted
 from smarter_auth_mw.management.listings import AuditFilters, KeyFilters, Listings, ResourceFilters, UsageFilters
 from smarter_auth_mw.management.many_keys import Chosen, ManyKeys
-from smarter_auth_mw.observers.usage import GRANTED, Batch, Series
+from smarter_auth_mw.observers.usage import ANONYMOUS, GRANTED, Batch, Series
 from smarter_auth_mw.postgres.pool import open_pool
 from smarter_auth_mw.postgres.store import Store
 from smarter_auth_mw.testing.store import MemoryStore
@@ -318,9 +318,57 @@ async def test_what_an_attached_platform_has_is_for_those_without_a_scope(platfo
         assert [*(await lists.keys()).items, *(await lists.resources()).items] == []
         assert (await lists.keys(KeyFilters(key_id=shown.key_id))).items == ()
         assert (await keys.keys(), await keys.resources()) == ([], [])
+        series = Series("llm_client", "43", ANONYMOUS, None, "", b"")
+        await store.write_usage(Batch({series: 3}, uuid4(), 0.0))
+        noted = UsageFilters(resource=Resource("llm_client", "43"))
+        assert (await all_lists.usage(noted)).items
+        assert (await lists.usage(noted)).items == ()
+        assert "resource.protect" in {event.action for event in (await all_lists.audit()).items}
+        assert (await lists.audit()).items == ()
+        assert [one async for one in lists.stream().read()] == []
         for number, known in product(("42", "43", "901"), (keys.resource, keys.protect, keys.unprotect)):
             with pytest.raises(NotFoundError, match=f"There is no resource llm_client:{number}"):
                 await known(Resource("llm_client", number))
+
+
+@pytest.mark.parametrize(
+    ("theirs", "unknown"),
+    [
+        ({"resource": Resource("bot", "1")}, {"resource": Resource("bot", "9")}),
+        ({"key_id": UUID(int=1)}, {"key_id": UUID(int=9)}),
+        ({"actor": "their operator"}, {"actor": "nobody"}),
+        ({"reason": "revoked"}, {"reason": "nothing"}),
+        ({"key_id": UUID(int=1), "reason": "revoked"}, {"key_id": UUID(int=9), "reason": "revoked"}),
+        ({"resource": Resource("bot", "1"), "acts": True}, {"resource": Resource("bot", "9"), "acts": True}),
+    ],
+)
+async def test_not_even_the_end_of_a_page_depends_on_what_another_account_did(
+    world: World, theirs: dict[str, Any], unknown: dict[str, Any]
+) -> None:
+    """Both pages are empty: a page that says "go on" would tell that something was looked at."""
+    await world.owner.execute(
+        "INSERT INTO smarter_auth.audit_event (actor, action, kind, ref, account, key_id, reason)"
+        " SELECT actor, action, 'bot', ref, account, $1, 'revoked'"
+        "   FROM (VALUES ('10.0.0.0/24', 'request.deny', '1', 'theirs'), ('their operator', 'key.set', '1', 'theirs'),"
+        "                ('10.0.0.0/24', 'request.deny', '2', 'mine'))"
+        "        AS it (actor, action, ref, account), generate_series(1, 1100)",
+        UUID(int=1),
+    )
+    for order in ("newest", "oldest"):
+        page = await world.lists.audit(AuditFilters(**theirs), order=order, limit=1)
+        assert page.items == ()
+        same = await world.lists.audit(AuditFilters(**unknown), order=order, limit=1)
+        assert (page.items, page.next is None) == (same.items, same.next is None)
+
+
+async def test_reason_is_looked_for_as_it_is_shown(world: World) -> None:
+    await world.owner.execute(
+        "INSERT INTO smarter_auth.audit_event (actor, action, kind, ref, account, key_id, reason)"
+        " VALUES ('10.0.0.0/24', 'request.deny', 'bot', '2', 'mine', $1, 'revoked')",
+        world.theirs.key_id,
+    )
+    (event,) = (await world.lists.audit(AuditFilters(reason="unknown_token"))).items
+    assert (event.key_id, event.reason) == (None, "unknown_token")
 
 
 async def test_scope_holds_in_memory_too() -> None:

@@ -164,17 +164,21 @@ class Plans:
 
     async def buffers(self) -> int:
         """Run every statement of the last list once more, by the plan that the session has for it."""
+        return sum(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] for plan in await self.explained())
+
+    async def explained(self) -> list[dict[str, Any]]:
+        """Run every statement of the last list once more; returns what its plan did."""
         async with self._connection.transaction(readonly=True):
             await Lists(self._connection).plan_by_index()
-            return sum([await self._explained(number, *asked) for number, asked in enumerate(self._recorder.asked[1:])])
+            return [await self._explained(number, *asked) for number, asked in enumerate(self._recorder.asked[1:])]
 
-    async def _explained(self, number: int, sql: str, arguments: Sequence[Any]) -> int:
+    async def _explained(self, number: int, sql: str, arguments: Sequence[Any]) -> dict[str, Any]:
         await self._connection.execute(f"PREPARE explained_{number} AS {sql}")
         values = f"({', '.join(map(literal, arguments))})" if arguments else ""
         explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE explained_{number} {values}"
-        plan = json.loads(await self._connection.fetchval(explain))[0]["Plan"]
+        plan: dict[str, Any] = json.loads(await self._connection.fetchval(explain))[0]["Plan"]
         await self._connection.execute(f"DEALLOCATE explained_{number}")
-        return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+        return plan
 
 
 def literal(value: Any) -> str:

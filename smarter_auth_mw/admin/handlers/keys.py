@@ -13,7 +13,7 @@ from smarter_auth_mw.admin.pages_of_lists import page_answer
 from smarter_auth_mw.admin.problems import InvalidError
 from smarter_auth_mw.admin.requests import KeyChange, KeyIds, KeyQuery, Leaks, NewKey, Rotation
 from smarter_auth_mw.domain import Key, Resource
-from smarter_auth_mw.errors import ConflictError, NotFoundError
+from smarter_auth_mw.errors import ConflictError, NotFoundError, UsageError
 from smarter_auth_mw.management import naming
 from smarter_auth_mw.management.documents import key_document, time_text
 from smarter_auth_mw.management.keys import Management
@@ -148,9 +148,12 @@ async def resource_to_bind(call: Call, resource: Resource) -> Resource:
     """Return the resource: registered, or, for operators of all accounts, one that requests can reach."""
     if call.operator.account is not None:
         return resource
-    with suppress(NotFoundError):
-        return (await call.find_resource(resource)).resource
-    return naming.routed(call.services.routes, *resource)
+    try:
+        return naming.routed(call.services.routes, *resource)
+    except UsageError as error:
+        with suppress(NotFoundError):
+            return (await call.find_resource(resource)).resource
+        raise error
 
 
 async def _act(call: Call, change: Callable[[Management, UUID], Awaitable[Key]]) -> Answer:

@@ -65,7 +65,7 @@ async def change_resource(call: Call) -> Answer:
         naming.check_name(call.services.routes, call.resource.kind, given["name"])
     found = await call.find_resource(call.resource)
     call.check_etag(found.updated_at)
-    return _answer(await call.keys.set_resource(call.resource, **given))
+    return _answer(await call.keys.set_resource(call.resource, **given, most=INNER + 1))
 
 
 async def remove_resource(call: Call) -> Answer:
@@ -77,7 +77,7 @@ async def remove_resource(call: Call) -> Answer:
 
 
 async def protect_resource(call: Call) -> Answer:
-    return _answer(await call.keys.protect(call.resource))
+    return _answer(await call.keys.protect(call.resource, most=INNER + 1))
 
 
 async def unprotect_resource(call: Call) -> Answer:

@@ -146,7 +146,7 @@ async def unbind(
     named = await arguments.resource(session, resource, no_route=no_route)
     async with session.keys() as keys:
         unbound = await keys.unbind(await arguments.key_id(session, key), named, allow_anonymous=allow_anonymous)
-        if not (await keys.resource(named)).is_protected:
+        if not (await keys.resource(named, most=1)).is_protected:
             note(f"{named} is open to anyone now.")
     return key_document(unbound)
 

@@ -67,11 +67,22 @@ class AuditList:
 
     async def read(self, lists: Lists, place: AuditPlace, limit: int) -> Slice[AuditEvent]:
         rows, end = await self.rows(lists, place, limit)
-        return Slice([event for event in await self.shown(lists, rows) if event is not None], end)
+        return Slice(await self.shown(lists, rows), end)
 
     async def rows(self, lists: Lists, place: AuditPlace, limit: int) -> tuple[Sequence[Any], Any | None]:
         """Read the rows of a page, and the place after them."""
-        return cut(await lists.audit(self._arguments(place, limit + 1)), limit, AuditPlace.of_row)
+        driver = _driver(await self._driving(lists), self._account)
+        return cut(await lists.audit(self._arguments(driver, place, limit + 1)), limit, AuditPlace.of_row)
+
+    async def _driving(self, lists: Lists) -> AuditFilters:
+        """Return the filters that may drive the list: other accounts' events must not decide where a page ends."""
+        if not self._is_scoped or self._account is None:
+            return self._asked
+        driving = replace(self._asked, actor=None)
+        if driving.resource is None and driving.key_id is None:
+            return driving
+        is_own = await lists.is_of_account(self._account, driving.resource, driving.key_id)
+        return driving if is_own else replace(driving, resource=None, key_id=None)
 
     async def committed(self, lists: Lists, place: Mapping[str, Any], limit: int) -> tuple[Sequence[Any], Any | None]:
         """Read the rows committed between two snapshots, after a place, and the last row."""
@@ -80,27 +91,20 @@ class AuditList:
         )
         return cut(found, limit, lambda row: row)
 
-    async def shown(self, lists: Lists, rows: Sequence[Any]) -> Sequence[AuditEvent | None]:
-        """Turn rows into events as this account may see them; None for events that it may not see."""
+    async def shown(self, lists: Lists, rows: Sequence[Any]) -> list[AuditEvent]:
+        """Turn rows into events as this account may see them."""
         events = [event_of(row) for row in rows]
         return await self._masked(lists, events) if self._is_scoped else events
 
-    async def _masked(self, lists: Lists, events: list[AuditEvent]) -> Sequence[AuditEvent | None]:
-        """Remove information about other accounts' keys from the events, including that an event was found.
-
-        Database roles are not shown to a single account either.
-        """
+    async def _masked(self, lists: Lists, events: list[AuditEvent]) -> list[AuditEvent]:
+        """Remove what the events tell about other accounts' keys, and the database roles."""
         accounts = await lists.accounts_of_keys(list({event.key_id for event in events if event.key_id}))
         own = {None, *(key_id for key_id, account in accounts.items() if account == self._account)}
-        shown = [replace(event if event.key_id in own else masked(event), database_role=None) for event in events]
-        return [
-            event if self._asked.key_id in (None, event.key_id) and self._asked.reason in (None, event.reason) else None
-            for event in shown
-        ]
+        return [replace(event if event.key_id in own else masked(event), database_role=None) for event in events]
 
-    def _arguments(self, place: AuditPlace, most: int) -> dict[str, Any]:
+    def _arguments(self, driver: str, place: AuditPlace, most: int) -> dict[str, Any]:
         return {
-            "driver": f"{'-' if self._is_newest_first else ''}{_driver(self._asked, self._account)}",
+            "driver": f"{'-' if self._is_newest_first else ''}{driver}",
             "after_time": place.at,
             "after_id": place.id,
             "end_time": self._since if self._is_newest_first else self._until,
@@ -120,6 +124,7 @@ class AuditList:
             "action": None if asked.action is None else _like(asked.action),
             "reason": asked.reason,
             "is_act": _is_of_people(asked),
+            "is_scoped": self._is_scoped,
         }
 
 

@@ -114,7 +114,7 @@ class AuditStream:
         for row, event in zip(rows, events, strict=True):
             tx = None if row["tx"] is None else int(row["tx"])
             # Others come later. A number that this server has not reached comes from the server of a dump.
-            if event is not None and (tx is None or sees(tx) or tx >= later.xmax):
+            if tx is None or sees(tx) or tx >= later.xmax:
                 self._place = place._replace(listed=AuditPlace.of_row(row))
                 yield event, self._cursor()
         self._place = place._replace(listed=end)
@@ -128,9 +128,8 @@ class AuditStream:
                 rows, end = await self._listing.committed(lists, asked, _READ)
                 events = await self._listing.shown(lists, rows)
             for row, event in zip(rows, events, strict=True):
-                if event is not None:
-                    self._place = place._replace(reading=reading, tx=int(row["tx"]), id=row["id"])
-                    yield event, self._cursor()
+                self._place = place._replace(reading=reading, tx=int(row["tx"]), id=row["id"])
+                yield event, self._cursor()
             if end is None:
                 self._place = StreamPlace(now if reading == now.snapshot else place.done._replace(snapshot=reading))
                 return

@@ -1,7 +1,9 @@
 -- Lists: pages of keys, resources and the audit, by name. Comments stand on lines of their own, as in queries.sql.
 -- One filter drives a list: it fixes the index and the order. The others are tested on its candidates, of which at most
 -- 1,000 are looked at. Every branch is an index scan in the order of the list that goes on behind a place, and one that
--- was not asked for is not executed. plan_by_index has the planner do so, whatever it thinks of its statistics.
+-- was not asked for is not executed; plan_by_index has the planner do so, whatever it thinks of its statistics. What a
+-- candidate is tested by is a scalar subquery: for EXISTS, PostgreSQL may read all rows that could fit into a hash, every
+-- key of a resource for a page of them.
 
 -- name: plan_by_index()^
 SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
@@ -137,7 +139,8 @@ SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan'
           FROM smarter_auth.binding JOIN smarter_auth.key USING (key_id)
          WHERE :driver = 'resource' AND key_id > :after_id
            AND resource_id = (SELECT id FROM smarter_auth.resource
-                               WHERE kind = :kind AND replace(ref, '_', '-') = :lookup)
+                               WHERE kind = :kind AND replace(ref, '_', '-') = :lookup
+                                 AND (:account IS NULL OR account = :account))
          ORDER BY key_id LIMIT 1000)
         UNION ALL
        (SELECT key, '', NULL
@@ -175,16 +178,16 @@ SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan'
                OR (SELECT count(*) FROM smarter_auth.key_label AS label
                     WHERE key_id = (it).key_id AND label.name || '=' || value = ANY (:labels)) = cardinality(:labels))
           AND (:lookup::text IS NULL
-               OR EXISTS (SELECT FROM smarter_auth.binding
-                           WHERE key_id = (it).key_id
-                             AND resource_id = (SELECT id FROM smarter_auth.resource
-                                                 WHERE kind = :kind::text AND replace(ref, '_', '-') = :lookup)))
+               OR (SELECT true FROM smarter_auth.binding
+                    WHERE key_id = (it).key_id
+                      AND resource_id = (SELECT id FROM smarter_auth.resource
+                                          WHERE kind = :kind::text AND replace(ref, '_', '-') = :lookup)))
           AND (:minted_before::timestamptz IS NULL
-               OR EXISTS (SELECT FROM smarter_auth.token
-                           WHERE key_id = (it).key_id AND created_at < :minted_before
-                             AND (valid_until IS NULL OR valid_until >= :now)))
+               OR (SELECT true FROM smarter_auth.token
+                    WHERE key_id = (it).key_id AND created_at < :minted_before
+                      AND (valid_until IS NULL OR valid_until >= :now) LIMIT 1))
           AND (NOT :is_rotating::boolean
-               OR EXISTS (SELECT FROM smarter_auth.token WHERE key_id = (it).key_id AND valid_until >= :now))
+               OR (SELECT true FROM smarter_auth.token WHERE key_id = (it).key_id AND valid_until >= :now LIMIT 1))
         LIMIT :most)
 SELECT key_id, place, place_time, number, true AS is_found FROM page
  UNION ALL
@@ -239,7 +242,9 @@ SELECT key_id FROM smarter_auth.platform_keys(NULL) WHERE key_id > :after_id ORD
         UNION ALL
        (SELECT resource
           FROM smarter_auth.binding JOIN smarter_auth.resource ON resource.id = resource_id
-         WHERE :driver = 'key' AND key_id = :key_id AND resource_id > :after_id
+         WHERE :driver = 'key' AND resource_id > :after_id
+           AND key_id = (SELECT key_id FROM smarter_auth.key
+                          WHERE key_id = :key_id::uuid AND (:account IS NULL OR account = :account))
          ORDER BY resource_id LIMIT 1000)
        ) AS branch),
        page AS MATERIALIZED (
@@ -249,7 +254,7 @@ SELECT key_id FROM smarter_auth.platform_keys(NULL) WHERE key_id > :after_id ORD
           AND (:kind::text IS NULL OR (it).kind = :kind)
           AND (:is_open::boolean IS NULL OR ((it).protection = 'open') = :is_open)
           AND (:key_id::uuid IS NULL
-               OR EXISTS (SELECT FROM smarter_auth.binding WHERE resource_id = (it).id AND key_id = :key_id))
+               OR (SELECT true FROM smarter_auth.binding WHERE resource_id = (it).id AND key_id = :key_id))
           AND replace((it).ref, '_', '-') >= :find_from::text AND replace((it).ref, '_', '-') < :find_until::text
         LIMIT :most)
 SELECT id, kind, lookup, number, true AS is_found FROM page
@@ -268,9 +273,10 @@ SELECT kind, ref
  ORDER BY kind, ref
  LIMIT :most;
 
--- name: list_audit(driver, after_time, after_id, end_time, account, kind, lookup, key_id, actor, action, reason, is_act, most)
+-- name: list_audit(driver, after_time, after_id, end_time, account, kind, lookup, key_id, actor, action, reason, is_act, is_scoped, most)
 -- The events of one page in order of time, or for the drivers with a minus the newest one first; the last row, which is
--- not found, is where the search ended, as in list_keys. A search by an actor or a reason looks at candidates.
+-- not found, is where the search ended, as in list_keys. A search by an actor or a reason looks at candidates. A scope
+-- hides what concerns an attached platform, and tests another account's key as what is shown of it: an unknown token.
   WITH candidate AS MATERIALIZED (
        SELECT branch.*, row_number() OVER () AS number FROM (
        (SELECT event AS it FROM smarter_auth.audit_event AS event
@@ -368,10 +374,15 @@ SELECT kind, ref
          FROM candidate
         WHERE (:account IS NULL OR (it).account = :account)
           AND (:lookup IS NULL OR (it).kind = :kind AND replace((it).ref, '_', '-') = :lookup)
-          AND (:key_id IS NULL OR (it).key_id = :key_id)
+          AND (:key_id IS NULL OR (it).key_id = :key_id AND (NOT :is_scoped::boolean OR (SELECT account FROM smarter_auth.key WHERE key_id = (it).key_id) IS NOT DISTINCT FROM :account))
           AND (:actor IS NULL OR (it).actor = :actor)
           AND (:action::text IS NULL OR (it).action LIKE :action)
-          AND (:reason::text IS NULL OR (it).reason = :reason)
+          AND (:reason::text IS NULL
+               OR :reason = CASE WHEN NOT :is_scoped OR (it).reason = '' OR (it).key_id IS NULL
+                                      OR (SELECT account FROM smarter_auth.key WHERE key_id = (it).key_id) IS NOT DISTINCT FROM :account
+                                 THEN (it).reason ELSE 'unknown_token' END)
+          AND (NOT :is_scoped OR (it).kind IS NULL
+               OR (SELECT true FROM smarter_auth.platform_table WHERE kind = (it).kind LIMIT 1) IS NULL)
           AND (NOT :is_act::boolean OR (it).action NOT LIKE 'request.%')
         LIMIT :most)
 SELECT (it).id, (it).at, (it).actor, (it).action, (it).kind, (it).ref, (it).account, (it).key_id, (it).reason,
@@ -390,7 +401,7 @@ SELECT pg_current_snapshot()::text AS snapshot, clock_timestamp() AS at,
        concat_ws(' ', incarnation, meta.epoch, smarter_auth.home()) AS server
   FROM smarter_auth.meta CROSS JOIN smarter_auth.incarnation_now() AS incarnation;
 
--- name: follow_audit(done, reading, after_tx, after_id, account, kind, lookup, key_id, actor, action, reason, is_act, since, until, most)
+-- name: follow_audit(done, reading, after_tx, after_id, account, kind, lookup, key_id, actor, action, reason, is_act, is_scoped, since, until, most)
 -- The events that were committed between two snapshots, in the order of their transactions: one that was written late, in
 -- a transaction that began early, is among them. The last row as in list_keys.
   WITH candidate AS MATERIALIZED (
@@ -407,10 +418,15 @@ SELECT pg_current_snapshot()::text AS snapshot, clock_timestamp() AS at,
          FROM candidate
         WHERE (:account::text IS NULL OR (it).account = :account)
           AND (:lookup::text IS NULL OR (it).kind = :kind::text AND replace((it).ref, '_', '-') = :lookup)
-          AND (:key_id::uuid IS NULL OR (it).key_id = :key_id)
+          AND (:key_id::uuid IS NULL OR (it).key_id = :key_id AND (NOT :is_scoped::boolean OR (SELECT account FROM smarter_auth.key WHERE key_id = (it).key_id) IS NOT DISTINCT FROM :account))
           AND (:actor::text IS NULL OR (it).actor = :actor)
           AND (:action::text IS NULL OR (it).action LIKE :action)
-          AND (:reason::text IS NULL OR (it).reason = :reason)
+          AND (:reason::text IS NULL
+               OR :reason = CASE WHEN NOT :is_scoped OR (it).reason = '' OR (it).key_id IS NULL
+                                      OR (SELECT account FROM smarter_auth.key WHERE key_id = (it).key_id) IS NOT DISTINCT FROM :account
+                                 THEN (it).reason ELSE 'unknown_token' END)
+          AND (NOT :is_scoped OR (it).kind IS NULL
+               OR (SELECT true FROM smarter_auth.platform_table WHERE kind = (it).kind LIMIT 1) IS NULL)
           AND (NOT :is_act::boolean OR (it).action NOT LIKE 'request.%')
           AND (it).at >= :since::timestamptz AND (it).at < :until::timestamptz
         LIMIT :most)
@@ -425,17 +441,26 @@ SELECT (it).id, (it).at, (it).actor, (it).action, (it).kind, (it).ref, (it).acco
   ORDER BY number DESC LIMIT 1);
 
 -- name: find_accounts_of_keys(key_ids)
-SELECT key_id, account FROM smarter_auth.key WHERE key_id = ANY (:key_ids)
- UNION ALL
-SELECT key_id, account FROM smarter_auth.platform_keys(:key_ids);
+SELECT key_id, account FROM smarter_auth.key WHERE key_id = ANY (:key_ids);
+
+-- name: is_of_account(account, kind, lookup, key_id)$
+-- Whether a key, or without one a resource, is this account's and not a platform's.
+SELECT CASE WHEN :key_id::uuid IS NOT NULL
+       THEN EXISTS (SELECT FROM smarter_auth.key WHERE key_id = :key_id AND account = :account)
+       ELSE EXISTS (SELECT FROM smarter_auth.resource
+                     WHERE kind = :kind AND replace(ref, '_', '-') = :lookup AND account = :account
+                       AND NOT EXISTS (SELECT FROM smarter_auth.platform_table WHERE kind = :kind)) END;
 
 -- name: list_series(driver, account, kind, lookup, key_id, from_kind, from_lookup, from_key_id, most)
 -- The series from that place on, in the order of resource and key.
 SELECT branch.*, key.name AS key_name, key.account AS key_account,
        :account::text IS NULL
-       OR EXISTS (SELECT FROM smarter_auth.resource
-                   WHERE resource.kind = branch.kind AND replace(resource.ref, '_', '-') = replace(branch.ref, '_', '-')
-                     AND resource.account = :account) AS is_shown
+       OR coalesce((SELECT true FROM smarter_auth.resource
+                     WHERE resource.kind = branch.kind
+                       AND replace(resource.ref, '_', '-') = replace(branch.ref, '_', '-')
+                       AND resource.account = :account
+                       AND NOT EXISTS (SELECT FROM smarter_auth.platform_table WHERE kind = branch.kind)), false)
+           AS is_shown
   FROM (
        (SELECT id, kind, ref, key_id, token_key, outcome
           FROM smarter_auth.usage_series

@@ -372,11 +372,13 @@ SELECT count(*)
   FROM gone CROSS JOIN LATERAL smarter_auth.write_event(
        :actor, 'key.unbind', gone.kind, gone.ref, gone.account, gone.key_id, '', NULL, NULL);
 
--- name: find_two_bound_keys(resource_id)
--- Two are enough to show whether a resource has keys, and whether it has another one.
-SELECT key.key_id, account, name, description, is_active, expires_at, revoked_at, created_at, updated_at
-  FROM (SELECT key_id FROM smarter_auth.binding WHERE resource_id = :resource_id ORDER BY key_id LIMIT 2) AS bound
-  JOIN smarter_auth.key ON key.key_id = bound.key_id;
+-- name: find_first_bound_keys(resource_id, most)
+-- At most this many of a resource's keys, each looked up separately: a join may read all keys.
+SELECT key.*
+  FROM (SELECT key_id FROM smarter_auth.binding WHERE resource_id = :resource_id ORDER BY key_id LIMIT :most::bigint) AS bound
+ CROSS JOIN LATERAL (
+       SELECT key_id, account, name, description, is_active, expires_at, revoked_at, created_at, updated_at
+         FROM smarter_auth.key WHERE key_id = bound.key_id OFFSET 0) AS key;
 
 -- name: list_bound_key_ids(resource_ids)
 SELECT DISTINCT key_id FROM smarter_auth.binding WHERE resource_id = ANY (:resource_ids);

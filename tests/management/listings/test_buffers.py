@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator
 
 import asyncpg
@@ -78,6 +79,19 @@ async def test_rare_keys_cost_no_more_than_the_candidates_that_are_looked_at(pla
         await lists.keys(filters, limit=PAGE, inner=INNER)
         dear[name] = await plans.buffers()
     assert {name: buffers for name, buffers in dear.items() if buffers > MANY} == {}
+
+
+async def test_no_filter_is_tested_by_reading_all_that_could_fit_it(plans: Plans) -> None:
+    """A hashed subplan reads every key of a resource to show fifty of them, from few buffers of an index."""
+    lists = Listings(plans)
+    hashed: list[object] = []
+    for filters in (*KEY_LISTS.values(), *RARE_LISTS.values()):
+        await lists.keys(filters, limit=PAGE, inner=INNER)
+        hashed += [filters for plan in await plans.explained() if "hashed" in json.dumps(plan)]
+    for resources in RESOURCE_LISTS.values():
+        await lists.resources(resources, limit=PAGE, inner=INNER)
+        hashed += [resources for plan in await plans.explained() if "hashed" in json.dumps(plan)]
+    assert hashed == []
 
 
 async def test_counting_for_an_overview_is_bounded(plans: Plans) -> None:
