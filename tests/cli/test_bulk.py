@@ -315,7 +315,7 @@ def test_what_the_database_has_already_is_told(run: Commands, directory: Path) -
         "line 4: bot:3 is registered with other values: smarter-auth resource set changes them",
         "line 5: cat:a_b is registered as cat:a-b: write it so",
         "line 6: account default has an unrevoked key named 'first'",
-        "line 7: the domain bot.example.com is that of bot:1",
+        "line 7: the domain bot.example.com belongs to bot:1",
         f"line 8: the key 'first' ({made['key_id']}) exists with other values (key): import changes no existing key",
         f"line 9: the digest belongs to a token of the key {made['key_id']}",
     ]

@@ -41,7 +41,7 @@ def test_operator_is_set_rotated_and_revoked(as_owner: Commands) -> None:
     assert rotated["token"] != first["token"]
     assert as_owner.json("operator", "revoke", "ada")["state"] == "revoked"
     ran = as_owner("operator", "rotate", "ada")
-    assert (ran.exit_code, "revoked, and stays so" in ran.error) == (1, True)
+    assert (ran.exit_code, "is revoked for good" in ran.error) == (1, True)
 
 
 def test_list_for_people_names_role_account_and_tokens(as_owner: Commands) -> None:

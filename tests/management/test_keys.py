@@ -59,7 +59,7 @@ async def test_domain_is_claimed_once(keys: Management) -> None:
         keys.set_resource(OTHER, domain="bot.example.com"),
         keys.add_resource(SLUG, domain="bot.example.com"),
     ):
-        with pytest.raises(ConflictError, match="that of bot:42"):
+        with pytest.raises(ConflictError, match="belongs to bot:42"):
             await claim
 
 

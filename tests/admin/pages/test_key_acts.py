@@ -72,7 +72,7 @@ async def test_a_key_is_rotated_and_a_reload_is_told_so(pages: Pages) -> None:
     assert token_of(answer.text) != minted.token.reveal()
     reload = await person.post(path, fields)
     assert reload.status_code == 409
-    assert "was rotated already, and its new token was shown" in reload.text
+    assert "was already rotated, and its new token was shown" in reload.text
     fresh = await person.get(path)
     assert "earlier rotation still overlaps" in fresh.text
     newest = (await pages.keys.key(minted.key.key_id)).token_keys[-1]
