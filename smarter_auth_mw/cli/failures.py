@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import traceback
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import typer
 from smarter_auth_mw.cli import output
 from smarter_auth_mw.errors import ConfigurationError, SmarterAuthError, UsageError
 from smarter_auth_mw.tokens import hidden
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class UnexpectedError(SmarterAuthError):
@@ -21,11 +24,13 @@ class UnexpectedError(SmarterAuthError):
 
 def report(error: Exception, *, as_json: bool) -> int:
     """Report the error; returns the exit code."""
-    if isinstance(error, output.ClosedPipeError | output.OutputError):
-        output.forget_stdout()
     if isinstance(error, output.ClosedPipeError):
+        output.forget_stdout()
         return 1  # The reader closed the pipe, as in `smarter-auth key list | head`.
     explained = explain(error)
+    if isinstance(explained, output.OutputError):
+        output.forget_stdout()
+        as_json = False  # A document could not be printed either.
     message, hint = hidden(_message(explained)), hidden(explained.hint)  # People put tokens in the wrong places.
     if as_json:
         output.line(output.to_json({"error": {"code": explained.code, "message": message, "hint": hint}}))
@@ -40,6 +45,8 @@ def explain(error: Exception) -> SmarterAuthError:
         return error
     if isinstance(error, typer.TyperException):
         return UsageError(error.format_message(), hint=_help_of(error))
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return output.OutputError(f"The output could not be written: {error.strerror}.", hint="")
     # Its text is left out, since an unknown exception may quote secrets.
     return UnexpectedError(f"{type(error).__name__} {_place(error)}")
 
