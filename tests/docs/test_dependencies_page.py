@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from importlib.metadata import distribution
 
 import pytest
 
@@ -11,6 +12,11 @@ from tests.support.documents import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 PAGE = (ROOT / "docs" / "explanation" / "dependencies.md").read_text("utf-8")
+LICENCE_TEXTS = {
+    "Apache": "Apache License",
+    "BSD": "Redistribution and use in source and binary forms",
+    "MIT": "Permission is hereby granted, free of charge",
+}
 NOT_INSTALLED_BY_USERS = {"all", "dev", "release", "bench"}
 
 
@@ -36,4 +42,17 @@ def test_the_page_names_each_dependency_of_each_extra_and_no_other() -> None:
 
 @pytest.mark.parametrize("title", ["The middleware", "Extras"])
 def test_every_row_says_what_happens_without_it(title: str) -> None:
-    assert all(len(row) == (4 if title == "Extras" else 3) and all(row) for row in rows(title))
+    assert all(len(row) == (5 if title == "Extras" else 4) and all(row) for row in rows(title))
+
+
+@pytest.mark.parametrize("title", ["The middleware", "Extras"])
+def test_every_row_has_the_licence_that_the_package_itself_names(title: str) -> None:
+    for name, *_, licence in rows(title):
+        installed = distribution(name)
+        texts = [file.read_text() for file in installed.files or () if "LICENSE" in file.name.upper()]
+        fields = ("License", "License-Expression", "Classifier")
+        named = "\n".join([*texts, *(text for field in fields for text in installed.metadata.get_all(field) or ())])
+        families = {word for word in re.split(r"\W+", licence) if word in {"Apache", "BSD", "MIT"}}
+        assert families, name
+        missing = {one for one in families if one not in named and LICENCE_TEXTS[one] not in named}
+        assert not missing, (name, missing)
