@@ -33,6 +33,18 @@ _OPERATORS = re.compile(rb"sma_[0-9A-Za-z]{49}")
 _TOKEN_CHARS = 64
 _LOOKS_SECRET = re.compile(rf"sma?_(?:{_PREFIX}_)?[0-9A-Za-z]{{40,}}|(?<![0-9A-Za-z])[0-9A-Za-z]{{{_TOKEN_CHARS},}}")
 """Matches each run of letters and digits once, from its beginning, so it takes linear time."""
+_ENCODED = "%(?:25)*+"
+_ENCODED_CHARS = 7
+"""The length of a character that is percent-encoded three times over."""
+_ANY_CHAR = f"(?:[0-9A-Za-z]|{_ENCODED}(?:3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa]))"
+_ANY_UNDERSCORE = f"(?:_|{_ENCODED}5[Ff])"
+_ANY_HEAD = f"(?:s|{_ENCODED}73)(?:m|{_ENCODED}6[Dd])(?:a|{_ENCODED}61)?{_ANY_UNDERSCORE}"
+_BEHIND_ANOTHER = r"(?<![0-9A-Za-z%])|(?<=%[0-289A-Fa-f][0-9A-Fa-f])|(?<=%3[A-Fa-f])|(?<=%[46]0)|(?<=%[57][B-Fb-f])"
+_LOOKS_SECRET_ENCODED = re.compile(
+    rf"{_ANY_HEAD}(?:{_ANY_CHAR}{{1,8}}{_ANY_UNDERSCORE})?{_ANY_CHAR}{{40,}}+"
+    rf"|(?:{_BEHIND_ANOTHER}){_ANY_CHAR}{{{_TOKEN_CHARS},}}+"
+)
+"""Matches what ``_LOOKS_SECRET`` does, also where characters are percent-encoded, once or more often."""
 _PREFIXED_KNOX = re.compile(rb"sm_(?:%b_)?[0-9a-f]+" % _PREFIX.encode())
 
 
@@ -177,12 +189,13 @@ def prefix_of(token_key: str) -> str:
 
 def hidden(text: str) -> str:
     """Return the text with everything that looks like a token masked, except for its first four characters."""
-    return _LOOKS_SECRET.sub(lambda found: f"{found[0][:4]}…", text)
+    return _looks_secret(text).sub(lambda found: f"{found[0][:4]}…", text)
 
 
 def holds_token(text: str) -> bool:
     """Return whether the text may contain a token: something that looks like one and is not too long."""
-    return any(len(found[0]) <= MAX_TOKEN_BYTES for found in _LOOKS_SECRET.finditer(text))
+    most = MAX_TOKEN_BYTES * _chars_each(text)
+    return any(len(found[0]) <= most for found in _looks_secret(text).finditer(text))
 
 
 def shortened(text: str, chars: int) -> str:
@@ -192,9 +205,18 @@ def shortened(text: str, chars: int) -> str:
     """
     if len(text) <= chars:
         return hidden(text)
-    found = _LOOKS_SECRET.finditer(text[: chars + _TOKEN_CHARS])
+    found = _looks_secret(text).finditer(text[: chars + _TOKEN_CHARS * _chars_each(text)])
     end = next((token.start() + 4 for token in found if token.start() < chars < token.end()), chars)
     return f"{hidden(text[: min(end, chars)])}…"
+
+
+def _looks_secret(text: str) -> re.Pattern[str]:
+    return _LOOKS_SECRET_ENCODED if "%" in text else _LOOKS_SECRET
+
+
+def _chars_each(text: str) -> int:
+    """Return how many characters of the text one character of a token may take."""
+    return _ENCODED_CHARS if "%" in text else 1
 
 
 def _checksum(body: bytes) -> bytes:

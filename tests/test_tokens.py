@@ -197,6 +197,39 @@ def test_hiding_tokens_costs_no_more_than_the_length_of_the_text() -> None:
     assert hidden(hostile) == hostile
 
 
+def percent_encoded(text: str, times: int = 1) -> str:
+    """Every character of the text, encoded."""
+    for _ in range(times):
+        text = "".join(f"%{ord(char):02X}" for char in text) if "%" not in text else text.replace("%", "%25")
+    return text
+
+
+ENCODINGS: dict[str, Callable[[str], str]] = {
+    "underscores": lambda token: token.replace("_", "%5F"),
+    "underscores twice": lambda token: token.replace("_", "%255f"),
+    "all of it": percent_encoded,
+    "all of it twice": lambda token: percent_encoded(token, 2),
+    "half of it": lambda token: token[:30] + percent_encoded(token[30:]),
+    "behind an encoded sign": lambda token: f"next%3D%2Fbots%2F{token}%26x",
+}
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("token", [mint(), mint("checked"), mint("checked", "prod"), mint_operator_token()])
+def test_token_is_hidden_however_it_is_encoded(token: Token, encoding: str) -> None:
+    encoded = ENCODINGS[encoding](token.reveal())
+    pieces = [encoded[at : at + 24] for at in range(20, len(encoded) - 48)]
+    assert holds_token(encoded)
+    for chars in range(1, len(encoded) + 40):
+        for said in (hidden(f"/bots/{encoded}/x"), shortened(f"/bots/{encoded}/x", chars)):
+            assert not [piece for piece in pieces if piece in said]
+
+
+def test_what_is_encoded_and_no_token_is_shown() -> None:
+    for text in ("%E4%B8%80" * 60, "%20" * 100, "%2Fbots" * 40, "%2525" * 50, "%41" * 63, "100%" + "a" * 63):
+        assert hidden(text) == text
+
+
 def test_what_may_be_a_token_is_found_in_a_text_and_what_is_too_long_is_none() -> None:
     for token in (mint(), mint("checked"), mint("checked", "test"), mint_operator_token()):
         assert holds_token(f"before {token.reveal()}, behind")

@@ -300,7 +300,10 @@ async def test_requests_are_written_once_with_the_databases_time_and_role(
     assert tuple(event) == ("10.0.0.0/24", roles.runtime_role, True)
 
 
-@pytest.mark.parametrize("action", ["key.create", "resource.unprotect", "operator.create", "audit.prune", "request"])
+NO_REQUESTS = ["key.create", "resource.unprotect", "operator.create", "audit.prune", "request", "request.\nkey.create"]
+
+
+@pytest.mark.parametrize("action", NO_REQUESTS)
 async def test_nothing_but_requests_is_written_as_one(runtime: asyncpg.Connection, action: str) -> None:
     with pytest.raises(DENIED):
         await runtime.execute(_REQUESTS, _BATCH, 0.0, action)
@@ -325,6 +328,17 @@ async def test_usage_of_the_future_or_of_long_ago_is_done(runtime: asyncpg.Conne
             age_s,
         )
     assert await runtime.fetchval("SELECT count(*) FROM pg_class WHERE relname ~ '^usage_day_[0-9]'") == 0
+
+
+@pytest.mark.parametrize("count", [2**63 - 1, 10**9 + 1, 0, -3])
+async def test_a_count_that_would_stop_everybodys_usage_is_refused(runtime: asyncpg.Connection, count: int) -> None:
+    usage = (
+        "SELECT smarter_auth.write_usage(gen_random_uuid(), interval '0', '{bot}', '{1}', '{NULL}', '{\"\"}',"
+        " '{grant}', $1::bigint[], '{NULL}')"
+    )
+    with pytest.raises(asyncpg.DataError):
+        await runtime.execute(usage, [count])
+    await runtime.execute(usage, [10**9])
 
 
 _EVENT = "SELECT smarter_auth.write_event('somebody', $1, 'bot', '1', 'default', NULL, '', NULL, NULL)"

@@ -143,7 +143,8 @@ CREATE FUNCTION smarter_auth.write_requests(
 ) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, smarter_auth, pg_temp AS $$
 BEGIN
-    IF EXISTS (SELECT FROM unnest(actions) AS action WHERE action NOT LIKE 'request.%') THEN
+    IF EXISTS (SELECT FROM unnest(actions) AS action
+                WHERE action NOT IN ('request.deny', 'request.grant', 'request.anonymous', 'request.dropped')) THEN
         RAISE EXCEPTION 'Only requests are written to the audit here.' USING ERRCODE = 'insufficient_privilege';
     END IF;
     INSERT INTO smarter_auth.usage_batch (batch) VALUES (write_requests.batch) ON CONFLICT DO NOTHING;
@@ -207,6 +208,10 @@ DECLARE
     series_ids bigint[];
     sums bigint[];
 BEGIN
+    IF EXISTS (SELECT FROM unnest(counts) AS count WHERE count NOT BETWEEN 1 AND 1000000000) THEN
+        -- A sum past the range of bigint would keep everybody's usage from being written.
+        RAISE EXCEPTION 'A count is not between 1 and 1000000000.' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     INSERT INTO smarter_auth.usage_batch (batch) VALUES (write_usage.batch) ON CONFLICT DO NOTHING;
     IF NOT FOUND THEN
         RETURN;
