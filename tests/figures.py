@@ -94,7 +94,8 @@ def _git(*arguments: str) -> str:
 def main() -> int:
     for found in figures():
         commits = found.commits_since()
-        state = f"older than {len(commits)} commits" if commits else "up to date"
+        counted = "1 commit" if len(commits) == 1 else f"{len(commits)} commits"
+        state = f"older than {counted}" if commits else "up to date"
         print(f"{found.page:36} {found.rows:3} figures, the oldest of {found.written:%Y-%m-%d %H:%M}: {state}")
         for commit in commits[:5]:
             print(f"    {commit}")

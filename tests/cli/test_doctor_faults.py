@@ -46,7 +46,7 @@ def only(run: Commands, exit_code: int, check: str) -> str:
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing is to be heard, there is no need to wait long for it."""
-    monkeypatch.setattr(examination, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(examination, "PATIENCE_S", 2.0)
 
 
 def execute(database: Database, script: str) -> None:
@@ -259,16 +259,19 @@ def test_a_transaction_pooler_that_nobody_told_us_of(run: Commands, newest: Plai
 # The shared cache
 
 
-@pytest.mark.usefixtures("_impatient")
-def test_a_shared_cache_that_is_down_hangs_or_asks_for_another_password(run: Commands) -> None:
+def test_a_shared_cache_that_is_down_hangs_or_asks_for_another_password(
+    run: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with Valkey(password="simsim") as valkey:
         run.set(cache_url=valkey.url)
         assert told(run, 0) == {}
         run.set(cache_url=valkey.url.replace("simsim", "sesame"))
         assert "sesame" not in only(run, UNREACHABLE, "cache")
         run.set(cache_url=valkey.url)
-        valkey.freeze()
-        assert "(TimeoutError)" in only(run, UNREACHABLE, "cache")
+        with monkeypatch.context() as impatient:
+            impatient.setattr(examination, "PATIENCE_S", 0.3)
+            valkey.freeze()
+            assert "(TimeoutError)" in only(run, UNREACHABLE, "cache")
         valkey.kill()
         assert "(ConnectionError)" in only(run, UNREACHABLE, "cache")
 

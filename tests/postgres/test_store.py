@@ -190,7 +190,7 @@ async def test_role_without_rights_is_told_of_the_runtime_role(database: Databas
 
 
 async def test_query_that_takes_too_long_is_given_up(database: Database, owner: asyncpg.Connection) -> None:
-    async with open_pool(database.runtime, query_timeout_s=0.1) as pool, owner.transaction():
+    async with open_pool(database.runtime, query_timeout_s=1.0) as pool, owner.transaction():
         await owner.execute("LOCK TABLE smarter_auth.resource")
         with pytest.raises(UnavailableError, match="another session has locked"):
             await Store(pool).read(Target(BOT))

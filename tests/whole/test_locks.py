@@ -53,7 +53,7 @@ async def test_no_worker_has_more_connections_than_its_pool_and_its_listener_whi
 
 
 async def test_a_statement_that_was_given_up_runs_no_longer(database: Database, owner: asyncpg.Connection) -> None:
-    async with open_pool(database.runtime, query_timeout_s=0.2, statement_cache_size=0) as pool, owner.transaction():
+    async with open_pool(database.runtime, query_timeout_s=1.0, statement_cache_size=0) as pool, owner.transaction():
         await owner.execute("LOCK TABLE smarter_auth.binding")
         with suppress(Exception):
             await pool.fetch("SELECT count(*) FROM smarter_auth.binding")
