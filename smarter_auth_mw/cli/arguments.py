@@ -145,27 +145,28 @@ def labels(texts: Sequence[str]) -> dict[str, str]:
     return found
 
 
+_EXPIRIES = "Write a duration (30s, 15m, 24h, 30d), or a time in the future: 2030-12-31 or 2030-12-31T12:00:00Z."
+
+
 def expiry(text: str | None) -> datetime | None:
     """Return the time that is this duration from now, or that is given; None: never."""
     if text is None:
         return None
-    if _WRITTEN_OUT.match(text):
-        return _future(text)
     try:
-        return datetime.now(UTC) + duration(text)
+        return _future(text) if _WRITTEN_OUT.match(text) else datetime.now(UTC) + duration(text)
     except OverflowError:
         raise UsageError(
             f"{text!r} is too long: it would end after the year 9999.",
             hint="Leave it out for a key that never expires.",
         ) from None
+    except UsageError as error:
+        raise UsageError(error.message, hint=_EXPIRIES) from None
 
 
 def _future(text: str) -> datetime:
     time = moment(text)
     if not isinstance(time, datetime) or time <= datetime.now(UTC):
-        raise UsageError(
-            f"{text!r} is in the past.", hint="Write a time in the future, or a duration: 30s, 15m, 24h, 30d."
-        )
+        raise UsageError(f"{text!r} is in the past.")
     return time
 
 

@@ -50,11 +50,15 @@ def test_a_key_expires_at_a_date_that_is_written_out() -> None:
     assert abs(soon - datetime.now(UTC) - timedelta(days=1)) < timedelta(hours=1)
 
 
-@pytest.mark.parametrize(("text", "said"), [("2020-01-31", "in the past"), ("2030-02-31", "not a"), ("soon", "not")])
+@pytest.mark.parametrize(
+    ("text", "said"), [("2020-01-31", "in the past"), ("2030-02-31", "not a"), ("31.12.2030", "not a"), ("soon", "not")]
+)
 def test_an_expiry_that_cannot_be_is_refused_with_what_to_write(text: str, said: str) -> None:
     with pytest.raises(UsageError, match=said) as refused:
         expiry(text)
     assert "30d" in refused.value.hint
+    assert "2030-12-31" in refused.value.hint
+    assert "ago" not in refused.value.hint
 
 
 def test_a_finding_is_one_line_of_a_table() -> None:

@@ -13,6 +13,7 @@ from smarter_auth_mw.errors import UsageError
 SEPARATORS = (",", ";", "\t")
 MAX_HEADER_BYTES = 65_536
 
+_UTF_32 = (b"\xff\xfe\0\0", b"\0\0\xfe\xff")
 _BOMS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
 _NO_TEXT = {
     b"PK\x03\x04": "a spreadsheet or an archive (.xlsx, .ods, .zip), whatever its name says",
@@ -78,6 +79,10 @@ def _encoding(begins: bytes) -> str:
     for magic, what in _NO_TEXT.items():
         if begins.startswith(magic):
             raise UsageError(f"The file is {what}, not CSV.", hint=_SAVE_AS)
+    if begins.startswith(_UTF_32):
+        raise UsageError("The file is UTF-32.", hint=_SAVE_AS)
+    if not begins:
+        raise UsageError("The file is empty.")
     for mark, encoding in _BOMS.items():
         if begins.startswith(mark):
             return encoding
