@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from smarter_auth_mw.admin.values import (
+    Cursor,
     Duration,
     KeyId,
     Label,
@@ -17,6 +18,7 @@ from smarter_auth_mw.admin.values import (
     ResourceName,
     Text,
     Time,
+    TokenKey,
     checked_text,
 )
 
@@ -37,19 +39,19 @@ class Paged(_Request):
     """A page of a list."""
 
     limit: int = Field(default=50, ge=1, le=MAX_LIMIT, description="the most items of a page")
-    cursor: Text | None = Field(default=None, max_length=8192, description="`next` of the previous page")
+    cursor: Cursor | None = Field(default=None, description="`next` of the previous page")
 
 
 class KeyQuery(Paged):
     """Which keys; all filters apply together. Without state, key_id or token_key, revoked keys are left out."""
 
     key_id: KeyId | None = None
-    token_key: Text | None = Field(default=None, max_length=15, description="the public head of a token")
+    token_key: TokenKey | None = Field(default=None, description="the public head of a token")
     resource: ResourceName | None = Field(default=None, description="KIND:REF: keys that are bound to it")
     account: Name | None = None
     state: Literal["active", "inactive", "expired", "revoked", "any"] | None = None
-    find: Text | None = Field(default=None, max_length=255, description="the beginning of the name")
-    label: list[Label] = Field(default=[], max_length=16, description="name=value; may be repeated")
+    find: Text | None = Field(default=None, description="the beginning of the name")
+    label: list[Label] = Field(default=[], max_length=16, description="name=value; may be repeated, each name once")
     expiring_within: Duration | None = None
     never_expires: bool = False
     unused_for: Duration | None = None
@@ -57,13 +59,21 @@ class KeyQuery(Paged):
     rotating: bool = Field(default=False, description="a token that was replaced is still valid")
     sort: Literal["name", "created_at", "-created_at"] | None = None
 
+    @field_validator("label")
+    @classmethod
+    def _check_label_names(cls, labels: list[str]) -> list[str]:
+        names = [label.partition("=")[0] for label in labels]
+        if len(set(names)) < len(names):
+            raise ValueError("each label name may be given once")
+        return labels
+
 
 class ResourceQuery(Paged):
     """Which resources."""
 
     kind: Name | None = None
     account: Name | None = None
-    find: Text | None = Field(default=None, max_length=255, description="the beginning of the reference")
+    find: Text | None = Field(default=None, description="the beginning of the reference")
     state: Literal["open", "protected"] | None = None
     key_id: KeyId | None = Field(default=None, description="resources that this key is bound to")
 
@@ -85,9 +95,9 @@ class AuditQuery(Paged):
     resource: ResourceName | None = None
     key: KeyId | None = None
     account: Name | None = None
-    actor: Text | None = Field(default=None, max_length=255)
-    action: Text | None = Field(default=None, max_length=255, description="may end in *, as key.*")
-    reason: Text | None = Field(default=None, max_length=255)
+    actor: Text | None = None
+    action: Text | None = Field(default=None, description="may end in *, as key.*")
+    reason: Text | None = None
     since: Moment | None = None
     until: Moment | None = None
     acts: bool = Field(default=False, description="only changes, without requests")
@@ -130,7 +140,7 @@ class KeyChange(_Request):
 class Rotation(_Request):
     """A new token for a key."""
 
-    token_key: Text = Field(max_length=15, description="the public head of the token to replace")
+    token_key: TokenKey = Field(description="the public head of the token to replace")
     overlap: Overlap = Field(
         default=timedelta(hours=24),
         description="how long the previous token stays valid",

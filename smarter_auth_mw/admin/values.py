@@ -79,7 +79,9 @@ def _label(value: str) -> str:
     return checked_text(value)
 
 
-Text = Annotated[str, AfterValidator(checked_text)]
+Text = Annotated[str, Field(max_length=255), AfterValidator(checked_text)]
+TokenKey = Annotated[str, Field(max_length=15), AfterValidator(checked_text)]
+Cursor = Annotated[str, Field(max_length=8192), AfterValidator(checked_text)]
 Name = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(checked_text)]
 KeyId = Annotated[str, AfterValidator(_uuid), WithJsonSchema(UUID_SCHEMA)]
 Duration = Annotated[

@@ -127,7 +127,7 @@ def moment(text: str) -> datetime | timedelta:
         return ago
     try:
         time = datetime.fromisoformat(text)
-        return time if time.tzinfo else time.replace(tzinfo=UTC)
+        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         raise UsageError(
             f"{text!r} is not a time.", hint="Write how long ago: 30s, 15m, 24h, 30d; or when: 2026-01-31T12:00:00Z."

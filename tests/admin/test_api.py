@@ -214,6 +214,20 @@ async def test_pages_follow_their_links_and_lose_nothing(admin: Caller, writes: 
     assert await admin.code("GET", f"/keys?limit=3&state=active&cursor={first['next']}") == (422, "cursor")
 
 
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ("label=team%3Dx&label=team%3Dy", "query.label: each label name may be given once"),
+        (f"find={'x' * 256}", "query.find: String should have at most 255 characters"),
+        (f"token_key={'x' * 16}", "query.token_key: String should have at most 15 characters"),
+    ],
+)
+async def test_filter_that_fits_no_key_says_why(admin: Caller, query: str, says: str) -> None:
+    response = await admin("GET", f"/keys?{query}")
+    assert response.status_code == 422
+    assert response.json()["detail"] == f"{says}."
+
+
 async def test_lists_filter(admin: Caller) -> None:
     one = await _key(admin, "one", bind=["bot:1"], labels={"team": "x"}, expires_in="5d")
     two = await _key(admin, "two", bind=["bot:2"], account=OWN)

@@ -79,6 +79,12 @@ def test_what_makes_no_list_is_wrong_usage(run: Commands, arguments: list[str], 
     assert says in ran.err
 
 
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_time_outside_the_calendar_is_wrong_usage(run: Commands, time: str) -> None:
+    ran = run("audit", "--since", time)
+    assert (ran.exit_code, "is not a time" in ran.err) == (2, True)
+
+
 def names(run: Commands, *arguments: str) -> list[str]:
     return [key["name"] for key in run.json("key", "list", *arguments)]
 
