@@ -2,11 +2,14 @@
 
     python -m benchmarks.admin_load [--rounds 10] [--seconds 2] [--revocations 100] [--json FILE]
 
-Two uvicorn processes are asked for warm resources at a steady rate, in turn while the API is idle, while it answers a
-few requests a second, and while two clients create keys or read pages of lists as fast as it answers. A figure is the
-median over the rounds of what workers take then over what they take in the calm phase of the same round. Afterwards
-keys are revoked through the API, under the load and by the targets of ``benchmarks.revocation``; a lag begins when the
-API has answered. Exits 1 if a revocation missed its target, or if the API answered anything but 200 and 201.
+Two uvicorn processes are asked for warm resources at a steady rate, in turn while the API is idle, while it answers
+two or twenty requests of each kind a second, and while two clients create keys or read pages of lists as fast as it
+answers. On few processors the API takes time that the workers would have: "a busy process" is what any other program
+costs them that keeps one processor busy and touches nothing of theirs; compare the last two phases with it. A figure
+is the median over the rounds of what workers take then over what they take in the calm phase of the same round.
+Afterwards keys are revoked through the API, under the load and by the targets of ``benchmarks.revocation``; a lag
+begins when the API has answered. Exits 1 if a revocation missed its target, or if the API answered anything but 200
+and 201.
 """
 
 from __future__ import annotations
@@ -37,6 +40,8 @@ from smarter_auth_mw.postgres.store import Store
 BOTS, EACH = 200, 10
 WARM = range(1, 51)
 REQUESTS_PER_S = 400
+PLATFORM_PER_S = 2
+"""How many creates, and as many pages, a platform asks for where a customer signs up every half second."""
 FEW_PER_S = 20
 """How many creates, and as many pages, the API answers a second where it is not asked for all it can do."""
 ROUTES = "bot /bots/{ref:int}"
@@ -126,12 +131,21 @@ async def _repeat(act: Callable[[], Awaitable[None]], end: asyncio.Event, pause_
         await asyncio.sleep(pause_s)
 
 
+async def _spin() -> None:
+    """Keep one process busy that shares nothing with the workers but the processors."""
+    script = "import time; end = time.monotonic() + 0.5\nwhile time.monotonic() < end: pass"
+    process = await asyncio.create_subprocess_exec(sys.executable, "-IS", "-c", script)
+    await process.wait()
+
+
 def phases(one: Api, other: Api) -> dict[str, list[tuple[Callable[[], Awaitable[None]], float]]]:
     """What is done beside the requests in each phase, again and again, and the pause in between."""
-    pause_s = 1 / FEW_PER_S
+    seldom_s, pause_s = 1 / PLATFORM_PER_S, 1 / FEW_PER_S
     return {
         "calm": [],
+        "a platform's": [(one.create, seldom_s), (other.list, seldom_s)],
         "a few of both": [(one.create, pause_s), (other.list, pause_s)],
+        "a busy process": [(_spin, 0)],
         "creates": [(one.create, 0), (other.create, 0)],
         "pages of lists": [(one.list, 0), (other.list, 0)],
     }

@@ -68,7 +68,7 @@ def test_people_are_told_how_to_go_on(many: Commands) -> None:
         (["--limit", "2", "--cursor", "x"], "another list"),
         (["--limit", "0"], "1"),
         (["--label", "team"], "NAME=VALUE"),
-        (["--label", "a=1", "--label", "a=2"], "second"),
+        (["--label", "a=1", "--label", "a=2"], "twice"),
         (["--state", "revoked", "--sort", "name"], "a list of their own"),
         (["--unused-for", "long"], "30d"),
     ],
