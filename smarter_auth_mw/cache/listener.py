@@ -93,6 +93,7 @@ class Listener:
         self._guarded = ("", True)
         self._answered_at_s = clock()
         self._is_awaited = asyncio.Event()
+        self._has_begun = asyncio.Event()
         self._floors: deque[tuple[float, Snapshot]] = deque()
         self._notified_at_s: dict[tuple[str, int], float] = {}
         self._attention = Attention(clock)
@@ -127,6 +128,7 @@ class Listener:
                     while listens is self._attention.is_given:
                         next_s = time.monotonic() + self._heartbeat_s
                         await self.beat(wire)
+                        self._has_begun.set()
                         if pause_s > FIRST_PAUSE_S:
                             log("listener.recovered")
                         pause_s = FIRST_PAUSE_S
@@ -134,6 +136,7 @@ class Listener:
                         await self._rest(max(0.0, next_s - time.monotonic()))
                 continue
             except Exception as error:  # Any error: without this, the worker would never receive changes again.
+                self._has_begun.set()
                 if listens and not self._attention.is_given:
                     continue  # The connection was closed because of a flood.
                 if pause_s == FIRST_PAUSE_S:
@@ -142,6 +145,15 @@ class Listener:
             self.reconnects += 1
             await self._rest(pause_s * SystemRandom().uniform(0.5, 1.0))  # spreads the fleet, guards nothing
             pause_s = min(pause_s * 2, MAX_BACK_OFF_S)
+
+    async def begun(self, patience_s: float) -> None:
+        """Wait until the first heartbeat was answered or has failed, or for so long.
+
+        What is read before it has to be read again: only the heartbeat tells which server answers.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience_s):
+                await self._has_begun.wait()
 
     def meet_anew(self) -> None:
         """Treat the server that answers the next heartbeat as a new one; do not vouch for reads until then."""

@@ -37,6 +37,8 @@ from smarter_auth_mw.postgres.store import Store
 
 CHANGES_KEPT = timedelta(hours=1)
 """How long a worker may be cut off without having to flush its cache."""
+FIRST_BEAT_WITHIN_S = 0.5
+"""How long a start waits for the first heartbeat; what is read before it is read a second time."""
 PURGE_EVERY_S = 600.0
 DOMAINS_PAUSE_S = 0.05
 
@@ -88,6 +90,7 @@ async def _running(
         running(engine.key_counter.run()),
         observers.flushing(engine.store, settings.usage_flush_s) if observers else nullcontext(),
     ):
+        await engine.listener.begun(FIRST_BEAT_WITHIN_S)
         yield
 
 
