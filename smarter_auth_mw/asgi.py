@@ -18,11 +18,8 @@ from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant, Reason
 from smarter_auth_mw.domain import Target
 from smarter_auth_mw.http.app_interface import interface_of
 from smarter_auth_mw.http.preflights import bare_scope, without_body
-from smarter_auth_mw.http.scopes import UnreadableScopeError, is_usual, mended, readable_part
+from smarter_auth_mw.http.scopes import UNUSUAL, UnreadableScopeError, is_usual, mended, readable_part
 from smarter_auth_mw.http.websocket import POLICY_VIOLATION, converse
-
-_UNUSUAL = (KeyError, TypeError, IndexError, ValueError, AttributeError)
-"""The errors that reading an unusual scope raises."""
 
 
 def _takes_denials(scope: Scope) -> bool:
@@ -91,7 +88,7 @@ class SmarterAuthMiddleware:
                 and type(headers := scope["headers"]) is list
             ):
                 decision = engine.authenticator.warm(target, headers, self._extractor)
-        except _UNUSUAL:
+        except UNUSUAL:
             return self._wait(scope, receive, send)
         if target is None:
             return self.app(scope, receive, send)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
@@ -14,6 +14,8 @@ from smarter_auth_mw.routing.folding import UnreadableError, unquoted
 OWN_TARGET = ""
 """Instead of a header name: method and target are those of the proxy's own request."""
 
+_OF_WEBSOCKETS = b"sec-websocket-key"
+_PLAIN_METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE"})
 _METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
 
 Headers = list[tuple[bytes, bytes]]
@@ -32,6 +34,38 @@ class Dialect:
     method: str
     host: str = "Host"
     knows_two_refusals: bool = False
+    uri_header: bytes = field(init=False, repr=False)
+    method_header: bytes = field(init=False, repr=False)
+    told_by: frozenset[bytes] = field(init=False, repr=False)
+    """The names of the headers that describe the request in question, each of which comes exactly once."""
+
+    def __post_init__(self) -> None:
+        names = [name.lower().encode("ascii") for name in (self.uri, self.method, self.host)]
+        object.__setattr__(self, "uri_header", names[0])
+        object.__setattr__(self, "method_header", names[1])
+        object.__setattr__(self, "told_by", frozenset(filter(None, names)))
+
+    def plain_path(self, scope: Mapping[str, Any]) -> bytes | None:
+        """Return the path of the request that ``scope`` asks about, if no more than its token decides beyond that.
+
+        None has ``read`` look closer: at headers that do not describe one request, at what may be a preflight or a
+        WebSocket, and at a path that is encoded. Raises one of ``UNUSUAL`` for a scope in another form than usual.
+        """
+        described: dict[bytes, bytes] = {}
+        for name, value in scope["headers"]:
+            if name in self.told_by:
+                if name in described or not value:
+                    return None
+                described[name] = value
+            elif name == _OF_WEBSOCKETS or not name.islower():
+                return None
+        if self.uri == OWN_TARGET:
+            method, target = scope["method"].encode("ascii"), scope["raw_path"]
+        else:
+            method, target = described[self.method_header], described[self.uri_header]
+        raw_path: bytes = target.partition(b"?")[0]
+        is_plain = b"%" not in raw_path and method in _PLAIN_METHODS and len(described) == len(self.told_by)
+        return raw_path if is_plain else None
 
     def read(self, scope: Mapping[str, Any]) -> dict[str, Any]:
         """Return the scope of the original request that ``scope`` describes; raises MisreadError."""
@@ -56,7 +90,7 @@ class Dialect:
     @property
     def own_headers(self) -> frozenset[bytes]:
         """The names of the headers in which the proxy sends the original target and method."""
-        return frozenset({self.uri.lower().encode("ascii"), self.method.lower().encode("ascii")})
+        return frozenset({self.uri_header, self.method_header})
 
     def describes_another(self, scope: Mapping[str, Any]) -> bool:
         """Return whether a request contains headers that describe another one."""

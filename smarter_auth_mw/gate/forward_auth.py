@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -10,11 +11,12 @@ from starlette.types import Receive, Scope, Send
 
 from smarter_auth_mw.config.settings import Settings
 from smarter_auth_mw.decision import Decision, Denial, Grant, Reason
+from smarter_auth_mw.domain import Resource, Target
 from smarter_auth_mw.gate.dialects import OWN_TARGET, Dialect, MisreadError
 from smarter_auth_mw.guard import Guard
 from smarter_auth_mw.http.credentials import Header
 from smarter_auth_mw.http.preflights import is_bare
-from smarter_auth_mw.http.scopes import UnreadableScopeError, is_usual, mended, readable_part
+from smarter_auth_mw.http.scopes import UNUSUAL, UnreadableScopeError, is_usual, mended, readable_part
 from smarter_auth_mw.log import log
 from smarter_auth_mw.routing import hosts
 
@@ -32,6 +34,8 @@ UNAUTHORIZED, FORBIDDEN = 401, 403
 
 _PRINTABLE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 _NOBODY: list[Header] = [(name, b"") for name in IDENTITY]
+_UNCACHED: list[Header] = [(b"cache-control", b"no-store"), (b"content-length", b"0")]
+Passed = tuple[Header, ...]
 
 
 class ForwardAuth:
@@ -58,6 +62,10 @@ class ForwardAuth:
             await self._answer(scope, send)
 
     async def _answer(self, scope: Scope, send: Send) -> None:
+        passed = self._pass_at_once(scope)
+        if passed is not None:
+            await _send(send, 200, list(passed))
+            return
         try:
             scope = scope if is_usual(scope) else mended(scope)
         except UnreadableScopeError:
@@ -76,7 +84,26 @@ class ForwardAuth:
             return
         if decision is None and self._dialect.uri == OWN_TARGET and await self._show_page(scope, send):
             return
-        await _send(send, 200, [(b"cache-control", b"no-store"), (b"content-length", b"0"), *identity(decision)])
+        await _send(send, 200, [*_UNCACHED, *identity(decision)])
+
+    def _pass_at_once(self, scope: Scope) -> Passed | None:
+        """Return the headers of an answer that lets a request pass, if its path and its token are known already.
+
+        ``Guard.by_path`` remembers a path only where nothing else of a request decides what it names.
+        """
+        try:
+            raw_path = self._dialect.plain_path(scope)
+            target = raw_path and self._guard.by_path.young[raw_path.decode("ascii"), raw_path, ""]
+            if not isinstance(target, Target) or (engine := self._guard.engines.ready()) is None:
+                return None
+            decision = engine.authenticator.warm(target, scope["headers"], self._guard.extractors["http"])
+        except UNUSUAL:
+            return None
+        if type(decision) is not Grant or not decision.tally.is_kept:
+            return None
+        decision.tally.once_more()
+        principal = decision.principal
+        return _passed(decision.resource, principal.key_id, principal.key_name, principal.account)
 
     async def _decide(self, asked: Scope) -> Decision | None:
         """Return the decision for the original request; None if it names no resource."""
@@ -138,13 +165,22 @@ class ForwardAuth:
             )
 
 
-def identity(decision: Decision | None) -> list[Header]:
+def identity(decision: Decision | None) -> Iterable[Header]:
     """Return the principal's headers in printable ASCII; everything else, and ``%``, is percent-encoded UTF-8."""
     if not isinstance(decision, Grant):
         return _NOBODY
     principal = decision.principal
-    values = (str(decision.resource), principal.key_id, principal.key_name, principal.account)
-    return list(zip(IDENTITY, map(_printable, values), strict=True))
+    return _identity(decision.resource, principal.key_id, principal.key_name, principal.account)
+
+
+def _identity(resource: Resource, key_id: str, key_name: str, account: str) -> Iterable[Header]:
+    return zip(IDENTITY, map(_printable, (str(resource), key_id, key_name, account)), strict=True)
+
+
+@lru_cache(maxsize=10_000)
+def _passed(resource: Resource, key_id: str, key_name: str, account: str) -> Passed:
+    """Return the headers of an answer that lets such a request pass; quoting them costs as much as deciding."""
+    return (*_UNCACHED, *_identity(resource, key_id, key_name, account))
 
 
 def _printable(text: str) -> bytes:

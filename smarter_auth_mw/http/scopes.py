@@ -9,6 +9,8 @@ from starlette.types import Scope
 
 from smarter_auth_mw.http.credentials import Header
 
+UNUSUAL = (KeyError, TypeError, IndexError, ValueError, AttributeError)
+"""The errors that reading an unusual scope raises."""
 _RAW_PATHS = (bytes, type(None))
 
 

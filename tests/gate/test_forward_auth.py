@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 from urllib.parse import unquote
 
 import httpx
 import pytest
+from starlette.types import Scope
 
 from smarter_auth_mw.gate.dialects import DIALECTS
+from smarter_auth_mw.gate.forward_auth import ForwardAuth
 from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.tokens import Token
 from tests.support.asgi import KEYED
@@ -18,6 +21,18 @@ from tests.support.worker import PATIENCE_S
 
 IDENTITY = ("resource", "key-id", "key-name", "account")
 EMPTY = dict.fromkeys(IDENTITY, "")
+
+Headers = list[tuple[str, str]]
+CLOSER: dict[str, Headers] = {
+    "usual": [("Authorization", "Token TOKEN")],
+    "two tokens": [("Authorization", "Token TOKEN"), ("X-API-Key", "another")],
+    "no token": [],
+    "wrong token": [("Authorization", "Token another")],
+    "host twice": [("Authorization", "Token TOKEN"), ("Host", "b.example"), ("X-Forwarded-Host", "b.example")],
+    "websocket": [("Sec-WebSocket-Key", "x"), ("Sec-WebSocket-Protocol", "smarter-auth, TOKEN")],
+    "preflight": [("Origin", "https://a.example"), ("Access-Control-Request-Method", "GET")],
+}
+"""What comes with a request, and that only the first can be answered without a closer look."""
 
 every_dialect = pytest.mark.parametrize("dialect", DIALECTS)
 
@@ -238,3 +253,32 @@ async def test_a_revoked_key_is_refused(database: Database, keys: Management) ->
             while (status := (await proxy.ask("/bots/1", credentials(minted.token))).status_code) == 200:
                 await asyncio.sleep(0.002)
     assert status == 401
+
+
+@every_dialect
+async def test_only_what_is_usual_is_answered_at_once_and_as_on_a_close_look(
+    database: Database, token: Token, dialect: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once: list[bool] = []
+    glance = ForwardAuth._pass_at_once
+
+    def glanced(self: ForwardAuth, scope: Scope) -> Any:
+        passed = glance(self, scope)
+        at_once.append(passed is not None)
+        return passed
+
+    monkeypatch.setattr(ForwardAuth, "_pass_at_once", glanced)
+    async with gate(database.runtime, dialect, failed_attempts="") as proxy:
+        for name, headers in CLOSER.items():
+            asked = [(header, value.replace("TOKEN", token.reveal())) for header, value in headers]
+            for method, target in (
+                ("GET", "/bots/1?q=1"),
+                ("POST", "/bots/1"),
+                ("OPTIONS", "/bots/1"),
+                ("GET", "/bots/%31"),
+            ):
+                at_once.clear()
+                answers = [await proxy.ask(target, *asked, method=method) for _ in range(3)]
+                assert len({(answer.status_code, *answer.headers.multi_items()) for answer in answers}) == 1
+                is_usual = name == "usual" and method != "OPTIONS" and "%" not in target
+                assert at_once[1:] == [is_usual] * 2, (name, method, target)
