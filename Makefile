@@ -55,9 +55,10 @@ pictures: $(VENV)/.dev programs
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m tests.hostile --count $(or $(COUNT),1000000) --seed $(or $(SEED),20260101)
 
-# Takes about ten minutes; ARGS="in_process" measures that alone, ARGS="--json FILE" keeps the figures.
-bench: $(VENV)/.bench
-	$(BIN)/python -m benchmarks $(ARGS)
+# Takes about ten minutes; writes docs/benchmarks.json, which the page is made from, and draws the chart. RUNS=5 for what
+# is published, ALSO=… names a Python 3.11 whose environment has the project. ARGS="in_process --json FILE" for a part.
+bench: $(VENV)/.bench programs
+	$(BIN)/python -m benchmarks $(or $(ARGS),--publish --runs $(or $(RUNS),1) $(if $(ALSO),--also $(ALSO)))
 
 # The suite RUNS times beside busy loops and in other orders, then on one core, and the like; ARGS="tests/cache" tries a few.
 endurance: $(VENV)/.dev

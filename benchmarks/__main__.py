@@ -1,8 +1,11 @@
-"""Everything that the project promises about speed, side by side in one run; exit 1 where a target is missed.
+"""Everything that the project promises about speed, side by side; exits 1 if a target is missed.
 
-    python -m benchmarks [in_process instructions served kept cold memory imports] [--rounds 40] [--json FILE]
+    python -m benchmarks [PART …] [--rounds 40] [--runs 1] [--also PYTHON] [--publish] [--json FILE]
 
-Ratios of one run, medians over its rounds, the sides in turn: the machine may be busy, as long as it is fair.
+Each figure is a ratio of two sides that take turns within one run, the median over its rounds: the machine may be busy,
+as long as it is fair. A run takes about ten minutes. ``--publish`` writes the figures into docs/benchmarks.json, from
+which the page of the documentation is made, and draws the chart; where only some PARTs are measured, the figures of the
+others stay.
 """
 
 from __future__ import annotations
@@ -11,46 +14,108 @@ import argparse
 import asyncio
 import json
 import platform
+import runpy
+import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from benchmarks import cold, imports, in_process, instructions, kept, memory, served
-from benchmarks.measuring import Row, show
+from benchmarks import (
+    cold,
+    first_requests,
+    gate,
+    imports,
+    in_process,
+    instructions,
+    kept,
+    memory,
+    path_cost,
+    served,
+)
+from benchmarks.measuring import Row, over_runs, show
 
-MEASURES: Mapping[str, Callable[[int], Awaitable[list[Row]]]] = {
+ROOT = Path(__file__).parent.parent
+FIGURES = ROOT / "docs" / "benchmarks.json"
+CHART = ROOT / "docs" / "draw_benchmarks.py"
+PARTS: Mapping[str, Callable[[int], Awaitable[list[Row]]]] = {
     "in_process": lambda rounds: in_process.measure(10 * rounds),
     "instructions": lambda _: instructions.measure(),
     "served": served.measure,
+    "gate": gate.measure,
     "kept": lambda rounds: kept.measure(rounds // 2),
     "cold": lambda rounds: cold.measure(rounds, 1_000_000),
+    "first_requests": lambda rounds: first_requests.measure(rounds // 4),
+    "path_cost": lambda _: path_cost.worst(seconds=0.2),
     "memory": lambda _: memory.measure(100_000),
     "imports": lambda rounds: imports.measure(rounds // 2),
 }
+ON_OTHER_PYTHONS = ("in_process", "memory")
+"""The parts whose figures depend on the version of Python."""
 WITH = ("starlette", "fastapi", "uvicorn", "granian", "asyncpg", "django", "django-rest-knox")
+
+Figures = dict[str, Any]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("which", nargs="*", choices=[[], *MEASURES])
-    parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--json", type=Path)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--rounds", type=int, default=40, help="how often the sides take turns in a run")
+    parser.add_argument("--runs", type=int, default=1, help="measure all of it so many times; the medians count")
+    parser.add_argument("--also", type=Path, metavar="PYTHON", help="measure what depends on Python with this one too")
+    parser.add_argument("--publish", action="store_true", help="write docs/benchmarks.json and draw the chart")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures into this file")
     arguments = parser.parse_args()
-    rows: list[Row] = []
-    for name in arguments.which or MEASURES:
+    target = FIGURES if arguments.publish else arguments.json
+    is_met = True
+    for name in arguments.parts or PARTS:
+        began = time.monotonic()
         print(f"{name} …", file=sys.stderr, flush=True)
-        found = asyncio.run(_rows(MEASURES[name], arguments.rounds))
-        show(found)
-        rows += found
-        if arguments.json:  # After each part: the next one may fail.
-            told = {"with": _versions(), "rows": [row.as_json() for row in rows]}
-            arguments.json.write_text(json.dumps(told, indent=1))
-    return 0 if all(row.is_met for row in rows) else 1
+        runs = [run(name, arguments.rounds) for _ in range(arguments.runs)]
+        if arguments.also and name in ON_OTHER_PYTHONS:
+            others = [run_with(arguments.also, name, arguments.rounds) for _ in range(arguments.runs)]
+            runs = [[*ours, *theirs] for ours, theirs in zip(runs, others, strict=True)]
+        rows = over_runs(runs)
+        show(rows)
+        print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+        is_met &= all(row.is_met for row in rows)
+        if target is not None:  # After each part: the next one may fail.
+            write(target, name, rows, arguments.runs)
+    if arguments.publish:
+        runpy.run_path(str(CHART), run_name="__main__")
+    return 0 if is_met else 1
 
 
-async def _rows(measure: Callable[[int], Awaitable[list[Row]]], rounds: int) -> list[Row]:
-    return await measure(rounds)
+def run(part: str, rounds: int) -> list[Row]:
+    async def measured() -> list[Row]:
+        return await PARTS[part](rounds)
+
+    return asyncio.run(measured())
+
+
+def run_with(python: Path, part: str, rounds: int) -> list[Row]:
+    """Measure a part in a process of another interpreter, whose environment has the project too."""
+    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+        command = [str(python), "-m", "benchmarks", part, "--rounds", str(rounds), "--json", file.name]
+        subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=False)
+        measured = json.loads(Path(file.name).read_text("utf-8"))
+    number = measured["with"]["python"].rpartition(".")[0]
+    return [Row.from_json(row).renamed(f"Python {number}: {row['what']}") for row in measured["rows"]]
+
+
+def write(file: Path, part: str, rows: Iterable[Row], runs: int) -> None:
+    """Put the rows of this part into the file, in the place of those that were there."""
+    earlier: Sequence[Figures] = json.loads(text)["rows"] if file.exists() and (text := file.read_text("utf-8")) else ()
+    by_part: dict[str, list[Figures]] = {name: [] for name in PARTS}
+    for row in earlier:
+        if row["part"] != part:
+            by_part[row["part"]].append(row)
+    by_part[part] = [{"part": part, "runs": runs, **row.as_json()} for row in rows]
+    figures = {"with": _versions(), "rows": [row for rows in by_part.values() for row in rows]}
+    file.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
 
 
 def _versions() -> dict[str, str]:

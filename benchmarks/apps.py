@@ -39,6 +39,17 @@ def app() -> Starlette:
     return Starlette(routes=[Route("/bots/{id:int}", answer), Route("/health", answer), Route("/no", refuse)])
 
 
+def answers() -> ASGIApp:
+    """Return the least that a proxy can ask: an app that answers every request with 200, and looks at none."""
+
+    async def bare(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+            await send({"type": "http.response.body"})
+
+    return bare
+
+
 class DictBackend(AuthenticationBackend):
     """The one line that people write: a header, a dict. It hashes nothing."""
 

@@ -1,4 +1,4 @@
-"""The first request for a resource: what it costs over the bare query, and what a million bindings add to it.
+"""The first request for a resource: what it costs over the bare query, near and far, and what a million keys add to it.
 
     python -m benchmarks.cold [--rounds 60] [--bindings 1000000] [--parts]
 
@@ -13,26 +13,33 @@ import argparse
 import asyncio
 import statistics
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count
+from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
 from benchmarks.database import fill, make, server
+from benchmarks.distance import away
 from benchmarks.measuring import Block, Row, in_turn, medians, row, show
 from smarter_auth_mw.authentication.authenticator import Authenticator
 from smarter_auth_mw.cache.changes import Changes
 from smarter_auth_mw.cache.entries import Cache, Limits
 from smarter_auth_mw.domain import Resource, Target
+from smarter_auth_mw.management.listings import Listings
 from smarter_auth_mw.postgres.connections.sessions import SESSION
+from smarter_auth_mw.postgres.notifications import PostgresWire, open_wire
 from smarter_auth_mw.postgres.pool import open_pool
 from smarter_auth_mw.postgres.store import Store, statements
 from smarter_auth_mw.tokens import Token
 
 CALLS = 100
 EACH = 10
+PAGE, INNER = 50, 10
+ROUND_TRIP_US = 500
 FEW = 1_000
 BUFFERS = "1GB"
 """What a server has for itself that holds a million keys; the bundled one is content with 64 MB."""
@@ -50,10 +57,10 @@ Asking = Callable[[str], Awaitable[Any]]
 """One call for the resource of this reference."""
 
 
-def asking(ask: Asking, resources: int) -> Block:
+def asking(ask: Asking, resources: int, calls: int = CALLS) -> Block:
     async def run() -> float:
         taken = []
-        for ref in refs(resources):
+        for ref in refs(resources, calls):
             began = time.perf_counter()
             await ask(ref)
             taken.append(time.perf_counter() - began)
@@ -84,9 +91,9 @@ def target(ref: str) -> Target:
 numbers = count()
 
 
-def refs(resources: int) -> list[str]:
+def refs(resources: int, calls: int) -> list[str]:
     """As if at random, and never the same one in a hurry."""
-    return [str(next(numbers) * 7919 % resources + 1) for _ in range(CALLS)]
+    return [str(next(numbers) * 7919 % resources + 1) for _ in range(calls)]
 
 
 @asynccontextmanager
@@ -103,20 +110,73 @@ async def measure(rounds: int, bindings: int) -> list[Row]:
         few, many = await make(cluster, "few"), await make(cluster, "many")
         await fill(few.owner, FEW // EACH, EACH)
         await fill(many.owner, bindings // EACH, EACH)
-        async with opened(few.runtime) as (_, of_few, _), opened(many.runtime) as (_, of_many, connection):
-            sides = {
-                "bare": asking(await bare(connection), bindings // EACH),
-                "many": asking(deciding(of_many), bindings // EACH),
-                "few": asking(deciding(of_few), FEW // EACH),
-            }
-            taken = await in_turn(sides, rounds)
-    over = [one / other for one, other in zip(taken["many"], taken["bare"], strict=True)]
-    grown = [one / other for one, other in zip(taken["many"], taken["few"], strict=True)]
-    note = f"{statistics.median(taken['many']):.0f} µs at {bindings:,} bindings"
+        return [
+            *await over_bare(many.runtime, bindings // EACH, rounds, 1.5, "Unix socket"),
+            *await far_away(many.runtime, bindings // EACH, rounds // 2),
+            *await grown(few.runtime, many.runtime, bindings, rounds),
+        ]
+
+
+async def over_bare(url: str, resources: int, rounds: int, target: float, where: str) -> list[Row]:
+    async with opened(url) as (_, cache, connection):
+        sides = {
+            "bare": asking(await bare(connection), resources),
+            "ours": asking(deciding(cache), resources),
+        }
+        taken = await in_turn(sides, rounds)
+    note = f"{statistics.median(taken['ours']):.0f} µs over {statistics.median(taken['bare']):.0f}"
+    return [row(f"cold miss, over a bare prepared query: {where}", over(taken, "ours", "bare"), target, note=note)]
+
+
+async def far_away(url: str, resources: int, rounds: int) -> list[Row]:
+    """The same over TCP to a server that is half a millisecond away."""
+    role, name = url.removeprefix("postgresql://").split("?")[0].split("@/")
+    asked = parse_qs(urlsplit(url).query)
+    with away(Path(asked["host"][0], f".s.PGSQL.{asked.get('port', ['5432'])[0]}"), ROUND_TRIP_US // 2) as port:
+        far = f"postgresql://{role}@127.0.0.1:{port}/{name}?sslmode=disable"
+        return await over_bare(far, resources, rounds, 1.15, f"TCP, {ROUND_TRIP_US / 1000:g} ms away")
+
+
+async def grown(few: str, many: str, bindings: int, rounds: int) -> list[Row]:
+    """What a million keys add to a first request, a heartbeat, and the first page of the list of keys."""
+    async with AsyncExitStack() as stack:
+        sides: dict[str, Block] = {}
+        for size, url, resources in (("few", few, FEW // EACH), ("many", many, bindings // EACH)):
+            store, cache, _ = await stack.enter_async_context(opened(url))
+            wire = await stack.enter_async_context(open_wire(url, lambda _: None, listens=False, timeout_s=30))
+            sides[f"first request, {size}"] = asking(deciding(cache), resources)
+            sides[f"heartbeat, {size}"] = asking(beating(wire), resources)
+            sides[f"page of keys, {size}"] = asking(listing(store), resources, calls=5)
+        taken = await in_turn(sides, rounds)
+    found = medians(taken)
     return [
-        row("cold miss, over a bare prepared query (p50)", over, 1.3, note=note),
-        row(f"cold miss at {bindings:,} bindings, over {FEW:,} (p50)", grown, 1.3),
+        row(
+            f"{what} with {bindings:,} keys, over {FEW:,}",
+            over(taken, f"{what}, many", f"{what}, few"),
+            1.3,
+            note=f"{found[f'{what}, many']:.0f} µs over {found[f'{what}, few']:.0f}",
+        )
+        for what in ("first request", "heartbeat", "page of keys")
     ]
+
+
+def over(taken: Mapping[str, list[float]], one: str, other: str) -> list[float]:
+    return [top / base for top, base in zip(taken[one], taken[other], strict=True)]
+
+
+def beating(wire: PostgresWire) -> Asking:
+    snapshots: list[str | None] = [None]
+
+    async def beat(_: str) -> None:
+        snapshots[0] = (await wire.beat(snapshots[0])).snapshot
+
+    return beat
+
+
+def listing(store: Store) -> Asking:
+    """The first page, as the command line and the pages for operators show it."""
+    listings = Listings(store)
+    return lambda _: listings.keys(limit=PAGE, inner=INNER)
 
 
 async def tell_parts(rounds: int) -> None:

@@ -17,7 +17,7 @@ import sys
 from starlette.middleware.authentication import AuthenticationMiddleware
 
 from benchmarks.apps import DictBackend, app
-from benchmarks.in_process import CALLS, CREDENTIALS, TOKEN, block, guarded
+from benchmarks.in_process import CALLS, CREDENTIALS, GRANT, NO_RESOURCE, TOKEN, block, guarded
 from benchmarks.measuring import Block, Row, row, show
 
 FEW, MANY = 1, 6
@@ -81,9 +81,9 @@ async def measure() -> list[Row]:
     theirs = found["AuthenticationMiddleware"] - found["bare"]
     return [
         row("instructions of a warm grant: added, over AuthenticationMiddleware's",
-            [(found["grant"] - found["bare"]) / theirs], 1.1),
+            [(found["grant"] - found["bare"]) / theirs], GRANT),
         row("instructions where there is no resource: added, over the same",
-            [(found["health"] - found["bare health"]) / theirs], 0.15),
+            [(found["health"] - found["bare health"]) / theirs], NO_RESOURCE),
     ]  # fmt: skip
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Self
 
 Block = Callable[[], Awaitable[float]]
 """Runs its side once more, and tells how long one call took, in µs."""
@@ -12,7 +13,7 @@ Block = Callable[[], Awaitable[float]]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table: a ratio, over the rounds of one run, against its target."""
+    """One line of the table: a ratio, over the rounds of one run or over several runs, against its target."""
 
     what: str
     minimum: float
@@ -32,10 +33,30 @@ class Row:
     def as_json(self) -> dict[str, object]:
         return asdict(self) | {"is_met": self.is_met}
 
+    @classmethod
+    def from_json(cls, figures: Mapping[str, Any]) -> Self:
+        return cls(**{field.name: figures[field.name] for field in fields(cls)})
+
+    def renamed(self, what: str) -> Row:
+        return replace(self, what=what)
+
 
 def row(what: str, ratios: list[float], target: float | None, *, is_at_least: bool = False, note: str = "") -> Row:
     """The row of these ratios, one for each round."""
     return Row(what, min(ratios), statistics.median(ratios), max(ratios), target, is_at_least, note)
+
+
+def over_runs(runs: Sequence[Sequence[Row]]) -> list[Row]:
+    """Return the rows of one run as they are; of several, one row for each kind, over the medians of the runs."""
+    if len(runs) == 1:
+        return list(runs[0])
+    by_what: dict[str, list[Row]] = {}
+    for one in (one for run in runs for one in run):
+        by_what.setdefault(one.what, []).append(one)
+    return [
+        row(what, [one.median for one in same], same[0].target, is_at_least=same[0].is_at_least, note=same[-1].note)
+        for what, same in by_what.items()
+    ]
 
 
 async def in_turn(sides: dict[str, Block], rounds: int, warm_up: int = 3) -> dict[str, list[float]]:

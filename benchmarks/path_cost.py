@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote, unquote
 
 from benchmarks.measuring import Row, row, show
@@ -233,7 +233,24 @@ def costliest(surface: Surface, length: int, seconds: float, rng: random.Random)
     return max(best, key=lambda one: cost(surface.take(one[1]), 9))[1]
 
 
-def measure(seconds: float, seed: int, only: str = "") -> tuple[list[Row], float]:
+async def worst(seconds: float, seed: int = 1) -> list[Row]:
+    """Return the row of the costliest input, over a plain one as long, and that of the most time that one takes."""
+    gc.disable()
+    try:
+        rows, most_ms = measure(seconds, seed, report=lambda _: None)
+    finally:
+        gc.enable()
+    costliest_row = max(rows, key=lambda one: one.median)
+    return [
+        replace(costliest_row, what="costliest input that a search finds, over a plain one as long",
+                note=costliest_row.what),
+        row("costliest input that a search finds, in ms", [most_ms], MOST_MS),
+    ]  # fmt: skip
+
+
+def measure(
+    seconds: float, seed: int, only: str = "", report: Callable[[list[Row]], None] = show
+) -> tuple[list[Row], float]:
     """Return a row for each kind and length, and the greatest processor time of all, in ms."""
     rows, most_ms = [], 0.0
     for surface, length in itertools.product((one for one in surfaces() if only in one.name), LENGTHS):
@@ -249,7 +266,7 @@ def measure(seconds: float, seed: int, only: str = "") -> tuple[list[Row], float
             note=f"{least_ms:.3f} ms: {text[:150]!a}",
         )
         rows.append(found)
-        show([found])
+        report([found])
         sys.stdout.flush()
     return rows, most_ms
 

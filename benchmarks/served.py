@@ -41,6 +41,14 @@ SERVERS: Mapping[str, Sequence[str]] = {
 DJANGO, KEPT = "BENCHMARK_DJANGO_URL", "BENCHMARK_DJANGO_KEEPS_CONNECTIONS"
 SIDES = ("app", "with_authentication_middleware", "with_floor", "guarded")
 REQUESTS = 2_000
+WARM = {
+    "bare app": "app",
+    "AuthenticationMiddleware": "with_authentication_middleware",
+    "hand-written floor": "with_floor",
+    "smarter_auth_mw": "guarded",
+}
+PEERS = {"query": "FastAPI with a query", "knox": "django-rest-knox"}
+"""What the chart shows, and the app's or the peer's name."""
 
 
 class Side(NamedTuple):
@@ -49,11 +57,11 @@ class Side(NamedTuple):
     pid: int
     load: Load
 
-    async def cpu_us(self) -> float:
+    async def cpu_us(self, requests: int = REQUESTS) -> float:
         """Return what a request costs its processes, in µs on a processor."""
         before = cpu_s(self.pid)
-        await self.load.run(REQUESTS)
-        return (cpu_s(self.pid) - before) / REQUESTS * 1e6
+        await self.load.run(requests)
+        return (cpu_s(self.pid) - before) / requests * 1e6
 
     async def rate(self, requests: int) -> float:
         return requests / await self.load.run(requests)
@@ -93,7 +101,9 @@ async def measure(rounds: int) -> list[Row]:
             "api-key": (django("api-key"), 60),
         }
         rates = await in_turn({name: partial(one.rate, n) for name, (one, n) in peers.items()}, rounds)
-        return rows + rate_rows(rates)
+        costs = await in_turn({name: partial(peers[name][0].cpu_us, peers[name][1]) for name in PEERS}, rounds // 2)
+        costs |= {name: taken[f"uvicorn {side}"] for name, side in WARM.items()}
+        return rows + rate_rows(rates) + [cost_row(name, costs[name]) for name in (*WARM, *PEERS)]
 
 
 def cpu_rows(on: str, taken: Mapping[str, Sequence[float]]) -> list[Row]:
@@ -126,6 +136,12 @@ def rate_rows(rates: Mapping[str, Sequence[float]]) -> list[Row]:
     ]
 
 
+def cost_row(name: str, costs_us: list[float]) -> Row:
+    """Return a bar of the chart: the processes of the server, without those of the database."""
+    what = f"processor time of a request, in µs: {PEERS.get(name, name)}"
+    return row(what, costs_us, None, note="uvicorn" if name != "knox" else "gunicorn")
+
+
 async def bound_token(url: str) -> str:
     async with open_pool(url) as pool:
         return (
@@ -147,9 +163,7 @@ def run(*command: str, **environment: str) -> str:
 @contextmanager
 def serving(which: str, app: str, load: Load, environment: Mapping[str, str]) -> Iterator[Side]:
     """The app on a server of its own, for as long as the block lasts."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        load.port = free.getsockname()[1]
+    load.port = free_port()
     address = f"127.0.0.1:{load.port}" if which == "gunicorn" else str(load.port)
     process = subprocess.Popen(
         [sys.executable, "-m", *SERVERS[which], address, app], cwd=ROOT, env=os.environ | environment
@@ -160,6 +174,13 @@ def serving(which: str, app: str, load: Load, environment: Mapping[str, str]) ->
     finally:
         process.terminate()
         process.wait(30)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
 
 
 def wait_for(process: subprocess.Popen[bytes], port: int) -> None:

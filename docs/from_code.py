@@ -57,7 +57,10 @@ def benchmarks() -> Lines:
         ),
     )
     yield ""
-    yield "Measured with " + ", ".join(f"{name} {number}" for name, number in measured["with"].items()) + "."
+    runs = sorted({row["runs"] for row in measured["rows"]})
+    over = "the rounds of one run" if runs == [1] else f"{runs[-1]} runs"
+    yield f"Least and greatest are those over {over}. Measured with "
+    yield ", ".join(f"{name} {number}" for name, number in measured["with"].items()) + "."
 
 
 def _target(row: dict[str, Any]) -> tuple[str, str]:

@@ -87,3 +87,9 @@ def test_a_page_that_does_something_else_is_told_of(tmp_path: Path) -> None:
 def test_the_picture_of_the_floors_is_true() -> None:
     scope = runpy.run_path(str(ROOT / "docs" / "draw_floors.py"))
     assert (ROOT / "docs" / "floors.svg").read_text("utf-8") == scope["drawn"](), "Run: python docs/draw_floors.py"
+
+
+def test_the_chart_of_the_benchmarks_is_that_of_their_figures() -> None:
+    scope = runpy.run_path(str(ROOT / "docs" / "draw_benchmarks.py"))
+    chart = ROOT / "docs" / "pictures" / "benchmarks.svg"
+    assert chart.read_text("utf-8") == scope["drawn"](), "Run: python docs/draw_benchmarks.py"
