@@ -21,6 +21,8 @@ _ABOUT_BODY = frozenset(
     {"content-length", "content-type", "content-encoding", "transfer-encoding", "expect", "trailer"}
 )
 _SEPARATOR = re.compile("([&;])")
+_OTHER_METHOD = re.compile("method|verb(?!os)|override")
+"""What is in the name of each header and parameter that frameworks take for another method."""
 
 
 def is_preflight(scope: Mapping[str, Any]) -> bool:
@@ -74,7 +76,7 @@ def without_body(receive: Receive) -> Receive:
 
 def _is_left_out(header: str) -> bool:
     name = header.lower().replace("_", "-")
-    return name in _ABOUT_BODY or ("method" in name and name != _REQUESTED)
+    return name in _ABOUT_BODY or (name != _REQUESTED and _OTHER_METHOD.search(name) is not None)
 
 
 def _header_of(variable: str) -> str:
@@ -92,4 +94,4 @@ def _bare_query(query: bytes) -> bytes:
 
 
 def _names_method(pair: str) -> bool:
-    return "method" in unquote_plus(pair.partition("=")[0]).lower()
+    return _OTHER_METHOD.search(unquote_plus(pair.partition("=")[0]).lower()) is not None

@@ -37,6 +37,9 @@ OVERRIDES = [
     "X-Forwarded-Method",
     "X-Rewrite-Method",
     "HTTP-Method-Override",
+    "X-HTTP-Verb-Override",
+    "X-HTTP-Verb",
+    "X-HTTP-Override",
     "_method",
 ]
 QUERIES = {
@@ -50,6 +53,8 @@ QUERIES = {
     "$httpMethod=GET": "",
     "post[_method]=GET&a": "a",
     "_method": "",
+    "_verb=GET&verbose=1": "verbose=1",
+    "http_override=GET": "",
     "a=_method&b=&&c": "a=_method&b=&&c",
 }
 
@@ -98,7 +103,8 @@ async def test_it_passes_without_its_body_and_without_another_method(http: Any) 
     assert answer.status_code == 200
     seen = answer.json()
     assert (seen["method"], seen["body"]) == ("OPTIONS", "")
-    assert [name for name in seen["headers"] if "method" in name] == ["access-control-request-method"]
+    named = [name for name in seen["headers"] if any(word in name for word in ("method", "verb", "override"))]
+    assert named == ["access-control-request-method"]
     assert "content-type" not in seen["headers"]
     assert seen["headers"]["x-forwarded-proto"] == "https"
     assert seen["headers"]["access-control-request-headers"] == "content-type"
