@@ -45,6 +45,8 @@ _LOOKS_SECRET_ENCODED = re.compile(
     rf"|(?:{_BEHIND_ANOTHER}){_ANY_CHAR}{{{_TOKEN_CHARS},}}+"
 )
 """Matches what ``_LOOKS_SECRET`` does, also where characters are percent-encoded, once or more often."""
+_OWN_TOKENS = re.compile(rf"sma?_(?:{_PREFIX}_)?[0-9A-Za-z]{{49,}}|[0-9a-f]{{64,}}")
+"""What has the shape of a token that is minted here, or holds one."""
 _PREFIXED_KNOX = re.compile(rb"sm_(?:%b_)?[0-9a-f]+" % _PREFIX.encode())
 
 
@@ -190,6 +192,11 @@ def prefix_of(token_key: str) -> str:
 def hidden(text: str) -> str:
     """Return the text with everything that looks like a token masked, except for its first four characters."""
     return _looks_secret(text).sub(lambda found: f"{found[0][:4]}…", text)
+
+
+def without_tokens(text: str) -> str:
+    """Return the text with each token hidden that has the shape of one minted here; long words of others stay."""
+    return _OWN_TOKENS.sub(lambda found: f"{found[0][:4]}…", text)
 
 
 def holds_token(text: str) -> bool:

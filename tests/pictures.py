@@ -83,6 +83,8 @@ async def _walk(house: House, browser: Browser, width: int, scheme: str, only: s
             else:
                 await page.goto(state)
             await _shoot(page, PLACE / _file(name, width, scheme))
+        await page.goto("/sign-in")
+        await _shoot(page, PLACE / _file("sign in", width, scheme))
 
 
 async def _shoot(page: Page, file: Path) -> None:

@@ -47,6 +47,12 @@ class Chart:
     refused: int
 
     @property
+    def peak(self) -> str:
+        """Say how many requests the highest step holds, and how long a step is."""
+        most, step = max(step.granted + step.refused for step in self.steps), self.steps[0]
+        return f"at most {most:,} in {_length(step.ends - step.begins)}"
+
+    @property
     def rows(self) -> list[Step]:
         """The steps that have requests, the latest first: the rows of the table below the chart."""
         return [step for step in reversed(self.steps) if step.granted or step.refused]
@@ -70,6 +76,18 @@ def sparkline(points: Sequence[int]) -> Markup:
     size = f"0 0 {STEP * max(len(points), 1)} {SPARK_HEIGHT}"
     opening = Markup('<svg class="spark" viewBox="{}" preserveAspectRatio="none" aria-hidden="true">').format(size)
     return opening + Markup().join(bars) + Markup("</svg>")
+
+
+def _length(span: timedelta) -> str:
+    for unit, words in (
+        (timedelta(days=1), "a day"),
+        (timedelta(hours=1), "an hour"),
+        (timedelta(minutes=1), "a minute"),
+    ):
+        count = span // unit
+        if count:
+            return words if count == 1 else f"{count} {words.split()[1]}s"
+    return f"{span.seconds} seconds"
 
 
 def _steps(total: Total) -> Iterator[Step]:

@@ -2,19 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec
 
 from smarter_auth_mw.domain import Key, KeyToken, RegisteredResource
 from smarter_auth_mw.management.operators import RegisteredOperator
 from smarter_auth_mw.management.usage import Total
 from smarter_auth_mw.observers.usage import ANONYMOUS, GRANTED
 from smarter_auth_mw.postgres.reports import AuditEvent
+from smarter_auth_mw.tokens import without_tokens
 
 Document = dict[str, Any]
+Given = ParamSpec("Given")
+
+_NAMED = ("name", "description", "key_name", "actor", "reason", "labels", "before", "after")
+"""Members that hold what people wrote."""
 
 
+def _hiding_tokens(describe: Callable[Given, Document]) -> Callable[Given, Document]:
+    """Hide tokens that somebody put where people name and describe things; references and ids stay exact."""
+
+    @wraps(describe)
+    def described(*args: Given.args, **kwargs: Given.kwargs) -> Document:
+        document = describe(*args, **kwargs)
+        return document | {name: _without_tokens(document[name]) for name in _NAMED if name in document}
+
+    return described
+
+
+def _without_tokens(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: one if name in _EXACT else _without_tokens(one) for name, one in value.items()}
+    return without_tokens(value) if isinstance(value, str) else value
+
+
+_EXACT = ("kind", "ref", "account", "domain")
+"""Members of what an event changed that are references."""
+
+
+@_hiding_tokens
 def resource_document(registered: RegisteredResource, most: int | None = None) -> Document:
     """Describe a resource and the keys that are bound to it.
 
@@ -33,6 +61,7 @@ def resource_document(registered: RegisteredResource, most: int | None = None) -
     }
 
 
+@_hiding_tokens
 def key_document(key: Key, most: int | None = None) -> Document:
     """Describe a key without its secrets; ``token_key`` is the public head of its newest token.
 
@@ -57,6 +86,7 @@ def key_document(key: Key, most: int | None = None) -> Document:
     }
 
 
+@_hiding_tokens
 def operator_document(operator: RegisteredOperator) -> Document:
     """Describe an operator without secrets; ``account`` None stands for all accounts."""
     return {
@@ -80,6 +110,7 @@ def operator_document(operator: RegisteredOperator) -> Document:
     }
 
 
+@_hiding_tokens
 def audit_document(event: AuditEvent) -> Document:
     """Describe one event of the audit."""
     return {
@@ -97,6 +128,7 @@ def audit_document(event: AuditEvent) -> Document:
     }
 
 
+@_hiding_tokens
 def usage_document(total: Total) -> Document:
     """Describe all requests for one resource with one key, or without one."""
     denied = {outcome: count for outcome, count in total.outcomes.items() if outcome not in (GRANTED, ANONYMOUS)}
@@ -133,6 +165,7 @@ def _token(token: KeyToken) -> Document:
     }
 
 
+@_hiding_tokens
 def _binding(key: Key) -> Document:
     return {
         "key_id": str(key.key_id),

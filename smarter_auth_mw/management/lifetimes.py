@@ -10,6 +10,10 @@ from smarter_auth_mw.management.rotations import until_text
 _SOONER = "Let it expire sooner: --expires-in"
 
 
+class LifetimeError(RefusedError):
+    """The key would be valid for longer than is allowed, or its expiry is past."""
+
+
 def latest(longest: timedelta | None, now: datetime) -> datetime | None:
     """Return the latest allowed expiry of a key; None: no limit before the year 9999."""
     try:
@@ -25,7 +29,7 @@ def is_beyond(expires_at: datetime | None, longest: timedelta | None, now: datet
 
 
 def within(expires_at: datetime | None, longest: timedelta | None, now: datetime) -> datetime | None:
-    """Return the expiry, or the latest allowed one if there is none; raises RefusedError for a later one."""
+    """Return the expiry, or the latest allowed one if there is none; raises LifetimeError for a later one."""
     if expires_at is None:
         return latest(longest, now)
     check_policy(expires_at, longest, now)
@@ -33,9 +37,9 @@ def within(expires_at: datetime | None, longest: timedelta | None, now: datetime
 
 
 def check_policy(expires_at: datetime | None, longest: timedelta | None, now: datetime) -> None:
-    """Raise RefusedError for a key that would be valid for longer than allowed."""
+    """Raise LifetimeError for a key that would be valid for longer than allowed."""
     if longest is not None and is_beyond(expires_at, longest, now):
-        raise RefusedError(
+        raise LifetimeError(
             f"This key would be valid {until_text(expires_at)}: MAX_KEY_LIFETIME allows {_days(longest)}.", hint=_SOONER
         )
 
@@ -44,9 +48,9 @@ def check_expiry(expires_at: datetime | None, max_lifetime: timedelta | None, no
     """Refuse an expiry in the past, and a key that would be valid for longer than ``max_lifetime``."""
     check_time_zone(expires_at)
     if expires_at is not None and expires_at <= now:
-        raise RefusedError(f"The expiry {expires_at.isoformat()} is in the past.")
+        raise LifetimeError(f"The expiry {expires_at.isoformat()} is in the past.")
     if max_lifetime is not None and (expires_at is None or expires_at - now > max_lifetime):
-        raise RefusedError(
+        raise LifetimeError(
             f"This key would be valid {until_text(expires_at)}: longer than {_days(max_lifetime)}.", hint=_SOONER
         )
 

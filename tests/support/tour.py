@@ -23,6 +23,7 @@ from tests.support.browser import served, visiting
 from tests.support.database import Database
 
 ROUTES = ["bot /bots/{ref:int}"]
+BIDI = "b\u202eidi <b>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,10 @@ class House:
             "made twice": lambda page: self._make_key(page, "website"),
             "mistaken key": lambda page: self._make_key(page, "mistaken", "tomorrow"),
             "why refused": self._ask_why,
+            "why, mistaken": lambda page: self._ask_why(page, "nowhere"),
+            "leaks found": self._find_leak,
+            "leaks, nothing pasted": self._find_no_leak,
+            "session over": self._lose_session,
         }
 
     async def make_key(self, page: Page) -> None:
@@ -67,9 +72,31 @@ class House:
         await page.get_by_label("Expires", exact=True).fill(expires)
         await page.get_by_role("button", name="Make key", exact=True).click()
 
-    async def _ask_why(self, page: Page) -> None:
-        await page.goto("/check?url=%2Fbots%2F1")
+    async def _ask_why(self, page: Page, url: str = "%2Fbots%2F1") -> None:
+        await page.goto(f"/check?url={url}")
         await page.locator("main form").get_by_role("button").first.click()
+
+    async def _find_leak(self, page: Page) -> None:
+        await self.make_key(page)
+        token = await page.locator("#token").inner_text()
+        await page.goto("/leaks")
+        await page.get_by_label("Tokens", exact=True).fill(f"{token}\nsm_nobodys")
+        await page.get_by_role("button", name="Find their keys", exact=True).click()
+        await page.get_by_role("button", name="Revoke these keys…", exact=True).wait_for()
+
+    async def _find_no_leak(self, page: Page) -> None:
+        await page.goto("/leaks")
+        await page.get_by_label("Tokens", exact=True).fill(" ")
+        await page.get_by_role("button", name="Find their keys", exact=True).click()
+        await page.locator("[aria-invalid]").wait_for()
+
+    async def _lose_session(self, page: Page) -> None:
+        """Have the session end in the middle of a form; nobody is signed in after this."""
+        await page.goto("/keys/new")
+        await page.get_by_role("textbox", name="Name").fill("typed before")
+        await page.context.clear_cookies()
+        await page.get_by_role("button", name="Make key", exact=True).click()
+        await page.get_by_role("button", name="Sign in and go on", exact=True).wait_for()
 
     def stops(self) -> dict[str, str]:
         """The path of each page, and of each state that a GET shows, by name."""
@@ -79,14 +106,20 @@ class House:
         return {
             "overview": "/",
             "keys": "/keys",
-            "keys, filtered": "/keys?state=revoked&label=team%3Dweb&sort=-created_at",
+            "keys, filtered": "/keys?state=active&label=team%3Dweb&sort=-created_at",
+            "keys, revoked": "/keys?state=revoked",
             "keys, mistaken filter": "/keys?expiring_within=soon",
+            "keys, filters that exclude each other": "/keys?state=revoked&sort=name",
+            "keys, none matches": "/keys?find=nobodys",
             "key": key,
             "key, revoked": f"/keys/{self.keys['old laptop']}",
             "new key": "/keys/new?bind=bot%3A1",
             **{f"{act} key": f"{key}/{act}" for act in acts},
             "revoke keys": f"/keys/revoke?key_id={self.keys['website']}&key_id={self.keys['nightly report']}",
+            "revoke keys, none chosen": "/keys/revoke",
+            "leaks": "/leaks",
             "resources": "/resources",
+            "resources, none matches": "/resources?kind=cat",
             "resource": bot,
             "resource, open": free,
             "new resource": "/resources/new",
@@ -96,9 +129,12 @@ class House:
             "unprotect resource": f"{bot}/unprotect",
             "remove resource": f"{bot}/remove",
             "unbind key": f"{bot}/keys/{self.keys['website']}/unbind",
+            "unbind last key": f"/resources/bot/4/keys/{self.keys[BIDI]}/unbind",
             "usage": "/usage?resource=bot%3A1&since=7d",
             "usage, empty": "/usage",
+            "usage, mistaken": "/usage?resource=bot",
             "audit": "/audit",
+            "audit, none matches": "/audit?actor=nobody",
             "why": "/check?url=%2Fbots%2F1",
             "account": "/account",
             "sign out": "/sign-out",
@@ -111,7 +147,7 @@ async def populated(store: Store) -> Mapping[str, str]:
     keys = Management(store, "tester")
     await add_traffic(store, keys)
     soon = datetime.now(UTC) + timedelta(days=2)
-    await keys.create("b\u202eidi <b>", expires_at=soon, bind=[Resource("bot", "4")])
+    await keys.create(BIDI, expires_at=soon, bind=[Resource("bot", "4")])
     await keys.add_resource(Resource("bot", "2"), name="free for all")
     return {key.name: str(key.key_id) for key in await keys.keys()}
 

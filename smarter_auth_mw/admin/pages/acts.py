@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from smarter_auth_mw.admin.call import INNER
 from smarter_auth_mw.admin.pages.access import confirm_operator
 from smarter_auth_mw.admin.pages.consequences import Outcome, Outlook
 from smarter_auth_mw.admin.pages.forms import FieldError
 from smarter_auth_mw.admin.pages.visit import Html, Visit
 from smarter_auth_mw.admin.problems import ForbiddenError
+from smarter_auth_mw.decision import Require
 from smarter_auth_mw.domain import Key, Resource
 from smarter_auth_mw.errors import WouldOpenError
+from smarter_auth_mw.management.listings import KeyFilters
 from smarter_auth_mw.management.operators import Role
 
 Trail = Sequence[tuple[str, str]]
@@ -21,7 +24,10 @@ Trail = Sequence[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Act:
-    """An act to confirm: a question, its button, and what will happen."""
+    """An act to confirm: a question, its button, and what will happen.
+
+    Without a ``button`` it cannot be done, and ``says`` explains why.
+    """
 
     title: str
     button: str
@@ -33,6 +39,11 @@ class Act:
         """Return the page; where the act opens resources it has fields for their names and a token."""
         context = {"act": self, "trail": trail, "command": self.command}
         return Html("act.html", context | confirmation(visit, opened))
+
+
+def impossible(title: str, why: str, trail: Trail) -> Html:
+    """Return the page of an act that cannot be done now: why, and no form."""
+    return Act(title, "", [why], None).html(trail)
 
 
 def confirmation(visit: Visit | None, opened: Sequence[Resource] = ()) -> dict[str, str]:
@@ -73,8 +84,14 @@ async def ask_or_open(visit: Visit, operation: str, **more: Any) -> None:
 
 async def outcomes(visit: Visit, key: Key, *, stays_closed: bool = False) -> list[Outcome]:
     """Say what happens to each resource that the key opens when it no longer does, for at most ten."""
-    call = visit.call()
     require = "bound" if stays_closed else visit.services.settings.require
-    return [
-        Outlook(await call.find_resource(resource), require, visit.now).without(key) for resource in key.bindings[:10]
-    ]
+    return [(await outlook(visit, resource, require)).without(key) for resource in key.bindings[:10]]
+
+
+async def outlook(visit: Visit, resource: Resource, require: Require) -> Outlook:
+    """Load as many keys of the resource as it takes to say how many open it, and no more."""
+    call = visit.call()
+    found = await call.find_resource(resource)
+    active = await call.listings.keys(KeyFilters(resource=resource, state="active"), limit=INNER + 2, inner=0)
+    keys = {key.key_id: key for key in (*found.keys, *active.items)}
+    return Outlook(replace(found, keys=tuple(keys.values())), require, visit.now)

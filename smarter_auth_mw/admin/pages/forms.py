@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qsl
 
 from starlette.types import Receive
 
 from smarter_auth_mw.admin.bodies import MAX_QUERY, is_sent_as, read_bytes
-from smarter_auth_mw.admin.problems import InvalidError, RequestError
+from smarter_auth_mw.admin.problems import InvalidError, RequestError, status_of
 from smarter_auth_mw.errors import SmarterAuthError
 from smarter_auth_mw.tokens import holds_token
 
 MAX_FORM = 65_536
 MAX_FIELDS = 1_000
 FORM = "application/x-www-form-urlencoded"
-SECRETS = ("token", "sign_in_token")
+SECRETS = ("token", "tokens", "sign_in_token")
 """Fields that hold tokens: no response repeats what was typed there."""
 
 
@@ -36,6 +37,21 @@ class FieldError(RequestError):
     def __init__(self, field: str, cause: SmarterAuthError | str, *, status: int = 422, **data: Any) -> None:
         known = {"hint": cause.hint if isinstance(cause, SmarterAuthError) else "", "by_field": {field: str(cause)}}
         super().__init__(str(cause), **known | data, status=status)
+
+
+@contextmanager
+def beside(field: str, *kinds: type[SmarterAuthError], unknown: int = 422) -> Iterator[None]:
+    """Raise errors of these kinds as a mistake in a field, unless they name one themselves.
+
+    ``unknown`` is the status where the field names something that is not there.
+    """
+    try:
+        yield
+    except kinds as error:
+        if getattr(error, "by_field", {}):
+            raise
+        status = status_of(error)
+        raise FieldError(field, error, status=unknown if status == 404 else status) from None
 
 
 class TokenInUrlError(InvalidError):

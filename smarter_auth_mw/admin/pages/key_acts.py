@@ -2,23 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 from smarter_auth_mw.admin.call import etag
-from smarter_auth_mw.admin.pages.acts import Act, ask_or_open, confirmation, outcomes
+from smarter_auth_mw.admin.pages.acts import Act, ask_or_open, confirmation, impossible, outcomes
 from smarter_auth_mw.admin.pages.commands import command, option, together
-from smarter_auth_mw.admin.pages.forms import FieldError
+from smarter_auth_mw.admin.pages.forms import FieldError, beside
 from smarter_auth_mw.admin.pages.visit import Html, Reply, SeeOther, Visit, path_of
 from smarter_auth_mw.admin.requests import MAX_IDS
 from smarter_auth_mw.config.durations import RULE, parse_duration
-from smarter_auth_mw.domain import Key
-from smarter_auth_mw.errors import ConflictError
+from smarter_auth_mw.domain import Key, KeyState, Resource
+from smarter_auth_mw.errors import ConflictError, InvalidReferenceError, NotFoundError, UnknownKindError, UsageError
+from smarter_auth_mw.management import naming
+from smarter_auth_mw.management.lifetimes import LifetimeError
+from smarter_auth_mw.postgres.storable import checked_labels
+from smarter_auth_mw.tokens import MAX_TOKEN_BYTES, Token, without_tokens
 
-_NEW_FIELDS = {"expires_at": "expires", "expires_in": "expires"}
 _WHEN = f"{RULE}; a date, for example 2027-01-31; or empty"
+
+
+MOST_PASTED = 500
+"""How many tokens one form takes: as many as it has room for."""
+_LEAKS = command("key", "revoke", "--token-file", "FILE")
+_REVOKED = "It is revoked, and stays so. Make another key in its place."
+_IMPOSSIBLE: Mapping[str, Mapping[KeyState, str]] = {
+    "Rotate": {KeyState.EXPIRED: "It has expired: a new token would open nothing. Change when it expires first."},
+    "Activate": {
+        KeyState.ACTIVE: "It is active already.",
+        KeyState.EXPIRED: "It has expired: change when it expires.",
+    },
+    "Deactivate": {KeyState.INACTIVE: "It is inactive already."},
+}
+"""What cannot be done to a key in which state, and why."""
+
+Show = Callable[[Visit, Key], Awaitable[Reply]]
+
+
+def _unless_impossible(act: str) -> Callable[[Show], Callable[[Visit], Awaitable[Reply]]]:
+    """Show the form of an act on a key; where the act is impossible, say why in its place."""
+
+    def form_of(show: Show) -> Callable[[Visit], Awaitable[Reply]]:
+        async def shown(visit: Visit) -> Reply:
+            key = await _changeable(visit)
+            why = _hindrance(key, act, visit.now)
+            return impossible(f"{act} {key.name}", why, _trail(visit, key)) if why else await show(visit, key)
+
+        return shown
+
+    return form_of
+
+
+def _hindrance(key: Key, act: str, now: datetime) -> str:
+    if key.is_platforms:
+        return "It belongs to the platform: change it there."
+    state = key.state(now)
+    return _REVOKED if state is KeyState.REVOKED else _IMPOSSIBLE.get(act, {}).get(state, "")
 
 
 async def show_new(visit: Visit) -> Reply:
@@ -44,10 +85,11 @@ async def create(visit: Visit) -> Reply:
         "labels": _labels(form.get("labels")),
         "bind": _several(form.all("bind")),
         **({"account": form.get("account")} if form.get("account") else {}),
-        **_expiry(form.get("expires")),
+        "expires_at": _expiry(form.get("expires")),
     }
     try:
-        made = await visit.document("create_key", body=body)
+        with beside("bind", UnknownKindError, InvalidReferenceError, NotFoundError), beside("expires", LifetimeError):
+            made = await visit.document("create_key", body=body)
     except ConflictError as conflict:
         if (key_id := getattr(conflict, "key_id", None)) is None:
             raise
@@ -61,13 +103,19 @@ async def create(visit: Visit) -> Reply:
         "token": made["token"],
         "bindings": made["bindings"],
         "until": None,
-        "command": command("key", "show", made["key_id"]),
+        "urls": _urls(visit, made["bindings"]),
+        "command": None,
     }
     return Html("token.html", context, 201)
 
 
-async def show_rotate(visit: Visit) -> Reply:
-    key = await _changeable(visit)
+def _urls(visit: Visit, names: list[str]) -> list[str]:
+    """Return where requests reach the resources that a new key opens."""
+    return [url for name in names for url in naming.urls(visit.services.routes, Resource(*naming.split(name)))]
+
+
+@_unless_impossible("Rotate")
+async def show_rotate(visit: Visit, key: Key) -> Reply:
     newest = key.token_keys[-1] if key.token_keys else ""
     replaces = visit.form.get("token_key", newest)
     context = {
@@ -93,19 +141,16 @@ async def rotate(visit: Visit) -> Reply:
         "token": made["token"],
         "bindings": list(map(str, key.bindings)),
         "until": made["previous_valid_until"],
-        "command": command("key", "wait", made["key_id"]),
+        "urls": [],
+        "command": None if made["previous_valid_until"] is None else command("key", "wait", made["key_id"]),
+        "label": "To wait until no client uses the previous token",
     }
     return Html("token.html", context)
 
 
-async def show_edit(visit: Visit) -> Reply:
-    key = await _changeable(visit)
-    kept = {
-        "name": key.name,
-        "description": key.description,
-        "labels": "\n".join(f"{name}={value}" for name, value in sorted(key.labels.items())),
-        "expires": _written(key.expires_at),
-    }
+@_unless_impossible("Change")
+async def show_edit(visit: Visit, key: Key) -> Reply:
+    kept = _kept(key)
     typed = {name: visit.form.get(name, value) for name, value in kept.items()}
     words = [
         word
@@ -121,23 +166,30 @@ async def show_edit(visit: Visit) -> Reply:
     return Html("key_edit.html", context)
 
 
+def _kept(key: Key) -> dict[str, str]:
+    """Return what the form of a key holds at first; a token that somebody put there is hidden."""
+    return {
+        "name": without_tokens(key.name),
+        "description": without_tokens(key.description),
+        "labels": "\n".join(f"{name}={value}" for name, value in sorted(key.labels.items())),
+        "expires": _written(key.expires_at),
+    }
+
+
 async def edit(visit: Visit) -> Reply:
     form, key = visit.form, await _changeable(visit)
-    labels = _labels(form.get("labels"))
-    body: dict[str, Any] = {
-        "name": form.get("name"),
-        "description": form.get("description"),
-        "labels": {**dict.fromkeys(key.labels.keys() - labels.keys()), **labels},
-    }
+    labels, kept = _labels(form.get("labels")), _kept(key)
+    body: dict[str, Any] = {"labels": {**dict.fromkeys(key.labels.keys() - labels.keys()), **labels}}
+    body |= {name: form.get(name) for name in ("name", "description") if form.get(name) != kept[name]}
     if form.get("expires") != _written(key.expires_at):
-        given = _expiry(form.get("expires"))
-        body["expires_at"] = given.get("expires_at") or _from_now(given.get("expires_in"))
-    await visit.ask("change_key", body=body, if_match=form.get("etag") or None)
+        body["expires_at"] = _expiry(form.get("expires"))
+    with beside("name", ConflictError), beside("expires", LifetimeError):
+        await visit.ask("change_key", body=body, if_match=form.get("etag") or None)
     return _to_key(visit)
 
 
-async def show_activate(visit: Visit) -> Reply:
-    key = await _changeable(visit)
+@_unless_impossible("Activate")
+async def show_activate(visit: Visit, key: Key) -> Reply:
     says = [f"Its tokens open {_named(key)} again."]
     return Act(f"Activate {key.name}?", "Activate", says, command("key", "activate", key.key_id)).html(
         _trail(visit, key)
@@ -149,8 +201,8 @@ async def activate(visit: Visit) -> Reply:
     return _to_key(visit)
 
 
-async def show_deactivate(visit: Visit) -> Reply:
-    key = await _changeable(visit)
+@_unless_impossible("Deactivate")
+async def show_deactivate(visit: Visit, key: Key) -> Reply:
     found = await outcomes(visit, key)
     says = [*(one.text for one in found), "Its tokens are refused until somebody activates it again."]
     opened = [one.resource for one in found if one.is_opened]
@@ -166,8 +218,8 @@ async def deactivate(visit: Visit) -> Reply:
     return _to_key(visit)
 
 
-async def show_revoke(visit: Visit) -> Reply:
-    key = await _changeable(visit)
+@_unless_impossible("Revoke")
+async def show_revoke(visit: Visit, key: Key) -> Reply:
     # A revoked key protects as before: only who gets through changes.
     says = [one.text for one in await outcomes(visit, key, stays_closed=True)]
     says += [f"{within(visit)} A revoked key stays revoked."]
@@ -180,8 +232,8 @@ async def revoke(visit: Visit) -> Reply:
     return _to_key(visit)
 
 
-async def show_bind(visit: Visit) -> Reply:
-    key = await _changeable(visit)
+@_unless_impossible("Bind")
+async def show_bind(visit: Visit, key: Key) -> Reply:
     resource = (visit.form or visit.query).get("resource")
     context = {"key": key, "resource": resource, "command": command("key", "bind", key.key_id, resource or "KIND:REF")}
     return Html("key_bind.html", context | confirmation(visit))
@@ -192,7 +244,8 @@ async def bind(visit: Visit) -> Reply:
     if not (kind and colon and ref):
         raise FieldError("resource", "Write KIND:REF, for example bot:42.")
     path = {"kind": kind, "ref": ref, "key_id": visit.path["key_id"]}
-    await ask_or_open(visit, "bind_key", path=path)
+    with beside("resource", UsageError, NotFoundError):
+        await ask_or_open(visit, "bind_key", path=path)
     return _to_key(visit)
 
 
@@ -216,6 +269,37 @@ async def revoke_many(visit: Visit) -> Reply:
     done = await visit.document("revoke_keys", body={"key_ids": visit.form.all("key_id")})
     context = {"keys": await _loaded(visit, done["key_ids"]), "unknown": len(done["unknown"]), "says": within(visit)}
     return Html("keys_revoked.html", context)
+
+
+async def show_leaks(_: Visit) -> Reply:
+    return Html("leaks.html", {"most": MOST_PASTED, "found": None, "ended": None, "command": _LEAKS})
+
+
+async def report_leaks(visit: Visit) -> Reply:
+    """Say whose tokens these are, or end them; no answer holds one."""
+    tokens = visit.form.get("tokens").split()
+    if not 1 <= len(tokens) <= MOST_PASTED:
+        raise FieldError("tokens", f"Paste 1 to {MOST_PASTED} tokens, one a line.")
+    if any(len(token.encode("utf-8", "surrogatepass")) > MAX_TOKEN_BYTES for token in tokens):
+        raise FieldError("tokens", f"No token has more than {MAX_TOKEN_BYTES} characters. Paste one a line.")
+    context: dict[str, Any] = {"most": MOST_PASTED, "found": None, "ended": None, "command": _LEAKS}
+    if visit.form.get("act") == "end":
+        ended = await visit.document("report_leaks", body={"tokens": tokens})
+        return Html("leaks.html", context | {"ended": ended, "says": within(visit)})
+    return Html("leaks.html", context | {"found": await _owners(visit, tokens), "now": visit.now})
+
+
+async def _owners(visit: Visit, texts: list[str]) -> Mapping[str, Any]:
+    tokens = {token.digest: token for token in (Token(text.encode("utf-8", "surrogatepass")) for text in texts)}
+    owners = await visit.call().keys.owners(list(tokens))
+    keys = {key.key_id: key for key in owners.values()}.values()
+    operators = sum(token.is_operators for token in tokens.values())
+    return {
+        "tokens": len(tokens),
+        "keys": sorted(keys, key=lambda key: (key.is_platforms, key.name)),
+        "operators": operators,
+        "unknown": len(tokens) - len(owners) - operators,
+    }
 
 
 async def _loaded(visit: Visit, key_ids: list[str]) -> list[Key]:
@@ -258,30 +342,22 @@ def _labels(text: str) -> dict[str, str]:
         if not (name and equals and value):
             raise FieldError("labels", "Write one label per line, for example team=sales.")
         found[name.strip()] = value.strip()
-    return found
+    with beside("labels", UsageError):
+        return dict(checked_labels(found))
 
 
-def _expiry(text: str) -> Mapping[str, str]:
-    """Read when a key expires, as the operation takes it; raises FieldError."""
+def _expiry(text: str) -> str | None:
+    """Read when a key expires, as operations take it; raises FieldError."""
     if not text or text == "never":
-        return {}
-    if parse_duration(text) is not None:
-        return {"expires_in": text}
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        raise FieldError("expires", f"Write {_WHEN}.") from None
-    return {"expires_at": (time if time.tzinfo else time.replace(tzinfo=UTC)).isoformat()}
-
-
-def _from_now(span: str | None) -> str | None:
-    if span is None:
         return None
-    length = parse_duration(span)
     try:
-        return None if length is None else (datetime.now(UTC) + length).isoformat()
+        span = parse_duration(text)
+        time = datetime.fromisoformat(text) if span is None else datetime.now(UTC) + span
     except OverflowError:
         raise FieldError("expires", "This is too long: the expiry would be after the year 9999.") from None
+    except ValueError:
+        raise FieldError("expires", f"Write {_WHEN}.") from None
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).isoformat()
 
 
 def _written(time: datetime | None) -> str:

@@ -9,11 +9,12 @@ from typing import Any
 from smarter_auth_mw.admin.call import INNER
 from smarter_auth_mw.admin.handlers.keys import find_keys
 from smarter_auth_mw.admin.pages.commands import command, option
+from smarter_auth_mw.admin.pages.forms import FieldError
 from smarter_auth_mw.admin.pages.reports import usage_chart
 from smarter_auth_mw.admin.pages.visit import Html, Reply, Visit
 from smarter_auth_mw.admin.problems import status_of
 from smarter_auth_mw.admin.values import UUID_TEXT
-from smarter_auth_mw.errors import SmarterAuthError
+from smarter_auth_mw.errors import SmarterAuthError, UsageError
 from smarter_auth_mw.management.documents import key_document
 
 _TOKEN_KEY = re.compile("sm_[a-z0-9]{0,8}_?[0-9A-Za-z]{3,12}|[0-9a-f]{15}")
@@ -33,6 +34,8 @@ async def list_keys(visit: Visit) -> Reply:
     except SmarterAuthError as error:
         if status_of(error) not in (422, 409):
             raise
+        if type(error) is UsageError:  # Filters that exclude each other; it is the state that has to be changed.
+            error = FieldError("state", error)
         return Html("keys.html", context | {"error": error, "command": command("key", "list")})
     items = [{**key_document(key, most=INNER), "is_platforms": key.is_platforms} for key in page.items]
     return Html("keys.html", context | {"items": items, "next": page.next, "command": _command(filters)})

@@ -10,7 +10,7 @@ from smarter_auth_mw.admin.pages.commands import command
 from smarter_auth_mw.admin.pages.visit import Html, Reply, Visit, path_of
 from smarter_auth_mw.management.listings import KeyFilters, ResourceFilters
 
-MOST = 101
+MOST, SHOWN = 101, 5
 
 
 async def overview(visit: Visit) -> Reply:
@@ -32,6 +32,7 @@ async def overview(visit: Visit) -> Reply:
         "open": _number(open_ones),
         "kinds": await _unrouted(visit),
         "has_keys": bool(any_key),
+        "acts": (await visit.document("list_audit", query={"acts": "true", "limit": SHOWN}))["items"],
         "health": await visit.document("show_health"),
         "command": command("doctor"),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -14,8 +15,10 @@ from markupsafe import Markup, escape
 from smarter_auth_mw.admin.pages import assets
 from smarter_auth_mw.admin.pages.visit import path_of
 from smarter_auth_mw.log import printable
+from smarter_auth_mw.tokens import without_tokens
 
 FOLDER = Path(__file__).parent.parent / "templates"
+_TIMES = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?(?:\+00:00|Z)")
 _UNITS = (("year", 31_536_000), ("month", 2_592_000), ("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
 
 
@@ -34,7 +37,14 @@ class Renderer:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._environment.filters |= {"time": time, "exact": exact, "as_typed": as_typed, "lines": lines}
+        self._environment.filters |= {
+            "time": time,
+            "exact": exact,
+            "as_typed": as_typed,
+            "as_named": as_named,
+            "readable": readable,
+            "lines": lines,
+        }
 
     def render(self, template: str, root: str, context: Mapping[str, Any]) -> bytes:
         """Return a page; ``root`` is the relative path from it to the overview."""
@@ -62,6 +72,11 @@ def exact(moment: str | datetime | None, otherwise: str = "-") -> Markup:
     )
 
 
+def readable(text: str) -> str:
+    """Write the times in a text as people read them, to the second."""
+    return _TIMES.sub(r"\1 \2 UTC", text)
+
+
 def relative(at: datetime, now: datetime | None = None) -> str:
     """Say how long ago it was, or in how long it will be."""
     seconds = (at - (now or datetime.now(UTC))).total_seconds()
@@ -78,16 +93,28 @@ def as_typed(value: object) -> Markup:
     return escape(value)
 
 
+def as_named(value: object) -> Markup:
+    """Show an id, a reference or a command exactly, but for characters that cannot be seen."""
+    return escape(printable(str(value)))
+
+
 def lines(text: str) -> Markup:
     """Show a text of several lines."""
-    return Markup("<br>").join(printable(line) for line in text.split("\n"))
+    return Markup("<br>").join(_visible(line) for line in text.split("\n"))
 
 
 def _finalized(value: Any) -> Any:
-    """Escape invisible characters in everything that is shown; Jinja then escapes the markup."""
+    """Escape invisible characters in everything that is shown, and hide tokens that somebody put into a name.
+
+    Jinja then escapes the markup.
+    """
     if isinstance(value, Markup):
         return value
-    return printable(value) if isinstance(value, str) else value
+    return _visible(value) if isinstance(value, str) else value
+
+
+def _visible(text: str) -> str:
+    return printable(without_tokens(text))
 
 
 def _url(root: str, *parts: str, **query: Any) -> Markup:

@@ -9,12 +9,14 @@ from uuid import UUID
 
 from smarter_auth_mw.admin.charts import Chart, chart, sparkline
 from smarter_auth_mw.admin.pages.commands import command, option
-from smarter_auth_mw.admin.pages.forms import Given
+from smarter_auth_mw.admin.pages.forms import FieldError, Given, beside
+from smarter_auth_mw.admin.pages.rendering import readable
 from smarter_auth_mw.admin.pages.visit import Html, Reply, Visit
 from smarter_auth_mw.admin.problems import status_of
 from smarter_auth_mw.config.durations import parse_duration
+from smarter_auth_mw.decision import Reason
 from smarter_auth_mw.domain import Resource
-from smarter_auth_mw.errors import RefusedError, SmarterAuthError
+from smarter_auth_mw.errors import NotFoundError, RefusedError, SmarterAuthError, UsageError
 from smarter_auth_mw.management.listings import UsageFilters
 from smarter_auth_mw.management.listings.usage import MAX_SERIES
 from smarter_auth_mw.tokens import Token, hidden
@@ -27,6 +29,22 @@ SPANS = (
     ("30d", "last 30 days"),
     ("365d", "last year"),
 )
+WORDS: Mapping[str, str] = {
+    Reason.MISSING_CREDENTIALS: "The request brings no token. Clients send it as Authorization: Token …",
+    Reason.UNKNOWN_TOKEN: "No key that is bound to this resource has this token. Bind its key, or send another token.",
+    Reason.INACTIVE: "The key is deactivated. Activate it, and its tokens are accepted again.",
+    Reason.REVOKED: "The key is revoked, and stays so. Make another key for this client.",
+    Reason.EXPIRED: "The key or this token of it has expired. Rotate the key, or change when it expires.",
+    Reason.INACTIVE_OWNER: "The owner of the key is inactive in the platform.",
+    Reason.FOREIGN_ACCOUNT: "The key belongs to another account than the resource.",
+    Reason.MALFORMED_CREDENTIALS: "The credentials cannot be read: send one token, in one header.",
+    Reason.NOT_CANONICAL: "The resource is not written in its one spelling. Correct the URL.",
+    Reason.AMBIGUOUS: "The request can be read in two ways. Correct the URL.",
+    Reason.NOT_FOUND: "The name or host in the URL leads to no resource.",
+    Reason.THROTTLED: "Too many failed attempts came from this network. Wait, then try again.",
+    Reason.UNAVAILABLE: "The database does not answer, and no cached answer is young enough.",
+}
+"""What a refusal means, and what to do about it."""
 SPANS_BY_LENGTH = {parse_duration(span): words for span, words in SPANS}
 
 
@@ -72,7 +90,8 @@ async def usage(visit: Visit) -> Reply:
 
 
 async def _usage(visit: Visit, filters: Mapping[str, Any]) -> dict[str, Any]:
-    found = await visit.document("list_usage", query=filters)
+    with beside("key" if "key" in filters else "resource", NotFoundError, unknown=404):
+        found = await visit.document("list_usage", query=filters)
     asked: Any = visit.asked("list_usage", filters)
     drawn = await usage_chart(
         visit,
@@ -127,7 +146,7 @@ def _shown(value: Any) -> str:
         return ", ".join(f"{name}={_shown(one)}" for name, one in value.items())
     if isinstance(value, list):
         return ", ".join(map(_shown, value))
-    return hidden(str(value))
+    return readable(hidden(str(value)))
 
 
 async def show_check(visit: Visit) -> Reply:
@@ -142,7 +161,8 @@ async def check(visit: Visit) -> Reply:
     try:
         body |= {"token": token} if token else {}
         body |= {"key_id": form.get("key_id")} if form.get("key_id") else {}
-        found = await visit.document("explain", body=body)
+        with beside("url", UsageError):
+            found = await visit.document("explain", body=body)
     except SmarterAuthError as error:
         if status_of(error) != 404:
             raise
@@ -158,6 +178,7 @@ def _check(visit: Visit, found: Mapping[str, Any] | None, error: SmarterAuthErro
         "typed": Given({name: form.get(name) for name in ("url", "method", "headers", "key_id")}),
         "found": found,
         "masked": masked,
+        "words": WORDS.get(found["reason"], "") if found else "",
         "command": command("check", form.get("url") or "/bots/1", *words, *header),
     }
     return Html("check.html", context | ({"error": error} if error else {}))
@@ -165,4 +186,6 @@ def _check(visit: Visit, found: Mapping[str, Any] | None, error: SmarterAuthErro
 
 def _headers(text: str) -> dict[str, str]:
     lines = [line.partition(":") for line in text.split("\n") if line.strip()]
+    if not all(name.strip() and colon for name, colon, _ in lines):
+        raise FieldError("headers", "Write one header a line, as Host: api.example.com.")
     return {name.strip(): value.strip() for name, _, value in lines}

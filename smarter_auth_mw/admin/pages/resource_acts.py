@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from smarter_auth_mw.admin.call import etag
-from smarter_auth_mw.admin.pages.acts import Act, Trail, ask_or_open, confirmation, confirmed
+from smarter_auth_mw.admin.pages.acts import Act, Trail, ask_or_open, confirmation, confirmed, impossible, outlook
 from smarter_auth_mw.admin.pages.commands import command, option, together
-from smarter_auth_mw.admin.pages.consequences import Outlook
-from smarter_auth_mw.admin.pages.forms import FieldError
+from smarter_auth_mw.admin.pages.forms import FieldError, beside
 from smarter_auth_mw.admin.pages.visit import Html, Reply, SeeOther, Visit, path_of
 from smarter_auth_mw.admin.values import UUID_TEXT
-from smarter_auth_mw.domain import Key, RegisteredResource
-from smarter_auth_mw.errors import ConflictError, NotFoundError, UsageError
+from smarter_auth_mw.domain import Key, Protection, RegisteredResource
+from smarter_auth_mw.errors import ConflictError, NotFoundError, RefusedError, UsageError
 
 _FIELDS = ("kind", "ref", "name", "account", "domain", "on_error")
 
@@ -71,13 +70,17 @@ async def edit(visit: Visit) -> Reply:
     found = await _found(visit)
     given = {name: visit.form.get(name) for name in ("name", "account", "domain", "on_error") if name in visit.form}
     body = {name: value or None for name, value in given.items() if value != (getattr(found, name) or "")}
-    await visit.ask("change_resource", body=body, if_match=visit.form.get("etag") or None)
+    is_claim = "domain" in body
+    with beside("name", UsageError), beside("domain" if is_claim else "account", ConflictError, RefusedError):
+        await visit.ask("change_resource", body=body, if_match=visit.form.get("etag") or None)
     return _to(visit)
 
 
 async def show_protect(visit: Visit) -> Reply:
     found = await _found(visit)
     name = found.resource
+    if found.protection is Protection.DECLARED:
+        return impossible(f"Protect {name}", "It is declared protected already.", _trail(found))
     says = [f"Requests for {name} without a valid token are refused from now on, whether or not keys are bound to it."]
     if not found.keys:
         says.append("No key is bound to it, so every request is refused until one is.")
@@ -92,8 +95,12 @@ async def protect(visit: Visit) -> Reply:
 async def show_unprotect(visit: Visit) -> Reply:
     found = await _found(visit)
     name = found.resource
-    says = ["Keys are bound to it, and each of them protects it: unbind them first."] if found.keys else []
-    act = Act(f"Open {name} to anyone?", "Open to anyone", says, command("resource", "unprotect", name), is_danger=True)
+    if found.keys:
+        why = "Keys are bound to it, and each of them protects it. Unbind them first, on its page."
+        return impossible(f"Open {name} to anyone", why, _trail(found))
+    if not found.is_protected:
+        return impossible(f"Open {name} to anyone", "It is open already.", _trail(found))
+    act = Act(f"Open {name} to anyone?", "Open to anyone", [], command("resource", "unprotect", name), is_danger=True)
     return act.html(_trail(found), visit, [name])
 
 
@@ -107,6 +114,8 @@ async def unprotect(visit: Visit) -> Reply:
 async def show_remove(visit: Visit) -> Reply:
     found = await _found(visit)
     name = found.resource
+    if found.is_platforms:
+        return impossible(f"Remove {name}", "It belongs to the platform: remove it there.", _trail(found))
     says = ["Its name, its domain and its bindings are deleted. The audit keeps its events."]
     if found.is_protected:
         says.append("It is protected now, and an unregistered resource is open.")
@@ -149,7 +158,10 @@ async def bind(visit: Visit) -> Reply:
 
 async def show_unbind(visit: Visit) -> Reply:
     found, key = await _bound(visit)
-    outcome = Outlook(found, visit.services.settings.require, visit.now).without(key, is_unbound=True)
+    if found.resource not in key.bindings:
+        return impossible(f"Unbind {key.name} from {found.resource}", "It is not bound to it.", _trail(found))
+    held = await outlook(visit, found.resource, visit.services.settings.require)
+    outcome = held.without(key, is_unbound=True)
     words = ["--allow-anonymous"] if outcome.is_opened else []
     act = Act(
         f"Unbind {key.name} from {found.resource}?",

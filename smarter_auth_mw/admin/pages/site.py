@@ -228,6 +228,7 @@ class Site:
             "section": section,
             "visit": visit,
             "command": None,
+            "label": "",
             **reply.context,
             "error": words_of(error) if error else None,
             "mistakes": {name: hidden(text) for name, text in getattr(error, "by_field", {}).items()},

@@ -100,6 +100,7 @@ PAGES: tuple[Page, ...] = (
         f"{_KEY}/deactivate", "key_deactivate", key_acts.show_deactivate, key_acts.deactivate, MANAGER, section="keys"
     ),
     Page(f"{_KEY}/revoke", "key_revoke", key_acts.show_revoke, key_acts.revoke, MANAGER, section="keys"),
+    Page("/leaks", "leaks", key_acts.show_leaks, key_acts.report_leaks, MANAGER, section="keys"),
     Page("/usage", "usage", reports.usage, section="usage"),
     Page("/audit", "audit", reports.audit, section="audit"),
     Page("/check", "check", reports.show_check, reports.check, section="check"),

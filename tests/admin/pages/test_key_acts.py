@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
@@ -12,7 +14,8 @@ from smarter_auth_mw.admin.pages import acts
 from smarter_auth_mw.admin.pages.visit import Visit
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.management.operators import Role
-from tests.support.admin import settings
+from smarter_auth_mw.tokens import mint
+from tests.support.admin import FOREIGN, OWN, settings
 from tests.support.asgi import lifespan
 from tests.support.pages import Outline, Pages, Person, token_of
 
@@ -274,3 +277,107 @@ async def test_where_binding_opens_the_form_asks_for_name_and_token(pages: Pages
         assert {"resource", "confirm", "token"} <= {one["name"] for one in Outline(refused.text).forms[0]["fields"]}
         confirmed = {"resource": "bot:82", "confirm": "bot:82", "token": admin.token}
         assert (await person.post(path, confirmed)).status_code == 303
+
+
+async def test_leaked_tokens_are_found_and_ended_and_never_shown(pages: Pages) -> None:
+    person, viewer = await pages.person(Role.MANAGER), await pages.person(Role.VIEWER)
+    minted = await pages.keys.create("leaked", bind=[Resource("bot", "90")])
+    operator = await pages.operators.create("leaked operator", Role.VIEWER)
+    tokens = [minted.token.reveal(), operator.token.reveal(), "sm_of_nobody"]
+    pasted = {"tokens": "\r\n".join([*tokens, tokens[0]])}
+    assert (await viewer.post("/leaks", pasted | {"act": "end"})).status_code == 403
+    found = await person.post("/leaks", pasted | {"act": "find"})
+    text = Outline(found.text).text
+    assert "1 key found for 3 tokens" in text
+    assert "1 is written as the token of an operator" in text
+    assert "1 belongs to no key" in text
+    assert str(minted.key.key_id) in found.text
+    assert (await pages.keys.key(minted.key.key_id)).revoked_at is None
+    ended = await person.post("/leaks", pasted | {"act": "end"})
+    text = Outline(ended.text).text
+    assert "1 key revoked" in text
+    assert "1 operator token is ended" in text
+    assert "1 of the 3 tokens belongs to no key" in text
+    assert (await pages.keys.key(minted.key.key_id)).revoked_at is not None
+    assert (await Person(pages.app).sign_in(tokens[1])).status_code == 401
+    over = await Person(pages.app).post("/leaks", pasted)
+    assert not [page for page in (found.text, ended.text, over.text) if any(token in page for token in tokens)]
+
+
+async def test_leaked_tokens_of_another_account_count_as_unknown(pages: Pages) -> None:
+    person = await pages.person(Role.MANAGER, OWN)
+    minted = await pages.keys.create("foreign leak", account=FOREIGN)
+    answers = [
+        Outline((await person.post("/leaks", {"tokens": token, "act": act})).text).text
+        for token in (minted.token.reveal(), "sm_of_nobody")
+        for act in ("find", "end")
+    ]
+    assert answers[:2] == answers[2:]
+    assert (await pages.keys.key(minted.key.key_id)).revoked_at is None
+
+
+@pytest.mark.parametrize(
+    ("state", "acts"),
+    [
+        ("active", {"activate": "active already"}),
+        ("inactive", {"deactivate": "inactive already"}),
+        ("expired", {"rotate": "has expired", "activate": "has expired"}),
+        (
+            "revoked",
+            dict.fromkeys(("rotate", "edit", "bind", "activate", "deactivate", "revoke"), "is revoked, and stays so"),
+        ),
+    ],
+)
+async def test_an_impossible_act_has_no_form_and_says_why(pages: Pages, state: str, acts: dict[str, str]) -> None:
+    person = await pages.person()
+    expires_at = datetime.now(UTC) + timedelta(milliseconds=300) if state == "expired" else None
+    key = (await pages.keys.create(f"impossible {state}", expires_at=expires_at)).key
+    if state == "inactive":
+        await pages.keys.deactivate(key.key_id)
+    if state == "revoked":
+        await pages.keys.revoke(key.key_id)
+    while state == "expired" and (await pages.keys.key(key.key_id)).state(datetime.now(UTC)).value != "expired":
+        await asyncio.sleep(0.05)
+    shown = {}
+    for act in ("rotate", "edit", "bind", "activate", "deactivate", "revoke"):
+        page = await person.get(f"/keys/{key.key_id}/{act}")
+        outline = Outline(page.text)
+        assert page.status_code == 200
+        if not [form for form in outline.forms if form.get("method") == "post"]:
+            shown[act] = outline.text
+    assert shown.keys() == acts.keys()
+    assert all(acts[act] in text for act, text in shown.items())
+
+
+async def test_a_token_in_a_name_is_shown_nowhere_and_stays_until_somebody_changes_it(pages: Pages) -> None:
+    person = await pages.new_person()
+    checked, knox = mint("checked").reveal(), mint().reveal()
+    await pages.keys.add_resource(Resource("bot", "95"), name=f"of {knox}")
+    key = (await pages.keys.create(f"my {checked}!", description=knox, bind=[Resource("bot", "95")])).key
+    await pages.keys.set_key(key.key_id, description=f"{knox} {checked}")
+    path = f"/keys/{key.key_id}"
+    person.seen.clear()
+    acts = ("", "/rotate", "/edit", "/bind", "/deactivate", "/revoke")
+    for one in (*(f"{path}{act}" for act in acts), "/", "/keys", "/resources", "/resources/bot/95", "/audit"):
+        assert (await person.get(one)).status_code == 200
+    await person.get("/keys/revoke", params={"key_id": str(key.key_id)})
+    form = Outline((await person.get(f"{path}/edit")).text).forms[0]
+    kept = {field["name"]: field.get("value", "") for field in form["fields"]}
+    assert (await person.post(f"{path}/edit", kept | {"labels": "team=x"})).status_code == 303
+    assert [text for text in person.seen if checked in text or knox in text] == []
+    assert "my sm_" in person.seen[0]
+    assert (await pages.keys.key(key.key_id)).name == f"my {checked}!"
+
+
+async def test_consequences_are_right_where_more_keys_are_bound_than_a_page_shows(pages: Pages) -> None:
+    person, resource = await pages.person(), Resource("bot", "97")
+    for number in range(13):
+        ended = await pages.keys.create(f"a{number:02} ended", bind=[resource])
+        await pages.keys.revoke(ended.key.key_id)
+    key = (await pages.keys.create("z opens", bind=[resource])).key
+    text = (await person.get(f"/keys/{key.key_id}/revoke")).text
+    assert "1 key opens bot:97. After this, no key does, and it stays closed." in text
+    for number in range(13):
+        await pages.keys.create(f"b{number:02} opens", bind=[resource])
+    text = (await person.get(f"/resources/bot/97/keys/{key.key_id}/unbind")).text
+    assert "more than 10 keys open bot:97. After this more than 10 do." in text

@@ -36,6 +36,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "resource_bind": {"key": "KEY"},
     "resource_unprotect": {"confirm": "bot:REF", "token": "OWN_TOKEN"},
     "resource_remove": {"confirm": "bot:REF", "token": "OWN_TOKEN"},
+    "leaks": {"tokens": "TOKEN_KEY"},
     "key_unbind": {"confirm": "bot:REF", "token": "OWN_TOKEN"},
     "check": {"url": "/bots/REF", "key_id": "KEY"},
 }

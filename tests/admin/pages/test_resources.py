@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from smarter_auth_mw.domain import Resource
+from smarter_auth_mw.domain import RegisteredResource, Resource
 from smarter_auth_mw.errors import NotFoundError
+from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.management.operators import Role
 from tests.support.pages import Outline, Pages
 
@@ -90,3 +91,20 @@ async def test_resources_are_filtered_and_unknown_ones_are_not_found(pages: Page
     assert (await person.get("/resources?state=ajar")).status_code == 422
     for path in ("/resources/cat/none", "/resources/dog/1", "/resources/cat/" + "x" * 300, "/resources/cat/%00"):
         assert (await person.get(path)).status_code == 404
+
+
+async def test_no_page_loads_all_keys_of_a_resource(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
+    person, resource = await pages.person(), Resource("cat", "slow-cat")
+    key_id = (await pages.keys.create("of many", bind=[resource])).key.key_id
+
+    find = Management.resource
+
+    async def bounded(keys: Management, of: Resource, *, most: int | None = None) -> RegisteredResource:
+        assert most is not None, "All keys of the resource were loaded."
+        return await find(keys, of, most=most)
+
+    monkeypatch.setattr(Management, "resource", bounded)
+    for act in ("", "/edit", "/bind", "/protect", "/unprotect", "/remove", f"/keys/{key_id}/unbind"):
+        assert (await person.get(f"/resources/cat/slow-cat{act}")).status_code == 200
+    for act in ("revoke", "deactivate"):
+        assert "1 key opens cat:slow-cat" in (await person.get(f"/keys/{key_id}/{act}")).text
