@@ -202,7 +202,7 @@ async def test_scope_holds_for_many(store: Store, keys: Management, minted: list
 
 
 async def test_keys_have_to_be_named(many: ManyKeys) -> None:
-    with pytest.raises(UsageError, match="which keys"):
+    with pytest.raises(UsageError, match="Select the keys"):
         await many.revoke(await many.find(KeyFilters()))
 
 
