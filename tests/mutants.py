@@ -41,7 +41,8 @@ LISTED = Path(__file__).with_suffix(".toml")
 SLOWER = 10
 """How many times longer than without a mistake a run may take, before the mistake counts as an endless loop."""
 PATIENCE_S = 30.0
-PYTEST = ("-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore::pytest.PytestAssertRewriteWarning")
+PYTEST = ("-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "--assert=plain")
+"""Plain, because pytest would load the package itself, to rewrite its assertions, before a mutant could be found."""
 NOT_BEFORE = {PACKAGE, "tests", "pytest_asyncio", "pytest_cov", "pytest_timeout", "xdist", "_hypothesis_pytestplugin"}
 """What a mutant's process imports itself: the code under test, and plugins of pytest."""
 
@@ -132,23 +133,30 @@ def baseline_s(module: Module) -> float:
     began_s = time.monotonic()
     if os.waitpid(started(module, None), 0)[1]:
         raise SystemExit(f"{module.name}: its tests fail without a mutant: pytest {' '.join(module.tests)}")
-    return time.monotonic() - began_s
+    took_s = time.monotonic() - began_s
+    if not os.waitpid(started(module, compile("raise ImportError", module.name, "exec")), 0)[1]:
+        raise SystemExit(
+            f"{module.name}: its tests do not load it, or something loads it before a mutant can be found."
+        )
+    return took_s
 
 
 def judge(module: Module, jobs: int, only: str) -> bool:
     """Try each mutant of the module, print the result, and return whether it is as the list says."""
     chosen = [mutant for mutant in mutants(module.path) if only in mutant.name]
     allowed_s = baseline_s(module) * SLOWER + PATIENCE_S
-    alive = {mutant.name: mutant.line for mutant in survivors(module, chosen, jobs, allowed_s)}
-    news = {name: line for name, line in alive.items() if name not in module.same}
+    print(f"{module.name}: {len(chosen)} mutants, at most {allowed_s:.0f} s each", flush=True)
+    alive = set()
+    for mutant in survivors(module, chosen, jobs, allowed_s):
+        alive.add(mutant.name)
+        if mutant.name not in module.same:
+            print(f"    survived, line {mutant.line}: {mutant.name}", flush=True)
     gone = [name for name in module.same if only in name and name not in alive]
+    news = alive - module.same.keys()
     counted = len(chosen) - len(alive) + len(news)
-    killed = counted - len(news)
-    share = 100 * killed / counted if counted else 100.0
+    share = 100 * (counted - len(news)) / counted if counted else 100.0
     same = len(alive) - len(news)
-    print(f"{module.name:24} {killed:4} of {counted:4} killed, {share:5.1f} %; {same} are the same program")
-    for name, line in sorted(news.items(), key=lambda each: each[1]):
-        print(f"    survived, line {line}: {name}")
+    print(f"{module.name}: {counted - len(news)} of {counted} killed, {share:.1f} %; {same} are the same program")
     for name in gone:
         print(f"    listed, but killed or no mutant: {name}")
     sys.stdout.flush()
