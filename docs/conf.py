@@ -16,6 +16,8 @@ project = "smarter_auth_mw"
 release = version = __version__
 html_title = f"{project} {release}"
 html_theme = "furo"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 html_copy_source = False
 html_show_copyright = False
 
