@@ -111,10 +111,10 @@ def block(side: ASGIApp, path: str, *credentials: tuple[bytes, bytes]) -> Block:
     headers = [*HEADERS, *credentials]
 
     async def run() -> float:
-        began = time.perf_counter()
+        began = time.thread_time()
         for _ in range(CALLS):
             await side(scope(path, headers), receive, send)
-        return (time.perf_counter() - began) / CALLS * 1e6
+        return (time.thread_time() - began) / CALLS * 1e6
 
     return run
 
@@ -129,12 +129,12 @@ def messages_block(side: ASGIApp) -> Block:
 
         async def receive() -> Message:
             nonlocal left, began
-            began = began or time.perf_counter()
+            began = began or time.thread_time()
             left -= 1
             return {"type": "websocket.receive" if left >= 0 else "websocket.disconnect", "text": "hello"}
 
         await side({**connection}, receive, send)
-        return (time.perf_counter() - began) / CALLS * 1e6
+        return (time.thread_time() - began) / CALLS * 1e6
 
     return run
 
@@ -159,10 +159,10 @@ def wsgi_block(side: Any) -> Block:
     }
 
     async def run() -> float:
-        began = time.perf_counter()
+        began = time.thread_time()
         for _ in range(CALLS):
             side(dict(environ), lambda *_: None)
-        return (time.perf_counter() - began) / CALLS * 1e6
+        return (time.thread_time() - began) / CALLS * 1e6
 
     return run
 
@@ -181,10 +181,10 @@ def wsgi_guarded() -> SmarterAuthWSGIMiddleware:
 
 async def sha512_block() -> float:
     token = TOKEN.reveal().encode()
-    began = time.perf_counter()
+    began = time.thread_time()
     for _ in range(CALLS):
         hashlib.sha512(token).digest()
-    return (time.perf_counter() - began) / CALLS * 1e6
+    return (time.thread_time() - began) / CALLS * 1e6
 
 
 async def measure(rounds: int) -> list[Row]:

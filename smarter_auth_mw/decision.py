@@ -95,24 +95,6 @@ class Denial:
     account: str | None = field(default=None, compare=False)
     token_key: str = field(default="", compare=False)
 
-    def __init__(
-        self,
-        reason: Reason,
-        resource: Resource | None = None,
-        key_id: str | None = None,
-        detail: str = "",
-        account: str | None = None,
-        token_key: str = "",
-    ) -> None:
-        # Like a frozen dataclass, in half the time: one is created for each refused token.
-        keep = object.__setattr__
-        keep(self, "reason", reason)
-        keep(self, "resource", resource)
-        keep(self, "key_id", key_id)
-        keep(self, "detail", detail)
-        keep(self, "account", account)
-        keep(self, "token_key", token_key)
-
 
 Decision = Grant | Anonymous | Denial
 Holds = Callable[[], bool]
