@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -137,6 +138,13 @@ def test_only_deactivating_the_last_key_opens_and_only_where_that_is_asked_for(
     bound: Bindings, require: Require, always: bool, expected: bool
 ) -> None:
     assert is_protected(bound, always=always, require=require) is expected
+
+
+def test_what_active_keys_require_is_what_is_decided() -> None:
+    bound = replace(bindings(binding(is_active=False)), account="platform")
+    assert decide(bound, None, NOW_S, require="active") == Anonymous(bound.resource)
+    assert decide(bound, None, NOW_S, require="active").account == "platform"
+    assert isinstance(decide(bound, None, NOW_S), Denial)
 
 
 @pytest.mark.parametrize(
