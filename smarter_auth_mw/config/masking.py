@@ -22,7 +22,7 @@ _SHOWN_OPTIONS = frozenset(
     | {"search_path", "ssl", "ssl_cert_reqs", "sslmode", "sslrootcert", "target_session_attrs", "user"}
 )
 _SECRET_OPTION = re.compile(r"[a-z_]*(?:password|passwd|secret|token)", re.IGNORECASE)
-_MAY_BE_SECRET = re.compile(r"@|(?:passw|pwd|secret|token|key|auth)\w*\s*[=:]", re.IGNORECASE)
+_MAY_BE_SECRET = re.compile(r"@|(?:passw|pwd|secret|token|key|auth)\w*[\"']?\s*[=:]", re.IGNORECASE)
 
 
 def mask_url(url: str) -> str:

@@ -180,5 +180,5 @@ def test_other_values_are_shown_unless_they_may_hold_a_secret() -> None:
     assert shown_value("https://admin.example.com") == "https://admin.example.com"
     assert shown_value("x" * 300) == "xxxx…"
     assert shown_value("- " * 300) == "- " * 100 + "…"
-    for suspect in ("a@b", "Password = x", "api_key:x", "AUTH=x", "pwd=x"):
+    for suspect in ("a@b", '{"password":"x"}', "Password = x", "api_key:x", "AUTH=x", "pwd=x"):
         assert shown_value(suspect) == f"{len(suspect)} characters, not shown"
