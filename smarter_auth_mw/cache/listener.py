@@ -149,7 +149,7 @@ class Listener:
     async def begun(self, patience_s: float) -> None:
         """Wait until the first heartbeat was answered or has failed, or for so long.
 
-        What is read before it has to be read again: only the heartbeat tells which server answers.
+        What is read before it has to be read again: only the heartbeat shows which server answers.
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(patience_s):
