@@ -24,7 +24,7 @@ from tests.support.asgi import forget, guarded, lifespan, raw, scope, speak_life
 from tests.support.database import Database
 
 OURS = str(Path(smarter_auth_mw.__file__).parent)
-GRANT_CALLS, REFUSAL_CALLS, WRONG_TOKEN_CALLS, NO_RESOURCE_CALLS, WSGI_GRANT_CALLS, MESSAGE_CALLS = 2, 20, 39, 1, 10, 3
+GRANT_CALLS, REFUSAL_CALLS, WRONG_TOKEN_CALLS, NO_RESOURCE_CALLS, WSGI_GRANT_CALLS, MESSAGE_CALLS = 2, 21, 39, 1, 10, 3
 """How many functions of ours may be called. Fewer is better: whoever needs more says in the commit what it buys."""
 
 
