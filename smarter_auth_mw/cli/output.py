@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import sys
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager, suppress
@@ -82,6 +83,15 @@ def arriving() -> Iterator[None]:
         raise ClosedPipeError from None
     except OSError as error:
         raise OutputError(f"The result could not be printed: {error.strerror}.") from None
+
+
+def check_reader() -> None:
+    """Raise ClosedPipeError if nobody reads stdout any more, which a command that waits would only find by writing."""
+    with suppress(OSError, ValueError):  # Stdout may be no file.
+        poller = select.poll()
+        poller.register(sys.stdout, 0)
+        if poller.poll(0):
+            raise ClosedPipeError
 
 
 def show(answer: Output) -> None:

@@ -165,6 +165,9 @@ class DatabaseAddress:
         return int(self.options.get(name, default))
 
 
+_QUOTES = ("'", '"')
+
+
 def parse_database_url(url: str, environment: Mapping[str, str] = os.environ) -> DatabaseAddress:
     """Read a URL; raises DatabaseUrlError, without quoting anything that may be a part of the password."""
     scheme, separator, rest = url.partition("://")
@@ -188,6 +191,8 @@ def parse_database_url(url: str, environment: Mapping[str, str] = os.environ) ->
 
 
 def _scheme_advice(scheme: str) -> str:
+    if scheme.lstrip()[:1] in _QUOTES or scheme.startswith("psql "):
+        return "the URL alone, without quotes and without psql in front of it"
     if scheme.startswith(("postgresql+", "postgres+", "jdbc:postgresql")):
         return "a driver's own URL: write postgresql:// instead of the driver's scheme"
     return "a URL that begins with postgresql:// or embedded:"

@@ -217,3 +217,16 @@ def test_audit_is_followed_as_it_is_written(run: Commands, database: Database) -
         assert json.loads(process.stdout.readline())["after"]["name"] == "two"
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130
+
+
+def test_following_ends_when_nobody_reads_any_more(run: Commands, database: Database) -> None:
+    """`audit --follow | head -1` ends although nothing happens that would be printed."""
+    run.json("key", "create", "--name", "one")
+    command = [*PROGRAM, "audit", "--since", "1h", "--follow", "--jsonl"]
+    env = environment(database_url=database.runtime)
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert (process.wait(60), process.stderr.read()) == (1, b"")

@@ -193,6 +193,10 @@ REFUSED = {
     "postgresql+asyncpg://app@db/app": "postgresql://",
     "jdbc:postgresql://db/app": "postgresql://",
     "host=db dbname=app": "postgresql://",
+    "'postgresql://app@db/app'": "without quotes",
+    '"postgresql://app@db/app"': "without quotes",
+    "psql 'postgresql://app@db/app'": "without psql",
+    "psql postgresql://app@db/app": "without psql",
 }
 
 

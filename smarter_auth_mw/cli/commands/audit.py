@@ -15,7 +15,7 @@ import typer
 from smarter_auth_mw.cli import arguments
 from smarter_auth_mw.cli.arguments import Account
 from smarter_auth_mw.cli.decorator import command
-from smarter_auth_mw.cli.output import Stream, Summary, line, note
+from smarter_auth_mw.cli.output import Stream, Summary, check_reader, line, note
 from smarter_auth_mw.cli.session import Session, os_user
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.errors import UnavailableError, UsageError
@@ -156,6 +156,7 @@ async def _following(session: Session, filters: AuditFilters, after: str, *, goe
                 is_down = True
             if not goes_on:
                 return
+            check_reader()
             await asyncio.sleep(POLL_S)
 
 
