@@ -74,11 +74,10 @@ def main() -> int:
     for name in arguments.parts or PARTS:
         began = time.monotonic()
         print(f"{name} …", file=sys.stderr, flush=True)
-        runs = [run(name, arguments.rounds) for _ in range(arguments.runs)]
-        if arguments.also and name in ON_OTHER_PYTHONS:
-            others = [run_with(arguments.also, name, arguments.rounds) for _ in range(arguments.runs)]
-            runs = [[*ours, *theirs] for ours, theirs in zip(runs, others, strict=True)]
-        rows = over_runs(runs)
+        if arguments.parts == [name] and arguments.runs == 1 and not arguments.also:
+            rows = run(name, arguments.rounds)
+        else:
+            rows = over_runs([run_apart(name, arguments.rounds, arguments.also) for _ in range(arguments.runs)])
         show(rows)
         print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
         is_met &= all(row.is_met for row in rows)
@@ -96,14 +95,22 @@ def run(part: str, rounds: int) -> list[Row]:
     return asyncio.run(measured())
 
 
-def run_with(python: Path, part: str, rounds: int) -> list[Row]:
-    """Measure a part in a process of another interpreter, whose environment has the project too."""
+def run_apart(part: str, rounds: int, other: Path | None) -> list[Row]:
+    """Measure a part in a process of its own, since memory that one part has freed would be used by the next."""
+    _, measured = run_with(Path(sys.executable), part, rounds)
+    if other is None or part not in ON_OTHER_PYTHONS:
+        return measured
+    number, theirs = run_with(other, part, rounds)
+    return [*measured, *(row.renamed(f"Python {number}: {row.what}") for row in theirs)]
+
+
+def run_with(python: Path, part: str, rounds: int) -> tuple[str, list[Row]]:
+    """Return the version of this interpreter, whose environment has the project, and what it measures."""
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
         command = [str(python), "-m", "benchmarks", part, "--rounds", str(rounds), "--json", file.name]
         subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=False)
         measured = json.loads(Path(file.name).read_text("utf-8"))
-    number = measured["with"]["python"].rpartition(".")[0]
-    return [Row.from_json(row).renamed(f"Python {number}: {row['what']}") for row in measured["rows"]]
+    return measured["with"]["python"].rpartition(".")[0], [Row.from_json(row) for row in measured["rows"]]
 
 
 def write(file: Path, part: str, rows: Iterable[Row], runs: int) -> None:
