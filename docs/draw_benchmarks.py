@@ -14,8 +14,8 @@ PREFIX = "processor time of a request, in µs: "
 BASE = "bare app"
 BARS = {
     "smarter_auth_mw": "smarter_auth_mw",
-    "AuthenticationMiddleware": "AuthenticationMiddleware: a dict, no hash",
-    "hand-written floor": "hand-written: one hash, no revocation",
+    "AuthenticationMiddleware": "AuthenticationMiddleware, no hash",
+    "hand-written floor": "hand-written, no revocation",
     "FastAPI with a query": "FastAPI, one query a request",
     "django-rest-knox": "django-rest-knox",
 }

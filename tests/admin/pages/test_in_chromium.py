@@ -29,6 +29,11 @@ DIFFERENT = ("overview", "keys", "key", "new key", "revoke key", "resource, open
 """Pages that look different from one another: all colours and shapes are on one of them."""
 WIDEST = """[...document.querySelectorAll("main *")].filter(one => one.getBoundingClientRect().right > innerWidth)
     .map(one => one.tagName + "." + one.className + ": " + one.textContent.slice(0, 30)).slice(0, 8).join(" | ")"""
+WITHOUT_EDGE = """[...document.querySelectorAll(".badge, .button, button, input, select, textarea")]
+    .filter(one => !["hidden", "checkbox"].includes(one.type))
+    .filter(one => one.checkVisibility() && getComputedStyle(one).borderTopStyle === "none")
+    .map(one => one.tagName + "." + one.className + ": " + one.textContent.slice(0, 30)).join(" | ")"""
+"""What forced colours, which take backgrounds away, leave without a shape."""
 STORED = "JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie, location.href, history.state])"
 
 
@@ -86,6 +91,11 @@ async def test_in_forced_colours_bars_badges_and_the_focus_are_seen(browser: Bro
             assert colour != behind, selector
         await page.keyboard.press("Tab")
         assert await page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+        unseen: dict[str, str] = {}
+        for name in DIFFERENT:
+            await page.goto(house.stops()[name])
+            unseen[name] = await page.evaluate(WITHOUT_EDGE)
+    assert {name: parts for name, parts in unseen.items() if parts} == {}
 
 
 @pytest.mark.parametrize("has_script", [True, False], ids=["with JavaScript", "without JavaScript"])
@@ -164,7 +174,17 @@ async def test_everything_can_be_done_by_keyboard_alone(browser: Browser, house:
         await tab_to(page, "Name")
         await page.keyboard.type(f"typed {uuid4().hex[:6]}")
         await page.keyboard.press("Enter")
-        await shown_token(page)
+        first = await shown_token(page)
+        for name in ("I have copied it", "Rotate", "Rotate"):
+            await tab_to(page, name)
+            async with page.expect_navigation():
+                await page.keyboard.press("Enter")
+        assert await shown_token(page) != first
+        for name in ("I have copied it", "Revoke…", "Revoke"):
+            await tab_to(page, name)
+            async with page.expect_navigation():
+                await page.keyboard.press("Enter")
+        await page.locator(".badge.revoked").wait_for()
 
 
 async def tab_to(page: Page, name: str) -> None:
