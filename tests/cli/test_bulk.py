@@ -151,7 +151,7 @@ def test_dry_run_tries_everything_and_leaves_nothing(run: Commands, database: Da
 def test_file_is_read_from_stdin(run: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
     with open(os.devnull, "rb") as nothing:
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(nothing))
-        assert "neither a column" in run("import", "-").error
+        assert "The file is empty" in run("import", "-").error
     with subprocess.Popen(["printf", r"\357\273\277resource\r\nbot:1\r\n"], stdout=subprocess.PIPE) as printed:
         assert printed.stdout is not None
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(printed.stdout))

@@ -301,7 +301,7 @@ async def test_memcached_is_looked_at_too() -> None:
 
 def test_proxies_that_are_everybody(run: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
     run.set(trusted_proxies="10.0.0.0/8, ::/0")
-    assert "SMARTER_AUTH_TRUSTED_PROXIES=::/0 trusts everybody" in only(run, PROBLEM, "proxies")
+    assert "SMARTER_AUTH_TRUSTED_PROXIES=::/0 trusts every peer" in only(run, PROBLEM, "proxies")
     run.set(trusted_proxies="10.0.0.0/8")
     monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")
     assert "FORWARDED_ALLOW_IPS=*" in only(run, 0, "proxies")

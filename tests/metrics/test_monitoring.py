@@ -39,7 +39,7 @@ HOW_TO = ROOT / "docs" / "how-to"
 PAGE = HOW_TO / "metrics.md"
 TEXT = PAGE.read_text("utf-8")
 DASHBOARD = json.loads((MONITORING / "grafana.json").read_text("utf-8"))
-HEAD = ("| metric | type | labels | what it tells |", "|---|---|---|---|")
+HEAD = ("| metric | type | labels | meaning |", "|---|---|---|---|")
 OF_PROMETHEUS = {"job", "instance", "le"}
 
 

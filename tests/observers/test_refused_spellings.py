@@ -31,7 +31,7 @@ async def test_a_refused_path_is_named_with_the_line_to_add(
     assert (await http.get("/bots/Search")).status_code == 400
     (record,) = caplog.records
     assert "'/bots/Search'" in record.message
-    assert "bot /bots/{ref} wants" in record.message
+    assert "bot /bots/{ref} expects" in record.message
     assert "add to SMARTER_AUTH_ROUTES: none /bots/Search" in record.message
 
 

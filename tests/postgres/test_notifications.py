@@ -244,7 +244,7 @@ async def test_wire_that_does_not_listen_still_beats(database: Database, sql: Co
     ("url", "said"),
     [
         ("postgresql://somebody:secret@/nothing?host=/nowhere", "cannot be reached"),
-        ("postgresql://somebody:se/cret@localhost/nothing", "no address"),
+        ("postgresql://somebody:se/cret@localhost/nothing", "not the address of a database"),
     ],
 )
 async def test_wire_that_cannot_be_opened_says_why_and_not_its_password(url: str, said: str) -> None:

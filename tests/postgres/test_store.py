@@ -201,8 +201,8 @@ async def test_query_that_takes_too_long_is_given_up(database: Database, owner: 
     [
         ("postgresql://somebody:secret@/nothing?host=/nowhere", "cannot be reached"),
         ("postgresql://somebody:secret@localhost:1/nothing", "cannot be reached"),
-        ("postgresql://somebody:se/cret@localhost/nothing", "no address"),
-        ("mysql://somebody:secret@localhost/nothing", "no address"),
+        ("postgresql://somebody:se/cret@localhost/nothing", "not the address of a database"),
+        ("mysql://somebody:secret@localhost/nothing", "not the address of a database"),
         ("{server}/nothing", "does not exist"),
     ],
 )

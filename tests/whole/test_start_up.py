@@ -41,7 +41,9 @@ async def test_mounts_that_could_not_be_looked_through_are_named_unless_mounts_a
 ) -> None:
     mounts = [Mount("/socket", app=opaque), Mount("/other", app=opaque), Mount("/seen", routes=[])]
     (line,) = await started(database, caplog, *mounts)
-    assert line.startswith("mounts.unknown: what lies below could not be looked through: /socket (opaque), /other (op")
+    assert line.startswith(
+        "mounts.unknown: the routes of a mounted app could not be inspected: /socket (opaque), /other (op"
+    )
     assert "SMARTER_AUTH_MOUNTS" in line
     caplog.clear()
     assert await started(database, caplog, *mounts, mounts=["/svc"]) == []

@@ -121,7 +121,7 @@ class Served(NamedTuple):
         try:
             return app()
         except Exception as error:
-            raise UsageError(f"The factory {self.name!r} failed:  {type(error).__name__}: {error}") from error
+            raise UsageError(f"The factory {self.name!r} failed: {type(error).__name__}: {error}") from error
 
     def _interface_of(self, app: Any) -> str:
         interface = interface_of(app)

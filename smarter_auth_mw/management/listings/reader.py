@@ -89,9 +89,8 @@ class Listings:
         try:
             filters = KeyFilters(key_id=UUID(text))
         except ValueError:
-            filters = KeyFilters(
-                find=text
-            )  # In this order, the name itself comes before longer names that begin with it.
+            # In this order, the name itself comes before longer names that begin with it.
+            filters = KeyFilters(find=text)
         page = await self.keys(filters, inner=inner)
         found = [key for key in page.items if filters.key_id or key.name == text]
         if len(found) > 1:

@@ -31,8 +31,8 @@ from tests.support.worker import worker
         ("postgresql://app:secret@127.0.0.1:1/app", "cannot be reached"),
         ("postgresql://app:secret@/app?host=/nowhere", "cannot be reached"),
         ("postgresql://app:secret@/app?host=/" + "x" * 200, "cannot be reached|failed"),
-        ("mysql://app:secret@db/app", "no address"),
-        ("", "no address"),
+        ("mysql://app:secret@db/app", "not the address of a database"),
+        ("", "not the address of a database"),
     ],
 )
 async def test_what_cannot_be_opened_says_why_and_not_its_password(url: str, said: str) -> None:
