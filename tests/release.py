@@ -114,6 +114,7 @@ def sdist() -> None:
     """Unpack the source archive, and run ``make test`` in it; ``ARGS="tests/cache"`` names some of the tests."""
     (archive,) = DIST.glob("*.tar.gz")
     with tempfile.TemporaryDirectory() as place, tarfile.open(archive) as packed:
+        os.chmod(place, 0o755)  # Servers that the tests start as another user read it.
         packed.extractall(place, filter="data")
         (project,) = Path(place).iterdir()
         _run("make", "test", f"PYTHON={sys.executable}", cwd=project)

@@ -73,9 +73,12 @@ def _help_of(error: typer.TyperException) -> str:
     return f"See: {context.command_path} --help" if context is not None else ""
 
 
+PACKAGE = Path(__file__).parents[1]
+
+
 def _place(error: Exception) -> str:
     """Return the innermost place of the traceback, and the innermost one in this package."""
     frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame for frame in frames if "smarter_auth_mw" in frame.filename]
+    ours = [frame for frame in frames if PACKAGE in Path(frame.filename).parents]
     places = dict.fromkeys(f"{Path(frame.filename).name}:{frame.lineno}" for frame in (*frames[-1:], *ours[-1:]))
     return f"in {', from '.join(places)}"
