@@ -129,7 +129,7 @@ async def over_bare(url: str, resources: int, rounds: int, target: float, where:
 
 
 async def far_away(url: str, resources: int, rounds: int) -> list[Row]:
-    """The same over TCP to a server that is half a millisecond away."""
+    """Measure a cold miss over TCP to a server that is half a millisecond away."""
     role, name = url.removeprefix("postgresql://").split("?")[0].split("@/")
     asked = parse_qs(urlsplit(url).query)
     with away(Path(asked["host"][0], f".s.PGSQL.{asked.get('port', ['5432'])[0]}"), ROUND_TRIP_US // 2) as port:

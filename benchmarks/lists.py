@@ -47,7 +47,7 @@ Ask = Callable[[Listings, int], Awaitable[Any]]
 
 
 class Cost(NamedTuple):
-    """Of the pages of one list in one database; ``again`` compares half of them with the other half."""
+    """The times of one list's pages in one database; ``again`` compares one half of them with the other."""
 
     items: int
     buffers: int

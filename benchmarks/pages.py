@@ -74,7 +74,7 @@ SCOPED = ("overview", "keys", "keys, expiring", "keys, unused", "resources", "au
 
 
 class Cost(NamedTuple):
-    """Of one page in one database."""
+    """The times of one page in one database."""
 
     size: int
     p50_ms: float

@@ -98,13 +98,13 @@ class Denial:
 
 Decision = Grant | Anonymous | Denial
 Holds = Callable[[], bool]
-"""Says whether a decision is known to hold still; if not, the request is to be decided again."""
+"""Says whether a decision still holds; if not, the request has to be decided again."""
 
 MISTYPED = "its checksum is wrong: mistyped, or made up"
 
 
 def never() -> bool:
-    """The reason of a decision that is not kept but made again each time."""
+    """Return False: the decision has to be made again each time."""
     return False
 
 

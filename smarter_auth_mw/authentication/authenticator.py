@@ -85,8 +85,9 @@ class Authenticator:
     def holding(self, target: Target | Denial, decision: Decision | None) -> Holds:
         """Return what says whether ``warm`` would decide so again: call it at once after ``warm``.
 
-        It would as long as its entry is at hand and serves, since nothing else but the request and the time decides.
-        Nothing is read or hashed for that. False means no more than that ``warm`` is to be asked again.
+        It would as long as its entry is cached and current: a decision depends only on the entry, the request and the
+        time.
+        Nothing is read or hashed. False means that ``warm`` has to decide again, not that the request is refused.
         """
         if isinstance(target, Denial) or decision is None or isinstance(decision, Denial):
             return never
