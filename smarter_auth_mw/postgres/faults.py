@@ -155,7 +155,8 @@ _MEANINGS: tuple[tuple[tuple[type[BaseException], ...], type[SmarterAuthError], 
         "Let this user enter the socket's directory and write to the socket, or name a host.",
     ),
     (
-        (OSError, asyncpg.PostgresConnectionError),
+        # The driver's internal error: a connection that was cut in the middle of a message.
+        (OSError, asyncpg.PostgresConnectionError, asyncpg.InternalClientError),
         AwayError,
         "{where} cannot be reached",
         "Check that PostgreSQL runs there, and that SMARTER_AUTH_DATABASE_URL is right.",

@@ -14,6 +14,7 @@ from smarter_auth_mw.domain import Resource, Target
 from smarter_auth_mw.errors import UnavailableError
 from smarter_auth_mw.postgres.faults import AwayError
 from smarter_auth_mw.postgres.pool import Pool, open_pool
+from smarter_auth_mw.postgres.queries import QUERIES
 from smarter_auth_mw.postgres.store import Store
 from tests.support.database import Database
 from tests.support.pgbouncer import pgbouncer, through
@@ -232,6 +233,36 @@ async def test_idle_sessions_that_the_server_ends_cost_no_look_up(
                     await asyncio.sleep(0.01)
             await store.read(Target(BOT))
             await asyncio.gather(*(store.read(Target(BOT)) for _ in range(3)))
+
+
+CUT = [
+    asyncpg.InternalClientError("got result for unknown protocol state 0"),
+    asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation"),
+    asyncpg.AdminShutdownError("terminating connection due to administrator command"),
+]
+CUT_LATER = [asyncpg.InterfaceError("cannot perform operation: connection is closed"), KeyError("garbage")]
+
+
+@pytest.mark.parametrize(
+    ("place", "error"),
+    [("connect", error) for error in CUT] + [("read_schema", error) for error in CUT + CUT_LATER],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+async def test_a_connection_that_is_lost_while_it_is_opened_is_opened_again(
+    place: str, error: Exception, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = asyncpg if place == "connect" else QUERIES
+    works, losses = getattr(owner, place), iter([error, error])
+
+    async def fails_twice(*arguments: Any, **named: Any) -> Any:
+        for loss in losses:
+            raise loss
+        return await works(*arguments, **named)
+
+    async with open_pool(database.runtime, pool_min=0) as pool:
+        monkeypatch.setattr(owner, place, fails_twice)
+        assert await Store(pool).read(Target(BOT))
+    assert next(losses, None) is None
 
 
 @pytest.mark.parametrize("fault", ["terminated", "cut", "cut silently"])

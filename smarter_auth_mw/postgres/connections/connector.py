@@ -154,6 +154,9 @@ class Connector:
             await close(connection)
             if isinstance(error, SmarterAuthError) or not isinstance(error, Exception):
                 raise
+            if not isinstance(error, asyncpg.PostgresError | TimeoutError):
+                # The driver reports a lost connection in many ways, so any other error counts as one.
+                error = ConnectionResetError("the connection was lost while it was opened")
             raise explained(error, where) from None
         return connection
 
