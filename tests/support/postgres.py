@@ -219,17 +219,17 @@ class Link:
         self.swallows = False
 
     async def run(self) -> None:
-        with suppress(OSError):
-            await asyncio.gather(
-                self._pass(self._client[0], self._server[1], counts=1), self._pass(self._server[0], self._client[1])
-            )
+        await asyncio.gather(
+            self._pass(self._client[0], self._server[1], counts=1), self._pass(self._server[0], self._client[1])
+        )
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, counts: int = 0) -> None:
-        while sent := await reader.read(65536):
-            self._proxy.asked += counts
-            if not (self.swallows or self._proxy.swallows):
-                writer.write(sent)
-                await writer.drain()
+        with suppress(OSError):
+            while sent := await reader.read(65536):
+                self._proxy.asked += counts
+                if not (self.swallows or self._proxy.swallows):
+                    writer.write(sent)
+                    await writer.drain()
         writer.close()
 
     def insert(self, garbage: bytes) -> None:

@@ -23,7 +23,7 @@ from smarter_auth_mw.config.masking import mask_url
 from smarter_auth_mw.errors import SmarterAuthError, UnavailableError
 from smarter_auth_mw.postgres.connections import tls
 from smarter_auth_mw.postgres.connections.election import elect
-from smarter_auth_mw.postgres.faults import close, explained
+from smarter_auth_mw.postgres.faults import AwayError, close, explained, is_said
 
 CONNECT_TIMEOUT_S = 8
 """How long one host may take from the first packet to a session; ``connect_timeout`` in the URL overrides it."""
@@ -154,10 +154,10 @@ class Connector:
             await close(connection)
             if isinstance(error, SmarterAuthError) or not isinstance(error, Exception):
                 raise
-            if not isinstance(error, asyncpg.PostgresError | TimeoutError):
-                # The driver reports a lost connection in many ways, so any other error counts as one.
-                error = ConnectionResetError("the connection was lost while it was opened")
-            raise explained(error, where) from None
+            failure = explained(error, where)
+            if not is_said(error):  # The connection was lost, which the driver reports in many ways.
+                failure = AwayError(failure.message, hint=failure.hint)
+            raise failure from None
         return connection
 
 
