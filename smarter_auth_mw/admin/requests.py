@@ -50,7 +50,9 @@ class KeyQuery(Paged):
     resource: ResourceName | None = Field(default=None, description="KIND:REF: keys that are bound to it")
     account: Name | None = None
     state: Literal["active", "inactive", "expired", "revoked", "any"] | None = None
-    find: Text | None = Field(default=None, description="the beginning of the name")
+    find: Text | None = Field(
+        default=None, description="the beginning of the name; A to Z match a to z, and other letters only themselves"
+    )
     label: list[Label] = Field(default=[], max_length=16, description="name=value; may be repeated, each name once")
     expiring_within: Duration | None = None
     never_expires: bool = False

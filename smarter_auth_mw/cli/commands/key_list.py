@@ -51,7 +51,11 @@ class KeyOptions:
     ] = None
     find: Annotated[
         str | None,
-        typer.Option("--find", metavar="PREFIX", help="List keys whose name begins with this text, ignoring case."),
+        typer.Option(
+            "--find",
+            metavar="PREFIX",
+            help="List keys whose name begins with this text. A to Z match a to z, other letters only themselves.",
+        ),
     ] = None
     label: Labels = None
     expiring: Annotated[

@@ -36,11 +36,12 @@ class Page(Generic[Item]):
 class KeyFilters:
     """Selects keys. Without a ``state``, a ``key_id`` or a ``token_key``, revoked keys are left out.
 
-    ``find`` is the beginning of the name, ignoring case. ``expiring_after``: keys that expire later than that.
-    ``unused_for`` counts from the last use, or from the creation of a key that was never used. ``older_than`` is the
-    age of the key, ``token_older_than`` is the age of one of its valid tokens. ``rotating``: a token that was
-    replaced is still valid. ``sort`` may be combined with filters that would set another order, which are then only
-    tested. Revoked keys have an order of their own: the state ``any`` is possible for the keys of a resource.
+    ``find`` is the beginning of the name; A to Z match a to z, and other letters only themselves. ``expiring_after``:
+    keys that expire later than that. ``unused_for`` counts from the last use, or from the creation of a key that was
+    never used. ``older_than`` is the age of the key, ``token_older_than`` is the age of one of its valid tokens.
+    ``rotating``: a token that was replaced is still valid. ``sort`` may be combined with filters that would set another
+    order, which are then only tested. Revoked keys have an order of their own: the state ``any`` is possible for the
+    keys of a resource.
     """
 
     key_id: UUID | None = None

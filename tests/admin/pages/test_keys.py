@@ -36,6 +36,16 @@ async def test_a_token_that_is_looked_for_is_not_repeated(pages: Pages) -> None:
     assert minted.token.reveal() not in page.text
 
 
+async def test_a_name_that_is_not_found_for_its_case_says_which_letters_fold(pages: Pages) -> None:
+    person = await pages.person()
+    made = str((await pages.keys.create("Übersicht")).key.key_id)
+    assert made in (await person.get("/keys", params={"find": "ÜBER"})).text
+    page = await person.get("/keys", params={"find": "über"})
+    assert made not in page.text
+    assert "A to Z match a to z" in page.text
+    assert "A to Z" not in (await person.get("/keys", params={"find": "zzz"})).text
+
+
 async def test_long_lists_come_in_pages_and_no_key_is_lost(pages: Pages) -> None:
     person = await pages.person()
     made = {str((await pages.keys.create(f"many {number}")).key.key_id) for number in range(5)}
