@@ -36,17 +36,17 @@ class SmarterAuthError(Exception):
 class Mistake:
     """One mistake in the configuration: which variable, what it holds (secrets masked), and the rule it breaks.
 
-    ``source`` is the file that contains it, if any.
+    ``file`` is the one that contains it, if any.
     """
 
     variable: str
     value: str
     rule: str
-    source: str = ""
+    file: str = ""
 
     def __str__(self) -> str:
         held = f"={self.value!r}" if self.value else ""
-        place = f" in {self.source}" if self.source else ""
+        place = f" in {self.file}" if self.file else ""
         return f"{self.variable}{held}{place}: {self.rule}"
 
 

@@ -24,7 +24,7 @@ NEVER = float("-inf")
 
 
 class BindingsRead(Protocol):
-    """The result of a source: the bindings, the snapshot they were read in, and the sources they depend on."""
+    """The result of a read: the bindings, the snapshot they were read in, and the sources they depend on."""
 
     @property
     def bindings(self) -> Bindings: ...
@@ -34,8 +34,8 @@ class BindingsRead(Protocol):
     def sources(self) -> tuple[str, ...]: ...
 
 
-class BindingSource(Protocol):
-    """The source of bindings."""
+class BindingReader(Protocol):
+    """Reads the bindings of a resource."""
 
     async def read(self, target: Target) -> BindingsRead: ...
 
@@ -137,7 +137,7 @@ class Cache:
     """
 
     def __init__(
-        self, source: BindingSource, limits: Limits, changes: Changes, clock: Callable[[], float] = time.monotonic
+        self, reader: BindingReader, limits: Limits, changes: Changes, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.counts = CacheCounts()
         self.hits = Tally()
@@ -146,7 +146,7 @@ class Cache:
         self.shared: SharedEntries | None = None
         self.is_store_down = False
         """Whether the last look-up in the database failed."""
-        self._source = source
+        self._reader = reader
         self._limits = limits
         self.changes = changes
         self.clock = clock
@@ -274,7 +274,7 @@ class Cache:
     async def _read(self, target: Target) -> tuple[Entry, BindingsRead]:
         begun, server, read_at_s = self.changes.heard, self.changes.server, self.clock()
         try:
-            read = await self._source.read(target)
+            read = await self._reader.read(target)
         except UnavailableError:
             self.is_store_down = True
             raise

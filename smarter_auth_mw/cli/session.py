@@ -45,7 +45,7 @@ class Session:
     @property
     def routes_from(self) -> str:
         """The source of the routes: the app, ``environment``, or the path of a file."""
-        return self.from_app or self.settings.source("routes")
+        return self.from_app or self.settings.origin("routes")
 
     @property
     def root_path(self) -> str:

@@ -32,7 +32,7 @@ _ENVIRONMENT_MARKERS = ("pyvenv.cfg", "conda-meta")
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """One source of settings; ``values`` are its values by setting name."""
+    """One place where settings are given; ``values`` are its values by setting name."""
 
     name: str
     values: Mapping[str, Any]
@@ -43,9 +43,9 @@ class Origin:
         return self.name not in (ARGUMENTS, ENVIRONMENT)
 
     def located(self, mistake: Mistake) -> Mistake:
-        """Return the mistake with the setting's name as spelled in this source, and with the file."""
+        """Return the mistake with the setting's name as spelled in this place, and with the file."""
         name = mistake.variable.removeprefix(PREFIX).lower()
-        return replace(mistake, variable=self._spelled(name), source=self.name) if self.is_file else mistake
+        return replace(mistake, variable=self._spelled(name), file=self.name) if self.is_file else mistake
 
     def unknown(self, known: Iterable[str]) -> Iterator[Mistake]:
         """Yield a mistake for each name that is not a setting."""

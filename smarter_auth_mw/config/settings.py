@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from smarter_auth_mw.config import origins as sources
+from smarter_auth_mw.config import origins
 from smarter_auth_mw.config.database_urls import parse_database_url
 from smarter_auth_mw.config.durations import RULE, parse_duration
 from smarter_auth_mw.config.masking import shown_value, withheld
@@ -74,7 +74,7 @@ class RouteSettings(BaseModel):
     is_complete: ClassVar[bool] = False
     """Whether these are all settings."""
 
-    _sources: dict[str, Origin] = PrivateAttr(default_factory=dict)
+    _origins: dict[str, Origin] = PrivateAttr(default_factory=dict)
 
     routes: Lines = Field(
         default=(),
@@ -125,33 +125,31 @@ class RouteSettings(BaseModel):
         return text
 
     def __init__(self, **values: Any) -> None:
-        found, mistakes = sources.read(values)
+        found, mistakes = origins.read(values)
         if self.is_complete:
-            mistakes += [mistake for source in found for mistake in source.unknown(type(self).model_fields)]
-        origin = {
-            name: source for source in reversed(found) for name in source.values if name in type(self).model_fields
-        }
+            mistakes += [mistake for place in found for mistake in place.unknown(type(self).model_fields)]
+        origin = {name: place for place in reversed(found) for name in place.values if name in type(self).model_fields}
         try:
-            super().__init__(**{name: source.values[name] for name, source in origin.items()})
+            super().__init__(**{name: place.values[name] for name, place in origin.items()})
         except ValidationError as error:
             errors_found = error.errors(include_url=False, include_context=False)
             mistakes += [_located(self._mistake(details), origin) for details in errors_found]
         if mistakes:
             raise ConfigurationError(mistakes)
-        self._sources = origin
+        self._origins = origin
 
-    def source(self, name: str) -> str:
+    def origin(self, name: str) -> str:
         """Return where a setting comes from: ``arguments``, ``environment``, the path of a file, or ``default``."""
-        return self._sources[name].name if name in self._sources else DEFAULT
+        return self._origins[name].name if name in self._origins else DEFAULT
 
     @property
     def files(self) -> list[str]:
         """The paths of the files that settings come from."""
-        return sorted({source.name for source in self._sources.values() if source.is_file})
+        return sorted({origin.name for origin in self._origins.values() if origin.is_file})
 
     def located(self, mistakes: Iterable[Mistake]) -> list[Mistake]:
         """Return mistakes that were found later, with the file of each setting, and with secrets masked."""
-        return [replace(_located(one, self._sources), value=shown_value(one.value)) for one in mistakes]
+        return [replace(_located(one, self._origins), value=shown_value(one.value)) for one in mistakes]
 
     @classmethod
     def _mistake(cls, details: Any) -> Mistake:
@@ -358,8 +356,8 @@ def _is_network(text: str) -> bool:
 
 
 def _located(mistake: Mistake, origin: dict[str, Origin]) -> Mistake:
-    source = origin.get(mistake.variable.removeprefix(PREFIX).lower())
-    return source.located(mistake) if source else mistake
+    place = origin.get(mistake.variable.removeprefix(PREFIX).lower())
+    return place.located(mistake) if place else mistake
 
 
 def _text(value: Any) -> str:

@@ -28,7 +28,7 @@ SUM = "sum"
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric: its name without the prefix, and how values of several sources are merged.
+    """One metric: its name without the prefix, and how values of several workers are merged.
 
     No label ever holds a token, a key or a reference: all have few values.
     """
@@ -270,23 +270,23 @@ def only_counted(figures: Figures) -> Figures:
     return {name: values for name, values in figures.items() if METRICS[name].kind != "gauge"}
 
 
-class Source(Protocol):
-    """A source of metrics."""
+class Measured(Protocol):
+    """An object that has metrics."""
 
     def figures(self) -> Figures: ...
 
 
-def watch(source: Source) -> None:
-    """Include the metrics of this source in those of the process while the source exists."""
-    _sources.add(source)
+def watch(measured: Measured) -> None:
+    """Include the metrics of this object in those of the process while the object exists."""
+    _watched.add(measured)
 
 
 def samples_of_all() -> Figures:
     """Return the metrics of this process."""
-    return merged([source.figures() for source in list(_sources)])
+    return merged([measured.figures() for measured in list(_watched)])
 
 
-_sources: WeakSet[Source] = WeakSet()
+_watched: WeakSet[Measured] = WeakSet()
 
 
 def _values(value: float | Values) -> dict[Labels, float]:

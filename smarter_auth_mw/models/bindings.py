@@ -104,7 +104,7 @@ class APIKeyModel(TimestampedModel):
             owner, invalidate = (owner, one) if isinstance(one, bool) else (one, invalidate)
         if owner is None:
             return QuerySet(cls)
-        return QuerySet(cls, source=partial(cls._cached, cls._resource(owner), invalidate=invalidate))
+        return QuerySet(cls, fetch=partial(cls._cached, cls._resource(owner), invalidate=invalidate))
 
     @classmethod
     async def _cached(cls, resource: Resource, *, invalidate: bool) -> list[Self]:

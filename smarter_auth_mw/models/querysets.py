@@ -26,8 +26,8 @@ class Created(NamedTuple, Generic[M]):
 
 
 Lookups = tuple[tuple[str, Any], ...]
-Source = Callable[[], Awaitable[Sequence[Any]]]
-"""A source of a set's objects other than the database."""
+Fetch = Callable[[], Awaitable[Sequence[Any]]]
+"""Returns the objects of a set that are not read from the database."""
 _USUAL = (
     *("all", "filter", "exclude", "order_by", "get", "first", "last", "exists", "count", "in_bulk", "values"),
     *("values_list", "select_related", "create", "get_or_create", "update", "delete", "slices"),
@@ -67,17 +67,17 @@ class QuerySet(Generic[M]):
         excluded: tuple[Lookups, ...] = (),
         order: tuple[str, ...] = (),
         windows: tuple[slice, ...] = (),
-        source: Source | None = None,
+        fetch: Fetch | None = None,
     ) -> None:
         self.model = model
         self._lookups = lookups
         self._excluded = excluded
         self._order = order
         self._windows = windows
-        self._source = source
+        self._fetch = fetch
 
     def _with(self, **changes: Any) -> QuerySet[M]:
-        known = {"excluded": self._excluded, "order": self._order, "windows": self._windows, "source": self._source}
+        known = {"excluded": self._excluded, "order": self._order, "windows": self._windows, "fetch": self._fetch}
         return QuerySet(self.model, **({"lookups": self._lookups} | known | changes))
 
     def _plain(self, lookups: Mapping[str, Any]) -> Lookups:
@@ -200,7 +200,7 @@ class QuerySet(Generic[M]):
 
     async def count(self) -> int:
         """Return the number of objects."""
-        if not (self._lookups or self._excluded or self._windows or self._source):
+        if not (self._lookups or self._excluded or self._windows or self._fetch):
             connection = await current()
             async with connection.reading() as transaction:
                 if not await self.model._elsewhere(transaction, ()):
@@ -256,8 +256,8 @@ class QuerySet(Generic[M]):
 
     async def _matching(self) -> AsyncGenerator[list[M], None]:
         """Yield the matching objects in chunks, in the order of their creation."""
-        if self._source is not None:
-            yield [one for one in await self._source() if self._matches(one, self._lookups)]
+        if self._fetch is not None:
+            yield [one for one in await self._fetch() if self._matches(one, self._lookups)]
             return
         connection = await current()
         others = self._lookups_by(is_narrow=False)

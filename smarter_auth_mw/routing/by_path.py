@@ -43,7 +43,7 @@ class Request(NamedTuple):
         """The raw path; some servers leave the query in it."""
         return (self.raw_path or b"").partition(b"?")[0]
 
-    def sources(self) -> Iterator[tuple[str, Sequence[int]]]:
+    def spellings(self) -> Iterator[tuple[str, Sequence[int]]]:
         """Yield the spellings that routers use: the path, and the raw path decoded once if it differs.
 
         With each, how many of its segments are one for a router that splits the raw path before decoding.
@@ -57,9 +57,9 @@ class Request(NamedTuple):
         if decoded:
             yield decoded, _joined(raw.replace(b"%2F", b"%2f"))
 
-    def spellings(self, source: str) -> Iterator[str]:
-        """Yield ``source``, and with an encoded slash also what a router sees that splits before decoding."""
-        yield source
+    def variants(self, spelling: str) -> Iterator[str]:
+        """Yield ``spelling``, and with an encoded slash also what a router sees that splits before decoding."""
+        yield spelling
         if not self.has_encoded_slash():
             return
         raw = self.raw
@@ -93,7 +93,7 @@ Beginnings = tuple[tuple[list[str], int], ...]
 class View(NamedTuple):
     """One spelling of a path that mentions a pattern, with all of its readings."""
 
-    source: str
+    spelling: str
     exact: Beginnings
     """Unchanged, and without each prefix that the app removes."""
     folding: Folding
@@ -143,23 +143,23 @@ class PathRouting:
 
     def _views(self, request: Request) -> list[View]:
         roots = roots_of(request.root_path)
-        views = (self._view(source, joined, roots) for source, joined in request.sources())
+        views = (self._view(spelling, joined, roots) for spelling, joined in request.spellings())
         return [view for view in views if view is not None]
 
-    def _view(self, source: str, joined: Sequence[int], roots: Sequence[str]) -> View | None:
-        """How the source can be read; None where it mentions no pattern."""
-        if source.count("/") > MAX_SEGMENTS + 1 and is_plain(source):
-            self._check_long(source, roots)
+    def _view(self, spelling: str, joined: Sequence[int], roots: Sequence[str]) -> View | None:
+        """How the spelling can be read; None where it mentions no pattern."""
+        if spelling.count("/") > MAX_SEGMENTS + 1 and is_plain(spelling):
+            self._check_long(spelling, roots)
             return None
-        folding = fold(source, joined)
+        folding = fold(spelling, joined)
         found = (folding.reading, folding.ended, folding.unsplit)
         lenient = [reading for reading in found if reading is not None]
-        texts = [source]
+        texts = [spelling]
         if roots:
             folded_roots = _folded_roots(roots)
             others = [reading.less_host(at) for reading in lenient for at in reading.hosts]
             lenient += [less for one in (*lenient, *others) for root in folded_roots if (less := one.less(root))]
-            texts += less_roots(source, roots)
+            texts += less_roots(spelling, roots)
         words = [reading.words for reading in lenient] + [text.lower().split("/") for text in texts[1:]]
         if max(map(len, words)) > MAX_SEGMENTS:
             if any(map(self._mentions.may_find, words)):
@@ -168,11 +168,11 @@ class PathRouting:
         mentioned = frozenset(pattern for one in words for pattern in self._mentions.find(one))
         if not mentioned:
             return None
-        return View(source, self._beginnings(texts), folding, tuple(lenient), mentioned)
+        return View(spelling, self._beginnings(texts), folding, tuple(lenient), mentioned)
 
-    def _check_long(self, source: str, roots: Sequence[str]) -> None:
+    def _check_long(self, spelling: str, roots: Sequence[str]) -> None:
         """See that a plain path of too many segments mentions no pattern; raises UnreadableError."""
-        texts = (source, *less_roots(source, roots), *less_roots(source.lower(), _folded_roots(roots)))
+        texts = (spelling, *less_roots(spelling, roots), *less_roots(spelling.lower(), _folded_roots(roots)))
         if any(self._mentions.may_find(text.lower().split("/")) for text in texts):
             raise UnreadableError(f"it has more than {MAX_SEGMENTS} segments, and the words of a pattern")
 
@@ -181,9 +181,9 @@ class PathRouting:
         return tuple((segments, start) for segments in split for start in self._mounts.starts(segments))
 
     def _judge(self, request: Request, views: Sequence[View]) -> Judgement:
-        hits = {view.source: self._hits(view) for view in views}
+        hits = {view.spelling: self._hits(view) for view in views}
         named = [hit for found in hits.values() for hit in found]
-        objections = (self._objection(request, view, hits[view.source], named) for view in views)
+        objections = (self._objection(request, view, hits[view.spelling], named) for view in views)
         if objection := next(filter(None, objections), None):
             return refused(objection, request.path)
         return self._one(named) if named else NOTHING
@@ -197,12 +197,12 @@ class PathRouting:
         if folding.has_dots:
             return "it has a dot segment, and mentions a pattern"
         for hit in found:
-            prefix = view.source[: len(view.source) - hit.rest_chars]
+            prefix = view.spelling[: len(view.spelling) - hit.rest_chars]
             reserved = str.maketrans("", "", hit.pattern.form.reserved)
             if not is_unreserved(prefix.translate(reserved)) or not request.confirms(prefix):
                 return f"{hit.pattern} is reached by more than one spelling"
             # Flask's path converter accepts no leading slash: its router calls the handler of the other pattern.
-            if view.source.startswith("//", len(prefix)) and self._exact.is_contested(hit.reading.split("/")[1:], 0):
+            if view.spelling.startswith("//", len(prefix)) and self._exact.is_contested(hit.reading.split("/")[1:], 0):
                 return f"behind an empty segment it may belong to another pattern than {hit.pattern}"
         for hit in self._lenient_hits(request, view):
             if hit.lowered() not in known:
@@ -242,18 +242,18 @@ class PathRouting:
 
     def _further_back(self, request: Request, view: View) -> FurtherBack | None:
         """Return what the path would name if an unknown prefix were removed."""
-        if all(self._exact.none_line(text.split("/")[1:]) for text in request.spellings(view.source)):
+        if all(self._exact.none_line(text.split("/")[1:]) for text in request.variants(view.spelling)):
             return None
         readings = [*view.lenient]
         if not view.folding.is_plain:
-            segments = view.source.split("/")[1:]
+            segments = view.spelling.split("/")[1:]
             readings.append(Reading([segment.lower() for segment in segments], segments))
         return next(filter(None, map(self._behind.find, readings)), None)
 
     def _is_none_below(self, request: Request, view: View) -> bool:
         """Return whether a `none` line decides the path, with or without leading prefixes."""
         roots = roots_of(request.root_path)
-        return all(self._is_none(text, roots) for text in request.spellings(view.source))
+        return all(self._is_none(text, roots) for text in request.variants(view.spelling))
 
     def _is_none(self, text: str, roots: Sequence[str]) -> bool:
         is_below = any(text.startswith(f"{root.rstrip('/')}/") for root in roots)

@@ -36,7 +36,7 @@ class Answer:
     sources: tuple[str, ...] = ("resource:bot:my-bot",)
 
 
-class Source:
+class Reader:
     """A database that knows one bot, two tokens of which open it until the end of time, or until now."""
 
     def __init__(self, expires_at_s: float = math.inf) -> None:
@@ -54,7 +54,7 @@ class World:
     def __init__(self, expires_at_s: float = math.inf) -> None:
         self.now_s = NOW_S
         self.changes = Changes()
-        self.cache = Cache(Source(expires_at_s), LIMITS, self.changes, clock=lambda: self.now_s)
+        self.cache = Cache(Reader(expires_at_s), LIMITS, self.changes, clock=lambda: self.now_s)
         self.authenticator = Authenticator(self.cache, clock=lambda: self.now_s)
         asyncio.run(self.cache.get(BOT))
         for token in TOKENS:
@@ -120,7 +120,7 @@ def test_what_is_granted_again_would_be_granted_after_a_closer_look(
     headers: list[tuple[bytes, bytes]], target: Target, extractor: Extractor
 ) -> None:
     found = WORLD.authenticator.warm(target, headers, extractor)
-    entry = Entry(Source().bindings, Snapshot.parse("10:10:"), (), 0, 0)  # one that has granted nothing yet
+    entry = Entry(Reader().bindings, Snapshot.parse("10:10:"), (), 0, 0)  # one that has granted nothing yet
     assert found == WORLD.authenticator._look_closer(entry, target, extractor(headers))
 
 

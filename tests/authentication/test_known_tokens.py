@@ -76,6 +76,6 @@ async def test_where_it_cannot_be_known_it_is_503(
     assert (await http.get("/bots/2")).status_code == 200
     engine = app._guard.engines.ready()
     assert engine is not None
-    await engine.cache._source._pool.close()  # type: ignore[attr-defined]
+    await engine.cache._reader._pool.close()  # type: ignore[attr-defined]
     assert (await http.get("/bots/2")).status_code == 200
     assert (await http.get("/bots/2", headers=bearer(token))).status_code == 503

@@ -28,7 +28,7 @@ class Answer:
 
 
 @dataclass
-class Source:
+class Reader:
     """A database that answers when it is told to."""
 
     answer: Answer = field(default_factory=lambda: Answer(Bindings(Resource("bot", "1"), "default")))
@@ -48,14 +48,14 @@ class Source:
 class World:
     def __init__(self, limits: Limits = LIMITS) -> None:
         self.now_s = 1000.0
-        self.source = Source()
-        self.source.gate.set()
+        self.reader = Reader()
+        self.reader.gate.set()
         self.changes = Changes()
-        self.cache = Cache(self.source, limits, self.changes, clock=lambda: self.now_s)
+        self.cache = Cache(self.reader, limits, self.changes, clock=lambda: self.now_s)
 
 
 async def under_way(world: World, queries: int = 1) -> None:
-    while world.source.queries < queries:
+    while world.reader.queries < queries:
         await asyncio.sleep(0)
 
 
@@ -68,48 +68,48 @@ async def test_a_second_look_costs_no_query(world: World) -> None:
     assert world.cache.peek(BOT) is None
     first = await world.cache.get(BOT)
     assert world.cache.peek(BOT) is first
-    assert world.source.queries == 1
+    assert world.reader.queries == 1
 
 
 async def test_a_thousand_cold_callers_make_one_query(world: World) -> None:
-    world.source.gate.clear()
+    world.reader.gate.clear()
     callers = [asyncio.create_task(world.cache.get(BOT)) for _ in range(1000)]
     await asyncio.sleep(0)
-    world.source.gate.set()
+    world.reader.gate.set()
     assert len({id(found) for found in await asyncio.gather(*callers)}) == 1
-    assert world.source.queries == 1
+    assert world.reader.queries == 1
 
 
 async def test_a_cancelled_caller_never_cancels_the_flight(world: World) -> None:
-    world.source.gate.clear()
+    world.reader.gate.clear()
     leader, other = asyncio.create_task(world.cache.get(BOT)), asyncio.create_task(world.cache.get(BOT))
     await under_way(world)
     leader.cancel()
     await asyncio.sleep(0)
-    world.source.gate.set()
+    world.reader.gate.set()
     assert (await other).bindings.resource == BOT.names
     assert leader.cancelled()
-    assert world.source.queries == 1
+    assert world.reader.queries == 1
 
 
 async def test_a_flight_that_everybody_left_still_lands(world: World) -> None:
-    world.source.gate.clear()
+    world.reader.gate.clear()
     leader = asyncio.create_task(world.cache.get(BOT))
     await under_way(world)
     leader.cancel()
     await asyncio.wait([leader])
-    world.source.gate.set()
+    world.reader.gate.set()
     assert (await world.cache.get(BOT)).bindings.resource == BOT.names
-    assert world.source.queries == 1
+    assert world.reader.queries == 1
 
 
 async def test_a_failure_reaches_everybody_who_waits_and_is_not_remembered(world: World) -> None:
-    world.source.error = UnavailableError("down")
+    world.reader.error = UnavailableError("down")
     callers = await asyncio.gather(*(world.cache.get(BOT) for _ in range(3)), return_exceptions=True)
     assert [str(error) for error in callers] == ["down"] * 3
-    world.source.error = None
+    world.reader.error = None
     assert await world.cache.get(BOT)
-    assert world.source.queries == 2
+    assert world.reader.queries == 2
 
 
 async def test_without_a_heartbeat_nothing_serves_longer_than_the_staleness_allowed(world: World) -> None:
@@ -119,15 +119,15 @@ async def test_without_a_heartbeat_nothing_serves_longer_than_the_staleness_allo
     world.now_s += 0.001
     assert world.cache.peek(BOT) is None
     await world.cache.get(BOT)
-    assert world.source.queries == 2
+    assert world.reader.queries == 2
 
 
 async def test_the_age_counts_from_when_the_query_was_sent(world: World) -> None:
-    world.source.gate.clear()
+    world.reader.gate.clear()
     caller = asyncio.create_task(world.cache.get(BOT))
     await under_way(world)
     world.now_s += 3
-    world.source.gate.set()
+    world.reader.gate.set()
     await caller
     world.now_s += 2
     assert world.cache.peek(BOT) is None
@@ -153,18 +153,18 @@ async def test_a_change_heard_makes_a_miss_of_what_did_not_see_it(world: World) 
 
 
 async def test_a_fill_that_began_before_the_notification_does_not_bring_the_revoked_key_back(world: World) -> None:
-    world.source.gate.clear()
+    world.reader.gate.clear()
     caller = asyncio.create_task(world.cache.get(BOT))
     await under_way(world)
     world.changes.hear("key:1", 11)
-    world.source.gate.set()
+    world.reader.gate.set()
     await caller
-    assert world.source.queries == 2
+    assert world.reader.queries == 2
     assert world.cache.peek(BOT) is not None
 
 
 async def test_what_changes_faster_than_it_can_be_read_is_refused(world: World) -> None:
-    class Restless(Source):
+    class Restless(Reader):
         async def read(self, target: Target) -> Answer:
             world.changes.hear("key:1", 100 + self.queries)
             return await super().read(target)
@@ -178,7 +178,7 @@ async def test_what_changes_faster_than_it_can_be_read_is_refused(world: World) 
 
 
 async def test_what_is_unknown_is_remembered_for_a_shorter_time(world: World) -> None:
-    world.source.answer = Answer(Bindings(Resource("bot", "1")), sources=("resource:bot:1",))
+    world.reader.answer = Answer(Bindings(Resource("bot", "1")), sources=("resource:bot:1",))
     await world.cache.get(BOT)
     world.now_s += LIMITS.negative_ttl_s - 1
     world.cache.vouch(world.now_s)
@@ -190,7 +190,7 @@ async def test_what_is_unknown_is_remembered_for_a_shorter_time(world: World) ->
 
 async def test_a_flood_of_unknown_references_evicts_only_unknown_ones(world: World) -> None:
     await world.cache.get(BOT)
-    world.source.answer = Answer(Bindings(Resource("bot", "1")), sources=())
+    world.reader.answer = Answer(Bindings(Resource("bot", "1")), sources=())
     for ref in range(100, 300):
         await world.cache.get(Target(Resource("bot", str(ref))))
     assert world.cache.peek(BOT) is not None
@@ -200,7 +200,7 @@ async def test_a_flood_of_unknown_references_evicts_only_unknown_ones(world: Wor
 
 async def test_bindings_count_against_their_own_bound(world: World) -> None:
     many = tuple(Binding(str(n), "", "default", n.to_bytes(64), "") for n in range(60))
-    world.source.answer = Answer(Bindings(Resource("bot", "1"), "default", bindings=many), sources=())
+    world.reader.answer = Answer(Bindings(Resource("bot", "1"), "default", bindings=many), sources=())
     await world.cache.get(BOT)
     await world.cache.get(Target(Resource("bot", "2")))
     assert world.cache.peek(BOT) is None
@@ -209,7 +209,7 @@ async def test_bindings_count_against_their_own_bound(world: World) -> None:
 async def test_spellings_that_are_one_resource_share_one_entry(world: World) -> None:
     await world.cache.get(Target(Resource("bot", "my-bot")))
     assert world.cache.peek(Target(Resource("bot", "my_bot"))) is not None
-    assert world.source.queries == 1
+    assert world.reader.queries == 1
 
 
 def test_an_entry_gives_a_grant_again_until_it_expires() -> None:

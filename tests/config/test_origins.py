@@ -44,7 +44,7 @@ def test_each_place_wins_over_those_behind_it(bare: Commands, here: Path) -> Non
     settings = Settings(realm="argument")
     assert (settings.realm, settings.pool_max, settings.audit, settings.pool_min) == ("argument", 5, "all", 2)
     places = ["realm", "pool_max", "audit", "pool_min", "require"]
-    assert [settings.source(name) for name in places] == [
+    assert [settings.origin(name) for name in places] == [
         *("arguments", "environment", str(here / ".env"), str(here / "smarter_auth.toml"), "default")
     ]
 
@@ -143,7 +143,7 @@ def test_a_virtual_environment_called_dotenv_is_ignored(bare: Commands, here: Pa
     (here / ".env").mkdir()
     (here / ".env" / marker).touch()
     bare.set(database_url=DATABASE, routes="bot /bots/{ref}")
-    assert Settings().source("routes") == "environment"
+    assert Settings().origin("routes") == "environment"
 
 
 def test_files_above_the_working_directory_are_not_read(

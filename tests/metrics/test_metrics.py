@@ -48,12 +48,12 @@ Samples = Mapping[tuple[str, ...], float]
 @pytest.fixture(autouse=True)
 def nobody_else() -> Iterator[None]:
     """What other tests have left is not counted."""
-    watched = list(figures._sources)
+    watched = list(figures._watched)
     for source in watched:
-        figures._sources.discard(source)
+        figures._watched.discard(source)
     yield
     for source in watched:
-        figures._sources.add(source)
+        figures._watched.add(source)
 
 
 @asynccontextmanager

@@ -214,9 +214,9 @@ class Gate:
     """A source whose answers are held back until it is opened."""
 
     def __init__(self, cache: Any) -> None:
-        self._read = cache._source.read
+        self._read = cache._reader.read
         self.has_read, self.is_open = asyncio.Event(), asyncio.Event()
-        cache._source = self
+        cache._reader = self
 
     async def read(self, target: Target) -> Any:
         answer = await self._read(target)

@@ -87,7 +87,7 @@ async def explain(call: Call) -> Answer:
         services.guard,
         opened,
         authenticator,
-        routes_from=services.settings.source("routes"),
+        routes_from=services.settings.origin("routes"),
         account=call.operator.account,
     )
     document = await checker.check(scope, await _token_of(call, body))

@@ -42,7 +42,7 @@ BULK_TIMEOUT_S = 3600.0
 MOST_PRINTED = 1_000
 """The most new tokens that are printed; more must go to a file."""
 
-_TOLD_EVERY = 1_000
+REPORT_EVERY = 1_000
 _REMEMBERED = 100_000
 _TOKEN_COLUMNS = ("key_id", "account", "name", "token_key", "token")
 
@@ -195,7 +195,7 @@ class _Import:
 
     async def _read(self, lines: Lines, source: BinaryIO) -> AsyncIterator[StagedLine]:
         async for one in lines:
-            if not one.line % _TOLD_EVERY:
+            if not one.line % REPORT_EVERY:
                 self._shown.at(_position(source))
             yield one
 

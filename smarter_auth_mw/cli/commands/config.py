@@ -30,7 +30,7 @@ async def config(session: Session, *, schema: Schema = False) -> Summary | Scrip
     _ = session.routes  # Compile them too: their mistakes are mistakes of the configuration.
     say_where_data_is(settings)
     rows = [
-        {"setting": name, "value": shown(getattr(settings, name)), "source": settings.source(name)}
+        {"setting": name, "value": shown(getattr(settings, name)), "source": settings.origin(name)}
         for name in type(settings).model_fields
     ]
     return Summary([row | {"value": _in_a_line(row["value"])} for row in rows], rows)
