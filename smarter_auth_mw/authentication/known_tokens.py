@@ -13,7 +13,7 @@ from smarter_auth_mw.tokens import Token
 KIND = "token"
 
 
-class TokenSource(Protocol):
+class TokenReader(Protocol):
     """Looks up the key of a token."""
 
     async def read_token(self, digest: bytes) -> BindingsRead: ...
@@ -22,9 +22,9 @@ class TokenSource(Protocol):
 class KnownTokens:
     """Tokens with their keys, in a separate cache, which treats a token as a resource that its key is bound to."""
 
-    def __init__(self, source: TokenSource, limits: Limits, changes: Changes) -> None:
+    def __init__(self, reader: TokenReader, limits: Limits, changes: Changes) -> None:
         # Unknown tokens are not cached: no change is reported when one becomes known.
-        self._cache = Cache(_Digests(source), replace(limits, negative_ttl_s=0), changes)
+        self._cache = Cache(_Digests(reader), replace(limits, negative_ttl_s=0), changes)
 
     async def bindings_of(self, token: Token, peer: str) -> Bindings:
         """Return the token's binding to itself, or no bindings if it is unknown; raises ``UnavailableError``."""
@@ -33,8 +33,8 @@ class KnownTokens:
 
 
 class _Digests:
-    def __init__(self, source: TokenSource) -> None:
-        self._source = source
+    def __init__(self, reader: TokenReader) -> None:
+        self._reader = reader
 
     async def read(self, target: Target) -> BindingsRead:
-        return await self._source.read_token(bytes.fromhex(target.lookup.removeprefix(f"{KIND}:")))
+        return await self._reader.read_token(bytes.fromhex(target.lookup.removeprefix(f"{KIND}:")))

@@ -188,7 +188,12 @@ RULES: dict[str, tuple[str, Any, str, Any]] = {
     "what a second parser cuts off": ("dispatcher, no_fragment", folding, "_ENDS", NOTHING_ENDS),
     "encoded slashes": ("dispatcher, segments of the raw path", by_path.Request, "confirms", lambda *_: True),
     "encoded slashes in an account": ("accounts, segments of the raw path", by_path, "fold", heedless_of(unsplit=None)),
-    "raw_path": ("dispatcher, raw path", by_path.Request, "spellings", lambda request: iter([(request.path or "/", ())])),
+    "raw_path": (
+        "dispatcher, raw path",
+        by_path.Request,
+        "spellings",
+        lambda request: iter([(request.path or "/", ())]),
+    ),
     "root_path": ("starlette, root_path", by_path, "roots_of", lambda _: ()),
     "root_path wherever it stands": ("litestar", by_path, "less_roots", only_in_front),
     "mounts": ("nested mounts", mounts.Mounts, "starts", lambda *_: [0]),
