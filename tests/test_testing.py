@@ -175,7 +175,7 @@ def test_everything_that_keys_are_written_by_is_there_in_memory() -> None:
     of_models |= {"prune_audit", "bound_keys"}
     public = {name for name in vars(Transaction) if not name.startswith("_")} - of_models
     assert public <= set(vars(MemoryTransaction))
-    assert MemoryStore.read is not None
+    assert {"read", "read_token", "transaction"} <= set(vars(MemoryStore))
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_resources_are_those_that_requests_reach(smarter_auth: AuthKit) -> None:
         smarter_auth.mint("bot:042")
     with pytest.raises(UnknownKindError, match="'agent'"):
         smarter_auth.mint("agent:1")
-    assert smarter_auth.store.tables.keys == {}
+    assert smarter_auth._memory.tables.keys == {}
 
 
 def test_a_test_client_ends_where_the_configuration_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,13 +92,13 @@ class Store:
         if isinstance(target.names, Alias):
             return await self._read_alias(target.names)
         lookup = target.names.lookup_ref
-        _check_storable(lookup)
+        check_storable(lookup)
         return _read(target.names, await self._fetch(_READ_BINDINGS, target.names.kind, lookup))
 
     async def _read_alias(self, alias: Alias) -> Read:
         account = "" if alias.form == "domain" else alias.account or ""
         value = alias.value if alias.form == "domain" else alias.value.replace("_", "-")
-        _check_storable(account + value)
+        check_storable(account + value)
         return _read_claimants(alias.kind, await self._fetch(_READ_ALIAS, alias.kind, alias.form, account, value))
 
     @property
@@ -271,7 +271,8 @@ def statements() -> tuple[str, str, str]:
     return _READ_BINDINGS, _READ_ALIAS, _READ_TOKEN
 
 
-def _check_storable(text: str) -> None:
+def check_storable(text: str) -> None:
+    """Raise InvalidReferenceError for text that no database can hold."""
     if not is_storable(text):
         raise InvalidReferenceError("The reference has a character that no reference can have.")
 

@@ -30,6 +30,7 @@ from smarter_auth_mw.errors import UnknownKindError, UsageError
 from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.management.rotations import OVERLAP
 from smarter_auth_mw.observers.hub import Observers
+from smarter_auth_mw.postgres.store import Store
 from smarter_auth_mw.testing.store import MemoryStore, Tables
 from smarter_auth_mw.tokens import MintedToken
 
@@ -73,7 +74,7 @@ class AuthKit:
         self.decisions: list[Decision] = []
         """The decisions about requests for resources so far, in order."""
         self.now = BEGINS
-        self.store = MemoryStore(lambda: self.now)
+        self._memory = MemoryStore(lambda: self.now)
         self._given = {"database_url": "postgresql://in-memory/", "cache_url": "memory://", **settings}
         known = Settings(**(self._given | {"routes": list(routes) or UNSAID}))  # Mistakes are raised here.
         self._routes = compile_routes(known) if routes else None
@@ -92,8 +93,8 @@ class AuthKit:
 
     def __exit__(self, *_: object) -> None:
         PLACE.stand_in = None
-        self.store.is_down = True  # An app that still uses the store then refuses everything.
-        self.store.replace(Tables())
+        self._memory.is_down = True  # An app that still uses the store then refuses everything.
+        self._memory.replace(Tables())
         for loop, task, ended in self._open:
             with suppress(RuntimeError):  # The loop and its connections may already be closed.
                 loop.call_soon_threadsafe(task.cancel)
@@ -108,6 +109,10 @@ class AuthKit:
         return Settings(**self._given)
 
     @property
+    def store(self) -> Store:
+        return self._memory.as_store
+
+    @property
     def connect(self) -> Connect:
         return self._connect
 
@@ -117,7 +122,7 @@ class AuthKit:
 
     async def beat(self, _: str | None) -> Beat:
         """Return an empty heartbeat, since every change was already delivered."""
-        return Beat(self.store.snapshot, "memory ")
+        return Beat(self._memory.snapshot, "memory ")
 
     def clock(self) -> float:
         """Return the time of the test, in seconds (Unix)."""
@@ -132,18 +137,18 @@ class AuthKit:
 
         def follow(tx: int) -> None:
             engine.changes.hear("*", tx, is_proven=True)
-            know_domains(self.store.claims)
+            know_domains(self._memory.claims)
 
         if observers is not None and observers not in self._observers:
             self._observers.add(observers)
             observers.add(lambda decision, _: self.decisions.append(decision))
         if observers is not None:
             self._note_task()
-        self.store.followers.append(follow)
+        self._memory.followers.append(follow)
         try:
             yield
         finally:
-            self.store.followers.remove(follow)
+            self._memory.followers.remove(follow)
 
     def _resource(self, text: str) -> Resource:
         kind, _, ref = text.partition(":")
@@ -169,11 +174,11 @@ class AuthKit:
     @contextmanager
     def outage(self) -> Iterator[None]:
         """Simulate a database that cannot be reached while the block runs."""
-        self.store.is_down = True
+        self._memory.is_down = True
         try:
             yield
         finally:
-            self.store.is_down = False
+            self._memory.is_down = False
 
     def add(
         self,
@@ -200,7 +205,7 @@ class AuthKit:
     ) -> TestKey:
         """Create a key bound to these resources, which are protected from now on and registered if necessary."""
         expires_at = None if expires_in is None else self.now + expires_in
-        name = name or f"key {len(self.store.tables.keys) + 1}"
+        name = name or f"key {len(self._memory.tables.keys) + 1}"
         bind = [self._resource(resource) for resource in resources]
         minted = _done(self._keys.create(name, account=account, expires_at=expires_at, bind=bind))
         return TestKey(minted.key.key_id, name, MintedToken(minted.token.reveal()))

@@ -7,10 +7,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 from uuid import UUID, uuid4
 
 from smarter_auth_mw.domain import (
+    Alias,
     Bindings,
     Key,
     KeyToken,
@@ -19,6 +20,7 @@ from smarter_auth_mw.domain import (
     RegisteredBinding,
     RegisteredResource,
     Resource,
+    Target,
 )
 from smarter_auth_mw.errors import RefusedError, UnavailableError, UsageError
 from smarter_auth_mw.observers.audit import RequestEvent
@@ -26,9 +28,9 @@ from smarter_auth_mw.observers.usage import Batch
 from smarter_auth_mw.postgres.pool import PoolSizes
 from smarter_auth_mw.postgres.queries import closure
 from smarter_auth_mw.postgres.reports import KeyCounts
-from smarter_auth_mw.postgres.store import Store, statements
+from smarter_auth_mw.postgres.store import Read, Store, check_storable
 from smarter_auth_mw.postgres.transaction import Transaction
-from smarter_auth_mw.testing.rows import NO_KEY, Row, aliases_of, in_order, is_held, key_columns
+from smarter_auth_mw.testing.derived import aliases_of, binding_of, in_order, is_held
 from smarter_auth_mw.tokens import Token
 
 _numbers = count(1)
@@ -76,16 +78,20 @@ class Tables:
 
 
 class NoDatabase:
-    """Raises a helpful error for every method of the next class that needs a database."""
+    """Refuses in words what ``_original`` can do and the class in memory cannot."""
+
+    _original: ClassVar[type]
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("_connection", "_pool"):
+        if hasattr(self._original, name):
             raise UsageError("AuthKit has no database, and this needs one.", hint=NEEDS_A_DATABASE)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
 
-class MemoryTransaction(NoDatabase, Transaction):
+class MemoryTransaction(NoDatabase):
     """One transaction on a copy of the tables; no method waits."""
+
+    _original = Transaction
 
     def __init__(self, tables: Tables, clock: Callable[[], datetime], tx: int, scope: str | None = None) -> None:
         self.tables = tables
@@ -279,22 +285,47 @@ class MemoryTransaction(NoDatabase, Transaction):
         self.tables.keys[key_id] = replace(self.tables.keys[key_id], **changes, updated_at=self._clock())
 
 
-class MemoryStore(NoDatabase, Store):
-    """The store on tables in memory, which returns rows; ``Store`` itself builds everything else from them.
+class MemoryStore(NoDatabase):
+    """The store on tables in memory.
 
     ``followers`` are called with the number of each committed transaction.
     """
 
+    _original = Store
+
     def __init__(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        self.is_followed = lambda _: True
         self.tables = Tables()
         self.followers: list[Callable[[int], object]] = []
         self.is_down = False
         """Whether to behave like a database that cannot be reached."""
         self._clock = clock
         self._tx = 1
-        answers: tuple[Callable[..., Sequence[Any]], ...] = (self._by_reference, self._by_alias, self._by_digest)
-        self._rows = dict(zip(statements(), answers, strict=True))
+
+    @property
+    def as_store(self) -> Store:
+        """Return this object for code that is written for ``Store``."""
+        return cast("Store", self)
+
+    async def check(self) -> None:
+        self._check_up()
+
+    async def read(self, target: Target) -> Read:
+        self._check_up()
+        names = target.names
+        if isinstance(names, Alias):
+            return self._read_alias(names)
+        check_storable(names.lookup_ref)
+        return self._as_read(self._bindings(names.lookup) if names.lookup in self.tables.resources else Bindings(names))
+
+    async def read_token(self, digest: bytes) -> Read:
+        self._check_up()
+        own = Resource("token", digest.hex())
+        for key in self.tables.keys.values():
+            for token in key.tokens:
+                if token.digest == digest:
+                    bound = (binding_of(key, token),)
+                    return self._as_read(Bindings(own, key.account, Protection.BOUND, bindings=bound))
+        return self._as_read(Bindings(own))
 
     @asynccontextmanager
     async def transaction(self, scope: str | None = None) -> AsyncIterator[MemoryTransaction]:
@@ -353,45 +384,30 @@ class MemoryStore(NoDatabase, Store):
     async def write_requests(self, events: Sequence[RequestEvent], batch_id: UUID | None = None) -> None:
         """Do nothing: requests are not stored; tests read the decisions."""
 
-    async def _fetch(self, query: str, *arguments: Any) -> Sequence[Any]:
-        self._check_up()
-        return self._rows[query](*arguments)
-
     def _check_up(self) -> None:
         if self.is_down:
             raise UnavailableError("The store in memory is down.")
 
-    def _by_reference(self, kind: str, lookup: str) -> list[Row]:
-        return self._facts([found] if (found := f"{kind}:{lookup}") in self.tables.resources else [])
+    def _read_alias(self, alias: Alias) -> Read:
+        is_domain = alias.form == "domain"
+        account, value = ("", alias.value) if is_domain else (alias.account or "", alias.value.replace("_", "-"))
+        check_storable(account + value)
+        claimants = [
+            lookup
+            for lookup, one in self.tables.resources.items()
+            if one.resource.kind == alias.kind and (alias.form, account, value) in aliases_of(one)
+        ]
+        if len(claimants) == 1:
+            return self._as_read(self._bindings(claimants[0]))
+        nobody = Resource(alias.kind, "")
+        if not claimants:
+            return self._as_read(Bindings(nobody))
+        return self._as_read(Bindings(nobody, self.tables.resources[claimants[0]].account, Protection.DECLARED))
 
-    def _by_alias(self, kind: str, form: str, account: str, value: str) -> list[Row]:
-        return self._facts(
-            [
-                lookup
-                for lookup, one in self.tables.resources.items()
-                if one.resource.kind == kind and (form, account, value) in set(aliases_of(one))
-            ]
-        )
+    def _bindings(self, lookup: str) -> Bindings:
+        held = self.tables.resource(lookup)
+        bound = tuple(binding_of(key, token) for key in held.keys for token in key.tokens or (None,))
+        return Bindings(held.resource, held.account, held.protection, held.on_error, bound)
 
-    def _by_digest(self, digest: bytes) -> list[Row]:
-        found = [(key, token) for key in self.tables.keys.values() for token in key.tokens if token.digest == digest]
-        return [Row(self._head(), key_columns(*found[0]) if found else NO_KEY)]
-
-    def _facts(self, lookups: Sequence[str]) -> list[Row]:
-        rows = []
-        for lookup in lookups:
-            held = self.tables.resource(lookup)
-            head = self._head() | {
-                "id": lookup,
-                "ref": held.resource.ref,
-                "account": held.account,
-                "protection": held.protection.value,
-                "on_error": held.on_error,
-            }
-            of_keys = [key_columns(key, token) for key in held.keys for token in key.tokens or (None,)]
-            rows += [Row(head, columns) for columns in of_keys or [NO_KEY]]
-        return rows or [Row(self._head(), NO_KEY)]
-
-    def _head(self) -> dict[str, Any]:
-        head = {"snapshot": self.snapshot, "is_standby": False, "incarnation": "memory"}
-        return head | dict.fromkeys(("id", "ref", "sources"))
+    def _as_read(self, bindings: Bindings) -> Read:
+        return Read(bindings, self.snapshot, ())  # Each change is one of everything, so no other source is needed.

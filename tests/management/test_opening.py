@@ -89,7 +89,7 @@ class Scene:
 @pytest.mark.parametrize("act", ACTS)
 async def test_act_that_opens_asks_and_no_other_does(act: str, require: Require) -> None:
     """In memory, since there are a thousand cases; that PostgreSQL knows the same facts is a test of its own."""
-    scene = Scene(MemoryStore(), require)
+    scene = Scene(MemoryStore().as_store, require)
     opened = 0
     for own, others, is_declared in product(STATES, OTHERS, (False, True)):
         bot = await scene.resource(others, is_declared=is_declared)

@@ -372,7 +372,7 @@ async def test_reason_is_looked_for_as_it_is_shown(world: World) -> None:
 
 
 async def test_scope_holds_in_memory_too() -> None:
-    store = MemoryStore()
+    store = MemoryStore().as_store
     everybody = Management(store, "tester")
     minted = await everybody.create("their-key", account="theirs", bind=[Resource("bot", "1")])
     scoped = Management(store, "me", scope="mine")

@@ -30,7 +30,7 @@ def store_url(store_kind: str, request: pytest.FixtureRequest) -> str | None:
 @pytest.fixture
 async def store(store_url: str | None) -> AsyncIterator[Store]:
     if store_url is None:
-        yield MemoryStore()
+        yield MemoryStore().as_store
         return
     async with open_pool(store_url) as pool:
         yield Store(pool)

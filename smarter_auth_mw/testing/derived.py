@@ -1,45 +1,27 @@
-"""Rows of the store in memory, made from its records."""
+"""What the store in memory derives from its records."""
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from datetime import datetime
-from typing import Any
 
-from smarter_auth_mw.domain import Key, KeyToken, RegisteredResource
+from smarter_auth_mw.domain import Binding, Key, KeyToken, RegisteredResource
 from smarter_auth_mw.errors import InvalidReferenceError
 from smarter_auth_mw.routing.references import rfc1034
 
 
-class Row:
-    """A row like asyncpg's: columns by name and by index, the key's columns last."""
-
-    def __init__(self, head: dict[str, Any], of_key: tuple[Any, ...]) -> None:
-        self._head = head
-        self._columns = (*head.values(), *of_key)
-
-    def __getitem__(self, column: str | slice) -> Any:
-        return self._head[column] if isinstance(column, str) else self._columns[column]
-
-
-NO_KEY = (None,) * 10
-
-
-def key_columns(key: Key, token: KeyToken | None) -> tuple[Any, ...]:
+def binding_of(key: Key, token: KeyToken | None) -> Binding:
     ends = [end.timestamp() for end in (key.expires_at, token.valid_until if token else None) if end]
-    is_revoked, expires_at_s = key.revoked_at is not None, min(ends, default=float("inf"))
-    digest, token_key = (token.digest, token.token_key) if token else (b"", "")
-    return (
+    return Binding(
         str(key.key_id),
         key.name,
         key.account,
+        token.digest if token else b"",
+        token.token_key if token else "",
         key.is_active,
-        is_revoked,
-        True,
-        digest,
-        token_key,
-        expires_at_s,
-        None,
+        key.revoked_at is not None,
+        expires_at_s=min(ends, default=math.inf),
     )
 
 
