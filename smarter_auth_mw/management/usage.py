@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import NamedTuple
+from uuid import UUID
 
 from smarter_auth_mw.observers.usage import ANONYMOUS, GRANTED, OTHER, UNKNOWN
 from smarter_auth_mw.postgres.reports import Used
@@ -42,6 +44,22 @@ class Total:
     @property
     def count(self) -> int:
         return sum(self.points)
+
+
+class Consumer(NamedTuple):
+    """A key, and how many of its requests were granted and refused."""
+
+    key_id: UUID
+    key_name: str | None
+    granted: int
+    refused: int
+
+
+class Traffic(NamedTuple):
+    """All requests of a period, without their resources and keys, and the keys with the most granted ones."""
+
+    total: Total
+    consumers: Sequence[Consumer]
 
 
 def sum_of(found: Iterable[Used]) -> Total | None:

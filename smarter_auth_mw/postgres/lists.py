@@ -126,6 +126,10 @@ class Lists:
         rows = STATEMENTS.count_usage(self._connection, series_ids=list(series_ids), **span)
         return {row["series_id"]: row async for row in rows}
 
+    async def sum_usage(self, arguments: Arguments) -> list[Any]:
+        """Return the steps of all usage, and the keys that were used most."""
+        return [row async for row in STATEMENTS.sum_usage(self._connection, **arguments)]
+
     async def accounts_of_keys(self, key_ids: Sequence[UUID]) -> dict[UUID, str]:
         """Return the accounts of these keys, without those of an attached platform."""
         rows = STATEMENTS.find_accounts_of_keys(self._connection, key_ids=list(key_ids))

@@ -61,6 +61,21 @@ INSERT INTO smarter_auth.key_label (key_id, name, value, account, is_living)
 SELECT key_id, 'team', (ARRAY['sales', 'ops', 'dev'])[1 + abs(hashtext(key_id::text)) % 3], account, revoked_at IS NULL
   FROM smarter_auth.key;
 """
+# What each living key was used for in the last two hours, on the resource of its account that it is bound to.
+FILL_USAGE = """
+INSERT INTO smarter_auth.usage_series (kind, ref, key_id, token_key, outcome)
+SELECT kind, ref, key_id, left(replace(key_id::text, '-', ''), 15), 'grant'
+  FROM generate_series(7, {keys}, 10) AS n
+ CROSS JOIN LATERAL (SELECT md5(n::text)::uuid AS key_id) AS used
+  JOIN smarter_auth.resource ON resource.id = 100 * (1 + n / 100 % ({keys} / 2000)) + n % 100;
+SELECT smarter_auth.make_usage_partition(grain, at)
+  FROM unnest(ARRAY['hour', 'day']) AS grain, unnest(ARRAY[now() - interval '1 day', now()]) AS at;
+INSERT INTO smarter_auth.usage_hour (series_id, at, count)
+SELECT id, date_trunc('hour', now(), 'UTC') - hours * interval '1 hour', 1
+  FROM smarter_auth.usage_series CROSS JOIN generate_series(0, 1) AS hours;
+INSERT INTO smarter_auth.usage_day (series_id, at, count)
+SELECT id, date_trunc('day', now(), 'UTC'), 2 FROM smarter_auth.usage_series;
+"""
 
 DAY = timedelta(days=1)
 ACCOUNT, GREAT = "account 7", Resource("bot", "5")

@@ -17,6 +17,8 @@ from smarter_auth_mw.errors import SmarterAuthError
 from smarter_auth_mw.tokens import MAX_TOKEN_BYTES, Token
 
 _TARGET = re.compile(r"[A-Za-z0-9._~%-]+(?:/[A-Za-z0-9._~%-]+)*(?:\?[!-~]*)?")
+_MAKE_OPERATOR = command("operator", "create", "--name", "NAME", "--role", "admin")
+_ON_COMMAND_LINE = "Operators on the command line"
 _REFUSED = "This is not an operator's token, or it is no longer valid."
 
 
@@ -49,7 +51,7 @@ def checked_target(text: str, has_page: Callable[[str], bool]) -> str:
 
 async def sign_in(arrival: Arrival, *, is_sent: bool) -> Reply:
     """Show the form, or open a session and redirect to the page that was asked for."""
-    context = {"to": arrival.target, "command": command("operator", "create", "--name", "NAME", "--role", "admin")}
+    context = {"to": arrival.target, "command": _MAKE_OPERATOR, "label": _ON_COMMAND_LINE}
     if not is_sent:
         return Html("sign_in.html", context)
     try:
@@ -90,4 +92,4 @@ async def sign_out(visit: Visit) -> Reply:
 
 async def account(visit: Visit) -> Reply:
     me = await visit.document("show_me")
-    return Html("account.html", {"me": me, "command": command("operator", "rotate", me["name"])})
+    return Html("account.html", {"me": me, "command": command("operator", "list"), "label": _ON_COMMAND_LINE})

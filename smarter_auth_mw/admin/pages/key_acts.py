@@ -10,7 +10,7 @@ from uuid import UUID
 from smarter_auth_mw.admin.call import etag
 from smarter_auth_mw.admin.pages.acts import Act, ask_or_open, confirmation, impossible, outcomes
 from smarter_auth_mw.admin.pages.commands import command, option, together
-from smarter_auth_mw.admin.pages.forms import FieldError, beside
+from smarter_auth_mw.admin.pages.forms import FieldError, Fields, beside
 from smarter_auth_mw.admin.pages.visit import Html, Reply, SeeOther, Visit, path_of
 from smarter_auth_mw.admin.requests import MAX_IDS
 from smarter_auth_mw.config.durations import RULE, parse_duration
@@ -64,15 +64,12 @@ def _hindrance(key: Key, act: str, now: datetime) -> str:
 
 async def show_new(visit: Visit) -> Reply:
     typed = visit.form or visit.query
-    words = [*option("--name", typed.get("name") or "NAME"), *option("--expires-in", typed.get("expires"))]
-    for resource in _several(typed.all("bind")):
-        words += ["--bind", resource]
     context = {
         "typed": {name: typed.get(name) for name in ("name", "account", "bind", "description", "labels", "expires")},
         "default_account": visit.operator.account or visit.services.settings.default_account,
         "longest": visit.services.settings.max_key_lifetime,
         "taken": getattr(visit.error, "key_id", None),
-        "command": command("key", "create", *words),
+        "command": _creation(typed),
     }
     return Html("key_new.html", context)
 
@@ -104,9 +101,21 @@ async def create(visit: Visit) -> Reply:
         "bindings": made["bindings"],
         "until": None,
         "urls": _urls(visit, made["bindings"]),
-        "command": None,
+        "wait": None,
+        "command": _creation(form),
     }
     return Html("token.html", context, 201)
+
+
+def _creation(typed: Fields) -> str:
+    """Return the command that makes a key as the form says; a token that somebody typed into it is left out."""
+    fields = typed.without_tokens()
+    words = [*option("--name", fields.get("name") or "NAME")]
+    for name, flag in (("account", "--account"), ("description", "--description"), ("expires", "--expires-in")):
+        words += option(flag, fields.get(name))
+    for flag, texts in (("--label", fields.get("labels").split("\n")), ("--bind", _several(fields.all("bind")))):
+        words += [word for text in texts if text.strip() for word in (flag, text.strip())]
+    return command("key", "create", *words)
 
 
 def _urls(visit: Visit, names: list[str]) -> list[str]:
@@ -142,8 +151,10 @@ async def rotate(visit: Visit) -> Reply:
         "bindings": list(map(str, key.bindings)),
         "until": made["previous_valid_until"],
         "urls": [],
-        "command": None if made["previous_valid_until"] is None else command("key", "wait", made["key_id"]),
-        "label": "To wait until no client uses the previous token",
+        "wait": command("key", "wait", made["key_id"]) if made["previous_valid_until"] else None,
+        "command": command(
+            "key", "rotate", made["key_id"], "--overlap", body["overlap"], *(["--force"] if form.get("force") else [])
+        ),
     }
     return Html("token.html", context)
 

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+from smarter_auth_mw.admin.charts import chart
 from smarter_auth_mw.admin.pages.commands import command
 from smarter_auth_mw.admin.pages.visit import Html, Reply, Visit, path_of
+from smarter_auth_mw.errors import RefusedError
 from smarter_auth_mw.management.listings import KeyFilters, ResourceFilters
 
 MOST, SHOWN = 101, 5
+DAY = timedelta(days=1)
 
 
 async def overview(visit: Visit) -> Reply:
@@ -32,9 +35,11 @@ async def overview(visit: Visit) -> Reply:
         "open": _number(open_ones),
         "kinds": await _unrouted(visit),
         "has_keys": bool(any_key),
+        **await _traffic(visit),
         "acts": (await visit.document("list_audit", query={"acts": "true", "limit": SHOWN}))["items"],
         "health": await visit.document("show_health"),
         "command": command("doctor"),
+        "label": "Check the configuration and the keys on the command line",
     }
     return Html("overview.html", context)
 
@@ -50,6 +55,20 @@ def _number(count: int) -> str:
 
 def _old_token(count: int) -> str:
     return f"{count} with an old token that was used after the rotation" if count else ""
+
+
+async def _traffic(visit: Visit) -> Mapping[str, Any]:
+    """Draw all requests of the last day; without figures, say why there are none."""
+    span = "in the last 24 hours"
+    try:
+        total, consumers = await visit.call().listings.traffic(most=SHOWN)
+    except RefusedError:
+        words = "Too many resources and tokens to add up here: see them one by one."
+        return {"span": span, "chart": words, "consumers": ()}
+    if total.width == DAY:
+        span = "since yesterday, UTC"
+    drawn = chart(total, "all resources") or f"No requests {span}."
+    return {"span": span, "chart": drawn, "consumers": consumers}
 
 
 async def _unrouted(visit: Visit) -> list[str]:

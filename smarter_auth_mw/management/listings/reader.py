@@ -29,8 +29,8 @@ from smarter_auth_mw.management.listings.following import BEGINNING, AuditStream
 from smarter_auth_mw.management.listings.keys import KeyList, arguments
 from smarter_auth_mw.management.listings.pages import EARLIEST, Listing
 from smarter_auth_mw.management.listings.resources import ResourceList
-from smarter_auth_mw.management.listings.usage import UsageList
-from smarter_auth_mw.management.usage import Total
+from smarter_auth_mw.management.listings.usage import UsageList, traffic
+from smarter_auth_mw.management.usage import Total, Traffic
 from smarter_auth_mw.postgres.lists import Lists
 from smarter_auth_mw.postgres.reports import AuditEvent
 
@@ -186,6 +186,14 @@ class Listings:
         """Add up all requests for a resource, or with a key; raises RefusedError if there are too many keys."""
         async with self._store.lists() as lists:
             return await UsageList(filters, self._scope, self._clock()).sum_up(lists)
+
+    async def traffic(self, *, most: int = 5) -> Traffic:
+        """Add up all requests of the last 24 hours, or of the last two days where there are many resources and tokens.
+
+        Name at most that many keys that were used most. Raises RefusedError if there is too much to add up.
+        """
+        async with self._store.lists() as lists:
+            return await traffic(lists, self._scope, self._clock(), most)
 
     async def _page(self, listing: Listing[Item], account: str | None, limit: int, cursor: str | None) -> Page[Item]:
         if not 1 <= limit <= MAX_PAGE:

@@ -14,7 +14,7 @@ from smarter_auth_mw.errors import RefusedError
 from smarter_auth_mw.management.listings.cursors import CursorError
 from smarter_auth_mw.management.listings.filters import CANDIDATES, UsageFilters
 from smarter_auth_mw.management.listings.pages import NIL, Slice, by_lookup, moment
-from smarter_auth_mw.management.usage import Total, sum_of, totals
+from smarter_auth_mw.management.usage import Consumer, Total, Traffic, sum_of, totals
 from smarter_auth_mw.observers.usage import ANONYMOUS, GRANTED
 from smarter_auth_mw.postgres.lists import Lists
 from smarter_auth_mw.postgres.reports import Used
@@ -105,6 +105,11 @@ class Span:
         return Used(**values, begins=counted["begins"], points=tuple(points), width=self.width)
 
 
+_TWO_DAYS = Span("day", timedelta(days=1), 2, None, timedelta(days=1), None)
+MAX_BY_HOUR, MAX_BY_DAY = 1_000, 10_000
+"""The most series of all resources that are added up by hours, and by days since yesterday: some 25,000 rows."""
+
+
 class UsageList:
     """The usage of a resource, of a key, or of everything."""
 
@@ -174,3 +179,27 @@ class UsageList:
 
 def _behind(place: UsagePlace) -> UsagePlace:
     return place._replace(key_id=UUID(int=min(place.key_id.int + 1, 2**128 - 1)))
+
+
+async def traffic(lists: Lists, scope: str | None, now: datetime, most: int) -> Traffic:
+    """Add up everything: by hours for a few series, by days for more; raises RefusedError for too many."""
+    for span, most_series in ((Span.of(UsageFilters(), now), MAX_BY_HOUR), (_TWO_DAYS, MAX_BY_DAY)):
+        asked = {"account": scope, "grain": span.grain, "span": span.length, "width": span.width, "top": most}
+        rows = await lists.sum_usage({**asked, "most": most_series + 1})
+        if not rows[0]["is_cut"]:
+            return _traffic(rows, span)
+    raise RefusedError(
+        f"Usage is added up over {MAX_BY_DAY:,} series at most, and there are more.",
+        hint="Ask for the usage of a resource or a key.",
+    )
+
+
+def _traffic(rows: Sequence[Any], span: Span) -> Traffic:
+    points, refused = [0] * span.size, [0] * span.size
+    for row in rows:
+        if row["point"] is not None:
+            step = min(row["point"], span.size - 1)
+            points[step] += row["granted"] + row["refused"]
+            refused[step] += row["refused"]
+    keys = [Consumer(*(row[3:])) for row in rows if row["key_id"] is not None]
+    return Traffic(Total("", None, None, rows[0]["begins"], span.width, points, refused), keys)

@@ -508,3 +508,46 @@ SELECT branch.*, key.name AS key_name, key.account AS key_account,
 SELECT begins, series_id, array_agg(point) AS points, array_agg(count) AS counts
   FROM asked CROSS JOIN counted
  GROUP BY begins, series_id;
+
+-- name: sum_usage(account, grain, span, width, most, top)
+-- All requests of the last hours or days: one row for each step that has some, then one for each of the keys with the most
+-- granted requests. If there are that many series or more, nothing is added up. A scope sums its own resources' series.
+  WITH own AS MATERIALIZED (
+       SELECT kind, replace(ref, '_', '-') AS lookup
+         FROM smarter_auth.resource
+        WHERE account = :account::text
+          AND (SELECT true FROM smarter_auth.platform_table WHERE kind = resource.kind LIMIT 1) IS NULL
+        LIMIT :most::bigint),
+       series AS MATERIALIZED (
+       (SELECT id, key_id, outcome IN ('grant', 'anonymous') AS is_granted
+          FROM smarter_auth.usage_series WHERE :account IS NULL LIMIT :most)
+        UNION ALL
+       (SELECT id, key_id, outcome IN ('grant', 'anonymous')
+          FROM own
+          JOIN smarter_auth.usage_series ON usage_series.kind = own.kind AND replace(ref, '_', '-') = own.lookup
+         LIMIT :most)),
+       asked AS MATERIALIZED (
+       SELECT date_trunc(:grain::text, clock_timestamp() - :span::interval, 'UTC') AS begins,
+              greatest((SELECT count(*) FROM series), (SELECT count(*) FROM own)) >= :most AS is_cut),
+       kept AS (
+       SELECT series_id, at, count FROM smarter_auth.usage_hour WHERE :grain = 'hour'
+        UNION ALL SELECT series_id, at, count FROM smarter_auth.usage_day WHERE :grain = 'day'),
+       counted AS MATERIALIZED (
+       SELECT at, key_id, CASE WHEN is_granted THEN count ELSE 0 END AS granted,
+              CASE WHEN is_granted THEN 0 ELSE count END AS refused
+         FROM series JOIN kept ON series_id = id AND at >= (SELECT begins FROM asked)
+        WHERE NOT (SELECT is_cut FROM asked)),
+       step AS (
+       SELECT floor(extract(epoch FROM at - (SELECT begins FROM asked)) / extract(epoch FROM :width::interval))::integer
+                  AS point, NULL::uuid AS key_id, NULL::text AS key_name, sum(granted)::bigint AS granted,
+              sum(refused)::bigint AS refused
+         FROM counted GROUP BY at),
+       consumer AS (
+       SELECT NULL::integer, used.key_id, key.name, used.granted, used.refused
+         FROM (SELECT key_id, sum(granted)::bigint AS granted, sum(refused)::bigint AS refused
+                 FROM counted WHERE key_id IS NOT NULL GROUP BY key_id) AS used
+         LEFT JOIN smarter_auth.key ON key.key_id = used.key_id
+        WHERE used.granted > 0 AND (:account IS NULL OR key.account = :account)
+        ORDER BY used.granted DESC, used.key_id LIMIT :top)
+SELECT begins, is_cut, point, key_id, key_name, granted, refused
+  FROM asked LEFT JOIN (SELECT * FROM step UNION ALL SELECT * FROM consumer) AS row ON true;

@@ -38,6 +38,8 @@ async def test_a_key_is_made_and_its_token_shown_once(pages: Pages) -> None:
     key = (await pages.keys.keys(Resource("bot", "10")))[0]
     assert token.startswith(key.token_keys[0])
     assert (key.name, key.labels, key.description) == ("made", {"team": "sales"}, "for\nus")
+    same = r"smarter-auth key create --name made --description $'for\nus' --expires-in 30d --label team=sales"
+    assert f"{same} --bind bot:10 --bind bot:11" in Outline(made.text).text
     again = await person.post("/keys/new", fields)
     assert again.status_code == 409
     assert "its token was shown" in again.text
@@ -73,6 +75,8 @@ async def test_a_key_is_rotated_and_a_reload_is_told_so(pages: Pages) -> None:
     answer = await person.post(path, fields)
     assert answer.status_code == 200
     assert token_of(answer.text) != minted.token.reveal()
+    assert f"smarter-auth key wait {minted.key.key_id}" in Outline(answer.text).text
+    assert f"smarter-auth key rotate {minted.key.key_id} --overlap 1h" in Outline(answer.text).text
     reload = await person.post(path, fields)
     assert reload.status_code == 409
     assert "was already rotated, and its new token was shown" in reload.text

@@ -44,6 +44,37 @@ async def test_each_line_of_the_overview_leads_to_the_list_that_it_counts(pages:
     assert "dog:1" in answers["./resources?kind=dog&state=protected"]
 
 
+async def test_the_overview_sums_up_requests_and_names_the_keys_used_most(
+    pages: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person, scoped = await pages.person(), await pages.person(account="traffic")
+    assert "No requests in the last 24 hours" in (await scoped.get("/")).text
+    bot, other = Resource("bot", "70"), Resource("bot", "71")
+    busy, calm = [await pages.keys.create(name, account="traffic", bind=[bot]) for name in ("busy", "calm")]
+    foreign = await pages.keys.create("foreign", account="elsewhere", bind=[other])
+    counts = {
+        Series("bot", "70", GRANTED, str(busy.key.key_id), busy.token.token_key, busy.token.digest): 1200,
+        Series("bot", "70", GRANTED, str(calm.key.key_id), calm.token.token_key, calm.token.digest): 30,
+        Series("bot", "70", "revoked", str(calm.key.key_id), calm.token.token_key): 5,
+        Series("bot", "70", "unknown_token"): 4,
+        Series("bot", "70", "foreign_account", str(foreign.key.key_id), foreign.token.token_key): 2,
+        Series("bot", "71", GRANTED, str(foreign.key.key_id), foreign.token.token_key, foreign.token.digest): 90_000,
+    }
+    await pages.store.write_usage(Batch(counts, uuid4(), time.monotonic()))
+    text = Outline((await scoped.get("/")).text).text
+    assert "1,230 granted 11 refused" in text
+    assert "Keys that are used most Key Granted Refused busy 1,200 0 calm 30 5" in text
+    assert "foreign" not in text
+    assert "Granted Refused foreign 90,000" in Outline((await person.get("/")).text).text
+    monkeypatch.setattr("smarter_auth_mw.management.listings.usage.MAX_BY_HOUR", 3)
+    text = Outline((await scoped.get("/")).text).text
+    assert "Requests since yesterday, UTC 1,230 granted 11 refused" in text
+    monkeypatch.setattr("smarter_auth_mw.management.listings.usage.MAX_BY_DAY", 3)
+    for one in (person, scoped):
+        text = Outline((await one.get("/")).text).text
+        assert ("Too many resources and tokens to add up here" in text, "used most" in text) == (True, False)
+
+
 async def test_the_audit_shows_acts_of_people_with_what_changed(pages: Pages) -> None:
     person = await pages.person()
     minted = await pages.keys.create("before")

@@ -9,14 +9,18 @@ from collections.abc import AsyncIterator, Iterator
 import asyncpg
 import pytest
 
+from smarter_auth_mw.errors import RefusedError
 from smarter_auth_mw.management.listings import Listings
 from smarter_auth_mw.postgres.connections.sessions import SESSION
 from smarter_auth_mw.postgres.embedded.cluster import Cluster
 from tests.support.database import Database, copied
 from tests.support.many_keys import (
+    ACCOUNT,
     AUDIT_LISTS,
+    DAY,
     FILL,
     FILL_LABELS,
+    FILL_USAGE,
     KEY_LISTS,
     RARE_LISTS,
     RESOURCE_LISTS,
@@ -39,7 +43,7 @@ def filled(cluster: Cluster, template: str) -> Iterator[Database]:
 async def _fill(url: str) -> None:
     owner = await asyncpg.connect(url)
     try:
-        await owner.execute(FILL.format(keys=KEYS) + FILL_LABELS)
+        await owner.execute(FILL.format(keys=KEYS) + FILL_LABELS + FILL_USAGE.format(keys=KEYS))
         await owner.execute("VACUUM ANALYZE")
     finally:
         await owner.close()
@@ -105,3 +109,19 @@ async def test_counting_for_an_overview_is_bounded(plans: Plans) -> None:
     assert 1 <= (await lists.count_rotations()).keys <= 101
     dear["rotations"] = await plans.buffers()
     assert {name: buffers for name, buffers in dear.items() if buffers > MANY} == {}
+
+
+async def test_adding_up_all_usage_reads_a_bounded_number_of_series(
+    plans: Plans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything, own, living = Listings(plans), Listings(plans, scope=ACCOUNT), KEYS // 10
+    for lists, count, width in ((everything, 2 * living, DAY), (own, 2 * living // 10, DAY / 24)):
+        total, consumers = await lists.traffic()
+        assert (total.count, total.width, [one.granted for one in consumers]) == (count, width, [2] * 5)
+        assert await plans.buffers() < 10 * living
+    for limit in ("MAX_BY_HOUR", "MAX_BY_DAY"):
+        monkeypatch.setattr(f"smarter_auth_mw.management.listings.usage.{limit}", PAGE)
+    for lists in (everything, own):
+        with pytest.raises(RefusedError, match="added up over 50 series"):
+            await lists.traffic()
+        assert await plans.buffers() < FEW
