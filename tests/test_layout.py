@@ -146,7 +146,7 @@ STORIES = {
     "routing/precedence": "routing/test_routes",
     "routing/resolution": "routing/test_routes",
     "tally": "observers/test_usage",
-    "testing/derived": "test_testing",
+    "testing/tables": "test_testing",
     "testing/store": "test_testing",
 }
 """Modules whose tests are told as part of another one's, and of which."""

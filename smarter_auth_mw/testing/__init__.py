@@ -31,7 +31,8 @@ from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.management.rotations import OVERLAP
 from smarter_auth_mw.observers.hub import Observers
 from smarter_auth_mw.postgres.store import Store
-from smarter_auth_mw.testing.store import MemoryStore, Tables
+from smarter_auth_mw.testing.store import MemoryStore
+from smarter_auth_mw.testing.tables import Tables
 from smarter_auth_mw.tokens import MintedToken
 
 UNSAID = ["unsaid /unsaid/{ref}"]

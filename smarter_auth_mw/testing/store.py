@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any, ClassVar, cast
@@ -30,7 +30,7 @@ from smarter_auth_mw.postgres.queries import closure
 from smarter_auth_mw.postgres.reports import KeyCounts
 from smarter_auth_mw.postgres.store import Read, Store, check_storable
 from smarter_auth_mw.postgres.transaction import Transaction
-from smarter_auth_mw.testing.derived import aliases_of, binding_of, in_order, is_held
+from smarter_auth_mw.testing.tables import BindingRow, Tables, aliases_of, binding_of, in_order, is_held
 from smarter_auth_mw.tokens import Token
 
 _numbers = count(1)
@@ -39,42 +39,6 @@ NEEDS_A_DATABASE = (
     "Test models, lists, usage and the audit with DATABASE_URL=embedded:. In memory, arrange resources and keys by "
     "the methods of AuthKit, and look at its decisions."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class BindingRow:
-    """A binding, by the look-up of its resource and its key."""
-
-    id: int
-    lookup: str
-    key_id: UUID
-    created_at: datetime
-    updated_at: datetime
-
-
-@dataclass
-class Tables:
-    """All records; a transaction works on a copy. Records are immutable, so a copy is shallow."""
-
-    resources: dict[str, RegisteredResource] = field(default_factory=dict)
-    """Resources by look-up, without their keys; keys are stored without their bindings."""
-    keys: dict[UUID, Key] = field(default_factory=dict)
-    bindings: dict[tuple[str, UUID], BindingRow] = field(default_factory=dict)
-    events: list[tuple[str, str]] = field(default_factory=list)
-    """Pairs of actor and action."""
-
-    def copy(self) -> Tables:
-        return Tables(dict(self.resources), dict(self.keys), dict(self.bindings), list(self.events))
-
-    def key(self, key_id: UUID) -> Key:
-        """Return the key with its bindings."""
-        bound = sorted(self.resources[lookup].resource for lookup, bound_id in self.bindings if bound_id == key_id)
-        return replace(self.keys[key_id], bindings=tuple(bound))
-
-    def resource(self, lookup: str) -> RegisteredResource:
-        """Return the resource with its keys."""
-        keys = [self.key(key_id) for bound, key_id in self.bindings if bound == lookup]
-        return replace(self.resources[lookup], keys=tuple(sorted(keys, key=in_order)))
 
 
 class NoDatabase:
