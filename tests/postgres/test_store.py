@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from smarter_auth_mw.cache.changes import Snapshot
-from smarter_auth_mw.domain import Protection, Resource, Target
+from smarter_auth_mw.domain import Alias, Protection, Resource, Target
 from smarter_auth_mw.errors import InvalidReferenceError, SchemaError, UnavailableError
 from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.postgres.embedded.cluster import Cluster
@@ -33,6 +33,22 @@ async def test_unknown_resource_is_open_and_has_no_account(store: Store) -> None
     assert read.bindings.account is None
     assert read.bindings.protection is Protection.OPEN
     assert read.bindings.bindings == ()
+
+
+async def test_half_restored_database_is_not_read(store: Store, keys: Management, owner: asyncpg.Connection) -> None:
+    """A dump creates empty tables, then loads their rows, then creates indexes: without these, rows may be missing."""
+    await keys.create("one", bind=[BOT])
+    index = await owner.fetchval("SELECT pg_get_indexdef('smarter_auth.resource_lookup'::regclass)")
+    await store.read(Target(BOT))
+    await owner.execute("DROP INDEX smarter_auth.resource_lookup")
+    for target in (Target(BOT), Target(Resource("bot", "43")), Target(Alias("bot", "name", "sales", "default"))):
+        with pytest.raises(SchemaError):
+            await store.read(target)
+    with pytest.raises(SchemaError):
+        await store.domains()
+    await owner.execute(index)
+    assert (await store.read(Target(BOT))).bindings.protection is Protection.BOUND
+    assert await store.domains() == []
 
 
 async def test_bound_resource_comes_with_all_its_bindings(store: Store, keys: Management) -> None:

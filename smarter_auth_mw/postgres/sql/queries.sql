@@ -19,6 +19,8 @@ SELECT pg_is_in_recovery() AS is_standby, current_setting('default_transaction_r
 -- A transaction that began on a standby stays read-only: its snapshot does not list everything that is in progress.
 -- The incarnation distinguishes a demoted or recovered server from the one whose changes this worker receives.
 -- OFFSET 0 computes these once instead of for each row. The last ten columns are the key's: the store knows them by place.
+-- The index is named because pg_restore creates it after all rows are loaded: until then, this statement fails instead of
+-- taking a protected resource whose row is still missing for an open one.
 -- No VOLATILE function is allowed here: it could see more than the snapshot does. The functions called platform_… are
 -- empty, and cost nothing, unless a Smarter platform is attached. A resource that lost a key there counts as declared protected,
 -- so that it stays closed even if its other keys are all deactivated.
@@ -30,6 +32,7 @@ SELECT asked.*,
   FROM (SELECT pg_current_snapshot()::text AS snapshot,
                current_setting('transaction_read_only')::boolean AS is_standby, incarnation
           FROM smarter_auth.incarnation_now() AS incarnation
+         WHERE 'smarter_auth.resource_lookup'::regclass IS NOT NULL
         OFFSET 0) AS asked
   LEFT JOIN smarter_auth.resource ON resource.kind = :kind AND replace(resource.ref, '_', '-') = :lookup
   LEFT JOIN smarter_auth.platform_resource(:kind, :lookup) AS platform ON true
@@ -57,6 +60,7 @@ SELECT asked.*,
   FROM (SELECT pg_current_snapshot()::text AS snapshot,
                current_setting('transaction_read_only')::boolean AS is_standby, incarnation
           FROM smarter_auth.incarnation_now() AS incarnation
+         WHERE 'smarter_auth.resource_lookup'::regclass IS NOT NULL
         OFFSET 0) AS asked
   LEFT JOIN LATERAL (
        SELECT replace(claimant.ref, '_', '-') AS lookup
@@ -144,8 +148,9 @@ SELECT kind FROM smarter_auth.platform_table
        SELECT true FROM smarter_auth.platform_protected() AS bound WHERE bound.kind = platform_table.kind LIMIT 1);
 
 -- name: list_domains()
--- Every custom domain, and the kind of the resource that it belongs to.
-SELECT DISTINCT value AS domain, kind FROM smarter_auth.alias WHERE form = 'domain'
+-- Every custom domain, and the kind of the resource that it belongs to. Fails while a dump is being restored.
+SELECT DISTINCT value AS domain, kind FROM smarter_auth.alias
+ WHERE form = 'domain' AND 'smarter_auth.resource_lookup'::regclass IS NOT NULL
  UNION
 SELECT domain, kind FROM smarter_auth.platform_domains();
 
