@@ -110,3 +110,11 @@ async def test_database_role_is_the_one_that_was_logged_in(events: list[Mapping[
     roles = {event["action"]: event["database_role"] for event in events}
     assert roles["key.create"] == roles["import"] == database.manager_role
     assert roles["operator.create"] == roles["audit.prune"] != database.manager_role
+
+
+async def test_acts_leave_requests_out_and_nothing_else(events: list[Mapping[str, Any]], run: Commands) -> None:
+    acts = await asyncio.to_thread(run.json, "audit", "--acts")
+    assert {event["id"] for event in acts} == {
+        event["id"] for event in events if not event["action"].startswith("request.")
+    }
+    assert len(acts) < len(events)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -61,6 +63,9 @@ def test_its_lines_do_what_they_say(env: dict[str, str]) -> None:
         assert streamed == "a streamed answer \n"
         assert anonymous.startswith("HTTP/1.1 200")
         assert '"you":"anonymous"' in anonymous
+        (export,) = lines(server, "export ")
+        made = typed(f"{export} && {shlex.join(PROGRAM)} key create --name by-hand --bind bot:1 --json", env)
+        assert json.loads(made)["bindings"] == ["bot:1"]
         (revoke,) = lines(server, "key revoke")
         assert "revoked" in typed(revoke, env)
         exit_code, said = server.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -16,8 +17,20 @@ from smarter_auth_mw.admin.problems import status_of
 from smarter_auth_mw.admin.values import UUID_TEXT
 from smarter_auth_mw.errors import SmarterAuthError, UsageError
 from smarter_auth_mw.management.documents import key_document
+from smarter_auth_mw.management.listings.filters import PAGE
 
 _TOKEN_KEY = re.compile("sm_[a-z0-9]{0,8}_?[0-9A-Za-z]{3,12}|[0-9a-f]{15}")
+
+_OPTIONS = {
+    "resource": "--resource",
+    "state": "--state",
+    "find": "--find",
+    "expiring_within": "--expiring",
+    "unused_for": "--unused-for",
+    "sort": "--sort",
+}
+_FLAGS = {"never_expires": "--never-expires", "never_used": "--never-used", "rotating": "--rotating"}
+"""The options of the command line for the filters of the page."""
 
 
 async def list_keys(visit: Visit) -> Reply:
@@ -38,7 +51,7 @@ async def list_keys(visit: Visit) -> Reply:
             error = FieldError("state", error)
         return Html("keys.html", context | {"error": error, "command": command("key", "list")})
     items = [{**key_document(key, most=INNER), "is_platforms": key.is_platforms} for key in page.items]
-    return Html("keys.html", context | {"items": items, "next": page.next, "command": _command(filters)})
+    return Html("keys.html", context | {"items": items, "next": page.next, "command": _command(visit, _exact(filters))})
 
 
 def _exact(filters: dict[str, Any]) -> dict[str, Any]:
@@ -52,17 +65,20 @@ def _exact(filters: dict[str, Any]) -> dict[str, Any]:
     return rest | {"token_key": find} if _TOKEN_KEY.fullmatch(find) and len(find) == 15 else filters
 
 
-def _command(filters: dict[str, Any]) -> str:
+def _command(visit: Visit, filters: Mapping[str, Any]) -> str:
+    """Return the command for a page of the list; without a state, only pages leave revoked keys out."""
+    if "key_id" in filters:
+        return command("key", "show", filters["key_id"])
+    account = filters.get("account") or visit.operator.account
+    limit = filters.get("limit") or (None if filters.get("state") else PAGE)
     words: list[str | None] = ["key", "list"]
-    for name, flag in (
-        *(("resource", "--resource"), ("account", "--account"), ("state", "--state"), ("find", "--find")),
-        *(("expiring_within", "--expiring"), ("unused_for", "--unused-for"), ("limit", "--limit")),
-    ):
+    for name, flag in _OPTIONS.items():
         words += option(flag, filters.get(name))
     labels = filters.get("label", [])
     for label in [labels] if isinstance(labels, str) else labels:
         words += option("--label", label)
-    return command(*words)
+    words += [flag for name, flag in _FLAGS.items() if filters.get(name) == "true"]
+    return command(*words, *option("--account", account), *option("--limit", limit))
 
 
 async def show_key(visit: Visit) -> Reply:

@@ -18,6 +18,7 @@ from smarter_auth_mw.decision import Reason
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.errors import NotFoundError, RefusedError, SmarterAuthError, UsageError
 from smarter_auth_mw.management.listings import UsageFilters
+from smarter_auth_mw.management.listings.filters import PAGE
 from smarter_auth_mw.management.listings.usage import MAX_SERIES
 from smarter_auth_mw.tokens import Token, hidden
 
@@ -108,8 +109,10 @@ async def audit(visit: Visit) -> Reply:
     filters = visit.query.given()
     asked = {name: value for name, value in filters.items() if name != "requests"}
     words: list[str | None] = ["audit"]
-    for name in ("resource", "key", "actor", "action", "reason", "since", "account"):
+    for name in ("resource", "key", "actor", "action", "reason", "since", "until"):
         words += option(f"--{name}", filters.get(name))
+    words += option("--account", filters.get("account") or visit.operator.account)
+    words += [None if filters.get("requests") else "--acts", "--limit", str(filters.get("limit", PAGE))]
     context: dict[str, Any] = {
         "filters": filters,
         "is_filtered": bool(filters.keys() - {"cursor", "limit", "requests"}),

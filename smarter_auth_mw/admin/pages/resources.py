@@ -17,8 +17,9 @@ from smarter_auth_mw.management.documents import resource_document
 async def list_resources(visit: Visit) -> Reply:
     filters = visit.query.given()
     words: list[str | None] = ["resource", "list"]
-    for name, flag in (("kind", "--kind"), ("find", "--find"), ("state", "--state"), ("account", "--account")):
+    for name, flag in (("kind", "--kind"), ("find", "--find"), ("state", "--state")):
         words += option(flag, filters.get(name))
+    words += option("--account", filters.get("account") or visit.operator.account)
     context: dict[str, Any] = {
         "filters": filters,
         "is_filtered": bool(filters.keys() - {"cursor", "limit"}),

@@ -78,6 +78,7 @@ class EventOptions:
         ),
     ] = None
     until: Until = None
+    acts: Annotated[bool, typer.Option("--acts", help="Show changes only, without requests.")] = False
 
     async def filters(self, session: Session) -> AuditFilters:
         """Return the filters with the resource and the key looked up and the times read."""
@@ -90,6 +91,7 @@ class EventOptions:
             reason=self.reason,
             since=None if self.since is None else arguments.moment(self.since),
             until=None if self.until is None else arguments.moment(self.until),
+            acts=self.acts,
         )
 
 

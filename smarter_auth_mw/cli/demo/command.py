@@ -162,20 +162,28 @@ The open bot: 200, anonymous.
 
 Revoke the key, and within seconds the token opens nothing any more.
 
-  SMARTER_AUTH_DATABASE_URL={shlex.quote(f"embedded://{quote(str(place))}")} {_program()} key revoke {minted.key.key_id}
+  {_url(place)} {_program()} key revoke {minted.key.key_id}
 
-{_about_pages(run, pages)}
+{_about_pages(run, pages, place)}
 
 Ctrl-C stops server and database.""")
 
 
-def _about_pages(run: Run, pages: str) -> str:
+def _url(place: Path) -> str:
+    return f"SMARTER_AUTH_DATABASE_URL={shlex.quote(f'embedded://{quote(str(place))}')}"
+
+
+def _about_pages(run: Run, pages: str, place: Path) -> str:
     if not pages:
         return "To look at keys, usage and the audit in a browser too: pip install 'smarter_auth_mw[admin]'"
     return f"""Keys, usage and the audit in a browser. Sign in with the token of an operator who was made for this run:
 
   {pages}
-  {run.operator.token.reveal()}"""
+  {run.operator.token.reveal()}
+
+Each page names the command that does the same. To run these in a terminal, set there:
+
+  export {_url(place)} SMARTER_AUTH_ROUTES={shlex.quote(";".join(ROUTES))}"""
 
 
 def _program() -> str:

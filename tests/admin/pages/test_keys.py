@@ -13,6 +13,7 @@ from tests.support.pages import Outline, Pages
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+NOBODYS = "00000000-0000-4000-8000-000000000000"
 HOSTILE = "<b>\u202eevil\u2066</b> '\"&amp; \x07 \x1b[31m"
 
 
@@ -92,6 +93,28 @@ async def test_unknown_and_malformed_keys_are_not_found(pages: Pages) -> None:
 async def test_commands_are_quoted_for_a_shell() -> None:
     assert command("key", "show", "a b") == "smarter-auth key show 'a b'"
     assert command("key", "show", "a\nb'\\") == r"smarter-auth key show $'a\nb\'\\'"
+
+
+@pytest.mark.parametrize(
+    ("query", "same"),
+    [
+        ("", "key list --limit 50"),
+        ("?state=active&sort=-created_at", "key list --state active --sort -created_at"),
+        ("?rotating=true&never_used=true&never_expires=true", "--never-expires --never-used --rotating --limit 50"),
+        ("?resource=bot:1&find=a&label=a=b&label=c=d", "--resource bot:1 --find a --label a=b --label c=d --limit 50"),
+        ("?expiring_within=1d&unused_for=2d&account=acme", "--expiring 1d --unused-for 2d --account acme --limit 50"),
+        (f"?find={NOBODYS}", f"key show {NOBODYS}"),
+    ],
+)
+async def test_the_command_of_a_list_has_the_filters_of_the_page(pages: Pages, query: str, same: str) -> None:
+    person = await pages.person()
+    assert Outline((await person.get(f"/keys{query}")).text).text.endswith(f"{same}")
+
+
+@pytest.mark.parametrize("page", ["keys", "resources", "audit"])
+async def test_the_commands_for_an_operator_of_one_account_name_that_account(pages: Pages, page: str) -> None:
+    person = await pages.person(account="acme")
+    assert " --account acme" in Outline((await person.get(f"/{page}")).text).text
 
 
 @pytest.mark.parametrize(

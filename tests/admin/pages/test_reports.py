@@ -83,6 +83,7 @@ async def test_the_audit_shows_acts_of_people_with_what_changed(pages: Pages) ->
     assert "<del>before</del>" in page.text
     assert "<ins>after</ins>" in page.text
     assert minted.token.reveal() not in page.text
+    assert f"audit --key {minted.key.key_id} --acts --limit 50" in Outline(page.text).text
     assert (await person.get("/audit?since=yesterday")).status_code == 422
     assert (await person.get("/audit?requests=true&action=request.*")).status_code == 200
 
