@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from functools import cache
 
+import httpx
+import httpx._transports.default
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -26,6 +29,9 @@ settings.load_profile("suite")
 # A shell that starts the suite in the background has it ignore Ctrl-C, and so would every command that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Each client of httpx would read the certificates of all authorities, which costs more than most tests do.
+vars(httpx._transports.default)["create_ssl_context"] = cache(httpx.create_ssl_context)
 
 LONGEST = ("docs", "whole", "pages", "cli")
 """Rooms whose files take minutes: they begin first, so that no worker is busy with one while the others are idle."""

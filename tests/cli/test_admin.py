@@ -58,6 +58,7 @@ def _until(client: httpx.Client, path: str, status: int) -> None:
     deadline_s = time.monotonic() + PATIENCE_S
     while client.get(path).status_code != status:
         assert time.monotonic() < deadline_s
+        time.sleep(0.02)
 
 
 def _all_workers(url: str, status: int, token: str = "") -> None:

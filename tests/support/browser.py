@@ -82,9 +82,11 @@ def _watch(page: Page, origin: str, noticed: list[str]) -> None:
     page.on("pageerror", lambda error: noticed.append(f"script: {error}"))
 
 
-async def violations(page: Page) -> list[str]:
-    """What axe-core finds on the page: the rule, and each element that breaks it."""
-    found = await Axe().run(page)
+async def violations(page: Page, *rules: str) -> list[str]:
+    """What axe-core finds on the page, by these rules or by all: the rule, and each element that breaks it."""
+    found = await Axe().run(
+        page, options={"resultTypes": ["violations"], **({"runOnly": list(rules)} if rules else {})}
+    )
     return [
         f"{rule['id']}: {node['html'][:200]} ({node.get('failureSummary', '')})"
         for rule in found.response["violations"]

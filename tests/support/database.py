@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -18,9 +17,12 @@ from smarter_auth_mw.postgres.embedded.cluster import Cluster
 from smarter_auth_mw.postgres.migrations import migrate
 from smarter_auth_mw.postgres.pool import open_pool
 from smarter_auth_mw.postgres.store import Store
+from tests.support.memory import FSYNC, fast_directory
 
 TEMPLATE = "template_migrated"
 EMPTY = "template1"
+COPIES = "copies"
+"""The tablespace of the tests' databases."""
 COPIED = "STRATEGY FILE_COPY"
 """As files, at a quarter of what it costs the server to log each page of a copy."""
 MANAGER = "smarter_auth_manager"
@@ -50,23 +52,24 @@ def named(url: str, database: str) -> str:
     return urlsplit(url)._replace(path=f"/{database}").geturl()
 
 
-FSYNC = os.environ.get("TESTS_FSYNC", "off")
-
-
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    copies = fast_directory()
     with Cluster.start(tmp_path_factory.mktemp("cluster")) as started:
+        server = started.home / "data"
+        shutil.chown(copies, server.owner())
         settings = (f"ALTER SYSTEM SET fsync = {FSYNC}", "SELECT pg_reload_conf()", f"CREATE ROLE {MANAGER} LOGIN")
-        asyncio.run(_execute(started.url("owner"), *settings))
+        asyncio.run(_execute(started.url("owner"), *settings, f"CREATE TABLESPACE {COPIES} LOCATION '{copies}'"))
         yield started
     shutil.rmtree(started.home)  # for root that is no directory of pytest's
+    shutil.rmtree(copies)
 
 
 @pytest.fixture(scope="session")
 def template(cluster: Cluster) -> str:
     """The name of a migrated database that nobody connects to."""
     server, role = cluster.url("owner"), urlsplit(cluster.url("runtime")).username
-    asyncio.run(_execute(server, f"CREATE DATABASE {TEMPLATE}"))
+    asyncio.run(_execute(server, f"CREATE DATABASE {TEMPLATE} TABLESPACE {COPIES}"))
     asyncio.run(migrate(named(server, TEMPLATE), role, manager_role=MANAGER))
     return TEMPLATE
 
@@ -126,7 +129,7 @@ def copied(cluster: Cluster, template: str) -> Iterator[Database]:
     """A fixture's whole life: a copy of the template, dropped in the end."""
     name = f"test_{next(_numbers)}"
     server = cluster.url("owner")
-    asyncio.run(_execute(server, f"CREATE DATABASE {name} TEMPLATE {template} {COPIED}"))
+    asyncio.run(_execute(server, f"CREATE DATABASE {name} TEMPLATE {template} {COPIED} TABLESPACE {COPIES}"))
     yield on(cluster, name)
     asyncio.run(_execute(server, f"DROP DATABASE {name} WITH (FORCE)"))
 

@@ -12,6 +12,8 @@ from typing import Self
 import httpx
 
 CLIENTS = 4
+PAUSE_S = 0.01
+"""Between an answer and the next request: what is asked without pause takes the processor from what is waited for."""
 MOST = 50_000
 """No test asks more often than this, however slow what it waits for may be."""
 PATIENCE_S = 60
@@ -46,6 +48,7 @@ class Load:
                     answer = type(error).__name__
                 with self._lock:
                     self.answers[answer] += 1
+                self._is_over.wait(PAUSE_S)
 
     def __enter__(self) -> Self:
         for thread in self._threads:

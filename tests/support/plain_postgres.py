@@ -24,13 +24,15 @@ import asyncpg
 from smarter_auth_mw.postgres.embedded.place import SERVER_USERS
 from smarter_auth_mw.postgres.migrations import migrate
 from tests.programs import PLACE
+from tests.support.memory import FSYNC, fast_directory
 from tests.support.valkey import free_port
 
 OWNER, RUNTIME = "keeper", "web"
+TEMPLATE = "template_migrated"
 PASSWORD = "correct-horse"
 PATIENCE_S = 60
 SETTINGS = {
-    "fsync": os.environ.get("TESTS_FSYNC", "off"),
+    "fsync": FSYNC,
     "shared_buffers": "32MB",
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
@@ -63,7 +65,7 @@ class PlainPostgres:
     def __init__(self, programs: Path, **settings: str) -> None:
         self.port = free_port()
         self.programs = reachable(programs)
-        self._home = Path(tempfile.mkdtemp(prefix="postgres"))
+        self._home = fast_directory()
         self._data = self._home / "data"
         self._settings = SETTINGS | settings
         hand_over(self._home)
@@ -156,12 +158,13 @@ class PlainPostgres:
         name = f"test_{next(_databases)}"
         connection = await asyncpg.connect(self.url("postgres", OWNER))
         try:
-            if not await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", RUNTIME):
+            if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", TEMPLATE):
                 await connection.execute(f"CREATE ROLE {RUNTIME} LOGIN PASSWORD '{PASSWORD}'")
-            await connection.execute(f"CREATE DATABASE {name}")
+                await connection.execute(f"CREATE DATABASE {TEMPLATE}")
+                await migrate(self.url(TEMPLATE, OWNER), manager_role=RUNTIME)
+            await connection.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
         finally:
             await connection.close()
-        await migrate(self.url(name, OWNER), manager_role=RUNTIME)
         return self.url(name)
 
     def __enter__(self) -> Self:

@@ -21,6 +21,7 @@ from smarter_auth_mw.postgres.embedded.place import make_socket_directory, place
 from smarter_auth_mw.postgres.migrations import migrate
 from tests.support.database import COPIED, MANAGER, Database
 from tests.support.embedded import wait_for
+from tests.support.memory import FSYNC
 
 TEMPLATE = "template_migrated"
 
@@ -38,10 +39,7 @@ class Postgres:
         os.close(held)
         embedded_setup._configure(self._server)
         with (self._server.home / "postgresql.conf").open("a") as configuration:
-            configuration.writelines(
-                f"{name} = '{value}'\n"
-                for name, value in ({"fsync": os.environ.get("TESTS_FSYNC", "off")} | settings).items()
-            )
+            configuration.writelines(f"{name} = '{value}'\n" for name, value in ({"fsync": FSYNC} | settings).items())
 
     @classmethod
     def standby_of(cls, primary: Postgres, directory: Path) -> Self:

@@ -56,6 +56,7 @@ def comes_to(status: int, url: str, headers: Mapping[str, str]) -> None:
     until_s = time.monotonic() + PATIENCE_S
     while (answer := httpx.get(url, headers=headers).status_code) != status:
         assert time.monotonic() < until_s, answer
+        time.sleep(0.01)
 
 
 FRONT = """
@@ -150,7 +151,7 @@ def is_closed(port: int) -> bool:
 def next_release(place: Path) -> dict[str, str]:
     """A copy of the package whose schema is one step ahead, and the environment in which it is the one that runs."""
     package = place / "smarter_auth_mw"
-    shutil.copytree(ROOT / "smarter_auth_mw", package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "smarter_auth_mw", package)  # With its byte code, which would be made again by each process.
     last, following = f"{SCHEMA:04}", f"{SCHEMA + 1:04}"
     database, versions = package / "postgres" / "queries.py", package / "postgres" / "sql" / "migrations" / "versions"
     database.write_text(database.read_text().replace(f"SCHEMA = {SCHEMA}\n", f"SCHEMA = {SCHEMA + 1}\n"))
