@@ -18,7 +18,8 @@ CANCEL_TIMEOUT_S = 1.0
 """How long to wait for the cancellation of a statement that was not answered in time."""
 
 FAULTS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
-"""The errors that the database driver and the network raise."""
+"""The errors that the database driver and the network raise by intention; ``is_fault`` knows the others too."""
+_DRIVER = "asyncpg"
 _LAST_WORDS = (
     asyncpg.PostgresConnectionError,
     asyncpg.AdminShutdownError,
@@ -167,6 +168,8 @@ _MEANINGS: tuple[tuple[tuple[type[BaseException], ...], type[SmarterAuthError], 
 
 _HARMLESS = ("connection is closed", "connection was closed", "pool is clos", "cannot perform operation", "cannot call")
 """Beginnings of asyncpg's own messages that quote nothing."""
+_CLOSED = "connection is closed"
+"""The end of asyncpg's messages about a connection that was lost before a call, for example before a COMMIT."""
 
 
 def read_only(where: str) -> WrongServerError:
@@ -183,8 +186,10 @@ def reported(where: str) -> Iterator[None]:
     """
     try:
         yield
-    except FAULTS as error:
-        raise explained(error, where) from None
+    except Exception as error:
+        if is_fault(error):
+            raise explained(error, where) from None
+        raise
 
 
 async def close(connection: Any, error: BaseException | None = None) -> None:
@@ -193,8 +198,21 @@ async def close(connection: Any, error: BaseException | None = None) -> None:
     try:
         async with asyncio.timeout(CANCEL_TIMEOUT_S if is_silent else CLOSE_TIMEOUT_S):
             await connection.close()
-    except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    except Exception:  # Whatever it is: a lost connection raises what it likes.
         connection.terminate()
+
+
+def is_fault(error: BaseException) -> bool:
+    """Return whether the driver or the network raised the error, which may have any class if the wire has garbage."""
+    return isinstance(error, FAULTS) or (isinstance(error, Exception) and _origin(error).partition(".")[0] == _DRIVER)
+
+
+def _origin(error: Exception) -> str:
+    """Return the name of the module that raised the error."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return str(trace.tb_frame.f_globals.get("__name__", "")) if trace is not None else ""
 
 
 def is_said(error: BaseException) -> bool:
@@ -204,13 +222,15 @@ def is_said(error: BaseException) -> bool:
 
 def explained(error: BaseException, where: str) -> SmarterAuthError:
     """Return the error to raise for an error of asyncpg or of the network."""
+    if isinstance(error, asyncpg.InterfaceError) and str(error).endswith(_CLOSED):
+        return AwayError(f"{where} cannot be reached: the connection was closed.", hint="Try again in a moment.")
     for types, meaning, sentence, hint in _MEANINGS:
         if isinstance(error, types):
             message, said = sentence.format(where=where), _said(error)
             # With a pooler asyncpg's own hint names other settings.
             advice = hint if hint is _POOLER else getattr(error, "hint", None) or hint
             return meaning(f"{message}: {said.rstrip('.')}." if said else f"{message}.", hint=advice)
-    return UnavailableError(f"{where} failed: {type(error).__name__}.")
+    return AwayError(f"{where} failed: {type(error).__name__}.")
 
 
 def _said(error: BaseException) -> str:

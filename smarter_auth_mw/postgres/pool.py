@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, cast
 from smarter_auth_mw.errors import SchemaError, SmarterAuthError, UnavailableError
 from smarter_auth_mw.postgres.connections.connector import Connector
 from smarter_auth_mw.postgres.connections.sessions import SESSION, patience_s, timeouts
-from smarter_auth_mw.postgres.faults import CLOSE_TIMEOUT_S, FAULTS, AwayError, close, explained, is_said
+from smarter_auth_mw.postgres.faults import CLOSE_TIMEOUT_S, AwayError, close, explained, is_fault, is_said
 from smarter_auth_mw.postgres.queries import QUERIES, SCHEMA
 
 AWAY_S = 2.0
@@ -315,15 +315,17 @@ class Loan:
     async def __aenter__(self) -> Any:
         try:
             self._connection = await self._take()
-        except FAULTS as error:
-            raise explained(error, self._pool.where) from None
+        except Exception as error:
+            if is_fault(error):
+                raise explained(error, self._pool.where) from None
+            raise
         return self._connection
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._pool.give_back(self._connection, error)
-        if isinstance(error, FAULTS):
+        if error is not None and is_fault(error):
             raise explained(error, self._pool.where) from None
 
 

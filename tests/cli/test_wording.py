@@ -68,7 +68,7 @@ def test_a_finding_is_one_line_of_a_table() -> None:
 
 def test_a_failure_says_its_cause_unless_that_quotes_a_value() -> None:
     closed = explained(asyncpg.InterfaceError("connection is closed"), "db")
-    assert closed.message == "db failed: connection is closed."
+    assert closed.message == "db cannot be reached: the connection was closed."
     secret = explained(asyncpg.DataError("invalid input for query argument $1: 's3cret'"), "db")
     assert "s3cret" not in secret.message
     configuration = explained(asyncpg.ClientConfigurationError("postgresql://u:s3cret@x"), "db")

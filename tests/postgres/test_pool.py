@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from smarter_auth_mw.domain import Resource, Target
 from smarter_auth_mw.errors import UnavailableError
-from smarter_auth_mw.postgres.faults import AwayError
+from smarter_auth_mw.postgres.faults import AwayError, close
 from smarter_auth_mw.postgres.pool import Pool, open_pool
 from smarter_auth_mw.postgres.queries import QUERIES
 from smarter_auth_mw.postgres.store import Store
@@ -240,16 +241,15 @@ CUT = [
     asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation"),
     asyncpg.AdminShutdownError("terminating connection due to administrator command"),
 ]
-CUT_LATER = [
-    asyncpg.InterfaceError("cannot perform operation: connection is closed"),
-    KeyError("garbage"),
-    TimeoutError("cut silently"),
-]
+CLOSED = asyncpg.InterfaceError("cannot perform operation: connection is closed")
+GARBAGE = KeyError("garbage")
 
 
 @pytest.mark.parametrize(
     ("place", "error"),
-    [("connect", error) for error in CUT] + [("read_schema", error) for error in CUT + CUT_LATER],
+    [("connect", error) for error in [*CUT, CLOSED, GARBAGE]]
+    + [("find_timeline", error) for error in [*CUT, CLOSED, GARBAGE]]
+    + [("read_schema", error) for error in [*CUT, CLOSED, GARBAGE, TimeoutError("cut silently")]],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 async def test_a_connection_that_is_lost_while_it_is_opened_is_opened_again(
@@ -263,10 +263,47 @@ async def test_a_connection_that_is_lost_while_it_is_opened_is_opened_again(
             raise loss
         return await works(*arguments, **named)
 
-    async with open_pool(database.runtime, pool_min=0) as pool:
+    url = re.sub("host=([^&]+)", r"host=\1,\1", database.runtime) if place == "find_timeline" else database.runtime
+    async with open_pool(url, pool_min=0) as pool:
         monkeypatch.setattr(owner, place, fails_twice)
         assert await Store(pool).read(Target(BOT))
     assert next(losses, None) is None
+
+
+async def test_garbage_on_the_wire_is_a_lost_connection_in_a_transaction_too(
+    own_server: Postgres, own_database: Database
+) -> None:
+    async with Proxy(own_server.socket) as wire, open_pool(wire.url(own_database.runtime)) as pool:
+
+        async def sleep() -> None:
+            async with pool.acquire() as connection, connection.transaction():
+                await connection.fetch("SELECT pg_sleep(60), $1::int", 1)
+
+        asking = asyncio.create_task(sleep())
+        async with _administered(own_database) as owner, asyncio.timeout(PATIENCE_S):
+            while not await owner.fetchval(f"SELECT count(*) {OURS} AND wait_event = 'PgSleep'"):
+                await asyncio.sleep(0.01)
+        wire.insert(b"D\0\0\0\7\0\2\xff")
+        with pytest.raises(AwayError, match="failed: AssertionError"):
+            await asking
+        assert await pool.fetch("SELECT 1")
+
+
+async def test_a_mistake_in_a_transaction_is_not_taken_for_a_lost_connection(database: Database) -> None:
+    async with open_pool(database.runtime) as pool:
+        with pytest.raises(KeyError, match="ours"):
+            async with pool.acquire():
+                raise KeyError("ours")
+
+
+async def test_a_connection_that_cannot_be_closed_is_terminated() -> None:
+    class Broken(Opened):
+        async def close(self) -> None:
+            raise asyncpg.InternalClientError("got result for unknown protocol state 0")
+
+    connection = Broken()
+    await close(connection)
+    assert connection.is_over
 
 
 @pytest.mark.parametrize("fault", ["terminated", "cut", "cut silently"])

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from smarter_auth_mw.config.database_urls import Host
 from smarter_auth_mw.errors import SchemaError, SmarterAuthError, UnavailableError
 from smarter_auth_mw.log import log
-from smarter_auth_mw.postgres.faults import READ_ONLY_HINT, explained
+from smarter_auth_mw.postgres.faults import READ_ONLY_HINT, AwayError, explained
 from smarter_auth_mw.postgres.queries import QUERIES
 
 GRACE_S = 1.0
@@ -108,7 +108,10 @@ def _nobody(asked: Mapping[Host, Asked], where: str) -> SmarterAuthError:
             return error
     found = "; ".join(_said(host, task) for host, task in asked.items())
     hint = READ_ONLY_HINT if READ_ONLY_BY_DEFAULT in found else "Wait for the failover, or name the primary too."
-    return UnavailableError(f"None of the hosts of {where} is the primary: {found}.", hint=hint)
+    is_away = any(task.done() and isinstance(task.exception(), AwayError) for task in asked.values())
+    return (AwayError if is_away else UnavailableError)(
+        f"None of the hosts of {where} is the primary: {found}.", hint=hint
+    )
 
 
 async def _dismiss(asked: Iterable[Asked], chosen: Candidate | None) -> None:
