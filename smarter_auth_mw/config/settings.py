@@ -317,15 +317,16 @@ class Settings(RouteSettings):
         """Return how long a key may be valid from now on; None: no limit."""
         return parse_duration(self.max_key_lifetime)
 
-    @model_validator(mode="after")
-    def _together(self) -> Settings:
-        if self.pool_min > self.pool_max:
-            raise ValueError(f"POOL_MIN={self.pool_min} is more than POOL_MAX={self.pool_max}")
-        if self.heartbeat_s >= self.max_staleness_s:
-            raise ValueError(
-                f"HEARTBEAT_S={self.heartbeat_s:g} must be less than MAX_STALENESS_S={self.max_staleness_s:g}"
-            )
-        return self
+    @field_validator("max_staleness_s", "pool_max")
+    @classmethod
+    def _limits(cls, limit: float, info: ValidationInfo) -> float:
+        """Compare the setting with the one that it limits, unless that one is a mistake by itself."""
+        heartbeat_s, pool_min = info.data.get("heartbeat_s", 0), info.data.get("pool_min", 0)
+        if info.field_name == "max_staleness_s" and heartbeat_s >= limit:
+            raise ValueError(f"must be more than {PREFIX}HEARTBEAT_S={heartbeat_s:g}")
+        if info.field_name == "pool_max" and pool_min > limit:
+            raise ValueError(f"must be at least {PREFIX}POOL_MIN={pool_min}")
+        return limit
 
 
 class DatabaseSettings(Settings):

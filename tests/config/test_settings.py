@@ -126,8 +126,12 @@ def test_what_kubernetes_sets_by_itself_is_no_mistake(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("values", "rule"),
     [
-        ({"pool_min": 9}, "POOL_MIN=9 is more than POOL_MAX=8"),
-        ({"heartbeat_s": 5}, "HEARTBEAT_S=5 must be less than MAX_STALENESS_S=5"),
+        ({"pool_min": 9}, "SMARTER_AUTH_POOL_MAX='8': must be at least SMARTER_AUTH_POOL_MIN=9"),
+        ({"heartbeat_s": 5}, "SMARTER_AUTH_MAX_STALENESS_S='5': must be more than SMARTER_AUTH_HEARTBEAT_S=5"),
+        ({"heartbeat_s": 10, "pool_min": 9, "pool_max": 0}, "SMARTER_AUTH_POOL_MAX='0': Input should be greater"),
+        ({"heartbeat_s": 10, "pool_min": 9, "pool_max": 0}, "SMARTER_AUTH_MAX_STALENESS_S='5': must be more than"),
+        ({"heartbeat_s": 10, "pool_min": 9}, "SMARTER_AUTH_POOL_MAX='8': must be at least"),
+        ({"heartbeat_s": 10, "pool_min": 9}, "SMARTER_AUTH_MAX_STALENESS_S='5': must be more than"),
         ({"max_staleness_s": 0}, "greater than 0"),
         ({"stale_if_error_s": -1}, "greater than or equal to 0"),
         ({"pool_max": 0}, "greater than or equal to 1"),
