@@ -193,6 +193,8 @@ LINES = {
 VALUES = {
     ("expires_at", "2030-01-01T00:00:00"): "with its zone",
     ("expires_at", "tomorrow"): "with its zone",
+    ("expires_at", "20300101"): "write a date, as 2030-12-31",
+    ("expires_at", "2030-02-30"): "write a date, as 2030-12-31",
     ("revoked_at", "0001-01-01T00:00:00+14:00"): "with its zone",
     ("active", "maybe"): "true or false",
     ("key_id", "1234"): "is a UUID",
@@ -332,7 +334,7 @@ def test_the_same_file_again_changes_nothing_and_says_so(run: Commands, database
         "bot:2,known,,,,,,",
         "bot:2,minted,,,,,,",
         "bot:3,,,,,,,",
-        ",revoked,,,,2020-01-01T00:00:00Z,,",
+        ",revoked,,,,2020-01-01,,",
         ",tokenless,,,,,none,",
     )
     first = run.json("import", path)
@@ -344,6 +346,13 @@ def test_the_same_file_again_changes_nothing_and_says_so(run: Commands, database
     ]
     assert "Nothing changes" in again.err
     assert (run("export").out, *(rows(database.owner, statement) for statement in EVERYTHING)) == before
+
+
+def test_a_date_is_what_the_command_line_takes_it_for(run: Commands, directory: Path) -> None:
+    run.json("key", "create", "--name", "typed", "--expires-in", "2190-01-01")
+    run.json("import", _write(directory / "in.csv", "key,expires_at", "written,2190-01-01"))
+    typed, written = (run.json("key", "show", name)["expires_at"] for name in ("typed", "written"))
+    assert written == typed == "2190-01-01T00:00:00+00:00"
 
 
 def test_an_export_is_imported_again_into_its_own_database(run: Commands, directory: Path) -> None:

@@ -31,6 +31,7 @@ NO_TOKEN = "none"
 
 _NO_UTF_8 = re.compile("[\udc80-\udcff]")
 """The characters as which Python reads bytes that are not UTF-8."""
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{128}")
 _TOKEN_KEY = re.compile(rf"[\x21-\x7e]{{1,{TOKEN_KEY_LENGTH}}}")
 _BOOLEANS = {"true": True, "yes": True, "false": False, "no": False}
@@ -242,11 +243,15 @@ def _time(cells: Mapping[str, str], column: str) -> datetime | None:
         return None
     try:
         time = datetime.fromisoformat(value)
+        if _DATE.fullmatch(value):
+            return time.replace(tzinfo=UTC)
         if time.tzinfo is not None:
             return time.astimezone(UTC)
     except (ValueError, OverflowError):
         pass
-    raise UsageError(f"{column} is {value!r}: a time is written with its zone, as 2030-12-31T23:59:59Z")
+    raise UsageError(
+        f"{column} is {value!r}: write a date, as 2030-12-31, or a time with its zone, as 2030-12-31T23:59:59Z"
+    )
 
 
 def _digest(cells: Mapping[str, str]) -> bytes | None:
