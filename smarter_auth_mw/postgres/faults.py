@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import ssl
 from collections.abc import Iterator
@@ -88,7 +89,7 @@ _MEANINGS: tuple[tuple[tuple[type[BaseException], ...], type[SmarterAuthError], 
         "Try again in a moment.",
     ),
     (
-        (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError, asyncpg.ProtocolViolationError),
+        (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError),
         UnavailableError,
         "{where} does not keep the session",
         _POOLER,
@@ -166,6 +167,27 @@ _MEANINGS: tuple[tuple[tuple[type[BaseException], ...], type[SmarterAuthError], 
 )
 
 
+_POOLERS_WORDS: tuple[tuple[str, str, str], ...] = (
+    ("unsupported startup parameter|bind message|prepared statement", "{where} does not keep the session", _POOLER),
+    (
+        "statement pooling mode",
+        "{where} pools single statements, and transactions are needed",
+        "Set pool_mode = transaction in the pooler, and SMARTER_AUTH_STATEMENT_CACHE_SIZE=0.",
+    ),
+    (
+        "auth|no such user|login rejected",
+        "{where} refused the log-in",
+        "Check user and password in SMARTER_AUTH_DATABASE_URL, and the pooler's list of users.",
+    ),
+    (
+        "no more connections allowed",
+        "{where} has no free connection",
+        "Lower SMARTER_AUTH_POOL_MAX, or raise the pooler's max_client_conn.",
+    ),
+)
+"""What PgBouncer's errors mean by their text, since nearly all have the code of a protocol violation."""
+
+
 _HARMLESS = ("connection is closed", "connection was closed", "pool is clos", "cannot perform operation", "cannot call")
 """Beginnings of asyncpg's own messages that quote nothing."""
 _CLOSED = "connection is closed"
@@ -224,6 +246,9 @@ def explained(error: BaseException, where: str) -> SmarterAuthError:
     """Return the error to raise for an error of asyncpg or of the network."""
     if isinstance(error, asyncpg.InterfaceError) and str(error).endswith(_CLOSED):
         return AwayError(f"{where} cannot be reached: the connection was closed.", hint="Try again in a moment.")
+    if isinstance(error, asyncpg.PostgresConnectionError) and (words := _poolers_words(_said(error))):
+        sentence, hint = words
+        return UnavailableError(f"{sentence.format(where=where)}: {_said(error).rstrip('.')}.", hint=hint)
     for types, meaning, sentence, hint in _MEANINGS:
         if isinstance(error, types):
             message, said = sentence.format(where=where), _said(error)
@@ -231,6 +256,12 @@ def explained(error: BaseException, where: str) -> SmarterAuthError:
             advice = hint if hint is _POOLER else getattr(error, "hint", None) or hint
             return meaning(f"{message}: {said.rstrip('.')}." if said else f"{message}.", hint=advice)
     return AwayError(f"{where} failed: {type(error).__name__}.")
+
+
+def _poolers_words(said: str) -> tuple[str, str] | None:
+    """Return the sentence and the hint for what a pooler said, if its text is known."""
+    rows = ((sentence, hint) for words, sentence, hint in _POOLERS_WORDS if re.search(words, said))
+    return next(rows, None)
 
 
 def _said(error: BaseException) -> str:
