@@ -41,7 +41,11 @@ class StatusPage:
 
 Make = Callable[[], Awaitable[StatusPage]]
 
-NOT_ALLOWED = StatusPage(b'{"status": "method_not_allowed"}', 405, more_headers=((b"allow", b"GET, HEAD"),))
+METHODS = ("GET", "HEAD", "OPTIONS")
+"""OPTIONS receives the page too: it is what HAProxy's ``option httpchk`` sends unless it names a method."""
+NOT_ALLOWED = StatusPage(
+    b'{"status": "method_not_allowed"}', 405, more_headers=((b"allow", ", ".join(METHODS).encode("ascii")),)
+)
 """RFC 9110 §15.5.6 requires the header."""
 
 
@@ -70,7 +74,7 @@ class Pages:
             return None
         path = scope["path"]
         found = self._pages.get(path) or self._pages.get(path.removeprefix(scope.get("root_path", "")))
-        return _not_allowed if found and scope["method"] not in ("GET", "HEAD") else found
+        return _not_allowed if found and scope["method"] not in METHODS else found
 
     def before(self, app: ASGIApp) -> ASGIApp:
         """Return the app wrapped in the pages, or the app itself if there are no pages."""

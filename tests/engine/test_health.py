@@ -88,8 +88,10 @@ async def test_a_page_is_small_and_never_stored(database: Database) -> None:
         assert answer.headers["content-type"] == "application/json"
         head = await http.head("/readyz")
         assert (head.status_code, head.content) == (200, b"")
+        options = await http.options("/readyz")  # As HAProxy asks if only a path is configured.
+        assert (options.status_code, options.json()) == (200, {"status": "ready"})
         refused = await http.post("/livez")
-        assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
+        assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
 
 
 @pytest.mark.parametrize("path", ["/livez/", "/LIVEZ", "/%6civez", "//livez", "/livez/x", "/x/livez", "/livez;a"])
@@ -162,6 +164,7 @@ def _ask_wsgi(app: SmarterAuthWSGIMiddleware) -> None:
         assert http.get("/livez").json() == {"status": "live"}
         assert (http.get("/readyz").status_code, http.get("/readyz").json()) == READY
         assert http.head("/readyz").content == b""
+        assert http.options("/readyz").status_code == 200
         assert http.post("/readyz").status_code == 405
         assert http.get("/livez/").status_code == 404
         assert http.get("/bots/2").status_code == 200
