@@ -16,7 +16,7 @@ SQL = resources.files("smarter_auth_mw.postgres") / "sql"
 QUERIES: Any = aiosql.from_str((SQL / "queries.sql").read_text("utf-8"), "asyncpg")
 """The statements of ``queries.sql``, by name."""
 
-SCHEMA = 10
+SCHEMA = 11
 """The newest schema that this release knows: the number of its last migration."""
 
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import httpx
 import pytest
 
@@ -20,7 +21,7 @@ from smarter_auth_mw.observers.usage import GRANTED, Batch, Series
 from smarter_auth_mw.tokens import mint, mint_operator_token
 from tests.support.admin import FOREIGN, OWN, Caller, Site, settings
 from tests.support.asgi import client, guarded, lifespan
-from tests.support.database import Database
+from tests.support.database import OUTSIDE_THE_CALENDAR, Database
 
 BOT = Resource("bot", "1")
 
@@ -260,6 +261,18 @@ async def test_inner_lists_are_cut_and_say_so(admin: Caller, writes: Management)
         await writes.bind(keys[0].key_id, Resource("bot", f"{number}"))
     shown = await admin.json("GET", f"/keys/{keys[0].key_id}")
     assert (len(shown["bindings"]), shown["more"]) == (10, True)
+
+
+async def test_times_that_no_calendar_has_break_no_answer(admin: Caller, owner: asyncpg.Connection) -> None:
+    made = {name: await _key(admin, name, bind=["bot:1"]) for name in ("never", "far", "long ago")}
+    for statement in OUTSIDE_THE_CALENDAR:
+        await owner.execute(statement)
+    listed = await admin.json("GET", "/keys?limit=2")
+    more = await admin.json("GET", "/keys?limit=2&cursor=" + listed["next"])
+    states = {key["name"]: key["state"] for key in (*listed["items"], *more["items"])}
+    assert states == {"never": "active", "far": "active", "long ago": "expired"}
+    for path in ("/resources", "/resources/bot/1", "/audit", *(f"/keys/{key['key_id']}" for key in made.values())):
+        await admin.json("GET", path)
 
 
 async def test_many_keys_are_revoked_in_one_transaction(site: Site, admin: Caller, writes: Management) -> None:

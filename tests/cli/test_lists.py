@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.cli import PROGRAM, Commands, environment, rows
-from tests.support.database import Database
+from tests.support.database import OUTSIDE_THE_CALENDAR, Database
 
 MANY = """
 SET session_replication_role = replica;
@@ -108,6 +108,20 @@ def test_keys_are_found_by_what_an_auditor_asks_for(run: Commands, database: Dat
     assert names(run, "--never-used", "--account", "acme") == ["server"]
     assert names(run, "--state", "revoked") == ["gone"]
     assert names(run, "--sort", "-created_at", "--account", "default") == ["laptop 2", "Laptop", "old"]
+
+
+def test_times_that_no_calendar_has_break_no_list(run: Commands, database: Database) -> None:
+    for name in ("never", "far", "long ago"):
+        run.json("key", "create", "--name", name, "--bind", "bot:1")
+    rows(database.owner, "SELECT", "; ".join(OUTSIDE_THE_CALENDAR))
+    states = {key["name"]: (key["state"], key["expires_at"]) for key in run.json("key", "list")}
+    last = "9999-12-31T23:59:59.999999+00:00"
+    assert states == {
+        "never": ("active", last), "far": ("active", last), "long ago": ("expired", "0001-01-01T00:00:00+00:00"),
+    }  # fmt: skip
+    for command in (["doctor"], ["export", "-"], ["resource", "show", "bot:1"], ["audit"], ["key", "show", "never"]):
+        ran = run(*command)
+        assert (ran.exit_code, "Error" in ran.err) == (0, False), ran
 
 
 def test_audit_answers_who_did_what(run: Commands) -> None:

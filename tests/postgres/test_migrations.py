@@ -120,6 +120,29 @@ async def test_runtime_role_gets_what_a_later_migration_brings(empty_database: D
         assert (await wire.beat(None)).is_coherent
 
 
+async def test_times_outside_the_calendar_become_its_ends_and_cannot_be_written_again(
+    empty_database: Database, empty: asyncpg.Connection
+) -> None:
+    await migrations.migrate(empty_database.owner)
+    await migrations.downgrade(empty_database.owner, "0010")
+    await empty.execute(
+        "INSERT INTO smarter_auth.key (name, expires_at, revoked_at, created_at) VALUES"
+        " ('past', '-infinity', NULL, '0044-03-15 BC'), ('far', 'infinity', NULL, 'infinity'),"
+        " ('gone', '20000-01-01', 'infinity', now()), ('usual', '2030-01-01 00:00 UTC', NULL, now())"
+    )
+    await migrations.migrate(empty_database.owner)
+    first, last = "0001-01-01 00:00:00+00", "9999-12-31 23:59:59.999999+00"
+    await empty.execute("SET timezone = 'UTC'")
+    rows = await empty.fetch("SELECT name, expires_at::text, revoked_at::text FROM smarter_auth.key ORDER BY name")
+    assert [tuple(row) for row in rows] == [
+        ("far", last, None), ("gone", last, last), ("past", first, None), ("usual", "2030-01-01 00:00:00+00", None)
+    ]  # fmt: skip
+    assert await empty.fetchval("SELECT count(*) FROM smarter_auth.key WHERE NOT isfinite(created_at)") == 0
+    for time in ("infinity", "-infinity", "10000-01-01 00:00 UTC", "0001-12-31 BC"):
+        with pytest.raises(asyncpg.CheckViolationError, match="in_calendar"):
+            await empty.execute(f"UPDATE smarter_auth.key SET expires_at = '{time}' WHERE name = 'usual'")
+
+
 async def test_migration_that_fails_leaves_nothing_behind(empty_database: Database) -> None:
     with pytest.raises(NotFoundError, match=r'role "no such \'role\'"'):
         await migrations.migrate(empty_database.owner, "no such 'role'")

@@ -281,3 +281,21 @@ async def _directory(connection: Connection) -> list[tuple[str, ...]]:
 )
 async def test_host_label_of_a_name(owner: Connection, name: str, label: str) -> None:
     assert await owner.fetchval("SELECT smarter_auth.host_label($1)", name) == label
+
+
+WRITTEN_BY_FUNCTIONS = {
+    "change.at", "operator_session.created_at", "operator_session.seen_at",
+    "usage_batch.at", "usage_day.at", "usage_hour.at", "usage_minute.at",
+}  # fmt: skip
+"""Times that nobody reads, or that only our functions write, from the clock."""
+
+
+async def test_each_time_that_is_read_is_within_the_calendar(owner: Connection) -> None:
+    times = await owner.fetch(
+        "SELECT relname || '.' || attname AS name, coalesce(bool_or(conname LIKE '%in_calendar'), false) AS is_bounded"
+        "  FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid AND relkind IN ('r', 'p') AND NOT relispartition"
+        "  LEFT JOIN pg_constraint ON conrelid = attrelid AND attnum = ANY (conkey)"
+        " WHERE relnamespace = 'smarter_auth'::regnamespace AND atttypid = 'timestamptz'::regtype AND NOT attisdropped"
+        " GROUP BY 1"
+    )
+    assert {row["name"] for row in times if not row["is_bounded"]} == WRITTEN_BY_FUNCTIONS

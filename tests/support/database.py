@@ -30,6 +30,14 @@ MANAGER = "smarter_auth_manager"
 _numbers = count(1)
 
 
+OUTSIDE_THE_CALENDAR = (
+    "ALTER TABLE smarter_auth.key DROP CONSTRAINT key_expires_at_in_calendar",
+    "UPDATE smarter_auth.key SET expires_at = CASE name WHEN 'never' THEN 'infinity' WHEN 'far' THEN '20000-01-01'"
+    " WHEN 'long ago' THEN '-infinity'::timestamptz END",
+)
+"""Expiries that programs cannot hold, of keys of these names."""
+
+
 @dataclass(frozen=True, slots=True)
 class Database:
     """One database of the test's own: as the role that migrates it, one that serves, and one that writes keys too."""

@@ -23,6 +23,7 @@ from smarter_auth_mw.config.masking import mask_url
 from smarter_auth_mw.errors import SmarterAuthError, UnavailableError
 from smarter_auth_mw.postgres.connections import tls
 from smarter_auth_mw.postgres.connections.election import elect
+from smarter_auth_mw.postgres.connections.timestamps import read_all_timestamps
 from smarter_auth_mw.postgres.faults import AwayError, close, explained, is_said
 
 CONNECT_TIMEOUT_S = 8
@@ -123,6 +124,7 @@ class Connector:
         except (ConnectionError, ssl.SSLError, asyncpg.InvalidAuthorizationSpecificationError) as error:
             raise _NotSoError(_without_tls(error, host, options)) from None
         _keep_alive(connection, options)
+        await read_all_timestamps(connection)
         return connection
 
     def _arguments(self, host: Host, options: Mapping[str, str], context: tls.Attempt) -> dict[str, Any]:

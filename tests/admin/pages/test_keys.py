@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import asyncpg
 import pytest
 
 from smarter_auth_mw.admin.pages.commands import command
 from smarter_auth_mw.admin.pages.rendering import relative
 from smarter_auth_mw.domain import Resource
+from tests.support.database import OUTSIDE_THE_CALENDAR
 from tests.support.pages import Outline, Pages
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -59,6 +61,26 @@ async def test_long_lists_come_in_pages_and_no_key_is_lost(pages: Pages) -> None
             break
         path = further[0]["href"].removeprefix(".")
     assert found == made
+
+
+async def test_times_that_no_calendar_has_break_no_page(pages: Pages) -> None:
+    person = await pages.person()
+    made = [await pages.keys.create(name, bind=[Resource("bot", "7")]) for name in ("never", "far", "long ago")]
+    owner = await asyncpg.connect(pages.database.owner)
+    try:
+        for statement in OUTSIDE_THE_CALENDAR:
+            await owner.execute(statement)
+        for path in (
+            "/",
+            "/keys",
+            "/resources",
+            "/resources/bot/7",
+            *(f"/keys/{one.key.key_id}" for one in made),
+        ):
+            assert (await person.get(path)).status_code == 200, path
+    finally:
+        await owner.execute("UPDATE smarter_auth.key SET expires_at = NULL")
+        await owner.close()
 
 
 async def test_wrong_filters_are_named_beside_their_fields_and_kept(pages: Pages) -> None:
