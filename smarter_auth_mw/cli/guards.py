@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,7 @@ PASSED_ON = {
     "quart.app.Quart": "asgi_app",
 }
 """Classes that pass every request on, with the attribute that holds the next app."""
+_OURS = frozenset({"smarter_auth_mw.asgi.SmarterAuthMiddleware", "smarter_auth_mw.wsgi.SmarterAuthWSGIMiddleware"})
 _STARLETTE = frozenset({"starlette.applications.Starlette", "fastapi.applications.FastAPI"})
 _ROUTERS = _STARLETTE | {"starlette.routing.Router", "fastapi.routing.APIRouter"}
 
@@ -57,7 +59,8 @@ def guard_of(app: Any) -> FoundMiddleware | None:
     """Return the app's SmarterAuthMiddleware if no request can bypass it.
 
     It is the app itself, or was added to the app, or is behind middleware that is known to pass every request on. Any
-    other wrapper may answer by itself, or dispatch to an app without the middleware.
+    other wrapper may answer by itself, or dispatch to an app without the middleware; so may a subclass of ours that is
+    called in its own way.
     """
     front = _front(app)
     return find_middleware(front) if _is_guard(front) else None
@@ -67,7 +70,13 @@ def wrapper_of(app: Any) -> str:
     """Return the name of a wrapper around the app's middleware that may answer by itself, or an empty string."""
     front = _front(app)
     is_wrapped = find_middleware(app) is not None and not _is_guard(front)
-    return type(front).__qualname__ if is_wrapped else ""
+    return added_in_front(app) or type(front).__qualname__ if is_wrapped else ""
+
+
+def added_in_front(app: Any) -> str:
+    """Return the name of a middleware that the app itself adds outside of ours, and that may answer by itself."""
+    others = itertools.takewhile(lambda added: not _is_ours(added), getattr(_front(app), "user_middleware", ()))
+    return next((_name(added) for added in others if _called_by(added.cls) not in PASSED_ON), "")
 
 
 def is_guarded_below(app: Any) -> bool:
@@ -110,8 +119,15 @@ def _front(app: Any) -> Any:
 
 def _is_guard(app: Any) -> bool:
     if _is_middleware(app):
-        return True
-    return _called_class(app) in _STARLETTE and any(map(_is_ours, app.user_middleware))
+        return _called_class(app) in _OURS
+    is_usual = _called_class(app) in _STARLETTE and _owner(type(app), "build_middleware_stack") in _STARLETTE
+    return is_usual and _meets_ours(app.user_middleware)
+
+
+def _meets_ours(added: Iterable[Any]) -> bool:
+    """Return whether every request that meets these middlewares, the outermost first, meets ours."""
+    names = itertools.dropwhile(PASSED_ON.__contains__, (_called_by(one.cls) for one in added))
+    return next(names, "") in _OURS
 
 
 def _is_middleware(app: Any) -> bool:
@@ -122,8 +138,23 @@ def _is_middleware(app: Any) -> bool:
 
 def _called_class(app: Any) -> str:
     """Return the full name of the class whose ``__call__`` the app uses; a subclass may inherit it."""
-    classes = (cls for cls in type(app).__mro__ if "__call__" in vars(cls))
-    return next((f"{cls.__module__}.{cls.__qualname__}" for cls in classes), "")
+    return _called_by(type(app))
+
+
+def _called_by(cls: Any) -> str:
+    return _owner(cls, "__call__") if inspect.isclass(cls) else ""
+
+
+def _owner(cls: type, method: str) -> str:
+    """Return the full name of the class that defines this method of ``cls``."""
+    classes = (one for one in cls.__mro__ if method in vars(one))
+    return next((f"{one.__module__}.{one.__qualname__}" for one in classes), "")
+
+
+def _name(added: Any) -> str:
+    """Return the name of an added middleware: its function, if it is one of those that FastAPI decorates."""
+    named = added.kwargs.get("dispatch", added.cls)
+    return str(getattr(named, "__qualname__", type(named).__qualname__))
 
 
 def _is_ours(added: Any) -> bool:

@@ -59,6 +59,14 @@ class Shortcut(FastAPI):
 class Own(FastAPI):
     pass
 
+class Unstacked(FastAPI):
+    def build_middleware_stack(self):
+        return self.router
+
+class Lax(SmarterAuthMiddleware):
+    async def __call__(self, scope, receive, send):
+        await self.app(scope, receive, send)
+
 bots = Starlette(routes=[Route("/bots/{ref:int}", f)])
 tools = Starlette(routes=[Route("/tools/{ref}", f)])
 ours = SmarterAuthMiddleware(tools, OWN)
@@ -82,6 +90,17 @@ app = Starlette(routes=[Route("/t", f, middleware=added), Route("/bots/{ref:int}
     "a dispatcher behind cors": "app = CORSMiddleware(Dispatch(ours, bots))",
     "a dispatcher around an app with one added": "app = Dispatch(Starlette(middleware=added), bots)",
     "a subclass that dispatches": "app = Shortcut(middleware=added)",
+    "a dispatcher that is added outside": "app = Starlette(middleware=[Middleware(Dispatch, bots=bots), *added])",
+    "a dispatcher that is added behind cors": """
+app = FastAPI(middleware=[Middleware(CORSMiddleware), Middleware(Dispatch, bots=bots), *added])""",
+    "a function that is added outside": """
+app = FastAPI(middleware=added)
+@app.middleware("http")
+async def answer(request, call_next):
+    return PlainTextResponse("reached")""",
+    "a stack without what was added": "app = Unstacked(middleware=added, routes=bots.routes)",
+    "a subclass of ours that lets through": "app = Lax(bots, OWN)",
+    "a subclass of ours, added": "app = Starlette(routes=bots.routes, middleware=[Middleware(Lax, settings=OWN)])",
     "no middleware at all": "app = bots",
     "werkzeug's dispatcher": 'app = DispatcherMiddleware(ours_in_wsgi, {"/bots": wsgi})',
     "werkzeug's dispatcher behind ProxyFix": 'app = ProxyFix(DispatcherMiddleware(ours_in_wsgi, {"/bots": wsgi}))',
@@ -97,6 +116,7 @@ INSIDE = {
     "behind cors": "app = CORSMiddleware(ours)",
     "behind several": 'app = ProxyHeadersMiddleware(GZipMiddleware(CORSMiddleware(ours)), trusted_hosts="127.0.0.1")',
     "behind one that is added": "app = Starlette(middleware=[Middleware(CORSMiddleware), *added])",
+    "in front of others": "app = Starlette(middleware=[*added, Middleware(Dispatch, bots=bots)])",
     "wsgi": "app = ours_in_wsgi",
     "wsgi behind ProxyFix": "app = ProxyFix(ours_in_wsgi)",
     "wsgi in asgi": "app = WSGIMiddleware(ours_in_wsgi)",
@@ -176,6 +196,16 @@ def test_without_routes_an_app_is_served_only_if_each_app_that_it_mounts_has_its
         ran = run("serve", written(HEAD + AROUND[way]), "--port", "0")
         assert ran.exit_code == 2, way
         assert "SMARTER_AUTH_ROUTES must be set" in ran.err.replace(":", ""), way
+
+
+def test_without_routes_what_an_app_adds_outside_of_its_middleware_is_named_and_left(
+    run: Commands, written: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SMARTER_AUTH_ROUTES")
+    said: list[str] = []
+    for way in ("a dispatcher that is added outside", "a function that is added outside"):
+        Served(written(HEAD + AROUND[way])).protect(said.append)
+    assert [line.partition(" is in front ")[0] for line in said] == ["Dispatch", "answer"]
 
 
 @pytest.mark.parametrize("name", sorted(guards.PASSED_ON))

@@ -108,6 +108,8 @@ class Served(NamedTuple):
             tell(f"{self.name} already has SmarterAuthMiddleware, so none is added in front of it.")
         elif guards.is_guarded_below(app) and not RouteSettings().routes:
             tell(f"Each app that {self.name} mounts already has SmarterAuthMiddleware: none is added in front of them.")
+        elif (added := guards.added_in_front(app)) and not RouteSettings().routes:
+            tell(f"{added} is in front of the app's own middleware, and may answer by itself.")
         else:
             for reason in _reasons(app, inner):
                 tell(reason)

@@ -82,7 +82,7 @@ def _of_wrapping(session: Session, app: Any) -> Iterator[Finding]:
         return
     if wrapper := guards.wrapper_of(app):
         yield Finding(
-            "warning",
+            "note" if guards.added_in_front(app) else "warning",
             "wrapping",
             f"{wrapper} wraps SmarterAuthMiddleware and may answer by itself: the check covers what passes it.",
             "Make the middleware the outermost one, or run the app with: smarter-auth serve",
