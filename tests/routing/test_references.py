@@ -246,8 +246,10 @@ def test_id_may_have_a_separator_and_more_behind_it(verb: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "+", "-", ".", "_", "4.2", "42-sales", "42a", "4e", "10-42", "v42", "+-", "42.png"]
-)
+    "text",
+    ["", "+", "-", ".", "_", "4.2", "42-sales", "42a", "4e", "10-42", "v42", "+-", "42.png", "10.0.0.1", "1.2.3",
+     "42.min.js", "2026-11-29", "2026-11-29T10:00:00Z", "42_of_50.jpg", "3.0-beta", "4x4", "007.mp4"],
+)  # fmt: skip
 def test_what_no_framework_takes_for_a_whole_number(text: str) -> None:
     assert not references.reads_as_integer(text)
 

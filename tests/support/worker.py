@@ -104,3 +104,18 @@ async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while not condition():
             await asyncio.sleep(0.002)
+
+
+class Gate:
+    """A source whose answers are held back until it is opened."""
+
+    def __init__(self, cache: Any) -> None:
+        self._read = cache._reader.read
+        self.has_read, self.is_open = asyncio.Event(), asyncio.Event()
+        cache._reader = self
+
+    async def read(self, target: Target) -> Any:
+        answer = await self._read(target)
+        self.has_read.set()
+        await self.is_open.wait()
+        return answer

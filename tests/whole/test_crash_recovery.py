@@ -16,14 +16,13 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from smarter_auth_mw.domain import Target
 from smarter_auth_mw.management.keys import Management, Minted
 from smarter_auth_mw.postgres.pool import open_pool
 from smarter_auth_mw.postgres.store import Store
 from tests.support.asgi import KEYED, OTHER
 from tests.support.plain_postgres import OWNER, PASSWORD, RUNTIME, PlainPostgres, installed
 from tests.support.valkey import Valkey, free_port
-from tests.support.worker import FOREVER_S, PATIENCE_S, Worker, beaten, until, worker
+from tests.support.worker import FOREVER_S, PATIENCE_S, Gate, Worker, beaten, until, worker
 
 SERVERS = installed()
 NEWEST = [*SERVERS][-1]
@@ -208,21 +207,6 @@ async def test_revocation_outlives_it_though_commits_do_not_wait_for_the_disk(se
         if not await site.ask("SELECT true FROM smarter_auth.key WHERE name = 'lost'"):
             return
     pytest.fail("Every commit was on disk.")
-
-
-class Gate:
-    """A source whose answers are held back until it is opened."""
-
-    def __init__(self, cache: Any) -> None:
-        self._read = cache._reader.read
-        self.has_read, self.is_open = asyncio.Event(), asyncio.Event()
-        cache._reader = self
-
-    async def read(self, target: Target) -> Any:
-        answer = await self._read(target)
-        self.has_read.set()
-        await self.is_open.wait()
-        return answer
 
 
 async def test_fill_that_was_on_its_way_meanwhile_is_made_again(site: Site) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from smarter_auth_mw.postgres.store import Store
 from tests.support.asgi import KEYED, OTHER
 from tests.support.database import Database
 from tests.support.postgres import Postgres, Proxy
-from tests.support.worker import beaten, worker
+from tests.support.worker import Gate, beaten, worker
 
 SETTINGS: dict[str, Any] = {"heartbeat_s": 0.05, "query_timeout_s": 1, "failed_attempts": ""}
 
@@ -83,6 +84,32 @@ async def test_nothing_is_read_from_the_deposed_primary_once_the_new_one_was_met
             assert await started.warm(KEYED, two.minted.token) == 401
 
 
+async def test_what_was_read_from_the_deposed_primary_while_it_was_replaced_is_read_again(two: Two) -> None:
+    """The fills of an open resource and of a key are on their way; both are closed on the new primary meanwhile."""
+    async with Proxy(two.primary.socket) as pool_wire, Proxy(two.primary.socket) as listen_wire:
+        urls = {"url": pool_wire.url(two.url(two.primary)), "listen_url": listen_wire.url(two.url(two.primary))}
+        async with worker(**urls, **SETTINGS) as started:
+            await run_ahead(two)
+            await beaten(started)
+            gate = Gate(started.cache)
+            asking = [
+                asyncio.create_task(started.ask(KEYED, two.minted.token)),
+                asyncio.create_task(started.ask(OTHER)),
+            ]
+            await gate.has_read.wait()
+            await two.standby.promote()
+            for wire in (pool_wire, listen_wire):
+                wire.lead_to(two.standby.socket)
+                wire.cut()
+            async with keys_on(two.url(two.standby, "manager")) as keys:
+                await keys.revoke(two.minted.key.key_id)
+                await keys.create("another", bind=[OTHER])
+            await beaten(started)
+            gate.is_open.set()
+            assert set(await asyncio.gather(*asking)) <= {401, 503}
+            assert await started.warm(KEYED, two.minted.token) == await started.warm(OTHER) == 401
+
+
 async def test_who_was_believed_because_nobody_was_heard_is_believed_no_longer_than_that(two: Two) -> None:
     async with Proxy(two.primary.socket) as pool_wire, Proxy(two.standby.socket) as listen_wire:
         await two.standby.promote()
@@ -98,7 +125,7 @@ async def test_who_was_believed_because_nobody_was_heard_is_believed_no_longer_t
 
 
 async def run_ahead(two: Two) -> None:
-    """The deposed primary goes on, with more transactions than the new one has had."""
+    """Have the old primary go on, with more transactions than the new one has had."""
     connection = await asyncpg.connect(two.url(two.primary, "owner"))
     try:
         for _ in range(100):
