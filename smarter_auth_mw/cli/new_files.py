@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
-from smarter_auth_mw.errors import UsageError
+from smarter_auth_mw.errors import SmarterAuthError, UsageError
+
+
+class UnwrittenFileError(SmarterAuthError):
+    """A file could not be written, so nothing that it was to hold was done."""
+
+    code = "file_not_written"
+    default_hint = "Nothing was changed. Free some space, or name a file on another disk."
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(f"The file {str(path)!r} cannot be written: {error.strerror}.")
+
+
+class _Disk(io.FileIO):
+    """A file whose errors name it: around a database, an OSError would look like a lost connection."""
+
+    def __init__(self, descriptor: int, path: Path) -> None:
+        super().__init__(descriptor, "w")
+        self._path = path
+
+    def write(self, content: Any) -> int:
+        try:
+            return super().write(content)
+        except OSError as error:
+            raise UnwrittenFileError(self._path, error) from None
 
 
 class NewFile:
@@ -26,10 +51,10 @@ class NewFile:
             ) from None
         except OSError as error:
             raise UsageError(f"The file {str(path)!r} cannot be created: {error.strerror}.") from None
-        self.text: TextIO = os.fdopen(descriptor, "w", encoding="utf-8", newline="")
+        self.text: TextIO = io.TextIOWrapper(io.BufferedWriter(_Disk(descriptor, path)), encoding="utf-8", newline="")
 
     def secure(self) -> None:
-        """Sync the file and its directory entry to disk; raises UsageError if the disk is full."""
+        """Sync the file and its directory entry to disk; raises UnwrittenFileError if the disk is full."""
         try:
             self.text.flush()
             os.fsync(self.text.fileno())
@@ -39,7 +64,7 @@ class NewFile:
             finally:
                 os.close(directory)
         except OSError as error:
-            raise UsageError(f"The file {str(self.path)!r} cannot be written: {error.strerror}.") from None
+            raise UnwrittenFileError(self.path, error) from None
 
 
 @contextmanager
