@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -29,6 +31,9 @@ from smarter_auth_mw.postgres.transaction import Transaction
 
 _OTHER_SERVER = "{where} is not the server that LISTEN_URL leads to."
 _TWO_SERVERS = "Point SMARTER_AUTH_DATABASE_URL and SMARTER_AUTH_LISTEN_URL at the same primary."
+
+MEETING_S, MEET_EVERY_S = 0.5, 0.05
+"""How long a look-up waits until a heartbeat has met the server that answers it, and the pause between attempts."""
 
 _AS_OWNER = "Run it as the owner of the schema: SMARTER_AUTH_DATABASE_URL=postgresql://OWNER@HOST/DATABASE"
 
@@ -150,16 +155,24 @@ class Store:
         return _read_token(Resource("token", digest.hex()), await self._fetch(_READ_TOKEN, digest))
 
     async def _fetch(self, query: str, *arguments: Any) -> Sequence[Any]:
-        try:
-            rows = await self._pool.fetch(query, *arguments)
-            if rows[0]["is_standby"]:
-                raise read_only(self._pool.where)
-            if not self.is_followed(rows[0]["incarnation"]):
-                raise WrongServerError(_OTHER_SERVER.format(where=self._pool.where), hint=_TWO_SERVERS)
-        except WrongServerError:
-            self._pool.expire()
-            raise
-        return rows
+        """Read from the server that is followed; after a restart, wait until the next heartbeat has met it."""
+        meets_until_s = math.inf
+        while True:
+            try:
+                rows = await self._pool.fetch(query, *arguments)
+                if rows[0]["is_standby"]:
+                    raise read_only(self._pool.where)
+                if self.is_followed(rows[0]["incarnation"]):
+                    return rows
+                if time.monotonic() >= meets_until_s:
+                    raise WrongServerError(_OTHER_SERVER.format(where=self._pool.where), hint=_TWO_SERVERS)
+            except WrongServerError:
+                self._pool.expire()
+                raise
+            if meets_until_s == math.inf:
+                meets_until_s = time.monotonic() + MEETING_S
+                self._pool.expire()
+            await asyncio.sleep(MEET_EVERY_S)
 
     async def secret(self) -> bytes:
         """Return the secret that signs shared cache entries; it changes with each epoch."""

@@ -404,3 +404,10 @@ async def test_reader_is_refused_by_a_server_that_has_been_named_anew(
     for read in (store.read(Target(BOT)), store.read_token(b"")):
         with pytest.raises(UnavailableError, match="not the server that LISTEN_URL leads to"):
             await read
+
+
+async def test_reader_waits_until_a_heartbeat_has_met_the_server_that_has_restarted(store: Store) -> None:
+    is_met = iter([False, False, True])
+    store.is_followed = lambda _: next(is_met)
+    assert await store.read(Target(BOT))
+    assert next(is_met, None) is None
