@@ -14,6 +14,7 @@ import pytest
 
 from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.postgres.embedded.cluster import Cluster
+from smarter_auth_mw.postgres.embedded.place import programs
 from smarter_auth_mw.postgres.migrations import migrate
 from smarter_auth_mw.postgres.pool import open_pool
 from smarter_auth_mw.postgres.store import Store
@@ -164,3 +165,13 @@ async def _connection(url: str) -> AsyncIterator[asyncpg.Connection]:
         yield connection
     finally:
         await connection.close()
+
+
+async def dumped(url: str) -> str:
+    """Return the whole database as `pg_dump` writes it."""
+    dumping = await asyncio.create_subprocess_exec(
+        programs() / "bin" / "pg_dump", "--inserts", url, stdout=asyncio.subprocess.PIPE
+    )
+    dump = (await dumping.communicate())[0].decode()
+    assert dumping.returncode == 0
+    return dump

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import AsyncIterator
 from itertools import cycle, product
@@ -15,10 +16,13 @@ import pytest_asyncio
 from smarter_auth_mw.admin.pages.table import PAGES, Page
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.management.operators import Operator, Role, is_allowed
+from smarter_auth_mw.metrics import samples
 from smarter_auth_mw.tokens import mint
 from tests.admin.test_operations import state
+from tests.admin.test_secrets import assert_dump_holds_digests_alone, holds
 from tests.support.admin import FOREIGN, OWN
-from tests.support.pages import Outline, Pages, Person
+from tests.support.database import dumped
+from tests.support.pages import Outline, Pages, Person, token_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -197,6 +201,34 @@ async def test_tokens_that_are_typed_in_the_wrong_place_do_not_come_back(pages: 
         for path in (f"/keys/{token}", f"/resources/bot/{token}", f"/{token}"):
             person.seen += [(await one.get(path)).headers.get("location", "") for one in (person, Person(pages.app))]
     assert [page for page in person.seen if any(token in page for token in tokens)] == []
+
+
+async def test_a_tour_of_all_pages_leaves_no_token_in_log_metrics_or_dump(
+    pages: Pages, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    person = await pages.new_person()
+    made = await person.post("/keys/new", {"name": "toured", "bind": "bot:80"})
+    key = (await pages.keys.keys(Resource("bot", "80")))[0]
+    names = {"KEY": str(key.key_id), "REF": "80", "TOKEN_KEY": key.token_keys[0]}
+    rotated = await person.post(f"/keys/{key.key_id}/rotate", {"token_key": key.token_keys[0], "overlap": "1h"})
+    tokens = [token_of(made.text), token_of(rotated.text), person.token]
+    person.seen.clear()
+    for token, page in product(tokens, (page for page in PAGES if page.name != "sign_out")):
+        path = _filled(page.path, names)
+        person.seen.append((await person.client.get(f"{path}?find={token}")).text)
+        for query in QUERIES.get(page.name, [""]):
+            await person.get(f"{path}?{_filled(query, names)}")
+        if page.name in FORMS:
+            await person.post(path, WRONG | dict.fromkeys((*FORMS[page.name], "token", "tokens"), token))
+            await person.post(path, WRONG | _form(page, names | {"OWN_TOKEN": f"{token}x"}, person))
+        await Person(pages.app).sign_in(f"{token}x")
+    for act in ("find", "end"):
+        assert (await person.post("/leaks", {"tokens": "\n".join(tokens[:2]), "act": act})).status_code == 200
+    assert [page for page in person.seen if holds(page, set(tokens))] == []
+    log = "\n".join(record.getMessage() for record in caplog.records if not record.name.startswith("http"))
+    assert not holds(log + str(samples.samples_of_all()), set(tokens))
+    assert_dump_holds_digests_alone(await dumped(pages.database.owner), tokens)
 
 
 async def test_operators_who_are_demoted_or_revoked_lose_it_at_the_next_request(pages: Pages) -> None:
