@@ -529,13 +529,18 @@ SELECT begins, series_id, array_agg(point) AS points, array_agg(count) AS counts
        asked AS MATERIALIZED (
        SELECT date_trunc(:grain::text, clock_timestamp() - :span::interval, 'UTC') AS begins,
               greatest((SELECT count(*) FROM series), (SELECT count(*) FROM own)) >= :most AS is_cut),
-       kept AS (
-       SELECT series_id, at, count FROM smarter_auth.usage_hour WHERE :grain = 'hour'
-        UNION ALL SELECT series_id, at, count FROM smarter_auth.usage_day WHERE :grain = 'day'),
+       -- OFFSET keeps the planner from comparing each row with each series.
        counted AS MATERIALIZED (
        SELECT at, key_id, CASE WHEN is_granted THEN count ELSE 0 END AS granted,
               CASE WHEN is_granted THEN 0 ELSE count END AS refused
-         FROM series JOIN kept ON series_id = id AND at >= (SELECT begins FROM asked)
+         FROM series
+        CROSS JOIN LATERAL (
+              SELECT at, count FROM smarter_auth.usage_hour
+               WHERE :grain = 'hour' AND series_id = series.id AND at >= (SELECT begins FROM asked)
+               UNION ALL
+              SELECT at, count FROM smarter_auth.usage_day
+               WHERE :grain = 'day' AND series_id = series.id AND at >= (SELECT begins FROM asked)
+              OFFSET 0) AS kept
         WHERE NOT (SELECT is_cut FROM asked)),
        step AS (
        SELECT floor(extract(epoch FROM at - (SELECT begins FROM asked)) / extract(epoch FROM :width::interval))::integer
