@@ -207,6 +207,7 @@ LISTS: dict[str, list[Act]] = {
     "usage": [_page(Listings.usage, of) for of in _USES],
     "every_total": [_every(Listings.every_total, of) for of in _USES],
     "usage_in_all": [_page(Listings.usage_in_all, of) for of in _USES],
+    "traffic": [lambda world, it: world.lists.traffic()],
 }
 
 
