@@ -69,9 +69,10 @@ class TestWire:
     async def test_network_that_swallows_everything_is_survived(
         self, wire: Proxy, distant: Site, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("smarter_auth_mw.postgres.connections.connector.CONNECT_TIMEOUT_S", 0.2)
-        wire.swallows = True
-        await distant.comes_to(UNKNOWN)
+        with monkeypatch.context() as impatient:
+            impatient.setattr("smarter_auth_mw.postgres.connections.connector.CONNECT_TIMEOUT_S", 0.2)
+            wire.swallows = True
+            await distant.comes_to(UNKNOWN)
         wire.swallows = False
         await distant.comes_to(HEALTHY)
         await beaten(distant.worker)

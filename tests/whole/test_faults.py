@@ -78,12 +78,14 @@ async def test_database_that_is_gone_at_the_start_is_waited_for(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("smarter_auth_mw.postgres.connections.connector.CONNECT_TIMEOUT_S", 0.2)
     async with AsyncExitStack() as stack:
         async with GONE[fault](own_server):
+            impatient = stack.enter_context(monkeypatch.context())
+            impatient.setattr("smarter_auth_mw.postgres.connections.connector.CONNECT_TIMEOUT_S", 0.2)
             site = await stack.enter_async_context(opening())
             for _ in range(3):
                 assert await site.answers() == UNKNOWN
+            impatient.undo()
         await site.settles()
     assert [record.levelname for record in caplog.records].count("ERROR") == 1
 

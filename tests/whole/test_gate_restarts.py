@@ -31,6 +31,8 @@ from tests.support.sloppy_app import SERVED
 from tests.support.valkey import free_port
 
 CLIENTS = 4
+PAUSE_S = 0.01
+"""Between an answer and the next request while the gate starts, which needs the processor too."""
 AFTERWARDS = 50
 """How many requests each client sends at least once the gate is up again."""
 
@@ -97,6 +99,7 @@ def statuses_during(url: str, restart: Callable[[], None]) -> Counter[int]:
             while left:
                 left -= is_over.is_set()
                 seen[client.get(url).status_code] += 1
+                is_over.wait(PAUSE_S)
         return seen
 
     with ThreadPoolExecutor(CLIENTS) as pool:
