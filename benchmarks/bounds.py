@@ -112,7 +112,7 @@ class Bounds:
         return await self.metric("cache_fills_total") - fills
 
     async def flood(self, references: int) -> None:
-        """Of references that nobody registered, as fast as they are answered."""
+        """Request unregistered references as fast as they are answered."""
         rss_mb, began = self._server.rss_mb, time.monotonic()
         left, told = iter(range(references)), Counter[int]()
 
@@ -176,12 +176,12 @@ class Bounds:
         self.tell("until one of them that is revoked is refused", 1000 * (time.monotonic() - committed_s), "ms", 1000)
 
     async def _usual_ratio(self) -> float:
-        """Of the p99 to the twin's, over several windows."""
+        """Return the median of the p99 divided by the twin's p99, over several windows."""
         windows = [await self._p99s_ms_while(asyncio.sleep(WINDOW_S)) for _ in range(WINDOWS)]
         return statistics.median(mine / twins for mine, twins in windows)
 
     async def _p99s_ms_while(self, work: Awaitable[object]) -> tuple[float, float]:
-        """Of warm requests to the worker and to its twin, in turn, for as long as the work goes on."""
+        """Time warm requests to the worker and to its twin in turn, while the work runs."""
         working = asyncio.ensure_future(work)
         taken: dict[Client, list[float]] = {self._warm: [], self._twin: []}
         while not working.done():

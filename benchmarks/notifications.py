@@ -101,7 +101,7 @@ class Watch:
 
 @asynccontextmanager
 async def flooding(url: str, statement: str) -> AsyncIterator[None]:
-    """By two sessions, as fast as the server takes them."""
+    """Send notifications from two sessions, as fast as the server takes them."""
 
     async def flood() -> None:
         connection = await asyncpg.connect(url)

@@ -148,7 +148,7 @@ class Soak:
             self.report.wrong.append(f"{name} got 503 while all was well")
 
     async def flood(self, server: Server) -> None:
-        """Of references that nobody registered, now and then."""
+        """Request unregistered references from time to time."""
         visitor = Visitor(server)
         while True:
             await asyncio.sleep(random.uniform(0, 10))

@@ -46,7 +46,7 @@ _LOOKS_SECRET_ENCODED = re.compile(
 )
 """Matches what ``_LOOKS_SECRET`` does, also where characters are percent-encoded, once or more often."""
 _OWN_TOKENS = re.compile(rf"sma?_(?:{_PREFIX}_)?[0-9A-Za-z]{{49,}}|[0-9a-f]{{64,}}")
-"""What has the shape of a token that is minted here, or holds one."""
+"""Matches text that has the form of a token of this package, or contains one."""
 _PREFIXED_KNOX = re.compile(rb"sm_(?:%b_)?[0-9a-f]+" % _PREFIX.encode())
 
 
