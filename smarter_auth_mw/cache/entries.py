@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, Protocol, cast
 
 from smarter_auth_mw.cache.admission import Admission
 from smarter_auth_mw.cache.bounded import BoundedMemoryCache
 from smarter_auth_mw.cache.changes import Changes, Snapshot, SnapshotRead
 from smarter_auth_mw.cache.codec import SharedEntry
+from smarter_auth_mw.cache.flights import Flight
 from smarter_auth_mw.decision import Anonymous, Denial, Grant
 from smarter_auth_mw.domain import Bindings, Target
 from smarter_auth_mw.errors import UnavailableError
@@ -159,7 +160,7 @@ class Cache:
         does, every few seconds.
         """
         self._unknown = BoundedMemoryCache(max(limits.max_entries // 10, 1), clock=clock)
-        self._flights: dict[str, asyncio.Task[Entry]] = {}
+        self._flights: dict[str, Flight[Entry]] = {}
         self.admission = Admission(limits.max_lookups, limits.max_lookups_per_peer, clock)
         self._writes: set[asyncio.Task[None]] = set()
         self._vouched_at_s = NEVER
@@ -204,10 +205,10 @@ class Cache:
         ``peer`` is the client's network. Raises ``UnavailableError`` if the database is down or overloaded.
         """
         for _ in range(FILL_ATTEMPTS):
-            flight: asyncio.Future[Entry] | None = self._flights.get(target.lookup)
-            if flight is None or flight.done():  # A finished flight was checked only against earlier changes.
+            flight: Flight[Entry] | Entry | None = self._flights.get(target.lookup)
+            if flight is None:
                 flight = await self._in_turn(target, peer)
-            entry = await asyncio.shield(flight)  # A caller that is cancelled leaves the flight to the others.
+            entry = await flight.wait() if isinstance(flight, Flight) else flight
             if self._is_fresh(entry, self.clock()):  # False if the event loop was blocked before this line.
                 return entry
         raise UnavailableError(f"{target.names} changes faster than it can be read.")
@@ -221,32 +222,27 @@ class Cache:
     def probe(self, target: Target) -> None:
         """Check in the background whether the store answers again, with one look-up at a time."""
         if not self._flights and self.admission.try_enter(""):
-            self._take_off(target, "")
+            self._take_off(target, "").start()
 
-    async def _in_turn(self, target: Target, peer: str) -> asyncio.Future[Entry]:
-        """Start the look-up, or return the one that another caller started during the wait."""
+    async def _in_turn(self, target: Target, peer: str) -> Flight[Entry] | Entry:
+        """Return a new look-up, or what another caller started or found while this one waited for its turn."""
         # Do not queue for a store that is down: no place will be free soon.
         if await self.admission.enter(peer, waits=not self.is_store_down):
-            begun = _found(entry) if (entry := self.peek(target)) else self._flights.get(target.lookup)
+            begun = self.peek(target) or self._flights.get(target.lookup)
             if begun is not None:
                 self.admission.leave(peer)
                 return begun
         return self._take_off(target, peer)
 
-    def _take_off(self, target: Target, peer: str) -> asyncio.Task[Entry]:
+    def _take_off(self, target: Target, peer: str) -> Flight[Entry]:
         self.counts.misses += 1
-        # A context of its own, since the flight belongs to no single request.
-        flight = asyncio.get_running_loop().create_task(self._fill(target), context=contextvars.Context())
-        self._flights[target.lookup] = flight
-        flight.add_done_callback(lambda done: self._landed(target, peer, done))
+        flight = self._flights[target.lookup] = Flight(self._fill(target), partial(self._landed, target, peer))
         return flight
 
-    def _landed(self, target: Target, peer: str, flight: asyncio.Task[Entry]) -> None:
-        if self._flights.get(target.lookup) is flight:
-            del self._flights[target.lookup]
+    def _landed(self, target: Target, peer: str) -> None:
+        # A flight that is over was checked only against earlier changes: no further caller may join it.
+        del self._flights[target.lookup]
         self.admission.leave(peer)
-        if not flight.cancelled():
-            flight.exception()  # Mark the exception as retrieved, since all callers may be gone.
 
     def _is_fresh(self, entry: Entry, now_s: float) -> bool:
         young_until_s = max(self._vouched_at_s, entry.read_at_s) + self._limits.max_staleness_s
@@ -317,12 +313,6 @@ class Cache:
         keep, drop = (self._known, self._unknown) if is_known else (self._unknown, self._known)
         drop.drop(target.lookup)
         keep.put(target.lookup, entry)
-
-
-def _found(entry: Entry) -> asyncio.Future[Entry]:
-    found: asyncio.Future[Entry] = asyncio.get_running_loop().create_future()
-    found.set_result(entry)
-    return found
 
 
 def _weight(entry: Entry) -> int:

@@ -105,8 +105,12 @@ async def test_a_flight_that_everybody_left_still_lands(world: World) -> None:
 
 async def test_a_failure_reaches_everybody_who_waits_and_is_not_remembered(world: World) -> None:
     world.reader.error = UnavailableError("down")
-    callers = await asyncio.gather(*(world.cache.get(BOT) for _ in range(3)), return_exceptions=True)
-    assert [str(error) for error in callers] == ["down"] * 3
+    world.reader.gate.clear()
+    callers = [asyncio.create_task(world.cache.get(BOT)) for _ in range(3)]
+    await asyncio.sleep(0)
+    world.reader.gate.set()
+    errors = await asyncio.gather(*callers, return_exceptions=True)
+    assert [str(error) for error in errors] == ["down"] * 3
     world.reader.error = None
     assert await world.cache.get(BOT)
     assert world.reader.queries == 2
