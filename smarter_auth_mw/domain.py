@@ -134,8 +134,9 @@ class Bindings:
 def _index(bindings: tuple[Binding, ...]) -> dict[bytes, tuple[Binding, ...]]:
     index: dict[bytes, tuple[Binding, ...]] = {}
     for binding in bindings:
-        if binding.digest:
-            index[binding.digest] = (*index.get(binding.digest, ()), binding)
+        digest = binding.digest
+        if digest:
+            index[digest] = (*index[digest], binding) if digest in index else (binding,)
     return index
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
+from operator import methodcaller
 from typing import Any, Generic, TypeVar
 
 Found = TypeVar("Found")
@@ -44,14 +45,14 @@ class Flight(Generic[Found]):
             found = await look_up
         except Exception as error:
             self._ended()
-            self._complete(lambda caller: caller.set_exception(error))
+            self._complete(methodcaller("set_exception", error))
         except BaseException:  # The event loop is closing.
             self._ended()
-            self._complete(lambda caller: caller.cancel())
+            self._complete(methodcaller("cancel"))
             raise
         else:
             self._ended()
-            self._complete(lambda caller: caller.set_result(found))
+            self._complete(methodcaller("set_result", found))
 
     def _complete(self, how: Callable[[asyncio.Future[Found]], object]) -> None:
         for caller in self._callers:

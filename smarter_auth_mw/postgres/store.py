@@ -44,8 +44,9 @@ _MAX_AGE_S = 7 * 86_400.0
 _READ_BINDINGS = QUERIES.read_bindings.sql
 _READ_ALIAS = QUERIES.read_alias.sql
 _READ_TOKEN = QUERIES.read_token.sql
-_KEY = slice(-10, None)
-"""The key's columns among these, by place, since access by name takes five times as long."""
+_HEAD, _KEY = slice(9), slice(-10, None)
+"""The resource's columns and the key's, by place, since access by name takes five times as long."""
+_PROTECTIONS = {protection.value: protection for protection in Protection}
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,23 +304,18 @@ def _read_claimants(kind: str, rows: Sequence[Any]) -> Read:
 
 
 def _read(asked: Resource, rows: Sequence[Any]) -> Read:
-    head = rows[0]
+    snapshot, _, _, number, ref, account, protection, on_error, more_sources = rows[0][_HEAD]
     by_itself = f"resource:{asked.lookup}"
-    if head["ref"] is None:
-        return Read(Bindings(asked), head["snapshot"], (by_itself, f"kind:{asked.kind}"))
+    if ref is None:
+        return Read(Bindings(asked), snapshot, (by_itself, f"kind:{asked.kind}"))
     bindings, key_sources = _bindings(rows)
-    facts = Bindings(
-        Resource(asked.kind, head["ref"]),
-        intern(head["account"]),
-        Protection(head["protection"]),
-        head["on_error"],
-        bindings,
-    )
-    sources = [by_itself, intern(f"account:{head['account']}"), *(head["sources"] or ())]
-    if head["id"] is not None:
-        sources.append(f"bindings:{head['id']}")
+    resource = asked if ref == asked.ref else Resource(asked.kind, ref)
+    facts = Bindings(resource, intern(account), _PROTECTIONS[protection], on_error, bindings)
+    sources = [by_itself, intern(f"account:{account}"), *(more_sources or ())]
+    if number is not None:
+        sources.append(f"bindings:{number}")
     sources += key_sources
-    return Read(facts, head["snapshot"], tuple(filter(None, dict.fromkeys(sources))))
+    return Read(facts, snapshot, tuple(filter(None, dict.fromkeys(sources))))
 
 
 def _read_token(own: Resource, rows: Sequence[Any]) -> Read:
@@ -334,33 +330,17 @@ def _bindings(rows: Sequence[Any]) -> tuple[tuple[Binding, ...], list[str]]:
     """Return the bindings of these rows, and the sources of their keys."""
     bindings: list[Binding] = []
     sources: list[str] = []
+    account = by_account = ""
     for row in rows:
-        (
-            key_id,
-            name,
-            account,
-            is_active,
-            is_revoked,
-            owner_is_active,
-            digest,
-            token_key,
-            expires_at_s,
-            account_sources,
-        ) = row[_KEY]
-        if key_id is not None:
-            expires_at_s = math.inf if expires_at_s == math.inf else expires_at_s  # Share one object.
-            bindings.append(
-                Binding(
-                    key_id,
-                    name,
-                    intern(account),
-                    digest,
-                    token_key,
-                    is_active,
-                    is_revoked,
-                    owner_is_active,
-                    expires_at_s,
-                )
-            )
-            sources += account_sources or (f"key:{key_id}", intern(f"account:{account}"))
+        key_id, name, owner, is_active, is_revoked, owner_is_active, digest, token_key, expires_at_s, own = row[_KEY]
+        if key_id is None:
+            continue
+        if owner != account:  # Keys of one resource usually share it: one string for all of them.
+            account, by_account = intern(owner), intern(f"account:{owner}")
+        if expires_at_s == math.inf:
+            expires_at_s = math.inf  # One object for all.
+        bindings.append(
+            Binding(key_id, name, account, digest, token_key, is_active, is_revoked, owner_is_active, expires_at_s)
+        )
+        sources += own or (f"key:{key_id}", by_account)
     return tuple(bindings), sources
