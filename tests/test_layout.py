@@ -106,7 +106,6 @@ STORIES = {
     "management/listings/pages": "management/listings/test_reader",
     "management/listings/resources": "management/listings/test_reader",
     "management/listings/usage": "cli/test_usage",
-    "management/leaks": "admin/test_api",
     "management/naming": "cli/test_names",
     "management/resources": "management/test_keys",
     "management/rotations": "management/test_rotation",

@@ -8,6 +8,12 @@ from uuid import UUID
 
 from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.management.many_keys import Chosen, ManyKeys
+from smarter_auth_mw.tokens import Token
+
+_HEADER_WORDS = {b"authorization:", b"x-api-key:", b"token", b"bearer"}
+_QUOTES = b"\"'`,;"
+_BLANKS = ("\ufeff", "\u00a0", "\u200b")
+"""The byte order mark, and spaces that a page or a document may contain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +26,20 @@ class Ended:
     key_ids: tuple[UUID, ...]
     platform: int
     unknown: int
+
+
+def copied_words(text: bytes) -> list[bytes]:
+    """Return the words that may be tokens in text as people copy it, without quotes and the words of a header."""
+    for blank in _BLANKS:
+        text = text.replace(blank.encode(), b" ")
+    bare = (word.strip(_QUOTES) for word in text.split())
+    return [word for word in bare if word and word.lower() not in _HEADER_WORDS]
+
+
+def copied_token(line: bytes) -> Token:
+    """Return the token in a line, for example of ``Authorization: Token …``; a line of several words is no token."""
+    words = copied_words(line)
+    return Token(words[0] if len(words) == 1 else line)
 
 
 async def end_leaked(keys: Management, many: ManyKeys, digests: Sequence[bytes]) -> Ended:

@@ -293,13 +293,15 @@ async def test_leaked_tokens_are_ended_and_counted_and_none_comes_back(site: Sit
     own, other = await writes.create("own", account=OWN), await writes.create("other", account=FOREIGN)
     by_digest = await writes.create("by digest", account=OWN)
     operator = await site.operators.create("leaky", Role.ADMIN, account=OWN)
-    tokens = [own.token, own.token, other.token, mint(), mint_operator_token(), operator.token]
-    body = {"tokens": [token.reveal() for token in tokens], "digests": [by_digest.token.digest.hex()]}
+    only_copied = await writes.create("only copied", account=OWN)
+    tokens = [only_copied.token, own.token, other.token, mint(), mint_operator_token(), operator.token]
+    copied = f"\ufeffAuthorization: Bearer {tokens[0].reveal()}\r\n"
+    body = {"tokens": [copied, *(token.reveal() for token in tokens[1:])], "digests": [by_digest.token.digest.hex()]}
     manager = await site.caller(Role.MANAGER, OWN)
     response = await manager("POST", "/leaks", body)
     assert response.json() == {
-        "tokens": 6,
-        "keys_revoked": 2,
+        "tokens": 7,
+        "keys_revoked": 3,
         "operator_tokens_ended": 1,
         "platform": 0,
         "unknown": 3,

@@ -162,7 +162,7 @@ def leak(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
 def test_leaked_tokens_revoke_their_keys_and_are_not_printed(run: Commands, leak: Callable[[bytes], None]) -> None:
     first, second, healthy = create(run, "first"), create(run, "second", "--format", "checked"), create(run, "third")
     unknown = mint().reveal()
-    leak(f"\ufeff{first['token']}\r\n\n  {second['token']}\n{unknown}\n{first['token']}".encode())
+    leak(f"\ufeff{first['token']}\r\n\n  Token {second['token']}\n{unknown}\n{first['token']}".encode())
     ran = run("key", "revoke", "--token-file", "-", "--json")
     assert ran.exit_code == 1
     assert (ran.json["tokens"], ran.json["unknown"]) == (4, 1)

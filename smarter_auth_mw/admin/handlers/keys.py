@@ -17,9 +17,8 @@ from smarter_auth_mw.errors import ConflictError, NotFoundError, UsageError
 from smarter_auth_mw.management import naming
 from smarter_auth_mw.management.documents import key_document, time_text
 from smarter_auth_mw.management.keys import Management
-from smarter_auth_mw.management.leaks import end_leaked
+from smarter_auth_mw.management.leaks import copied_token, end_leaked
 from smarter_auth_mw.management.listings import KeyFilters, Page
-from smarter_auth_mw.tokens import Token
 
 
 async def list_keys(call: Call) -> Answer:
@@ -128,7 +127,7 @@ async def revoke_keys(call: Call) -> Answer:
 async def report_leaks(call: Call) -> Answer:
     """Revoke the keys and operators' tokens that the leaked tokens belong to; the response repeats no token."""
     body: Leaks = call.body
-    tokens = [Token(token.encode("utf-8", "surrogatepass")) for token in body.tokens]
+    tokens = [copied_token(text.encode("utf-8", "surrogatepass")) for text in body.tokens]
     digests = [*dict.fromkeys([*(token.digest for token in tokens), *map(bytes.fromhex, body.digests)])]
     operators = await call.services.door.end_tokens(digests, call.operator.account, call.operator.actor)
     leaked = await end_leaked(call.keys, call.many_keys, digests)

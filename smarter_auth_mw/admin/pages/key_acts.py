@@ -17,6 +17,7 @@ from smarter_auth_mw.config.durations import RULE, parse_duration
 from smarter_auth_mw.domain import Key, KeyState, Resource
 from smarter_auth_mw.errors import ConflictError, InvalidReferenceError, NotFoundError, UnknownKindError, UsageError
 from smarter_auth_mw.management import naming
+from smarter_auth_mw.management.leaks import copied_words
 from smarter_auth_mw.management.lifetimes import LifetimeError
 from smarter_auth_mw.postgres.storable import checked_labels
 from smarter_auth_mw.tokens import MAX_TOKEN_BYTES, Token, without_tokens
@@ -288,7 +289,8 @@ async def show_leaks(_: Visit) -> Reply:
 
 async def report_leaks(visit: Visit) -> Reply:
     """Say whose tokens these are, or end them; no answer holds one."""
-    tokens = visit.form.get("tokens").split()
+    pasted = copied_words(visit.form.get("tokens").encode("utf-8", "surrogatepass"))
+    tokens = [word.decode("utf-8", "surrogatepass") for word in pasted]
     if not 1 <= len(tokens) <= MOST_PASTED:
         raise FieldError("tokens", f"Paste 1 to {MOST_PASTED} tokens, one a line.")
     if any(len(token.encode("utf-8", "surrogatepass")) > MAX_TOKEN_BYTES for token in tokens):

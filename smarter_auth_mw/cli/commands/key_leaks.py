@@ -9,11 +9,10 @@ from typing import Any
 from smarter_auth_mw.cli.output import note
 from smarter_auth_mw.cli.session import Session, os_user
 from smarter_auth_mw.errors import UsageError, counted
+from smarter_auth_mw.management.leaks import copied_token, copied_words
 from smarter_auth_mw.management.operators import Doorkeeper
 from smarter_auth_mw.postgres.opening import open_store
 from smarter_auth_mw.tokens import Token
-
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 async def revoke_leaked(session: Session, path: str) -> dict[str, Any]:
@@ -38,8 +37,7 @@ def _tokens_in(path: str) -> list[Token]:
         data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
     except OSError as error:
         raise UsageError(f"The token file {path!r} cannot be read: {error.strerror}.") from None
-    lines = (line.strip() for line in data.removeprefix(_BYTE_ORDER_MARK).splitlines())
-    tokens = [Token(line) for line in lines if line]
+    tokens = [copied_token(line) for line in data.splitlines() if copied_words(line)]
     if not tokens:
         raise UsageError("There is no token to revoke.", hint="Write one token per line.")
     return tokens

@@ -288,7 +288,7 @@ async def test_leaked_tokens_are_found_and_ended_and_never_shown(pages: Pages) -
     minted = await pages.keys.create("leaked", bind=[Resource("bot", "90")])
     operator = await pages.operators.create("leaked operator", Role.VIEWER)
     tokens = [minted.token.reveal(), operator.token.reveal(), "sm_of_nobody"]
-    pasted = {"tokens": "\r\n".join([*tokens, tokens[0]])}
+    pasted = {"tokens": "\r\n".join([*tokens, f"Authorization: Token {tokens[0]}"])}
     assert (await viewer.post("/leaks", pasted | {"act": "end"})).status_code == 403
     found = await person.post("/leaks", pasted | {"act": "find"})
     text = Outline(found.text).text
