@@ -1,4 +1,4 @@
-"""Changes: what a decision depends on tells when it changes."""
+"""Changes: triggers record each change of what decisions depend on."""
 
 from __future__ import annotations
 

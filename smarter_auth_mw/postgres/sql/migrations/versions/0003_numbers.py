@@ -1,4 +1,4 @@
-"""Numbers: whoever runs on the schema may number resources."""
+"""Numbers: a resource that is created without a reference gets a number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Usage: what was asked of which resource with which token, rolled up."""
+"""Usage: requests counted by resource, token and outcome."""
 
 from __future__ import annotations
 

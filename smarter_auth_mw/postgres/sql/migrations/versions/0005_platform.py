@@ -1,4 +1,4 @@
-"""A place for an existing Smarter platform to be attached to."""
+"""Functions through which the tables of an attached Smarter platform are read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A name for the server that a crash takes away, so that caches learn of each recovery."""
+"""The incarnation of the server, which changes with each crash recovery."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Operators: who may use the management API and its pages, out of the reach of every role but the owner."""
+"""Operators of the management API and its pages, in tables that only the owner reads or writes."""
 
 from __future__ import annotations
 
