@@ -31,6 +31,7 @@ PROGRAM = "smarter-auth"
 
 app = typer.Typer(
     help="Manage API keys that are bound to single resources, and serve apps behind them.",
+    epilog="Example: smarter-auth demo",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -46,7 +46,10 @@ POLL_S = 1.0
 """How often to look for new events while following."""
 LONGEST = timedelta(days=36_500)
 
-group = typer.Typer(help="Show and prune the audit: changes, and refused requests.", rich_markup_mode=None)
+group = typer.Typer(
+    help="Show and prune the audit: changes, and refused requests.",
+    rich_markup_mode=None,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

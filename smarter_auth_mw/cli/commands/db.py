@@ -28,7 +28,11 @@ ManagerRole = Annotated[
     ),
 ]
 
-group = typer.Typer(help="Create, upgrade and inspect the database schema.", rich_markup_mode=None)
+group = typer.Typer(
+    help="Create, upgrade and inspect the database schema.",
+    epilog="Example: smarter-auth db migrate",
+    rich_markup_mode=None,
+)
 
 
 @command(group, "migrate", takes_actor=False)

@@ -27,7 +27,11 @@ from smarter_auth_mw.management.resources import UNCHANGED
 
 KeyOrNone = Annotated[str | None, typer.Argument(metavar="KEY", help="The key: its id, or its name if that is unique.")]
 
-group = typer.Typer(help="Manage API keys.", rich_markup_mode=None)
+group = typer.Typer(
+    help="Manage API keys.",
+    epilog="Example: smarter-auth key create --name laptop --bind bot:1",
+    rich_markup_mode=None,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -31,6 +31,7 @@ _ROLE_HELP = "viewer reads; manager also changes keys and protects resources; ad
 
 group = typer.Typer(
     help="Manage operators, who may use the management API. Needs the database URL of the schema's owner.",
+    epilog="Example: smarter-auth operator create --name alice --role viewer",
     rich_markup_mode=None,
 )
 

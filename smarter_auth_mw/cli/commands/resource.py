@@ -26,7 +26,7 @@ OnError = Annotated[
     ),
 ]
 
-group = typer.Typer(help="Manage resources.", rich_markup_mode=None)
+group = typer.Typer(help="Manage resources.", epilog="Example: smarter-auth resource show bot:1", rich_markup_mode=None)
 
 
 @command(group, "add")
