@@ -262,7 +262,7 @@ def _told(tally: Tally, witnesses: list[Witness]) -> str:
 
 
 MAX_BROKEN_OFF = 25
-"""Of a hundred orders. How many depends on when autovacuum analyses the tables, and so on the plans."""
+"""The most serialization failures in a hundred orders; their number varies with the plans."""
 PAIRS = {
     "bind against deactivate": (
         "INSERT INTO binding (resource_id, key_id, account) VALUES ($1, md5($1::text)::uuid, 'default')",

@@ -130,6 +130,9 @@ async def test_times_outside_the_calendar_become_its_ends_and_cannot_be_written_
         " ('past', '-infinity', NULL, '0044-03-15 BC'), ('far', 'infinity', NULL, 'infinity'),"
         " ('gone', '20000-01-01', 'infinity', now()), ('usual', '2030-01-01 00:00 UTC', NULL, now())"
     )
+    await empty.execute(
+        "INSERT INTO smarter_auth.audit_event (actor, action, account, at) VALUES ('a', 'key.create', 'b', 'infinity')"
+    )
     await migrations.migrate(empty_database.owner)
     first, last = "0001-01-01 00:00:00+00", "9999-12-31 23:59:59.999999+00"
     await empty.execute("SET timezone = 'UTC'")
@@ -137,7 +140,8 @@ async def test_times_outside_the_calendar_become_its_ends_and_cannot_be_written_
     assert [tuple(row) for row in rows] == [
         ("far", last, None), ("gone", last, last), ("past", first, None), ("usual", "2030-01-01 00:00:00+00", None)
     ]  # fmt: skip
-    assert await empty.fetchval("SELECT count(*) FROM smarter_auth.key WHERE NOT isfinite(created_at)") == 0
+    for table, column in (("key", "created_at"), ("audit_event", "at")):
+        assert not await empty.fetch(f"SELECT FROM smarter_auth.{table} WHERE NOT isfinite({column})")
     for time in ("infinity", "-infinity", "10000-01-01 00:00 UTC", "0001-12-31 BC"):
         with pytest.raises(asyncpg.CheckViolationError, match="in_calendar"):
             await empty.execute(f"UPDATE smarter_auth.key SET expires_at = '{time}' WHERE name = 'usual'")

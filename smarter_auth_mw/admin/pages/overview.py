@@ -58,7 +58,7 @@ def _old_token(count: int) -> str:
 
 
 async def _traffic(visit: Visit) -> Mapping[str, Any]:
-    """Draw all requests of the last day; without figures, say why there are none."""
+    """Return the chart of all requests of the last day, or the reason why there is none, and the most used keys."""
     span = "in the last 24 hours"
     try:
         total, consumers = await visit.call().listings.traffic(most=SHOWN)

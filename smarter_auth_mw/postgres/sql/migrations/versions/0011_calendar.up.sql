@@ -19,7 +19,7 @@ BEGIN
             'UPDATE smarter_auth.%1$I SET %2$I = least(greatest(%2$I, %3$L), %4$L) WHERE %2$I < %3$L OR %2$I > %4$L',
             one[1], one[2], first, last);
     END LOOP;
-    -- Only now, since this locks the table until the end. The audit may be long, and its rows are never changed.
+    -- Only now, since this locks the table until the end. The audit may be long, so its rows are not read again.
     FOREACH one SLICE 1 IN ARRAY times LOOP
         EXECUTE format(
             'ALTER TABLE smarter_auth.%I ADD CONSTRAINT %I CHECK (%I BETWEEN %L AND %L)%s',
