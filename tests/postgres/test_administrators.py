@@ -105,7 +105,7 @@ async def test_nobody_is_sent_in_a_circle_to_make_the_schema(site: Site) -> None
         database = await site.database()
         url = site.url(database, role)
         if role != "another_superuser":
-            with pytest.raises(UnavailableError, match="may not make the schema") as refused:
+            with pytest.raises(UnavailableError, match="may not create the schema") as refused:
                 await migrations.migrate(url)
             assert "does not serve" in refused.value.hint, role
             await site.execute(database, _advice(refused.value))

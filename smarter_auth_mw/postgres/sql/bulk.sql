@@ -1,5 +1,5 @@
--- Bulk: the statements of import and export, by name. Comments stand on lines of their own, as in queries.sql.
--- A file is staged in temporary tables, which end with the transaction.
+-- The statements of import and export, by name. Comments have lines of their own, as in queries.sql.
+-- A file is staged in temporary tables, which are dropped when the transaction ends.
 
 -- name: begin_import#
 CREATE TEMPORARY TABLE staged_line (
@@ -28,9 +28,9 @@ CREATE TEMPORARY TABLE staged_line (
 ) ON COMMIT DROP;
 
 -- name: identify#
--- The keys of lines without a key_id. A digest identifies the key that has it in the database; a name identifies the only
--- key of that name in the file, else the only one in the database. One import at a time looks and writes, or two of the
--- same file would both find nothing.
+-- Find the keys of lines without a key_id. A digest identifies the key that has it in the database; a name identifies the only
+-- key of that name in the file, else the only one in the database. A lock lets one import at a time search and write, because
+-- two imports of one file would otherwise both find nothing.
 SELECT pg_catalog.pg_advisory_xact_lock(7236834505);
 
 ANALYZE pg_temp.staged_line;
@@ -65,8 +65,8 @@ UPDATE pg_temp.staged_line SET key_id = named_key.key_id
    AND named_key.account = staged_line.account AND named_key.name = staged_line.key;
 
 -- name: gather#
--- Each resource, key and token once, with its first line, and what the database holds of it. "Torn" is a value
--- that two lines give differently; min and max ignore lines without the value.
+-- Collect each resource, key and token once, with its first line and its record in the database. "Torn" marks a value for which
+-- two lines differ; min and max ignore lines without the value.
 ANALYZE pg_temp.staged_line;
 
 CREATE TEMPORARY TABLE staged_resource ON COMMIT DROP AS
@@ -157,7 +157,7 @@ SELECT staged_line.*, key_id::text AS thing
  LIMIT 10000;
 
 -- name: doubled_lines(most)
--- The same binding twice, the same resource without a key twice, the same token without a resource twice.
+-- Lines that repeat a binding, a resource without a key, or a token without a resource.
 SELECT max(line) AS line, min(line) AS first_line
   FROM pg_temp.staged_line
  GROUP BY kind, lookup, key_id, CASE WHEN kind IS NULL THEN digest END
@@ -279,8 +279,8 @@ SELECT (SELECT count(*) FROM pg_temp.staged_line) AS lines,
 SELECT key_id, account, name FROM pg_temp.staged_key WHERE is_to_be_minted ORDER BY line;
 
 -- name: lock_held_resources()
--- Those that are registered and get a deactivated key, or one that may have been deactivated since it was read, held until
--- the transaction ends; in a fixed order, to avoid deadlocks.
+-- Lock the registered resources that get a deactivated key, or one that may have been deactivated since it was read, until the
+-- transaction ends; in a fixed order, to avoid deadlocks.
 SELECT kind, ref FROM smarter_auth.resource
  WHERE id IN (SELECT staged_resource.held_id
                 FROM pg_temp.staged_line
@@ -291,7 +291,7 @@ SELECT kind, ref FROM smarter_auth.resource
    FOR UPDATE;
 
 -- name: insert_resources()!
--- With the latch that they end up with, so that the first bindings of so many find nothing to close.
+-- Insert resources with their final latch, so that the triggers on their bindings have nothing to set.
 INSERT INTO smarter_auth.resource (kind, ref, account, name, domain, protection, on_error)
 SELECT kind, ref, account, name, domain, coalesce(protection, CASE WHEN is_bound THEN 'bound' ELSE 'open' END),
        coalesce(on_error, 'stale')
@@ -334,7 +334,7 @@ SELECT resource.id, key_id, staged_binding.account
  ORDER BY line;
 
 -- name: export_lines()
--- A key's tokens and bindings are side by side, the newest token last; a resource without keys has a line of its own.
+-- A key's tokens and bindings are in adjacent rows, the newest token last. A resource without keys has a row of its own.
   WITH numbered_token AS (
        SELECT key_id, digest, token_key, valid_until, created_at AS minted_at,
               row_number() OVER (PARTITION BY key_id ORDER BY created_at, valid_until NULLS LAST, digest) AS number
@@ -360,7 +360,7 @@ SELECT resource.kind || ':' || resource.ref AS resource, coalesce(key.account, r
  ORDER BY resource.kind, resource.ref, key.account, key.name, key.key_id, line.number;
 
 -- name: lock_keys(key_ids, scope)
--- Those of the keys that are not revoked, locked until the transaction ends, in a fixed order, to avoid deadlocks.
+-- Lock those of the keys that are not revoked until the transaction ends; in a fixed order, to avoid deadlocks.
 SELECT key_id
   FROM smarter_auth.key
  WHERE key_id = ANY (:key_ids) AND revoked_at IS NULL AND (:scope::text IS NULL OR account = :scope)
@@ -368,8 +368,8 @@ SELECT key_id
    FOR UPDATE;
 
 -- name: read_keys(key_ids)
--- Keys, each with the public head of its newest token, and how many of its tokens are valid; those of an account together.
--- Read after they were locked: a statement that waits for a lock sees other tables as they were before.
+-- Keys by account, each with the public head of its newest token and the number of its valid tokens. This is a statement of its
+-- own, because a statement that waits for a lock sees other tables as they were before it waited.
 SELECT key_id, account, name, is_active, expires_at,
        (SELECT token_key::text FROM smarter_auth.token WHERE token.key_id = key.key_id
          ORDER BY created_at DESC, valid_until DESC NULLS FIRST LIMIT 1) AS token_key,
@@ -386,7 +386,7 @@ UPDATE smarter_auth.key SET revoked_at = now(), updated_at = now() WHERE key_id 
 UPDATE smarter_auth.key SET is_active = false, updated_at = now() WHERE key_id = ANY (:key_ids);
 
 -- name: end_tokens(key_ids, ends)!
--- Only tokens that would be valid for longer are changed.
+-- Change only tokens that would be valid for longer.
 UPDATE smarter_auth.token SET valid_until = asked.valid_until
   FROM unnest(:key_ids::uuid[], :ends::timestamptz[]) AS asked (key_id, valid_until)
  WHERE token.key_id = asked.key_id AND (token.valid_until IS NULL OR token.valid_until > asked.valid_until);

@@ -1,9 +1,9 @@
--- Lists: pages of keys, resources and the audit, by name. Comments stand on lines of their own, as in queries.sql.
--- One filter drives a list: it fixes the index and the order. The others are tested on its candidates, of which at most
--- 1,000 are looked at. Every branch is an index scan in the order of the list that goes on behind a place, and one that
--- was not asked for is not executed; plan_by_index has the planner do so, whatever it thinks of its statistics. What a
--- candidate is tested by is a scalar subquery: for EXISTS, PostgreSQL may read all rows that could fit into a hash, every
--- key of a resource for a page of them.
+-- Statements that read pages of keys, resources and the audit, by name. Comments have lines of their own, as in queries.sql.
+-- One filter drives a list: it determines the index and the order. The other filters are tested on its candidates, of which at
+-- most 1,000 are read. Each branch is an index scan in the order of the list that continues after a place; branches of other
+-- drivers are not executed. plan_by_index makes the planner choose these plans, regardless of its statistics. Candidates are
+-- tested by scalar subqueries: for EXISTS, PostgreSQL may hash all rows that match, for example every key of a resource for
+-- one page of them.
 
 -- name: plan_by_index()^
 SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
@@ -12,8 +12,8 @@ SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan'
        set_config('max_parallel_workers_per_gather', '0', true);
 
 -- name: list_keys(driver, account, end_text, after_text, after_id, end_time, after_time, label, kind, lookup, token_key, key_id, key_ids, state, now, find_from, find_until, created_before, expires_until, expires_from, is_endless, idle_before, is_never_used, labels, minted_before, is_rotating, most)
--- The keys of one page in order. If fewer than the most were found, the last row is not one of them: it is where the
--- search ended, and after how many candidates.
+-- The keys of one page, in order. If there are fewer than `most`, one more row follows: where the search ended, and after how
+-- many candidates.
   WITH candidate AS MATERIALIZED (
        SELECT branch.*, row_number() OVER () AS number FROM (
        (SELECT key AS it, lower(name) AS place, NULL::timestamptz AS place_time
@@ -196,7 +196,7 @@ SELECT key_id, place, place_time, number, true AS is_found FROM page
   ORDER BY number DESC LIMIT 1);
 
 -- name: count_old_tokens_in_use(key_ids, now)$
--- How many of these keys have a replaced token that is still valid and was used after the rotation.
+-- Count those of the keys that have a replaced token that is still valid and was used after the rotation.
 SELECT count(DISTINCT old.key_id)
   FROM smarter_auth.token AS old JOIN smarter_auth.token_use USING (digest)
  WHERE old.key_id = ANY (:key_ids::uuid[]) AND old.valid_until >= :now::timestamptz
@@ -204,11 +204,11 @@ SELECT count(DISTINCT old.key_id)
                                   WHERE newest.key_id = old.key_id);
 
 -- name: list_platform_keys(after_id, most)
--- The keys of an attached platform after that one.
+-- The keys of an attached platform after `after_id`.
 SELECT key_id FROM smarter_auth.platform_keys(NULL) WHERE key_id > :after_id ORDER BY key_id LIMIT :most;
 
 -- name: list_resources(driver, account, kind, after_kind, after_lookup, end_kind, end_lookup, after_id, key_id, is_open, find_from, find_until, most)
--- The resources of one page in order, and where the search ended, as list_keys. A place without an id is in front of its
+-- The resources of one page, in order, and where the search ended, as in list_keys. A place without an id is before its
 -- reference.
   WITH candidate AS MATERIALIZED (
        SELECT branch.*, row_number() OVER () AS number FROM (
@@ -264,7 +264,7 @@ SELECT id, kind, lookup, number, true AS is_found FROM page
   ORDER BY number DESC LIMIT 1);
 
 -- name: list_platform_resources(after_kind, after_lookup, most)
--- The protected resources of an attached platform behind that one, but for those that have a row of their own.
+-- The protected resources of an attached platform after that place, without those that have a row of their own.
 SELECT kind, ref
   FROM smarter_auth.platform_protected() AS bound
  WHERE (kind, ref) > (:after_kind, :after_lookup)
@@ -274,9 +274,9 @@ SELECT kind, ref
  LIMIT :most;
 
 -- name: list_audit(driver, after_time, after_id, end_time, account, kind, lookup, key_id, actor, action, reason, is_act, is_scoped, most)
--- The events of one page in order of time, or for the drivers with a minus the newest one first; the last row, which is
--- not found, is where the search ended, as in list_keys. A search by an actor or a reason looks at candidates. A scope
--- hides what concerns an attached platform, and tests another account's key as what is shown of it: an unknown token.
+-- The events of one page in order of time; drivers with a minus begin with the newest event. The last row may be where the
+-- search ended, as in list_keys. A search by actor or reason tests candidates. A scope hides events of an attached platform,
+-- and treats a key of another account as what it shows of it: an unknown token.
   WITH candidate AS MATERIALIZED (
        SELECT branch.*, row_number() OVER () AS number FROM (
        (SELECT event AS it FROM smarter_auth.audit_event AS event
@@ -402,8 +402,8 @@ SELECT pg_current_snapshot()::text AS snapshot, clock_timestamp() AS at,
   FROM smarter_auth.meta CROSS JOIN smarter_auth.incarnation_now() AS incarnation;
 
 -- name: follow_audit(done, reading, after_tx, after_id, account, kind, lookup, key_id, actor, action, reason, is_act, is_scoped, since, until, most)
--- The events that were committed between two snapshots, in the order of their transactions: one that was written late, in
--- a transaction that began early, is among them. The last row as in list_keys.
+-- The events that were committed between two snapshots, in the order of their transactions, including those of a transaction
+-- that began early and committed late. The last row is as in list_keys.
   WITH candidate AS MATERIALIZED (
        SELECT branch.*, row_number() OVER () AS number FROM (
        SELECT event AS it
@@ -444,7 +444,7 @@ SELECT (it).id, (it).at, (it).actor, (it).action, (it).kind, (it).ref, (it).acco
 SELECT key_id, account FROM smarter_auth.key WHERE key_id = ANY (:key_ids);
 
 -- name: is_of_account(account, kind, lookup, key_id)$
--- Whether a key, or without one a resource, is this account's and not a platform's.
+-- Return whether a key, or if none is given a resource, belongs to this account and not to a platform.
 SELECT CASE WHEN :key_id::uuid IS NOT NULL
        THEN EXISTS (SELECT FROM smarter_auth.key WHERE key_id = :key_id AND account = :account)
        ELSE EXISTS (SELECT FROM smarter_auth.resource
@@ -452,7 +452,7 @@ SELECT CASE WHEN :key_id::uuid IS NOT NULL
                        AND NOT EXISTS (SELECT FROM smarter_auth.platform_table WHERE kind = :kind)) END;
 
 -- name: list_series(driver, account, kind, lookup, key_id, from_kind, from_lookup, from_key_id, most)
--- The series from that place on, in the order of resource and key.
+-- The usage series from that place on, in the order of resource and key.
 SELECT branch.*, key.name AS key_name, key.account AS key_account,
        :account::text IS NULL
        OR coalesce((SELECT true FROM smarter_auth.resource
@@ -490,7 +490,7 @@ SELECT branch.*, key.name AS key_name, key.account AS key_account,
   LEFT JOIN smarter_auth.key ON key.key_id = branch.key_id;
 
 -- name: count_usage(grain, since, span, until, width, series_ids)
--- How often these series were counted since then: by points, each as wide as that, the first one where it begins.
+-- The counts of these series since that time, in points of the given width. The first point begins at `begins`.
   WITH asked AS MATERIALIZED (
        SELECT date_trunc(:grain::text, coalesce(:since::timestamptz, clock_timestamp() - :span::interval), 'UTC') AS begins),
        kept AS (
@@ -510,8 +510,8 @@ SELECT begins, series_id, array_agg(point) AS points, array_agg(count) AS counts
  GROUP BY begins, series_id;
 
 -- name: sum_usage(account, grain, span, width, most, top)
--- All requests of the last hours or days: one row for each step that has some, then one for each of the keys with the most
--- granted requests. If there are that many series or more, nothing is added up. A scope sums its own resources' series.
+-- All requests of the last hours or days: one row for each step with requests, then one for each of the keys with the most
+-- granted requests. If there are `most` series or more, nothing is added up. With a scope, only its own resources count.
   WITH own AS MATERIALIZED (
        SELECT kind, replace(ref, '_', '-') AS lookup
          FROM smarter_auth.resource
@@ -529,7 +529,7 @@ SELECT begins, series_id, array_agg(point) AS points, array_agg(count) AS counts
        asked AS MATERIALIZED (
        SELECT date_trunc(:grain::text, clock_timestamp() - :span::interval, 'UTC') AS begins,
               greatest((SELECT count(*) FROM series), (SELECT count(*) FROM own)) >= :most AS is_cut),
-       -- OFFSET keeps the planner from comparing each row with each series.
+       -- OFFSET prevents a plan that compares each row with each series.
        counted AS MATERIALIZED (
        SELECT at, key_id, CASE WHEN is_granted THEN count ELSE 0 END AS granted,
               CASE WHEN is_granted THEN 0 ELSE count END AS refused

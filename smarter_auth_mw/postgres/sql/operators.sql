@@ -1,4 +1,4 @@
--- Statements about operators: first those of the schema's owner, then those that a manager role may call.
+-- Statements about operators: first those that only the schema's owner may run, then those that a manager role may run.
 
 -- name: act_as_owner()!
 SET LOCAL ROLE smarter_auth;
@@ -11,7 +11,7 @@ ON CONFLICT (name) DO NOTHING RETURNING operator_id;
 INSERT INTO smarter_auth.operator_token (digest, operator_id, token_key) VALUES (:digest, :operator_id, :token_key);
 
 -- name: expire_tokens(operator_id, valid_until)!
--- Tokens that would be valid for longer are not.
+-- Change only tokens that would be valid for longer.
 UPDATE smarter_auth.operator_token SET valid_until = :valid_until
  WHERE operator_id = :operator_id AND (valid_until IS NULL OR valid_until > :valid_until);
 

@@ -1,24 +1,24 @@
--- The statements, by name. Comments have lines of their own: aiosql looks for parameters in all other text.
+-- The statements, by name. Comments have lines of their own, because aiosql looks for parameters in all other text.
 
 -- name: read_schema()^
--- Which migration the database is at, and the oldest whose code still works on it.
+-- The migration that the database is at, and the oldest one whose code still works on it.
 SELECT (SELECT max(version_num)::integer FROM smarter_auth.schema_version) AS version, serves_from
   FROM smarter_auth.meta;
 
 -- name: find_timeline()^
--- Whether this server may be written to, and how often one like it was promoted: the primary on the newest timeline is the
--- one that was promoted last.
+-- Whether this server accepts writes, and its timeline. Each promotion begins a new timeline, so that the primary on the newest
+-- one was promoted last.
 SELECT pg_is_in_recovery() AS is_standby, current_setting('default_transaction_read_only')::boolean AS is_read_only,
        (SELECT system_identifier FROM pg_control_system())::text AS system,
        CASE WHEN pg_is_in_recovery() THEN (SELECT timeline_id FROM pg_control_checkpoint())
             ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer END AS timeline;
 
 -- name: read_bindings(kind, lookup)
--- The facts of a decision and the snapshot they are read in: one row per token of each bound key; a single row
--- without a key where there is no binding, without a reference where the resource is not known.
--- A transaction that began on a standby stays read-only: its snapshot does not list everything that is in progress.
+-- The facts for a decision and the snapshot that they are read in. There is one row per token of each bound key; a single row
+-- without a key if there is no binding, and without a reference if the resource is unknown.
+-- A transaction that began on a standby stays read-only: its snapshot does not list every transaction in progress.
 -- The incarnation distinguishes a demoted or recovered server from the one whose changes this worker receives.
--- OFFSET 0 computes these once instead of for each row. The last ten columns are the key's: the store knows them by place.
+-- OFFSET 0 computes these once instead of for each row. The last ten columns describe the key; the store reads them by position.
 -- The index is named because pg_restore creates it after all rows are loaded: until then, this statement fails instead of
 -- taking a protected resource whose row is still missing for an open one.
 -- No VOLATILE function is allowed here: it could see more than the snapshot does. The functions called platform_… are
@@ -51,7 +51,7 @@ SELECT asked.*,
        ) AS bound ON true;
 
 -- name: read_alias(kind, form, account, value)
--- The same facts for the resource of an alias. Two claimants have rows of two resources.
+-- The facts as in read_bindings, for the resource of an alias. If two resources claim the alias, there are rows of both.
 SELECT asked.*,
        resource.id, coalesce(platform.ref, resource.ref) AS ref, coalesce(platform.account, resource.account) AS account,
        CASE WHEN resource.protection <> 'open' THEN resource.protection
@@ -87,11 +87,11 @@ SELECT asked.*,
        ) AS bound ON true;
 
 -- name: may_change_audit()$
--- Whether this role could rewrite what the audit says.
+-- Whether this role can change or delete events of the audit.
 SELECT has_table_privilege('smarter_auth.audit_event', 'UPDATE, DELETE, TRUNCATE');
 
 -- name: read_vitals()^
--- The server as heartbeats name it, the current role, and possible problems.
+-- The server's name as in heartbeats, the current role, and possible problems.
 SELECT concat_ws(' ', incarnation, meta.epoch, smarter_auth.home()) AS server,
        current_user::text AS role,
        ARRAY(SELECT smarter_auth.missing_triggers()) AS missing_triggers,
@@ -109,7 +109,7 @@ SELECT extract(epoch FROM clock_timestamp())::float8;
 SELECT pg_notify(:channel, :payload);
 
 -- name: read_role()^
--- The current role, and its grade if it has one by its own name.
+-- The current role, and its grade if one was granted to this role by name.
 SELECT current_user::text AS name, grade, coalesce(is_inherited, false) AS is_inherited
   FROM (SELECT) AS alone LEFT JOIN smarter_auth.database_role ON database_role.name = current_user;
 
@@ -118,7 +118,7 @@ SELECT current_user::text AS name, grade, coalesce(is_inherited, false) AS is_in
 SELECT privilege FROM smarter_auth.privilege WHERE grade IN ('runtime', :grade) ORDER BY grade DESC, privilege;
 
 -- name: find_lacking(verbs, kinds, objects, columns)
--- Privileges that this role lacks. A table or column that no longer exists is not a matter of privileges.
+-- Privileges that this role lacks. Tables and columns that no longer exist are ignored.
 SELECT asked.verb, asked.kind, asked.object, asked.attribute
   FROM unnest(:verbs::text[], :kinds::text[], :objects::text[], :columns::text[])
        AS asked (verb, kind, object, attribute)
@@ -155,7 +155,7 @@ SELECT DISTINCT value AS domain, kind FROM smarter_auth.alias
 SELECT domain, kind FROM smarter_auth.platform_domains();
 
 -- name: read_token(digest)
--- The same columns for one token and its key; one row, without a key where the token is not known.
+-- The columns of read_bindings for one token and its key: one row, without a key if the token is unknown.
 SELECT asked.*, known.*
   FROM (SELECT pg_current_snapshot()::text AS snapshot,
                current_setting('transaction_read_only')::boolean AS is_standby, incarnation
@@ -174,11 +174,11 @@ SELECT asked.*, known.*
        ) AS known ON true;
 
 -- name: beat(previous)^
--- A heartbeat: the snapshot that it is taken in, who answers, and the changes that the previous one did not see; those
--- of a dump, whose transactions are not of this server, are left out. Not complete where some of them may be purged.
--- After a restart or a crash the server is another one too: what it had not yet written never was, and its transaction
--- numbers are given out again; it must have a name that it loses then. All arrays are of text: of any other type the driver asks the
--- server first.
+-- A heartbeat: its snapshot, the server that answers, and the changes that the previous heartbeat's snapshot did not see. Changes
+-- from a restored dump are left out, because their transactions are not of this server. The result is marked as incomplete if
+-- changes may have been purged. A server that has restarted or recovered from a crash counts as another one: transactions that
+-- were not on disk are lost, and their numbers are assigned again, so the server's name must not survive that. All arrays are of
+-- type text, because for other types the driver first queries the server.
 SELECT pg_current_snapshot()::text AS snapshot,
        current_setting('transaction_read_only')::boolean AS is_standby,
        concat_ws(' ', incarnation, meta.epoch, smarter_auth.home()) AS server,
@@ -210,7 +210,7 @@ SELECT pg_current_snapshot()::text AS snapshot,
        ) AS listed;
 
 -- name: name_incarnation()$
--- Give the server a name, if a crash took the last one.
+-- Give the server a new name if a crash has erased the previous one.
 SELECT smarter_auth.name_incarnation();
 
 -- name: read_secret()$
@@ -228,15 +228,15 @@ SELECT id FROM smarter_auth.resource WHERE kind = :kind AND replace(ref, '_', '-
 SELECT id FROM smarter_auth.resource WHERE kind = :kind AND replace(ref, '_', '-') = :lookup AND (:scope::text IS NULL OR account = :scope) FOR UPDATE;
 
 -- name: find_claimant(domain, scope)$
--- Which resource has the custom domain.
+-- The resource that has the custom domain.
 SELECT kind || ':' || ref FROM smarter_auth.resource WHERE domain = :domain AND (:scope::text IS NULL OR account = :scope);
 
 -- name: list_resource_ids(kind, scope)
--- The resources of the kind, or all.
+-- The resources of the kind, or of all kinds.
 SELECT id FROM smarter_auth.resource WHERE kind = coalesce(:kind, kind) AND (:scope::text IS NULL OR account = :scope);
 
 -- name: find_platform_resource(kind, lookup, scope)^
--- An attached platform's record of the resource, and the keys that the platform binds to it.
+-- A resource's record on an attached platform, and the keys that the platform binds to it.
 SELECT ref, account, name, domain, is_latched,
        ARRAY(SELECT DISTINCT key_id::uuid FROM smarter_auth.platform_bindings(:kind, :lookup)) AS key_ids
   FROM smarter_auth.platform_resource(:kind, :lookup)
@@ -244,7 +244,7 @@ SELECT ref, account, name, domain, is_latched,
  WHERE :scope::text IS NULL;
 
 -- name: list_platform_resources(kind, scope)
--- The same columns for all protected resources of the kind, or of any kind.
+-- The columns of find_platform_resource for all protected resources of the kind, or of any kind.
 SELECT bound.kind, known.ref, known.account, name, domain, known.is_latched,
        ARRAY(SELECT DISTINCT key_id::uuid FROM smarter_auth.platform_bindings(bound.kind, bound.ref)) AS key_ids
   FROM smarter_auth.platform_protected() AS bound
@@ -258,7 +258,7 @@ SELECT bound.kind, known.ref, known.account, name, domain, known.is_latched,
 SELECT EXISTS (SELECT FROM smarter_auth.platform_table WHERE kind = :kind);
 
 -- name: find_resources(ids, scope)
--- Resources as operators manage them; an attached platform's belong to no scope.
+-- Resources as operators manage them. Resources of an attached platform belong to no scope.
 SELECT id, kind, ref, account, name, domain, protection, on_error, created_at, updated_at
   FROM smarter_auth.resource
  WHERE id = ANY (:ids)
@@ -267,7 +267,7 @@ SELECT id, kind, ref, account, name, domain, protection, on_error, created_at, u
  ORDER BY kind, ref;
 
 -- name: insert_resource(kind, ref, account, name, domain, protection, on_error)$
--- No row if its look-up is taken.
+-- Returns no row if its look-up is taken.
 INSERT INTO smarter_auth.resource (kind, ref, account, name, domain, protection, on_error)
 VALUES (:kind, :ref, :account, :name, :domain, :protection, :on_error)
     ON CONFLICT (kind, replace(ref, '_', '-')) DO NOTHING
@@ -283,7 +283,7 @@ UPDATE smarter_auth.resource SET protection = 'declared', updated_at = now()
  WHERE kind = :kind AND replace(ref, '_', '-') = :lookup AND (:scope::text IS NULL OR account = :scope);
 
 -- name: release_platform(kind, lookup, actor, reason, scope)$
--- Release the latch of a platform's resource, which has no row of its own.
+-- Clear the latch of a platform's resource, which has no row of its own.
 SELECT smarter_auth.release_platform(:kind, :lookup, :actor, :reason) WHERE :scope::text IS NULL;
 
 -- name: settle_platform()$
@@ -298,7 +298,7 @@ SELECT smarter_auth.release(id, :actor, :reason)
 DELETE FROM smarter_auth.resource WHERE kind = :kind AND replace(ref, '_', '-') = :lookup AND (:scope::text IS NULL OR account = :scope);
 
 -- name: insert_key(account, name, description, expires_at)$
--- No row if the account has a key with that name.
+-- Returns no row if the account has a key with that name.
 INSERT INTO smarter_auth.key (account, name, description, expires_at)
 SELECT :account, :name, :description, :expires_at::timestamptz
  WHERE NOT EXISTS (
@@ -310,7 +310,7 @@ RETURNING key_id;
 INSERT INTO smarter_auth.token (digest, token_key, key_id, account) VALUES (:digest, :token_key, :key_id, :account);
 
 -- name: insert_binding(kind, lookup, key_id, account, scope)$
--- No row if the key is already bound.
+-- Returns no row if the key is already bound.
 INSERT INTO smarter_auth.binding (resource_id, key_id, account)
 SELECT id, :key_id, :account FROM smarter_auth.resource WHERE kind = :kind AND replace(ref, '_', '-') = :lookup AND (:scope::text IS NULL OR resource.account = :scope)
     ON CONFLICT (resource_id, key_id) DO NOTHING
@@ -332,7 +332,7 @@ SELECT key_id FROM smarter_auth.key WHERE :scope::text IS NULL OR account = :sco
 SELECT key_id FROM smarter_auth.platform_keys(NULL) WHERE :scope IS NULL;
 
 -- name: find_bound_keys(resource_ids, most)
--- The keys that are bound to these resources, of each at most so many.
+-- The keys that are bound to these resources, at most `most` of each.
 SELECT bound.resource_id, key.key_id, account, name, description, is_active, expires_at, revoked_at, created_at, updated_at
   FROM unnest(:resource_ids::bigint[]) AS asked (id)
  CROSS JOIN LATERAL (
@@ -341,8 +341,8 @@ SELECT bound.resource_id, key.key_id, account, name, description, is_active, exp
   JOIN smarter_auth.key ON key.key_id = bound.key_id;
 
 -- name: find_closures(kinds, lookups)
--- What decides whether resources are protected: the latch, and of the bound keys only whether there is one, and one that
--- was not merely deactivated. The scalar subquery probes key by key, and ends with the first one, whatever the statistics.
+-- What decides whether resources are protected: the latch, whether a key is bound, and whether one of them was not merely
+-- deactivated. The scalar subquery reads key by key, and ends with the first match, regardless of statistics.
 SELECT asked.kind, coalesce(platform.ref, resource.ref, asked.lookup) AS ref,
        CASE WHEN resource.protection <> 'open' THEN resource.protection
             WHEN platform.is_latched THEN 'declared' ELSE 'open' END AS protection,
@@ -367,7 +367,7 @@ SELECT kind, ref FROM smarter_auth.resource
    FOR UPDATE;
 
 -- name: unbind_all(kind, lookup, actor, scope)$
--- Unbind every key from a resource, each with its audit row; returns their number.
+-- Unbind every key from a resource, each with its audit event, and return their number.
   WITH gone AS (
        DELETE FROM smarter_auth.binding USING smarter_auth.resource
         WHERE resource.id = resource_id AND kind = :kind AND replace(ref, '_', '-') = :lookup
@@ -389,7 +389,7 @@ SELECT key.*
 SELECT DISTINCT key_id FROM smarter_auth.binding WHERE resource_id = ANY (:resource_ids);
 
 -- name: find_keys(key_ids, most, scope)
--- Keys as people administer them, with their labels, and with what they are bound to: at most so many resources.
+-- Keys as operators manage them, with their labels and at most `most` of the resources that they are bound to.
 SELECT key_id, account, name, description, is_active, expires_at, revoked_at, created_at, updated_at,
        ARRAY(SELECT kind || ':' || ref
                FROM (SELECT resource_id FROM smarter_auth.binding WHERE binding.key_id = key.key_id
@@ -413,7 +413,7 @@ UPDATE smarter_auth.key SET is_active = :is_active, updated_at = now() WHERE key
 UPDATE smarter_auth.key SET revoked_at = now(), updated_at = now() WHERE key_id = :key_id AND (:scope::text IS NULL OR account = :scope);
 
 -- name: write_event(actor, action, kind, ref, account, key_id, reason, before, after)$
--- Write a change to the audit; time and database role come from the database.
+-- Write a change to the audit. The database sets time and database role.
 SELECT smarter_auth.write_event(:actor, :action, :kind, :ref, :account, :key_id, :reason, :before, :after);
 
 -- name: find_tokens(key_ids, scope)
@@ -444,7 +444,7 @@ UPDATE smarter_auth.token SET valid_until = :valid_until
    AND (:scope::text IS NULL OR account = :scope);
 
 -- name: update_key(key_id, account, name, description, expires_at, scope)$
--- No row if another key of the account has that name.
+-- Returns no row if another key of the account has that name.
 UPDATE smarter_auth.key
    SET name = :name, is_namesake = is_namesake AND name = :name, description = :description, expires_at = :expires_at,
        updated_at = now()
@@ -466,7 +466,7 @@ SELECT key_id, label.name, value
 UPDATE smarter_auth.key SET updated_at = now() WHERE key_id = :key_id AND (:scope::text IS NULL OR account = :scope);
 
 -- name: insert_numbered_resource(kind, account, name)$
--- Registers it with the next number as its reference; no row if that reference is taken.
+-- Register a resource with the next number as its reference. Returns no row if that reference is taken.
   WITH drawn AS MATERIALIZED (SELECT nextval('smarter_auth.resource_id_seq') AS number)
 INSERT INTO smarter_auth.resource (id, kind, ref, account, name)
 SELECT number, :kind, number::text, :account, :name FROM drawn
@@ -477,13 +477,13 @@ RETURNING ref;
 SELECT pg_current_xact_id();
 
 -- name: find_resource_ids(kind, name, scope)$
--- In the order of creation; with one name, or all.
+-- The resources of a kind in the order of creation: those with one name, or all.
 SELECT ARRAY(SELECT id FROM smarter_auth.resource
               WHERE kind = :kind AND (:name::text IS NULL OR name = :name)
                 AND (:scope::text IS NULL OR account = :scope) ORDER BY id);
 
 -- name: find_living_key_ids(name, token_key, scope)$
--- Unrevoked keys, in the order of creation; of one name, or the one of a token, or all.
+-- Unrevoked keys in the order of creation: those with one name, the one with a token, or all.
 SELECT ARRAY(SELECT key_id FROM smarter_auth.key
               WHERE revoked_at IS NULL AND (:name::text IS NULL OR name = :name) AND (:scope::text IS NULL OR account = :scope)
                 AND (:token_key::text IS NULL
@@ -522,13 +522,13 @@ SELECT binding.id, binding.created_at, binding.updated_at, resource_id, key_id
 UPDATE smarter_auth.binding SET updated_at = now() WHERE id = :id AND (:scope::text IS NULL OR account = :scope);
 
 -- name: write_usage(batch, age, kinds, refs, key_ids, token_keys, outcomes, counts, digests)$
--- Counts of requests, and when tokens were used last: one batch, once.
+-- Write the request counts of one batch, and when tokens were last used. A repeated batch is ignored.
 SELECT smarter_auth.write_usage(
     :batch, :age, :kinds, :refs, :key_ids, :token_keys, :outcomes, :counts, :digests);
 
 -- name: count_keys(most)^
--- Keys that need attention: those that expire soon, are being rotated, or have not been used for long. At
--- most so many of each are read, from one end of an index: a larger number may stand for more.
+-- Count keys that need attention: those that expire soon, are being rotated, or have not been used for long. At most `most` of
+-- each are read, from one end of an index, so that the real number may be larger.
 SELECT expiring.*, unused.*, rotating.*
   FROM (SELECT count(*) FILTER (WHERE expires_at < now() + interval '1 day') AS expiring_1d,
                count(*) FILTER (WHERE expires_at < now() + interval '7 days') AS expiring_7d,
@@ -551,13 +551,13 @@ SELECT expiring.*, unused.*, rotating.*
 SELECT smarter_auth.drop_old_usage();
 
 -- name: write_requests(batch, ages_s, peers, actions, kinds, refs, accounts, key_ids, reasons, facts)$
--- Write one batch of requests to the audit, once. The peer is a network. Times are given as ages, since clocks
--- differ.
+-- Write one batch of requests to the audit; a repeated batch is ignored. The peer is a network. Times are given as ages,
+-- because clocks differ.
 SELECT smarter_auth.write_requests(
     :batch, :ages_s, :peers, :actions, :kinds, :refs, :accounts, :key_ids, :reasons, :facts);
 
 -- name: prune_audit(before, most)$
--- Delete that many older events; returns their number.
+-- Delete at most `most` events before that time, and return their number.
   WITH gone AS (
        DELETE FROM smarter_auth.audit_event
         WHERE id IN (SELECT id FROM smarter_auth.audit_event WHERE at < :before ORDER BY at LIMIT :most)

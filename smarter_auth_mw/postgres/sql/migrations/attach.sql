@@ -1,7 +1,8 @@
--- Attach the Smarter platform in this database, or bring that up to date: its tables as they are now are put into our
--- functions, our triggers on them. Nothing of its own is changed. Run by a role that may grant what is needed, and as our role.
+-- Attach the Smarter platform in this database, or update an earlier attachment: generate our functions from the platform's
+-- current tables, and create our triggers on them. Its columns and rows are not changed. The session's role must be able to
+-- grant the privileges that we need; the rest runs as our role.
 
--- Waiting for a lock makes later requests wait too: give up early, to be run again.
+-- Statements queue behind a lock that waits, so do not wait long. The command can be run again.
 SET LOCAL lock_timeout = '5s';
 
 SET LOCAL ROLE NONE;
@@ -12,7 +13,7 @@ SELECT pg_catalog.set_config('smarter_auth.schema', coalesce((
 
 SET LOCAL ROLE smarter_auth;
 
--- Which tables there are, of which generation and era, and which of their columns we ask for.
+-- Find the platform's tables, their generation and era, and the columns that we need.
 DO $$
 DECLARE
     platform name := nullif(current_setting('smarter_auth.schema'), '');
@@ -21,8 +22,8 @@ BEGIN
     SELECT coalesce(platform, platform_schema) INTO platform FROM smarter_auth.meta;
     IF platform IS NULL THEN
         RAISE EXCEPTION 'There is no Smarter platform in this database: no table knox_authtoken.' USING
-            ERRCODE = 'no_data_found', HINT = 'Name its database in SMARTER_AUTH_DATABASE_URL;'
-            ' where its tables are not in the schema public: ?search_path=SCHEMA at the end of the URL.';
+            ERRCODE = 'no_data_found', HINT = 'Set SMARTER_AUTH_DATABASE_URL to its database.'
+            ' If its tables are not in the schema public, add ?search_path=SCHEMA to the URL.';
     END IF;
     UPDATE smarter_auth.meta SET layout = 'smarter', platform_schema = platform;
     DELETE FROM smarter_auth.platform_table;
@@ -47,7 +48,7 @@ BEGIN
            ) AS wanted (relation, part, kind, columns, of_an_era)
      WHERE wanted.kind IS NULL OR to_regclass(format('%I.%I', platform, CASE wanted.kind
                WHEN 'chatbot' THEN 'chatbot_chatbotapikey' ELSE 'llm_client_llmclientapikey' END)) IS NOT NULL;
-    -- A bot with an owner has an account by way of that one alone.
+    -- If a bot has an owner, only the owner determines its account.
     UPDATE smarter_auth.platform_table SET columns = array_remove(columns, 'account_id')
      WHERE part = 'bots' AND 'user_profile_id' = ANY (columns);
     SELECT string_agg(part, ', ') INTO gone FROM (
@@ -57,7 +58,7 @@ BEGIN
     IF gone IS NOT NULL OR NOT EXISTS (SELECT FROM smarter_auth.platform_table WHERE kind IS NOT NULL) THEN
         RAISE EXCEPTION 'The tables in % are not those of a Smarter platform that this release knows. Missing: %.',
             platform, coalesce(gone, 'llm_client_llmclientapikey, chatbot_chatbotapikey')
-            USING ERRCODE = 'no_data_found', HINT = 'Upgrade smarter_auth_mw, or take it off: smarter-auth db detach';
+            USING ERRCODE = 'no_data_found', HINT = 'Upgrade smarter_auth_mw, or detach it: smarter-auth db detach';
     END IF;
     PERFORM set_config('smarter_auth.schema', platform, true), set_config('smarter_auth.grants', (
         SELECT string_agg(format(E'GRANT %s ON %I.%I TO smarter_auth WITH GRANT OPTION', privileges, platform, relation), E';\n'
@@ -77,7 +78,8 @@ $$;
 
 SET LOCAL ROLE NONE;
 
--- What our role has to be granted: columns to read, one to write, and triggers. Its owner can grant it; for other roles the error says how.
+-- Grant our role the columns that it reads, the one that it writes, and triggers. The tables' owner can do so; for other roles,
+-- the error contains the statements.
 DO $$
 DECLARE
     platform CONSTANT name := current_setting('smarter_auth.schema');
@@ -98,7 +100,7 @@ $$;
 
 SET LOCAL ROLE smarter_auth;
 
--- Our functions, with the platform's tables in them. In the templates {…} stands for what the era and generation call it.
+-- Create our functions over the platform's tables. In the templates, {…} is replaced by the names of its era and generation.
 DO $$
 DECLARE
     platform CONSTANT name := current_setting('smarter_auth.schema');
@@ -113,8 +115,8 @@ DECLARE
     names text[] := '{}';
     protected text[] := '{}';
     bound text[] := '{}';
-    -- Comparisons as text: an operator of a stranger's for varchar would be found first. OFFSET 0 has the planner look for
-    -- the name first and for the bot then, and for nothing before: an account may have very many users and bots.
+    -- Compare as text: an operator for varchar that another role created would take precedence. OFFSET 0 makes the planner
+    -- look up the name first and then the bot, because an account may have very many users and bots.
     is_admin CONSTANT text := $sql$
         NOT EXISTS (
             SELECT FROM {schema}.account_userprofile AS other JOIN {schema}.auth_user ON auth_user.id = other.user_id
@@ -313,7 +315,7 @@ BEGIN
 END
 $$;
 
--- Our triggers. Their arguments hold their parameters, which also identify triggers of earlier releases.
+-- Create our triggers. Their parameters are trigger arguments, which identify triggers of earlier releases.
 DO $$
 DECLARE
     platform CONSTANT name := current_setting('smarter_auth.schema');
@@ -406,7 +408,7 @@ BEGIN
 END
 $$;
 
--- What is there already; the triggers see to the rest.
+-- Add the aliases of existing rows. The triggers add those of later rows.
 DO $$
 DECLARE
     platform CONSTANT name := current_setting('smarter_auth.schema');
@@ -440,7 +442,7 @@ $$;
 
 ANALYZE smarter_auth.platform_alias, smarter_auth.lost_binding, smarter_auth.lost_token;
 
--- Roles that serve may also read these columns of the platform, and nothing else of it.
+-- Allow roles that serve to read these columns of the platform, and nothing else.
 DO $$
 DECLARE
     platform CONSTANT name := current_setting('smarter_auth.schema');

@@ -1,8 +1,8 @@
--- Let the platform go, with all that we hold: our schema, with it the triggers that call its functions, and our grants.
+-- Detach the platform, and drop everything of ours: the schema, the triggers that call its functions, and our grants.
 
 SET LOCAL lock_timeout = '5s';
 
--- Revoke as the grantor: from our role, and from the roles that received the grant from it.
+-- Only the grantor can revoke: from our role, and from the roles to which it passed the privilege on.
 DO $$
 DECLARE
     revocations CONSTANT text := (
@@ -24,7 +24,7 @@ BEGIN
         EXECUTE revocations;
     END IF;
 EXCEPTION WHEN insufficient_privilege THEN
-    RAISE EXCEPTION 'The role % may not take back what was granted to the role smarter_auth.', quote_ident(current_user)
+    RAISE EXCEPTION 'The role % may not revoke the privileges that were granted to the role smarter_auth.', quote_ident(current_user)
         USING ERRCODE = 'insufficient_privilege', HINT = E'The owner of these tables runs, once:\n' || revocations || ';';
 END
 $$;
@@ -35,7 +35,7 @@ DROP SCHEMA smarter_auth CASCADE;
 
 SET LOCAL ROLE NONE;
 
--- The role goes too, unless other databases of this server need it, or it is not ours to drop.
+-- Drop the role too, unless other databases of this server use it, or the current user may not drop it.
 DO $$
 BEGIN
     DROP ROLE smarter_auth;

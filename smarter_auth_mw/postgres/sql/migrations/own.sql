@@ -1,10 +1,10 @@
--- What everything that the owner of the schema does begins with. In these files a blank line ends a statement, and nothing
--- else does.
+-- The beginning of every script that the owner of the schema runs. In these files only a blank line ends a statement.
 
--- Two runs at once: the second waits here, and then finds nothing left to do.
+-- If two migrations run at once, the second waits here until the first is done.
 SELECT pg_catalog.pg_advisory_xact_lock(7236834501);
 
--- May the current user act as the owner of the schema? If not, the error lists all that an administrator has to do.
+-- Check that the current user may act as the owner of the schema. If not, the error lists the statements that an administrator
+-- has to run.
 DO $$
 DECLARE
     me CONSTANT text := quote_ident(current_user);
@@ -20,14 +20,14 @@ BEGIN
     IF schema_owner <> 'smarter_auth' THEN
         RAISE EXCEPTION 'The schema smarter_auth exists, and belongs to the role %.', quote_ident(schema_owner)
             USING ERRCODE = 'insufficient_privilege',
-                  HINT = 'If it is meant for us, an administrator runs, once: ALTER SCHEMA smarter_auth OWNER TO smarter_auth;';
+                  HINT = 'If smarter_auth_mw should use it, an administrator runs, once: ALTER SCHEMA smarter_auth OWNER TO smarter_auth;';
     END IF;
     IF to_regrole('smarter_auth') IS NULL THEN
         BEGIN
             CREATE ROLE smarter_auth NOLOGIN;
         EXCEPTION
             WHEN duplicate_object OR unique_violation THEN
-                NULL;  -- A migration of another database of this cluster was faster.
+                NULL;  -- A concurrent migration of another database in this cluster has created it.
             WHEN insufficient_privilege THEN
                 lacking := lacking || text 'CREATE ROLE smarter_auth NOLOGIN;' || format('GRANT smarter_auth TO %s;', me);
         END;
@@ -37,7 +37,7 @@ BEGIN
             IF works_here THEN
                 RAISE insufficient_privilege;
             END IF;
-            -- Since PostgreSQL 16 the creator of a role may grant it to itself, but does not act as it yet.
+            -- Since PostgreSQL 16, the creator of a role can grant it to itself, but cannot act as it before.
             GRANT smarter_auth TO CURRENT_USER;
         EXCEPTION WHEN insufficient_privilege THEN
             lacking := lacking || format('GRANT smarter_auth TO %s;', me);
@@ -49,15 +49,15 @@ BEGIN
     IF lacking = '{}' THEN
         RETURN;
     ELSIF schema_owner IS NULL THEN
-        RAISE EXCEPTION 'The role % may not make the schema smarter_auth in this database.', me
-            USING ERRCODE = 'insufficient_privilege', HINT = 'Use a role that migrates and does not serve.'
-                ' For it to be this one, a superuser runs, once: ' || array_to_string(lacking, ' ');
+        RAISE EXCEPTION 'The role % may not create the schema smarter_auth in this database.', me
+            USING ERRCODE = 'insufficient_privilege', HINT = 'Use a role for migrations that does not serve.'
+                ' To use this one, a superuser runs, once: ' || array_to_string(lacking, ' ');
     END IF;
     SELECT string_agg(quote_ident(rolname), ', ' ORDER BY rolsuper, rolname) INTO owners FROM pg_catalog.pg_roles
      WHERE rolcanlogin AND pg_catalog.pg_has_role(oid, 'smarter_auth', may_act);
     RAISE EXCEPTION 'The role % does not own the schema smarter_auth.', me
         USING ERRCODE = 'insufficient_privilege', HINT = concat('Use the URL of a role that may act as its owner: ', owners, '.',
-            CASE WHEN NOT works_here THEN ' For this one to migrate from now on, an administrator runs, once: '
+            CASE WHEN NOT works_here THEN ' To let this role migrate, an administrator runs, once: '
                 || array_to_string(lacking, ' ') END);
 END
 $$;

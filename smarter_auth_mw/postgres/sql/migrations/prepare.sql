@@ -1,4 +1,4 @@
--- The schema, and all that is made in it from here on, belong to one role, no matter which role runs the migration.
+-- One role owns the schema and every object that is created in it from here on, no matter which role runs the migration.
 DO $$
 BEGIN
     IF to_regnamespace('smarter_auth') IS NULL THEN

@@ -1,4 +1,4 @@
--- Roles from the time when every one could do all of it.
+-- Report roles of earlier releases, in which every role had all privileges.
 DO $$
 DECLARE
     inherited name;

@@ -1,7 +1,7 @@
--- A restored dump, a clone or a failed-over server is another database: caches are flushed.
+-- Flush all caches if this is a different database now: a restored dump, a clone, or a server after a failover.
 SELECT smarter_auth.renew_epoch() FROM smarter_auth.meta WHERE home <> smarter_auth.home();
 
--- Triggers that were disabled, or enabled again but not for replicas: ENABLE TRIGGER ALL does that.
+-- Enable triggers that are disabled, or that do not fire on replicas (as after ENABLE TRIGGER ALL).
 DO $$
 DECLARE
     enabling text;
