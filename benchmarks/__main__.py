@@ -1,11 +1,11 @@
-"""Everything that the project promises about speed, side by side; exits 1 if a target is missed.
+"""Measure every promise about speed; exit with 1 if a target is missed.
 
     python -m benchmarks [PART …] [--rounds 40] [--runs 1] [--also PYTHON] [--publish] [--json FILE]
 
-Each figure is a ratio of two sides that take turns within one run, the median over its rounds: the machine may be busy,
-as long as it is fair. A run takes about ten minutes. ``--publish`` writes the figures into docs/benchmarks.json, from
-which the page of the documentation is made, and draws the chart; where only some PARTs are measured, the figures of the
-others stay.
+Each figure is the ratio of two sides that take turns within one run: the median over its rounds. Other load on the
+machine affects both sides alike. A run takes about ten minutes. ``--publish`` writes the figures to
+docs/benchmarks.json, from which the documentation is generated, and draws the chart. If you measure only some PARTs,
+the figures of the others are kept.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ PARTS: Mapping[str, Callable[[int], Awaitable[list[Row]]]] = {
     "imports": lambda rounds: imports.measure(rounds // 2),
 }
 ON_OTHER_PYTHONS = ("in_process", "memory")
-"""The parts whose figures depend on the version of Python."""
+"""The parts whose figures depend on the Python version."""
 WITH = ("starlette", "fastapi", "uvicorn", "granian", "asyncpg", "django", "django-rest-knox")
 
 Figures = dict[str, Any]
@@ -114,7 +114,7 @@ def run_with(python: Path, part: str, rounds: int) -> tuple[str, list[Row]]:
 
 
 def write(file: Path, part: str, rows: Iterable[Row], runs: int) -> None:
-    """Put the rows of this part into the file, in the place of those that were there."""
+    """Replace the rows of this part in the file."""
     earlier: Sequence[Figures] = json.loads(text)["rows"] if file.exists() and (text := file.read_text("utf-8")) else ()
     by_part: dict[str, list[Figures]] = {name: [] for name in PARTS}
     for row in earlier:

@@ -1,15 +1,14 @@
-"""What the management API does in a second, what workers notice of it, and how soon a key that it revokes is refused.
+"""Measure the throughput of the management API, its effect on workers, and the delay of its revocations.
 
     python -m benchmarks.admin_load [--rounds 10] [--seconds 2] [--revocations 100] [--json FILE]
 
-Two uvicorn processes are asked for warm resources at a steady rate, in turn while the API is idle, while it answers
-two or twenty requests of each kind a second, and while two clients create keys or read pages of lists as fast as it
-answers. On few processors the API takes time that the workers would have: "a busy process" is what any other program
-costs them that keeps one processor busy and touches nothing of theirs; compare the last two phases with it. A figure
-is the median over the rounds of what workers take then over what they take in the calm phase of the same round.
-Afterwards keys are revoked through the API, under the load and by the targets of ``benchmarks.revocation``; a lag
-begins when the API has answered. Exits 1 if a revocation missed its target, or if the API answered anything but 200
-and 201.
+Two uvicorn processes receive warm requests at a steady rate, in phases: while the API is idle, while it answers two or
+twenty requests of each kind a second, and while two clients create keys or read pages of lists as fast as it answers.
+On a machine with few processors, the API takes processor time from the workers. The phase "a busy process" shows the
+cost of any other program that keeps one processor busy; compare the last two phases with it. Each figure is the
+workers' time relative to the calm phase of the same round, the median over the rounds. Afterwards, keys are revoked
+through the API, with the load and targets of ``benchmarks.revocation``; a lag begins when the API has answered. Exits
+with 1 if a revocation misses its target, or if the API answers with anything but 200 and 201.
 """
 
 from __future__ import annotations
@@ -41,14 +40,14 @@ BOTS, EACH = 200, 10
 WARM = range(1, 51)
 REQUESTS_PER_S = 400
 PLATFORM_PER_S = 2
-"""How many creates, and as many pages, a platform asks for where a customer signs up every half second."""
+"""Creates and pages per second on a platform where a customer signs up every half second."""
 FEW_PER_S = 20
-"""How many creates, and as many pages, the API answers a second where it is not asked for all it can do."""
+"""Creates and pages per second in a phase that does not use the API to its limit."""
 ROUTES = "bot /bots/{ref:int}"
 
 
 class Api:
-    """One connection to the management API that is kept, for an operator of all accounts."""
+    """A persistent connection to the management API, for an operator of all accounts."""
 
     def __init__(self, token: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._head = f"Host: localhost\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n"
@@ -106,7 +105,7 @@ async def served(database: Database) -> AsyncIterator[Callable[[], Awaitable[Api
 
 
 class Load:
-    """Warm requests to the workers at a steady rate, and what each took."""
+    """Warm requests to the workers at a steady rate, and the time of each."""
 
     def __init__(self) -> None:
         self.took_ms: list[float] = []
@@ -125,21 +124,21 @@ class Load:
 
 
 async def _repeat(act: Callable[[], Awaitable[None]], end: asyncio.Event, pause_s: float = 0.0) -> None:
-    """Act until the end has come, and finish: the connection is used again."""
+    """Repeat the act until the end, and finish the last one, because the connection is used again."""
     while not end.is_set():
         await act()
         await asyncio.sleep(pause_s)
 
 
 async def _spin() -> None:
-    """Keep one process busy that shares nothing with the workers but the processors."""
+    """Keep one process busy that shares only the processors with the workers."""
     script = "import time; end = time.monotonic() + 0.5\nwhile time.monotonic() < end: pass"
     process = await asyncio.create_subprocess_exec(sys.executable, "-IS", "-c", script)
     await process.wait()
 
 
 def phases(one: Api, other: Api) -> dict[str, list[tuple[Callable[[], Awaitable[None]], float]]]:
-    """What is done beside the requests in each phase, again and again, and the pause in between."""
+    """The acts that run next to the requests in each phase, and the pause between them."""
     seldom_s, pause_s = 1 / PLATFORM_PER_S, 1 / FEW_PER_S
     return {
         "calm": [],
@@ -152,7 +151,7 @@ def phases(one: Api, other: Api) -> dict[str, list[tuple[Callable[[], Awaitable[
 
 
 async def measure(apis: Sequence[Api], load: Load, rounds: int, seconds: float) -> list[dict[str, Any]]:
-    """Go through the phases in turn; return for each its rate, its p99, and both quantiles over those of the calm."""
+    """Run the phases in turn; return for each its rate, its p99, and both quantiles relative to the calm phase."""
     found: dict[str, list[tuple[float, float, float]]] = {}
     for number in range(rounds + 1):
         for name, acts in phases(*apis).items():
@@ -188,7 +187,7 @@ def _row(
 
 
 class ByApi(revocation.Run):
-    """Revocations through the API, of keys that ``fill`` made."""
+    """Revocations, through the API, of keys that ``fill`` created."""
 
     def __init__(self, api: Api, *run: Any) -> None:
         super().__init__(*run)
@@ -200,7 +199,7 @@ class ByApi(revocation.Run):
 
 
 async def revoked(connect: Callable[[], Awaitable[Api]], database: Database, count: int) -> bool:
-    """Revoke keys through the API, and see when workers refuse them; show that, and say whether it is in time."""
+    """Revoke keys through the API, print when workers refuse them, and return whether the target is met."""
     api = await connect()
     await fill(database.owner, count + len(WARM), 1)
     plan = revocation.Plan("through the API", range(1, count + 1), {"heartbeat_s": "1"}, 1, 0.002, 0.02, 50, 1000)

@@ -1,4 +1,4 @@
-"""The apps that are compared, in the process and served; each guards ``/bots/1`` with the token of the environment."""
+"""The apps that the benchmarks compare. Each protects ``/bots/1`` with a token from the environment."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from smarter_auth_mw import SmarterAuthMiddleware
 
 TOKEN, DATABASE = "BENCHMARK_TOKEN", "BENCHMARK_DATABASE_URL"
-"""The environment variables that say which token opens ``/bots/1``, and which database knows it."""
+"""The environment variables for the token that opens ``/bots/1``, and for the database that contains it."""
 
 
 async def answer(request: Request) -> Response:
@@ -51,7 +51,7 @@ def answers() -> ASGIApp:
 
 
 class DictBackend(AuthenticationBackend):
-    """The one line that people write: a header, a dict. It hashes nothing."""
+    """A minimal check: one header, one dict, no hashing."""
 
     def __init__(self, token: str) -> None:
         self.users = {token: SimpleUser("laptop")}
@@ -62,7 +62,7 @@ class DictBackend(AuthenticationBackend):
 
 
 class Floor:
-    """What a careful person would write by hand, without audit, metrics or any invalidation."""
+    """A careful check written by hand, without audit, metrics or invalidation."""
 
     def __init__(self, wrapped: ASGIApp, token: str) -> None:
         self.app = wrapped
@@ -89,7 +89,7 @@ def with_floor() -> ASGIApp:
 
 
 def guarded() -> ASGIApp:
-    """Configured by the environment, with all that is on by default."""
+    """Our middleware, configured by the environment, with every default."""
     return SmarterAuthMiddleware(app())
 
 

@@ -1,4 +1,4 @@
-"""A large Smarter platform, attached: how long look-ups take, known and unknown, and by which plans.
+"""Measure look-ups on a large attached Smarter platform, known and unknown, and print their plans.
 
     python -m benchmarks.attached [--bindings 1000000] [--bots 50000]
 
@@ -61,7 +61,7 @@ SELECT 1 + n % {all_bots}, encode(sha512(n::text::bytea), 'hex') FROM generate_s
 
 @contextlib.asynccontextmanager
 async def platform(bindings: int, bots: int) -> AsyncIterator[tuple[asyncpg.Connection, str]]:
-    """A platform of that size, attached, and where a worker finds it."""
+    """Start a database with an attached platform of that size, and yield its URL for workers."""
     accounts = max(bindings // 10 - bots, 1)
     sizes = {"accounts": accounts, "users": 999 + accounts, "bots": bots, "all_bots": bots + accounts - 1}
     with tempfile.TemporaryDirectory() as directory, Cluster.start(Path(directory) / "pg") as cluster:

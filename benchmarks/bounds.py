@@ -1,10 +1,9 @@
-"""What a flood, a great account and a great resource cost one worker: queries, memory, and the time of warm requests.
+"""Measure what a flood, a large account and a large resource cost one worker: queries, memory, time of warm requests.
 
     python -m benchmarks.bounds [--references 200000] [--resources 100000] [--bindings 10000] [--json FILE]
 
-A uvicorn and a PostgreSQL of their own; the clients share the machine with both. Where requests are timed, a twin of
-the worker that nobody else asks is asked in turn with it, so that what the machine does meanwhile hits both alike.
-Exits 1 where a target is missed.
+Starts a uvicorn and a PostgreSQL, which share the machine with the clients. Timed requests go in turn to the worker and
+to a twin without the load, so that other work on the machine affects both alike. Exits with 1 if a target is missed.
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ from benchmarks.database import Database, fill, migrated
 from benchmarks.fleet import Client, Server, clients, comes_to, quantile, workers
 
 WARM, GREAT = 1, 2
-"""A resource that is warm all the time, and one with very many bindings; their tokens are their numbers."""
+"""A resource that is always warm, and one with very many bindings; their tokens are their numbers."""
 COLD_FROM = 10
 WINDOW_S, WINDOWS = 1.0, 9
 PACE_S = 0.003
 COLD = 1_000
 FLOODERS = 8
 GROWN_MB = 64
-"""What a flood may leave behind: negative entries (a tenth of MAX_ENTRIES), the memo of paths, and the allocator's."""
+"""The memory that a flood may leave behind: negative entries (a tenth of MAX_ENTRIES), memoised paths, allocator."""
 
 _GREAT_RESOURCE = """
 SET search_path = smarter_auth;
@@ -60,7 +59,7 @@ ANALYZE;
 
 
 class Figure(NamedTuple):
-    """One line of the table; without a target it only tells."""
+    """One row of the table; a row without a target is only printed."""
 
     what: str
     value: float
@@ -73,7 +72,7 @@ class Figure(NamedTuple):
 
 
 class Bounds:
-    """One worker, and what is asked of it."""
+    """One worker, and the requests to it."""
 
     def __init__(self, server: Server, owner: asyncpg.Connection, warm: Client, twin: Client) -> None:
         self._server = server
@@ -99,7 +98,7 @@ class Bounds:
         self.tell("the same over the twin's", await self._usual_ratio(), "times")
 
     async def cold(self) -> None:
-        """All at once, from as many connections as may be open."""
+        """Send all requests at once, on as many connections as may be open."""
         fills = await self.metric("cache_fills_total")
         async with clients([self._server], COLD) as (many,):
             told = Counter(
@@ -135,7 +134,7 @@ class Bounds:
         self.tell("p99 of warm requests after the flood, over the twin's", await self._usual_ratio(), "times", 2)
 
     async def account(self, resources: int) -> None:
-        """One statement changes every key of an account, a part of which is warm and asked for all the time."""
+        """Change every key of an account with one statement, while a part of them is warm and in use."""
         await self._owner.execute(_GREAT_ACCOUNT.format(count=resources), timeout=300)
         mine = range(1_000_000, 1_000_000 + min(resources, 2_000))
         async with clients([self._server], 8) as (many,):

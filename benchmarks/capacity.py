@@ -1,8 +1,8 @@
-"""What a fleet costs its database: look-ups, heartbeats and revocations a second, and what each listener takes from it.
+"""Measure the database's limits: look-ups, heartbeats and revocations a second, and the cost of each listener.
 
     python -m benchmarks.capacity [--seconds 3] [--listeners 1 10 50 100]
 
-One PostgreSQL on this machine, which the callers share with it: on a machine of its own it does more.
+PostgreSQL shares the machine with its clients; on a machine of its own it does more.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""The first request for a resource: what it costs over the bare query, near and far, and what a million keys add to it.
+"""Measure the first request for a resource relative to the bare query: near, far, and with a million keys.
 
     python -m benchmarks.cold [--rounds 60] [--bindings 1000000] [--parts]
 
-Each call is for a resource that the cache does not hold. The bare query is what a careful person would write, on a
-connection that is held, prepared: one round trip as well, and its rows are not even looked at. ``--parts`` tells what
-each floor of the house adds to it; steadier on one processor (``taskset --cpu-list 0 python …``).
+Each call is for a resource that is not in the cache. The bare query is what a careful person would write: one round
+trip with a prepared statement on an open connection, whose rows are not read. ``--parts`` prints what each layer of the
+package adds; the figures are steadier on one processor (``taskset --cpu-list 0 python …``).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ PAGE, INNER = 50, 10
 ROUND_TRIP_US = 500
 FEW = 1_000
 BUFFERS = "1GB"
-"""What a server has for itself that holds a million keys; the bundled one is content with 64 MB."""
+"""The settings of a server with a million keys; the bundled one uses 64 MB."""
 QUERY = """
 SELECT resource.ref, key.key_id, key.name, key.is_active, key.expires_at, token.digest
   FROM smarter_auth.resource
@@ -54,7 +54,7 @@ SELECT resource.ref, key.key_id, key.name, key.is_active, key.expires_at, token.
 
 
 Asking = Callable[[str], Awaitable[Any]]
-"""One call for the resource of this reference."""
+"""A call that looks up the resource with this reference."""
 
 
 def asking(ask: Asking, resources: int, calls: int = CALLS) -> Block:
@@ -92,7 +92,7 @@ numbers = count()
 
 
 def refs(resources: int, calls: int) -> list[str]:
-    """As if at random, and never the same one in a hurry."""
+    """Yield references in an order that looks random and repeats none for a long time."""
     return [str(next(numbers) * 7919 % resources + 1) for _ in range(calls)]
 
 
@@ -138,7 +138,7 @@ async def far_away(url: str, resources: int, rounds: int) -> list[Row]:
 
 
 async def grown(few: str, many: str, bindings: int, rounds: int) -> list[Row]:
-    """What a million keys add to a first request, a heartbeat, and the first page of the list of keys."""
+    """Measure what a million keys add to a first request, a heartbeat, and the first page of the list of keys."""
     async with AsyncExitStack() as stack:
         sides: dict[str, Block] = {}
         for size, url, resources in (("few", few, FEW // EACH), ("many", many, bindings // EACH)):
@@ -174,7 +174,7 @@ def beating(wire: PostgresWire) -> Asking:
 
 
 def listing(store: Store) -> Asking:
-    """The first page, as the command line and the pages for operators show it."""
+    """Read the first page, as the command line and the pages for operators show it."""
     listings = Listings(store)
     return lambda _: listings.keys(limit=PAGE, inner=INNER)
 

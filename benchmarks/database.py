@@ -1,4 +1,4 @@
-"""A PostgreSQL of the benchmarks' own, migrated, and resources with keys to fill it."""
+"""A PostgreSQL for the benchmarks, with the schema, and functions that fill it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from smarter_auth_mw.postgres.migrations import migrate
 
 
 class Database(NamedTuple):
-    """The same database as its owner, and as the role of a web process."""
+    """The URLs of one database: for its owner, and for the role of a web process."""
 
     owner: str
     runtime: str
@@ -24,7 +24,7 @@ class Database(NamedTuple):
 
 @asynccontextmanager
 async def server(kept: Path | None = None, **settings: str) -> AsyncIterator[Cluster]:
-    """A server that nobody else uses, for as long as the block lasts; ``settings`` are PostgreSQL's own.
+    """Run a separate server while the block runs; ``settings`` are PostgreSQL's.
 
     ``kept``: a directory where its data stay.
     """
@@ -42,13 +42,13 @@ async def server(kept: Path | None = None, **settings: str) -> AsyncIterator[Clu
 
 @asynccontextmanager
 async def migrated() -> AsyncIterator[Database]:
-    """A migrated database on a server of its own."""
+    """Yield a migrated database on a server of its own."""
     async with server() as cluster:
         yield await make(cluster)
 
 
 async def make(cluster: Cluster, name: str = "smarter_auth") -> Database:
-    """A migrated database on this server, made if need be."""
+    """Return a migrated database on this server; create it if it does not exist."""
     owner, runtime = cluster.url("owner"), cluster.url("runtime")
     if urlsplit(owner).path != f"/{name}":
         connection = await asyncpg.connect(owner)
@@ -78,7 +78,7 @@ SELECT resource.id, md5(((ref::int - 1) * $1::int + n)::text)::uuid, account
 
 
 async def fill(url: str, resources: int, bindings_each: int) -> None:
-    """Resources ``bot:1``, ``bot:2`` …, each with keys of its own; the token of the n-th key is the number n."""
+    """Create resources ``bot:1``, ``bot:2`` …, each with keys of its own; the token of the n-th key is the number n."""
     owner = await asyncpg.connect(url)
     try:
         await owner.execute("SET synchronous_commit = off")

@@ -1,9 +1,9 @@
-"""A server some way off: a proxy on a TCP port that holds back what goes through it, in a process of its own.
+"""Simulate a distant server: a TCP proxy in a process of its own that delays everything it forwards.
 
     python -m benchmarks.distance SOCKET ONE_WAY_US
 
-Prints its port, and serves until its input ends. Threads that sleep, since an event loop's timers are too coarse:
-epoll counts in milliseconds.
+Prints its port, and serves until its input ends. It uses threads that sleep, because an event loop's timers are too
+coarse: epoll counts in milliseconds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 
 @contextmanager
 def away(server: Path, one_way_us: int) -> Iterator[int]:
-    """The port at which a server on a Unix socket is that far away, as long as the block lasts."""
+    """Yield a port that leads to the server on a Unix socket with that delay, while the block runs."""
     command = [sys.executable, "-m", "benchmarks.distance", str(server), str(one_way_us)]
     with subprocess.Popen(command, cwd=Path(__file__).parent.parent, stdin=-1, stdout=-1, text=True) as process:
         assert process.stdout is not None
@@ -43,7 +43,7 @@ def serve(server: str, one_way_s: float) -> None:
 
 
 def pump(source: socket.socket, target: socket.socket, one_way_s: float) -> None:
-    """Hand on what comes, each piece after the delay, and then the end."""
+    """Forward each piece of data after the delay, and then the end of the stream."""
     with suppress(OSError):
         while piece := source.recv(65536):
             time.sleep(one_way_s)

@@ -1,7 +1,7 @@
-"""What people run with Django: django-rest-knox, and djangorestframework-api-key, each before a view that says ok.
+"""Django peers to compare with: django-rest-knox and djangorestframework-api-key, each in front of a view that says ok.
 
-A WSGI app for gunicorn, on the PostgreSQL of ``BENCHMARK_DJANGO_URL``. ``python -m benchmarks.django_peers`` makes the
-tables, and prints the headers that open ``/knox/`` and ``/api-key/``, as JSON.
+A WSGI app for gunicorn, on the PostgreSQL of ``BENCHMARK_DJANGO_URL``. ``python -m benchmarks.django_peers`` creates
+the tables, and prints the headers that open ``/knox/`` and ``/api-key/``, as JSON.
 """
 
 from __future__ import annotations

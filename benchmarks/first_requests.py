@@ -1,9 +1,9 @@
-"""The first requests after a start: 200 clients at once ask for 1,000 resources of which no cache knows anything.
+"""Measure the first requests after a start: 200 clients request 1,000 resources that are in no cache.
 
     python -m benchmarks.first_requests [--rounds 10]
 
-The other side is an app that asks the database once a request, by the bare query on a pool of as many connections.
-Each client asks for twenty resources, one request after the other, so that each resource is asked for by four of them.
+The other side is an app that sends the bare query once per request, on a pool of as many connections. Each client
+requests twenty resources, one after the other, so that four clients request each resource.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Real workers for the benchmarks: uvicorn in processes of their own, and clients that cost little."""
+"""Real workers for the benchmarks: uvicorn in separate processes, and clients with little overhead."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def _answer(scope: Any, receive: Any, send: Any) -> None:
 
 @contextmanager
 def workers(environments: Sequence[dict[str, str]]) -> Iterator[list[Server]]:
-    """One uvicorn for each of the environments, as long as the block lasts."""
+    """Run one uvicorn for each of the environments while the block runs."""
     servers = [Server(environment) for environment in environments]
     try:
         for server in servers:
@@ -45,7 +45,7 @@ def workers(environments: Sequence[dict[str, str]]) -> Iterator[list[Server]]:
 
 
 class Server:
-    """One uvicorn with one worker, on a port of its own that stays the same when it is started again."""
+    """One uvicorn with one worker, which keeps its port when it is restarted."""
 
     def __init__(self, environment: dict[str, str]) -> None:
         self._socket = socket.socket()
@@ -65,7 +65,7 @@ class Server:
         self._process = subprocess.Popen(command, cwd=ROOT, env=environment, pass_fds=[self._socket.fileno()])
 
     def kill(self) -> None:
-        """kill -9."""
+        """Kill the process (SIGKILL)."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -88,14 +88,14 @@ class Server:
 
     @property
     def rss_mb(self) -> float:
-        """How much memory the process holds."""
+        """Return the resident memory of the process."""
         assert self._process is not None
         status = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
         return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmRSS:"))
 
 
 class Answer(NamedTuple):
-    """A status, and when its request was sent and when it came, in seconds of one clock."""
+    """A status, and the times of its request and its response, in seconds of one clock."""
 
     status: int
     sent_s: float
@@ -103,7 +103,7 @@ class Answer(NamedTuple):
 
 
 class Client:
-    """One connection that is kept, to one worker: a request at a time, without a library's own costs."""
+    """One persistent connection to one worker: one request at a time, without a library's overhead."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -129,7 +129,7 @@ class Client:
 
 @asynccontextmanager
 async def clients(servers: Sequence[Server], each: int = 1) -> AsyncIterator[list[list[Client]]]:
-    """So many connections to each of the workers."""
+    """Open that many connections to each of the workers."""
     connected = [[await Client.connect(server.port) for _ in range(each)] for server in servers]
     try:
         yield connected
@@ -146,6 +146,6 @@ async def comes_to(client: Client, status: int, ref: object, token: str | None =
 
 
 def quantile(figures: Sequence[float], part: float) -> float:
-    """The least figure that so large a part of them does not exceed."""
+    """Return the quantile: the smallest figure that this fraction of them does not exceed."""
     ordered = sorted(figures)
     return ordered[min(int(part * len(ordered)), len(ordered) - 1)]

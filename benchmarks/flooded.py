@@ -1,12 +1,13 @@
-"""How long a revoked key lives on a WebSocket that its owner floods, on each server: from COMMIT to the last message.
+"""Measure how long a revoked key works on a flooded WebSocket, on each server: from COMMIT to the last message.
 
     python -m benchmarks.flooded [--count 100]
 
-A client sends messages as fast as the server takes them, and the handler works half a millisecond on each, so that
-there is always one waiting. Then the key is revoked. The figure is the time from the answer to COMMIT until the handler
-had its last message, on one clock. Beside it, how long an idle WebSocket's messages take, over the same app bare.
+A client sends messages as fast as the server accepts them, and the handler works half a millisecond on each, so that a
+message is always waiting. Then the key is revoked. The figure is the time from the answer to COMMIT until the handler
+got its last message, on one clock. A second figure compares the messages of an idle WebSocket with the same app without
+the middleware.
 
-A server parses what it reads in one go, up to 256 KiB, and nothing else runs meanwhile; that is in the figures.
+A server parses up to 256 KiB at once, and nothing else runs in that time; the figures include this.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ SERVERS: Mapping[str, Sequence[str]] = {
 BOUND_MS = 50
 WORK_S = 0.0005
 FLOODED_S = (0.5, 1.5)
-"""How long a flood runs before the key is revoked: at no moment of the server's own choosing."""
+"""The time that a flood runs before the key is revoked, random so that it does not depend on the server."""
 PATIENCE_S = 60
 ATTEMPTS = 10
 LAST = "BENCHMARK_LAST"

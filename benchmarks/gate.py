@@ -1,10 +1,10 @@
-"""The gate under load: its answers over those of a bare app, and how much longer a request through nginx takes.
+"""Measure the gate under load: its throughput relative to a bare app, and what it adds to a request through nginx.
 
     python -m benchmarks.gate [--rounds 15]
 
-The gate's process is compared with uvicorn and an app that answers 200, both asked by the same requests of a proxy.
-Through nginx, one client asks on one connection, once with the configuration in examples/nginx and once with that of
-the service alone; without nginx (make programs) these rows are left out.
+Compares the gate's process with uvicorn and an app that answers 200; both get the same requests of a proxy. Through
+nginx, one client sends requests on one connection, once with the configuration in examples/nginx and once with that of
+the service alone. Without nginx (make programs), these rows are left out.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ async def quantiles_ms(ports: Mapping[str, int], token: str, rounds: int) -> lis
 
 @contextmanager
 def nginx(gate: int, service: int, changes: Changes = ()) -> Iterator[int]:
-    """The port of an nginx with the shipped configuration, for as long as the block lasts."""
+    """Yield the port of an nginx with the shipped configuration, while the block runs."""
     port = free_port()
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory)
@@ -126,12 +126,12 @@ def nginx(gate: int, service: int, changes: Changes = ()) -> Iterator[int]:
 
 
 KEPT: Changes = [("server 127.0.0.1:8000;", "server 127.0.0.1:8000;\n    keepalive 16;")]
-"""The service keeps its connections too: opening one costs as much as what is measured."""
+"""Keep connections to the service open, because opening one costs as much as what is measured."""
 
 
 @contextmanager
 def gating(load: Load, environment: Mapping[str, str]) -> Iterator[Side]:
-    """The gate as people start it, for as long as the block lasts."""
+    """Run the gate as users start it, while the block runs."""
     load.port = free_port()
     command = [sys.executable, "-m", "smarter_auth_mw", "gate", "--port", str(load.port)]
     process = subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, stderr=subprocess.DEVNULL)

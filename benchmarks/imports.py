@@ -1,4 +1,4 @@
-"""What `import smarter_auth_mw` adds to what an app of its kind has imported already.
+"""Measure what `import smarter_auth_mw` adds to an app that has imported its framework.
 
     python -m benchmarks.imports [--rounds 20]
 

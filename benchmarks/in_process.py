@@ -1,9 +1,9 @@
-"""The cost of a warm request, in the process: what the middleware adds, against what Starlette's own adds.
+"""Measure a warm request in the process: the cost of the middleware, relative to Starlette's own.
 
     python -m benchmarks.in_process [--rounds 120]
 
-Everything is on: usage and audit where they exist, listening, the memo of paths. Only the database is one that answers
-at once, since a warm request never asks it.
+Everything is on: usage, audit, the listener, memoised paths. Only the database is a fake that answers immediately,
+because a warm request never queries it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from smarter_auth_mw.wsgi import SmarterAuthWSGIMiddleware
 
 CALLS = 200
 GRANT, NO_RESOURCE = (0.8, 0.1) if sys.version_info >= (3, 12) else (1.0, 0.2)
-"""The targets; before Python 3.12 a coroutine of ours stands between server and app."""
+"""The targets; before Python 3.12, a coroutine of ours runs between server and app."""
 TOKEN = mint()
 HEADERS = [
     (b"host", b"bots.example"),
@@ -46,7 +46,7 @@ CREDENTIALS = (b"authorization", b"Token " + TOKEN.reveal().encode())
 
 
 class Facts:
-    """A read of the database that is at hand."""
+    """A prepared result of a database read."""
 
     def __init__(self, resource: Resource, bindings: Iterable[Binding]) -> None:
         self.bindings = Bindings(resource, "default", Protection.BOUND, "stale", tuple(bindings))
@@ -69,7 +69,7 @@ FOR_EVER = Limits(max_staleness_s=1e9, cache_ttl_s=1e9)
 
 
 def guarded(others: int = 0, wrapped: ASGIApp | None = None) -> SmarterAuthMiddleware:
-    """The app behind the middleware, on a source at hand."""
+    """Return the app behind the middleware, with a prepared source."""
     middleware = SmarterAuthMiddleware(wrapped or app(), SETTINGS)
 
     @contextlib.asynccontextmanager
@@ -104,7 +104,7 @@ async def receive() -> Message:
 
 
 async def send(message: Message) -> None:
-    """Nobody listens."""
+    """Do nothing: no notifications arrive."""
 
 
 def block(side: ASGIApp, path: str, *credentials: tuple[bytes, bytes]) -> Block:
@@ -120,7 +120,7 @@ def block(side: ASGIApp, path: str, *credentials: tuple[bytes, bytes]) -> Block:
 
 
 def messages_block(side: ASGIApp) -> Block:
-    """What a message of a WebSocket takes, from the first of so many: the handshake is a request of its own."""
+    """Measure the messages of a WebSocket, without its handshake, which is a separate request."""
     connection = scope("/bots/1", [*HEADERS, CREDENTIALS]) | {"type": "websocket", "scheme": "ws", "subprotocols": []}
     del connection["method"]
 
@@ -140,7 +140,7 @@ def messages_block(side: ASGIApp) -> Block:
 
 
 async def listener(scope: Scope, receive: Receive, send: Send) -> None:
-    """An app that takes what comes on a WebSocket."""
+    """An app that receives every message of a WebSocket."""
     while (await receive())["type"] == "websocket.receive":
         pass
 

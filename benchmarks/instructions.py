@@ -1,9 +1,9 @@
-"""How many instructions a warm request takes, which no other load on the machine changes: counted by valgrind.
+"""Count the instructions of a warm request with valgrind; other load on the machine does not change them.
 
     python -m benchmarks.instructions
 
-A side runs twice, with few blocks of calls and with many; the difference is the calls' own. It takes a minute or two.
-Without valgrind there is nothing to tell.
+Each side runs twice, with few calls and with many; the difference is the cost of the calls. It takes a minute or two,
+and needs valgrind.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ async def run(name: str, blocks: int) -> None:
 
 
 async def counted(valgrind: str, name: str, blocks: int) -> int:
-    """The instructions of a whole process."""
+    """Return the instructions of a whole process."""
     process = await asyncio.create_subprocess_exec(
         *(valgrind, "--tool=callgrind", "--callgrind-out-file=/dev/null"),
         *(sys.executable, "-m", "benchmarks.instructions", name, str(blocks)),
@@ -57,7 +57,7 @@ async def counted(valgrind: str, name: str, blocks: int) -> int:
 
 
 async def per_call(valgrind: str) -> dict[str, float]:
-    """The instructions of one call of each side; as many processes at a time as there are processors."""
+    """Return the instructions of one call of each side; as many processes run at a time as there are processors."""
     free = asyncio.Semaphore(os.cpu_count() or 1)
 
     async def one(name: str, blocks: int) -> int:

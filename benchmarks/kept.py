@@ -1,9 +1,9 @@
-"""How long a request on a connection that is kept takes with several workers, over one worker.
+"""Measure a request on a persistent connection with several workers, relative to one worker.
 
     python -m benchmarks.kept [--rounds 15]
 
-`serve` and `gate`, as people start them, on asyncio's event loop and on uvloop. One request after the other: what is
-measured is how long the client waits, so that a server which leaves Nagle's algorithm on (40 ms a request) shows.
+Runs `serve` and `gate` as users start them, on asyncio's event loop and on uvloop. Requests are sent one after the
+other, and the figure is the time that the client waits, so that Nagle's algorithm (40 ms a request) would show.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ async def _rows(command: str, loop: str, request: str, environment: Mapping[str,
 
 
 async def _latency_us(port: int, request: str) -> float:
-    """The median over some requests on one connection, whose answers have a body: what is sent in two parts waits."""
+    """Return the median of requests on one connection. Responses have a body, because a second packet would wait."""
     with closing(socket.create_connection(("127.0.0.1", port))) as client:
         moments = [time.perf_counter()]
         for _ in range(REQUESTS):

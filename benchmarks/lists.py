@@ -1,16 +1,16 @@
-"""What a page of each list costs with a thousand keys and with a million, nine in ten of them revoked.
+"""Measure a page of each list with a thousand keys and with a million, nine in ten of them revoked.
 
     python -m benchmarks.lists [--rounds 400] [--mode MODE] [--only TEXT] [--kept DIR] [--json FILE]
 
-The databases are on one server of their own, and their pages are read in turn, so that what the machine does
-meanwhile hits all alike, under the plans of both modes unless one is named. A page is what an operator gets: fifty
-items, each with at most ten entries of its inner lists. With a thousand keys many lists are shorter than that: the
-ratio is of pages of equal length, and the full page of the million keys stands next to it. A list that few keys or none
-fit looks at as many candidates as it may: its like is the page with ten thousand keys, of which a thousand are living.
-``again`` is what a ratio is worth: every other page of the smaller side against the rest of them. What misses the
-target is measured once more. The databases are filled as the released schema 0005 has them, and then migrated: how long
-writers wait is printed too. With ``--kept`` the server's data stay in a directory, and the next run finds them filled.
-Exits 1 where the p99 of a page with a million keys is more than 1.5 times that of its like.
+The databases are on one server, and their pages are read in turn, so that other work on the machine affects all alike.
+Both plan modes are measured unless ``--mode`` selects one. A page is what an operator gets: fifty items, each with at
+most ten entries of its inner lists. With a thousand keys, many lists are shorter than that; the ratio compares pages of
+equal length, and the full page with a million keys is printed next to it. A list with few or no matches reads as many
+candidates as it may; it is compared with the page with ten thousand keys, of which a thousand are not revoked.
+``again`` shows the noise: it compares every other page of the smaller side with the rest. Rows that miss the target are
+measured once more. The databases are filled with the released schema 0005 and then migrated; the time that writers wait
+is printed too. With ``--kept``, the server's data stay in a directory for the next run. Exits with 1 if the p99 of a
+page with a million keys is more than 1.5 times that of the page it is compared with.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Ask = Callable[[Listings, int], Awaitable[Any]]
 
 
 class Cost(NamedTuple):
-    """The times of one list's pages in one database; ``again`` compares one half of them with the other."""
+    """The times of one list's pages in one database; ``again`` compares one half of them with the other half."""
 
     items: int
     buffers: int
@@ -57,7 +57,7 @@ class Cost(NamedTuple):
 
 
 class Side:
-    """One of the databases, and what its pages took."""
+    """One of the databases, and the times of its pages."""
 
     def __init__(self, connection: asyncpg.Connection) -> None:
         self.plans = Plans(connection)
@@ -78,7 +78,7 @@ class Side:
 
 
 def lists() -> Iterator[tuple[str, Ask, int]]:
-    """Every list by its name, and with how many keys a page of it is compared."""
+    """Return every list by its name, and the number of keys that it is compared with."""
     for name, keys in {**KEY_LISTS, **RARE_LISTS}.items():
         yield f"keys: {name}", _keys(keys), SOME if name in RARE_LISTS else FEW
     for name, resources in RESOURCE_LISTS.items():
@@ -101,7 +101,7 @@ def _events(filters: AuditFilters) -> Ask:
 
 @asynccontextmanager
 async def filled(cluster: Cluster, keys: int) -> AsyncIterator[str]:
-    """The URL of a database with so many keys, filled at the released schema and migrated then."""
+    """Return the URL of a database with that many keys, filled with the released schema and then migrated."""
     name = f"keys_{keys}"
     owner, runtime = (
         urlsplit(url)._replace(path=f"/{name}").geturl() for url in (cluster.url("owner"), cluster.url("runtime"))
@@ -115,7 +115,7 @@ async def filled(cluster: Cluster, keys: int) -> AsyncIterator[str]:
 
 
 async def _fill(administrator: asyncpg.Connection, name: str, database: Database, keys: int) -> None:
-    """Make the database under another name, so that one with this name is complete."""
+    """Create the database under another name first, so that a database with this name is always complete."""
     await administrator.execute("DROP DATABASE IF EXISTS filling")
     await administrator.execute("CREATE DATABASE filling")
     owner = urlsplit(database.owner)._replace(path="/filling").geturl()

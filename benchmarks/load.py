@@ -1,4 +1,4 @@
-"""Load on a server, and what that costs it: a few connections that are kept, each with one request after the other."""
+"""Load a server, and measure what that costs it: a few persistent connections with one request after the other."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Connection(asyncio.Protocol):
 
 
 class Load:
-    """Requests for ``path`` on a port of this host; ``status`` is what each must be answered with."""
+    """Requests for ``path`` on a port of this host; each must be answered with ``status``."""
 
     def __init__(self, port: int, path: str, headers: str, status: int = 200) -> None:
         self.request = f"GET {path} HTTP/1.1\r\nhost: bots.example\r\n{headers}\r\n\r\n".encode()
@@ -92,7 +92,7 @@ class Load:
 
 @contextmanager
 def apart(servers: Iterable[int]) -> Iterator[None]:
-    """Keep these processes on one processor and this one on another, where there are two, while the block lasts.
+    """Pin these processes to one processor and this one to another, if there are two, while the block runs.
 
     What moves from one to the other finds its caches cold, which costs as much as what is to be measured.
     """

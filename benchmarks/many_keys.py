@@ -1,9 +1,9 @@
-"""Acts on very many keys by the command line, while workers serve: how long each takes, and what requests notice.
+"""Measure commands that change very many keys while workers serve: their duration, and their effect on requests.
 
     python -m benchmarks.many_keys [--keys 100000] [--rate 200]
 
-Two uvicorn processes are asked for bots whose keys are changed, and for bots of another account, before an act and
-during it. Exits 1 if any answer is neither 200 nor 401, or if a worker set its whole cache aside.
+Two uvicorn processes get requests for bots whose keys are changed, and for bots of another account, before and during
+each command. Exits with 1 if any answer is neither 200 nor 401, or if a worker flushed its cache.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from benchmarks.database import Database, fill, migrated
 from benchmarks.fleet import Client, Server, quantile, workers
 
 EACH = 100
-"""How many keys open each bot."""
+"""The number of keys that open each bot."""
 ASKED = 50
 OTHERS = range(1_000_001, 1_000_001 + ASKED)
 FILL_OTHERS = """
@@ -41,7 +41,7 @@ ACTS = (("deactivate",), ("rotate", "--tokens", "{directory}/tokens.csv"), ("rev
 
 
 class Load:
-    """Requests to every worker at a steady rate, and what came of them."""
+    """Requests to every worker at a steady rate, and their results."""
 
     def __init__(self, servers: Sequence[Server], rate: float) -> None:
         self._servers = servers

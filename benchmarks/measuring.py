@@ -1,4 +1,4 @@
-"""Sides measured in turn, in small blocks and many rounds: what the machine does meanwhile hits all of them alike."""
+"""Measure sides in turn, in small blocks and many rounds, so that other work on the machine affects all alike."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Block = Callable[[], Awaitable[float]]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table: a ratio, over the rounds of one run or over several runs, against its target."""
+    """One row of the table: a ratio over the rounds of one run or over several runs, with its target."""
 
     what: str
     minimum: float
@@ -25,7 +25,7 @@ class Row:
 
     @property
     def is_met(self) -> bool:
-        """Whether the median keeps to the target; True where there is none, as of what stands there for comparison."""
+        """True if the median meets the target, or if the row has none because it is there for comparison."""
         if self.target is None:
             return True
         return self.median >= self.target if self.is_at_least else self.median <= self.target
@@ -42,7 +42,7 @@ class Row:
 
 
 def row(what: str, ratios: list[float], target: float | None, *, is_at_least: bool = False, note: str = "") -> Row:
-    """The row of these ratios, one for each round."""
+    """Return the row of these ratios, one for each round."""
     return Row(what, min(ratios), statistics.median(ratios), max(ratios), target, is_at_least, note)
 
 
@@ -76,7 +76,7 @@ def medians(taken: dict[str, list[float]]) -> dict[str, float]:
 
 
 def show(rows: Iterable[Row]) -> None:
-    """The table: median, target, whether it is met, the least and the greatest of the rounds, and what it is about."""
+    """Print the table: median, target, whether it is met, minimum and maximum of the rounds, and the row's name."""
     for one in rows:
         if one.target is None:
             held = f"{'':18}"

@@ -1,9 +1,9 @@
-"""What a warm entry weighs: 100,000 resources with one binding each, read as from the database, in the real cache.
+"""Measure the memory of a warm entry: 100,000 resources with one binding each, in the real cache.
 
     python -m benchmarks.memory [--entries 100000]
 
-It is what the process has grown by, as the kernel sees it (resident memory), over the number of entries: with the keys,
-strings and indexes that are an entry's own, and all that Python and its allocator add.
+The figure is the growth of the process's resident memory, divided by the number of entries. It includes the keys,
+strings and indexes of an entry, and everything that Python and its allocator add.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from smarter_auth_mw.tokens import Token
 PAGE_BYTES = 4096
 WARM_UP = 1_000
 FILLS_A_SNAPSHOT = 100
-"""How many resources are read between two writes."""
+"""The number of resources that are read between two writes."""
 
 
 class Source:
-    """What the store makes of the rows of such a resource."""
+    """Return the bindings that the store builds from the rows of such a resource."""
 
     async def read(self, target: Target) -> Read:
         asked = target.names

@@ -1,10 +1,10 @@
-"""What a flood of notifications costs a worker, and for how long a key that is revoked meanwhile is let in.
+"""Measure what a flood of notifications costs a worker, and how long a key revoked during the flood still works.
 
     python -m benchmarks.notifications [--seconds 15] [--only TEXT] [--json FILE]
 
-Anyone who may connect to a database may notify on any channel of it. A uvicorn listens as usual, and a twin of it does
-not (as behind a transaction pooler), so that what the flood costs the machine and PostgreSQL hits both alike. They are
-asked in turn, for a resource that both have at hand. Exits 1 where a target is missed.
+Anyone who can connect to a database can notify on any of its channels. One uvicorn listens as usual, and its twin does
+not (as behind a transaction pooler), so that the flood's cost to the machine and PostgreSQL affects both alike. Both
+get requests in turn, for a resource that both have cached. Exits with 1 if a target is missed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from benchmarks.fleet import Client, clients, comes_to, quantile, workers
 WARM = 1
 PACE_S = 0.002
 REVOCATIONS = 3
-"""In each phase, one after the other."""
+"""Run the phases, one after the other."""
 MOST_MS = 1_250.0
 """HEARTBEAT_S, and what a heartbeat and a request may take on a machine that is flooded."""
 

@@ -1,8 +1,8 @@
-"""The cost of being watched: a warm grant with each kind of observer, over one with none.
+"""Measure a warm grant with each kind of observer, relative to one without.
 
     python -m benchmarks.observing [--rounds 120]
 
-Off is how it comes: no path, no receiver, no provider of traces; ``benchmarks.in_process`` measures that.
+All observers are off by default; ``benchmarks.in_process`` measures that case.
 """
 
 from __future__ import annotations
@@ -27,32 +27,32 @@ async def _page() -> Page:
 
 
 def paged() -> SmarterAuthMiddleware:
-    """With every page that there is."""
+    """With all status pages on."""
     middleware = guarded()
     middleware.app = PagedApp(middleware.app, Pages(dict.fromkeys(("/livez", "/readyz", "/metrics"), _page)))
     return middleware
 
 
 def signalling() -> SmarterAuthMiddleware:
-    """With one receiver, of grants; the middlewares that were made before stay silent."""
+    """With one receiver of grants; middlewares that were created earlier send no signals."""
     signals._silent.clear()
     authentication_success.connect(_heard)
     return guarded()
 
 
 def _heard(_: Any, **told: Any) -> None:
-    """Nobody minds."""
+    """Receive a signal, and do nothing."""
 
 
 def traced() -> SmarterAuthMiddleware:
-    """Within a span that records."""
+    """Within a span that is recorded."""
     middleware = guarded()
     middleware._guard._observers.add(tracing.observe)
     return middleware
 
 
 def in_span(side: Any) -> Any:
-    """As an instrumentation around the app does it."""
+    """Call the app within a span, as an instrumentation does."""
     tracer = TracerProvider().get_tracer("server")
 
     async def run(*arguments: Any) -> None:

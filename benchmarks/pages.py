@@ -1,12 +1,11 @@
-"""What each page of the admin costs with a thousand keys and with a million, nine in ten of them revoked.
+"""Measure each page of the admin with a thousand keys and with a million, nine in ten of them revoked.
 
     python -m benchmarks.pages [--keys 1000000] [--few 1000] [--rounds 150] [--json FILE]
 
-Both databases are on one server of their own, filled as those of ``benchmarks.lists``. Each has an admin in this
-process, and they are asked in turn, so that what the machine does meanwhile hits both alike. A page is asked for with
-a session, as a browser does, and is timed from the request to the last byte of HTML. Exits 1 where the p99 of a page
-with a million keys is more than 1.5 times that with a thousand, or where a page weighs more than 60 kB with style and
-script.
+Both databases are on one server, filled as those of ``benchmarks.lists``. Each has an admin in this process. They get
+requests in turn, so that other work on the machine affects both alike. A page is requested with a session, as a browser
+does, and timed from the request to the last byte of HTML. Exits with 1 if the p99 of a page with a million keys is more
+than 1.5 times that with a thousand, or if a page has more than 60 kB with style and script.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ PAGES: Mapping[str, str] = {
     "audit of a key": f"/audit?key={KEY_ID}",
 }
 SCOPED = ("overview", "keys", "keys, expiring", "keys, unused", "resources", "audit")
-"""Pages that are asked for by an operator of one account too."""
+"""Pages that an operator of one account requests too."""
 
 
 class Cost(NamedTuple):
@@ -82,7 +81,7 @@ class Cost(NamedTuple):
 
 
 class Side:
-    """One of the databases, with people who are signed in, and how long their pages took."""
+    """One of the databases, with people who are signed in, and the times of their pages."""
 
     def __init__(self, people: Mapping[str, httpx.AsyncClient]) -> None:
         self._people = people
@@ -104,7 +103,7 @@ class Side:
 
 @asynccontextmanager
 async def side(cluster: Cluster, keys: int) -> AsyncIterator[Side]:
-    """A database with so many keys, its admin, and an operator of all accounts and one of a single account."""
+    """Yield a database with that many keys, its admin, an operator of all accounts and one of a single account."""
     async with filled(cluster, keys) as runtime:
         owner = urlsplit(cluster.url("owner"))._replace(path=urlsplit(runtime).path).geturl()
         async with open_pool(owner) as pool:

@@ -1,11 +1,12 @@
-"""What the costliest input costs that a search finds, against a plain one of the same length: what a stranger can send.
+"""Search for the most expensive input that a client can send, and compare it with a plain input of the same length.
 
     python -m benchmarks.path_cost [--seconds 4] [--seed 1] [--only path]
 
-Paths, hosts, credentials and what else a stranger writes, from 500 to 64,000 characters. For each, inputs are put
-together from awkward fragments and mutated for a while, the costliest kept; then the costliest and plain ones are
-measured in turn. Processor time of this thread, and the least of several calls: what others do on the machine counts
-as little as can be. Exit 1 where an input costs more than 2 ms, or more than 20 times a plain one.
+The inputs are paths, hosts, credentials and other headers, from 500 to 64,000 characters long. For each kind and
+length, the search builds inputs from awkward fragments, mutates them, and keeps the most expensive ones. It then
+measures the worst of them and a plain input in turn. Times are processor time of this thread, the minimum of several
+calls, so that other load on the machine matters little. Exits with 1 if an input costs more than 2 ms, or more than 20
+times a plain one.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ TOKEN_FRAGMENTS = """
 
 @dataclass(frozen=True, slots=True)
 class Surface:
-    """One thing that a stranger writes: what is done with it, what it is put together from, and a plain one."""
+    """One kind of input: the function that processes it, fragments to build it from, and a plain example."""
 
     name: str
     take: Callable[[str], Callable[[], object]]
@@ -75,7 +76,7 @@ def plain_word(length: int) -> str:
 
 
 def paths(name: str, lines: Sequence[str], *, root_path: str = "", mounts: Sequence[str] = ()) -> list[Surface]:
-    """A path as a server hands it on, by itself, and as a proxy spells it in its raw form alone."""
+    """Return the surfaces of a path: as a server passes it on, decoded, and as the raw path of a proxy."""
     routes = Routes.parse(lines, mounts=mounts)
 
     def resolved(path: str, raw: bytes | None) -> Callable[[], object]:
@@ -181,7 +182,7 @@ def surfaces() -> list[Surface]:
 
 
 def cost(call: Callable[[], object], times: int = 3) -> float:
-    """Processor time of one call in µs, the least of several."""
+    """Return the processor time of one call in µs: the minimum of several."""
     least = float("inf")
     for _ in range(times):
         began = time.thread_time_ns()
@@ -194,7 +195,7 @@ Genome = list[str]
 
 
 def written(genome: Genome, length: int) -> str:
-    """The fragments in a row, from the front again until there are enough characters."""
+    """Join the fragments, and repeat them until the text has the given length."""
     whole = "".join(genome) or "/"
     text = (whole * (length // len(whole) + 1))[:length]
     return text if text.startswith("/") or "/" not in whole else "/" + text[1:]
@@ -220,7 +221,7 @@ def mutated(rng: random.Random, genome: Genome, fragments: Sequence[str]) -> Gen
 
 
 def costliest(surface: Surface, length: int, seconds: float, rng: random.Random) -> str:
-    """The costliest input that a climb from many places finds in the time."""
+    """Return the most expensive input that a hill climb with several starting points finds in the given time."""
     best: list[tuple[float, str, Genome]] = [(0.0, surface.plain(length), [])]
     until = time.thread_time() + seconds
     while time.thread_time() < until:
@@ -234,7 +235,7 @@ def costliest(surface: Surface, length: int, seconds: float, rng: random.Random)
 
 
 async def worst(seconds: float, seed: int = 1) -> list[Row]:
-    """Return the row of the costliest input, over a plain one as long, and that of the most time that one takes."""
+    """Return two rows: the most expensive input relative to a plain one of the same length, and its longest time."""
     gc.disable()
     try:
         rows, most_ms = measure(seconds, seed, report=lambda _: None)
@@ -251,7 +252,7 @@ async def worst(seconds: float, seed: int = 1) -> list[Row]:
 def measure(
     seconds: float, seed: int, only: str = "", report: Callable[[list[Row]], None] = show
 ) -> tuple[list[Row], float]:
-    """Return a row for each kind and length, and the greatest processor time of all, in ms."""
+    """Return a row for each kind and length, and the longest processor time of all, in ms."""
     rows, most_ms = [], 0.0
     for surface, length in itertools.product((one for one in surfaces() if only in one.name), LENGTHS):
         text = costliest(surface, length, seconds, random.Random(f"{seed} {surface.name} {length}"))
@@ -273,9 +274,9 @@ def measure(
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=4, help="how long to search, for each kind and length")
+    parser.add_argument("--seconds", type=float, default=4, help="seconds to search for each kind and length")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", default="", help="a part of the kinds' names")
+    parser.add_argument("--only", default="", help="only kinds whose name contains this text")
     arguments = parser.parse_args()
     gc.disable()
     rows, most_ms = measure(arguments.seconds, arguments.seed, arguments.only)

@@ -1,9 +1,11 @@
-"""Whether the time of a refusal tells what is wrong with a token: run it with `python benchmarks/refusal_timing.py`.
+"""Check that the time of a refusal does not reveal why a token is refused.
 
-Requests for one protected resource with an unknown, an inactive, a revoked and an expired token, with one of another
-resource and with one of another account, in random order, through the middleware in this process: what a network adds
-would only hide a difference. For each kind the median and how often it is slower than the unknown one (Mann-Whitney's
-U over all pairs: 0.5 is no difference); beside it the same for the unknown token against itself, which is the noise.
+    python benchmarks/refusal_timing.py
+
+Sends requests for one protected resource in random order: with a token that is unknown, inactive, revoked or expired,
+one of another resource, and one of another account. They go through the middleware in this process, because a network
+would only hide a difference. Prints for each kind the median, and how often it is slower than the unknown token
+(Mann-Whitney U over all pairs; 0.5 means no difference). A second unknown token shows the noise.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ WARM_UP = 2_000
 
 
 async def tokens(url: str, owner_url: str) -> dict[str, str]:
-    """One token for each way to be refused."""
+    """Return one token for each reason for a refusal."""
     async with open_pool(url) as pool:
         keys = Management(Store(pool), actor="benchmark")
         minted = {name: await keys.create(name, bind=[BOT]) for name in ("inactive", "revoked", "expired")}
@@ -52,7 +54,7 @@ async def tokens(url: str, owner_url: str) -> dict[str, str]:
 
 
 async def measure(app: SmarterAuthMiddleware, values: dict[str, str]) -> dict[str, list[float]]:
-    """The seconds that each refusal took."""
+    """Return the time of each refusal in seconds, by kind of token."""
     taken: dict[str, list[float]] = {name: [] for name in values}
     order = [name for name in values for _ in range(REQUESTS)]
     random.shuffle(order)
@@ -66,7 +68,7 @@ async def measure(app: SmarterAuthMiddleware, values: dict[str, str]) -> dict[st
 
 
 def slower(one: Sequence[float], other: Sequence[float]) -> float:
-    """Return how often a value of ``one`` is larger than one of ``other``, ties counted half."""
+    """Return the fraction of pairs in which the value of ``one`` is larger; ties count half."""
     other = sorted(other)
     below = sum(bisect_left(other, value) + bisect_right(other, value) for value in one)
     return below / 2 / len(one) / len(other)
@@ -90,11 +92,11 @@ async def _receive() -> Any:
 
 
 async def _send(_: Any) -> None:
-    """Return what a server would write."""
+    """Discard what a server would send."""
 
 
 async def _app(*_: Any) -> None:
-    raise AssertionError("Nobody is let in here.")
+    raise AssertionError("Every request should be refused.")
 
 
 async def main() -> int:

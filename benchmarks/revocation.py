@@ -1,14 +1,14 @@
-"""How long a revoked key is still let in, by any of four workers: from its COMMIT to the last grant.
+"""Measure how long any of four workers still grants a revoked key: from its COMMIT to the last grant.
 
     python -m benchmarks.revocation [--count 200] [--load 800] [--json FILE]
 
-Four uvicorn processes, a PostgreSQL and a Valkey of their own, and other requests all the while. Each worker has the
-key's resource at hand and is asked for it every other millisecond; then the key is revoked. A figure is the time from
-the answer to COMMIT until the last answer that still granted had come, whichever worker it came from, on one clock.
-Afterwards the same without notifications, as behind a transaction pooler: the heartbeat alone is left.
+Starts four uvicorn processes, a PostgreSQL and a Valkey, and sends other requests all the time. Each worker has cached
+the key's resource and is asked for it every other millisecond; then the key is revoked. The figure is the time from the
+answer to COMMIT until the last grant arrived from any worker, on one clock. A second run has no notifications, as
+behind a transaction pooler, so that only the heartbeat reports changes.
 
-Everything shares the machine, the workers' clients too: what else runs there is in the figures. ``held up`` is the
-longest time that this process itself was kept waiting. Exits 1 where a target is missed.
+Everything runs on one machine, the workers' clients too, and the figures include other load on it. ``held up`` is the
+longest time that this process itself was delayed. Exits with 1 if a target is missed.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from tests.support.valkey import Valkey
 WORKERS = 4
 HEARTBEAT_S = 1.0
 OTHERS = 50
-"""Resources that the other requests are for; nobody touches their keys."""
+"""The resources of the other requests; their keys never change."""
 AFTER_S = 0.1
-"""How long a worker is asked on after it refused first: nothing that was revoked may come back."""
+"""The time for which a worker is still asked after its first refusal: a revoked key must not work again."""
 REVOKE = "UPDATE smarter_auth.key SET revoked_at = now() WHERE key_id = md5($1::text)::uuid"
 
 
 @dataclass
 class Figures:
-    """What one run found: lags in milliseconds, one for each revocation."""
+    """The result of one run: lags in milliseconds, one for each revocation."""
 
     what: str
     lags_ms: list[float] = field(default_factory=list)
@@ -56,7 +56,7 @@ class Figures:
 
     @property
     def round_trip_s(self) -> float:
-        """The slowest heartbeat and the slowest request, one after the other."""
+        """Return the slowest heartbeat plus the slowest request."""
         return self.slowest_beat_s + self.slowest_request_s
 
     def summary(self) -> dict[str, float]:
@@ -81,7 +81,7 @@ class Run:
         self._spread_s = plan.spread_s
 
     async def revoke(self, number: int, asking: Sequence[Client]) -> None:
-        """Have each worker grant by the key, revoke it, and see who grants last."""
+        """Let each worker grant the key, revoke it, and return the time of the last grant."""
         for client in asking:
             await comes_to(client, 200, number, str(number))
         committed = asyncio.get_running_loop().create_future()
@@ -100,7 +100,7 @@ class Run:
         await self._owner.execute("COMMIT")
 
     async def _poll(self, client: Client, number: int, committed: asyncio.Future[float]) -> float:
-        """When the last grant came; ask on for a while after the first refusal."""
+        """Return when the last grant arrived; keep asking for a while after the first refusal."""
         last_s, until_s = 0.0, None
         while until_s is None or time.monotonic() < until_s:
             answer = await client.ask(number, str(number))
@@ -115,7 +115,7 @@ class Run:
 
     @asynccontextmanager
     async def around(self, loaded: list[list[Client]], load: float, beating: asyncpg.Connection) -> AsyncIterator[None]:
-        """Other requests, a heartbeat of our own and a look at our own delays, as long as the block lasts."""
+        """Send other requests, measure a heartbeat and this process's own delays, while the block runs."""
         flat = [client for group in loaded for client in group]
         pause_s = len(flat) / load
         tasks = [asyncio.create_task(self._ask_others(client, pause_s)) for client in flat]
@@ -154,7 +154,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Plan:
-    """One run: which keys are revoked, how many at a time, how often each worker is asked, and the target."""
+    """The parameters of one run: the keys to revoke, how many at a time, the request interval, and the target."""
 
     what: str
     numbers: range
@@ -162,7 +162,7 @@ class Plan:
     at_once: int
     pace_s: float
     spread_s: float
-    """Within this time a batch is revoked: not in step with the heartbeats."""
+    """A batch is revoked within this time, out of step with the heartbeats."""
     p99_ms: float
     max_ms: float
 

@@ -1,9 +1,9 @@
-"""Real servers under load: the processor time of a request, and requests a second beside what people write instead.
+"""Measure real servers under load: processor time and requests a second, compared with alternatives.
 
     python -m benchmarks.served [--rounds 15]
 
-One worker each, connections that are kept, the sides in turn. Rates swing with whatever else the machine does, and so
-does the time of a call; the time that the server's processes spend on a processor does not, or less so.
+Each server has one worker and persistent connections, and the sides take turns. Rates and response times vary with
+other load on the machine; the processor time of the server's processes varies less.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ WARM = {
     "smarter_auth_mw": "guarded",
 }
 PEERS = {"query": "FastAPI with a query", "knox": "django-rest-knox"}
-"""What the chart shows, and the app's or the peer's name."""
+"""The labels of the chart, and the name of the app or peer."""
 
 
 class Side(NamedTuple):
-    """A server's process, and load for it."""
+    """A server process, and load for it."""
 
     pid: int
     load: Load
@@ -162,7 +162,7 @@ def run(*command: str, **environment: str) -> str:
 
 @contextmanager
 def serving(which: str, app: str, load: Load, environment: Mapping[str, str]) -> Iterator[Side]:
-    """The app on a server of its own, for as long as the block lasts."""
+    """Run the app on a server of its own while the block runs."""
     load.port = free_port()
     address = f"127.0.0.1:{load.port}" if which == "gunicorn" else str(load.port)
     process = subprocess.Popen(

@@ -1,11 +1,11 @@
-"""Ten minutes of everything at once: workers, writers, revocations, faults and floods; then a verdict and the figures.
+"""Run everything at once for ten minutes: workers, writers, revocations, faults and floods. Print a verdict.
 
     python -m benchmarks.soak [--duration 600] [--json FILE]
 
-Four uvicorn processes on a PostgreSQL and a Valkey of their own, each listening through a wire of its own that can be
-cut. Whatever a worker answers is held against what was committed: no grant by a key that was revoked longer ago than
-MAX_STALENESS_S, or than two heartbeats while all is well; no open answer for a protected resource, no refusal of a
-valid token, and no 503 while all is well. Exits 1 where one of them was seen.
+Starts four uvicorn processes on a PostgreSQL and a Valkey, each with a listening connection that can be cut. Every
+answer is compared with what was committed. These are errors: a grant by a key that was revoked longer ago than
+MAX_STALENESS_S, or than two heartbeats without a fault; an open answer for a protected resource; a refusal of a valid
+token; and a 503 without a fault. Exits with 1 if one of them occurs.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from tests.support.valkey import Valkey
 WORKERS = 4
 HEARTBEAT_S, MAX_STALENESS_S = 1.0, 5.0
 CALM_S, LASTS_S = 8.0, 3.0
-"""How long it is quiet before each fault, and how long those last that do not end by themselves."""
+"""The quiet time before each fault, and the duration of faults that do not end by themselves."""
 GRACE_S = 30.0
-"""How long after a fault the workers may take until all is well again."""
+"""The time that workers have to recover after a fault."""
 PACE_S = 0.02
 VALID, REVOKED, OPEN, OTHERS = 1, 2, 9, range(10, 60)
-"""A resource with a valid token, one whose only key is revoked, one that is open, and those that writers change."""
+"""A resource with a valid token, one whose only key is revoked, an open one, and those that writers change."""
 FIRST = 100
-"""From here on each resource's key is revoked, one after the other; tokens are the numbers of their resources."""
+"""From here on, each resource's key is revoked in turn; tokens are the numbers of their resources."""
 KEYS = 20_000
 LOST = (OSError, EOFError, TimeoutError)
 DOWN = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
@@ -62,7 +62,7 @@ WRITES = (
 
 @dataclass
 class Report:
-    """What was seen so far."""
+    """The results so far."""
 
     answers: Counter[str] = field(default_factory=Counter)
     calm_lags_ms: list[float] = field(default_factory=list)
@@ -71,9 +71,9 @@ class Report:
     wrong: list[str] = field(default_factory=list)
     written: int = 0
     fault: str = ""
-    """The one that goes on, or that not every worker has got over."""
+    """The current fault, or the last one if some worker has not recovered from it."""
     faulty_at_s: float = 0.0
-    """When the last one was over."""
+    """The time when the last fault ended."""
 
     @contextmanager
     def during(self, fault: str) -> Iterator[None]:
@@ -89,14 +89,14 @@ class Report:
 
 
 class Visitor:
-    """Somebody who asks one worker, and comes again when it was away."""
+    """A client of one worker, which reconnects when the worker is back."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self._client: Client | None = None
 
     async def ask(self, ref: object, token: object = None) -> Answer | None:
-        """The answer, or None where the worker is away."""
+        """Return the answer; None if the worker is down."""
         try:
             async with asyncio.timeout(GRACE_S):
                 self._client = self._client or await Client.connect(self._server.port)
@@ -108,7 +108,7 @@ class Visitor:
 
 
 class Soak:
-    """The parts, and those who use and break them."""
+    """The parts of the test, with the tasks that use and break them."""
 
     def __init__(
         self, postgres: Postgres, database: Database, valkey: Valkey, wires: list[Proxy], servers: list[Server]
@@ -123,7 +123,7 @@ class Soak:
     # Those who ask
 
     async def visit(self, server: Server) -> None:
-        """With a valid token, with a revoked one, with none where one is asked for, and where none is."""
+        """Send requests with a valid token, a revoked one, and none, to a protected resource and to an open one."""
         visitor = Visitor(server)
         who = (
             ("valid", VALID, VALID, {200}),
@@ -177,7 +177,7 @@ class Soak:
             connection.terminate()
 
     async def revoke(self) -> None:
-        """One key after the other, each of which every worker has at hand."""
+        """Revoke one key after the other, each of which every worker has cached."""
         visitors = [Visitor(server) for server in self._servers]
         for number in range(FIRST, FIRST + KEYS):
             began_s = time.monotonic()
@@ -193,7 +193,7 @@ class Soak:
                 self.report.wrong.append(f"bot {number} was granted {lag_ms:.0f} ms after its COMMIT")
 
     async def _revoke(self, number: int) -> None:
-        """Until the database has said so."""
+        """Wait until the database confirms it."""
         while True:
             with suppress(*DOWN):
                 connection = await asyncpg.connect(self._database.owner, timeout=2, command_timeout=2)
@@ -207,7 +207,7 @@ class Soak:
             await asyncio.sleep(0.05)
 
     async def _last_grant(self, visitor: Visitor, number: int, committed: asyncio.Future[float]) -> float:
-        """When the last request was sent that was granted; who was refused once is refused for good."""
+        """Return when the last granted request was sent; after one refusal, no grant may follow."""
         last_s, refused = 0.0, 0
         while refused < 10:
             is_over = committed.done()
@@ -235,7 +235,7 @@ class Soak:
             await asyncio.sleep(2 * LASTS_S)
 
     async def exhaust_postgres(self) -> None:
-        """No connection is left for the role that the workers have."""
+        """Allow the workers' role no further connection."""
         role = self._database.runtime_role
         await self._postgres.execute(f"ALTER ROLE {role} CONNECTION LIMIT 0")
         await self._postgres.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{role}'")
@@ -255,7 +255,7 @@ class Soak:
             wire.cut()
 
     async def kill_valkey(self) -> None:
-        """It comes back empty."""
+        """Restart the shared cache empty."""
         self._valkey.kill()
         await asyncio.sleep(LASTS_S)
         await asyncio.to_thread(self._valkey.start)
@@ -297,7 +297,7 @@ class Soak:
                     self.report.recoveries_s.setdefault(name, []).append(time.monotonic() - over_s)
 
     async def is_well(self) -> None:
-        """Wait until every worker answers by what it reads now, and hears of what changes."""
+        """Wait until every worker answers from current data and receives changes."""
         async with asyncio.timeout(GRACE_S):
             for visitor in [Visitor(server) for server in self._servers]:
                 while [await self._status(visitor, *asked) for asked in ((VALID, VALID), (OPEN, None))] != [200, 200]:
@@ -309,7 +309,7 @@ class Soak:
                     await asyncio.sleep(0.02)
 
     async def _silent_s(self, server: Server) -> float:
-        """For how long the worker has heard no heartbeat."""
+        """Return the age of the worker's last heartbeat."""
         with suppress(*LOST):
             return (await asyncio.to_thread(server.metrics))["heartbeat_age_seconds"]
         return float("inf")

@@ -1,9 +1,9 @@
-"""A year of usage of 10,000 keys: how large it is, how long questions take, and how long a batch takes to be written.
+"""Measure a year of usage of 10,000 keys: its size, the time of queries, and the time to write a batch.
 
     python -m benchmarks.usage_year [--keys 10000] [--hours 8] [--minutes 60]
 
 Every key is used every day of the year, in ``hours`` hours of each of the last 90 days, and in ``minutes`` minutes of
-each of the last two days: steadier than most keys are.
+each of the last two days. Most real keys are used less.
 """
 
 from __future__ import annotations
