@@ -20,7 +20,7 @@ FEW = 8
 
 
 class Resource(NamedTuple):
-    """What is protected: ``kind`` and canonical ``ref``, written ``kind:ref``."""
+    """A protected thing: its ``kind`` and canonical ``ref``, written ``kind:ref``."""
 
     kind: str
     ref: str
@@ -59,7 +59,7 @@ class Alias(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a route names, as far as the request alone shows.
+    """The resource that a route names, as far as the request alone shows.
 
     ``account`` is the pattern's ``{account}``, which must turn out to be the resource's own; ``always`` marks a route
     that is protected without any binding; ``exact`` one whose application compares references byte for byte. ``also``
@@ -228,7 +228,7 @@ class Key:
 
     @property
     def last_used_at(self) -> datetime | None:
-        """When one of its tokens was last used to open something."""
+        """The time when one of the key's tokens was last used successfully."""
         return max((token.last_used_at for token in self.tokens if token.last_used_at), default=None)
 
     def previous_tokens(self, now: datetime) -> tuple[KeyToken, ...]:

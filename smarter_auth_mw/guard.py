@@ -82,7 +82,7 @@ class Guard:
         """Returns what a request names; while hosts matter, None may mean that the custom domains are unknown."""
         self._is_plain = is_plain
         self.by_path: Memo[tuple[str, bytes | None, str]] = Memo()
-        """What a path names if the path alone decides that, else an empty string."""
+        """The resource that a path names, if the path alone determines it; otherwise an empty string."""
         self._peers = Peers(known.trusted_proxies)
         self._near_misses = NearMisses(self.resolve, self._remedies)
         self._usage, self._audit = Usage(), Audit(known.audit, self._peers.network)
@@ -101,9 +101,9 @@ class Guard:
         self._claims: frozenset[tuple[str, str]] | None = None
         self._own_domains = set(map(hosts.normal, (*known.platform_domains, *known.api_domains)))
         self.is_sure = False
-        """Whether the custom domains are known."""
+        """True if the custom domains are known."""
         self.minds_hosts = True
-        """Whether a host may name a resource, as far as known."""
+        """True if a host may name a resource, as far as is known."""
         self.engines = Engines(self.settings, self._opened)
         self._closed: dict[int, Figures] = {}
         """The counters of closed engines, by process id."""

@@ -21,7 +21,7 @@ from smarter_auth_mw.routing import hosts
 
 DECISION = "smarter_auth.decision"
 GRACE_S = 1.0
-"""How long a call to the loop may take beyond its query, and how long the loop may take to close."""
+"""The time that a call to the loop may take in addition to its query, and the deadline for closing the loop."""
 
 NO_ANSWER = StatusPage(b'{"status": "not_ready", "reasons": ["no_answer"]}', 503)
 
@@ -210,7 +210,7 @@ def scope_of(environ: WSGIEnvironment, names: Mapping[bytes, str] = _ALL) -> dic
 
 
 def _unread_scope(environ: WSGIEnvironment) -> dict[str, Any]:
-    """What needs no reading; a method that is no text is one that no rule knows."""
+    """Return the parts of the scope that need no parsing; a method that is not a string becomes an empty one."""
     method, address = environ.get("REQUEST_METHOD"), environ.get("REMOTE_ADDR")
     return {
         "type": "http",

@@ -78,7 +78,7 @@ class RevokedKeys(_Answer):
 
 
 class EndedLeaks(_Answer):
-    """How many of the leaked tokens belonged to whom; keys of an attached platform must be revoked there."""
+    """Counts of the leaked tokens by owner. Keys of an attached platform must be revoked on the platform."""
 
     tokens: int
     keys_revoked: int
@@ -153,7 +153,7 @@ class Event(_Answer):
 
 
 class Explanation(_Answer):
-    """What the middleware does with a request, and why."""
+    """The middleware's decision on a request, with its reason."""
 
     resource: str | None
     decision: Literal["pass", "anonymous", "grant", "deny"]
@@ -178,7 +178,7 @@ class Me(_Answer):
 
 
 class Health(_Answer):
-    """Whether the database answers, and its schema."""
+    """The state of the database, and its schema."""
 
     status: Literal["ready"]
     schema_: str = Field(alias="schema")
@@ -217,7 +217,7 @@ class Nothing(_Answer):
 
 
 class Problem(BaseModel):
-    """What went wrong (RFC 9457)."""
+    """An error (RFC 9457)."""
 
     type: str
     title: str

@@ -26,7 +26,7 @@ from smarter_auth_mw.postgres.storable import is_storable
 
 MAX_BODY = 65_536
 INNER = 10
-"""How many entries of the lists inside a document are shown."""
+"""The number of entries shown in lists inside a document."""
 
 
 @dataclass(frozen=True, slots=True)

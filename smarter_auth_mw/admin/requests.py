@@ -32,7 +32,7 @@ class _Request(BaseModel):
 
 
 class NoQuery(_Request):
-    """No parameters."""
+    """The query of an operation without parameters."""
 
 
 class Paged(_Request):
@@ -43,7 +43,7 @@ class Paged(_Request):
 
 
 class KeyQuery(Paged):
-    """Which keys; all filters apply together. Without state, key_id or token_key, revoked keys are left out."""
+    """The filters of the list of keys, all of which apply. Revoked keys need state, key_id or token_key."""
 
     key_id: KeyId | None = None
     token_key: TokenKey | None = Field(default=None, description="the public head of a token")
@@ -71,7 +71,7 @@ class KeyQuery(Paged):
 
 
 class ResourceQuery(Paged):
-    """Which resources."""
+    """The filters of the list of resources."""
 
     kind: Name | None = None
     account: Name | None = None
@@ -92,7 +92,7 @@ class UsageQuery(Paged):
 
 
 class AuditQuery(Paged):
-    """Which events."""
+    """The filters of the audit."""
 
     resource: ResourceName | None = None
     key: KeyId | None = None
@@ -110,7 +110,7 @@ class AuditQuery(Paged):
 
 
 class OpeningQuery(_Request):
-    """Whether an act may open a resource."""
+    """The permission to open a resource."""
 
     allow_anonymous: bool = Field(
         default=False, description="allow the change to open the resource to anyone; needs the role admin"

@@ -1,4 +1,4 @@
-"""Which requests are for us at all, the headers of every response, and the cookie of a session."""
+"""The hosts and origins that the admin accepts, the headers of every response, and the session cookie."""
 
 from __future__ import annotations
 

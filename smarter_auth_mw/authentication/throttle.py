@@ -46,7 +46,7 @@ class Throttle:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.failures = 0
-        """How many attempts the shared storage did not count."""
+        """The number of attempts that the shared storage did not count."""
         self._rate = rate
         self._local = FixedWindowRateLimiter(local)
         self._shared: tuple[FixedWindowRateLimiter, Availability] | None

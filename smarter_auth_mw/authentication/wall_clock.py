@@ -20,7 +20,7 @@ class WallClock:
         offset_s = [wall_s() - steady_s()]
         self.now_s: Callable[[], float] = lambda: max(wall_s(), steady_s() + offset_s[0])
         self.skew_s = 0.0
-        """How far this machine's clock is ahead of the database's, as exactly as the round trip allows."""
+        """The seconds that this machine's clock is ahead of the database's, as exactly as the round trip allows."""
         self._wall_s, self._steady_s, self._offset_s = wall_s, steady_s, offset_s
 
     def compare(self, database_s: float, took_s: float) -> None:

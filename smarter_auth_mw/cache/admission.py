@@ -11,7 +11,7 @@ from smarter_auth_mw.errors import OverloadedError, counted
 from smarter_auth_mw.log import log
 
 WAIT_S = 1.0
-"""How long a look-up waits for its turn."""
+"""The longest time that a look-up waits for its turn."""
 PLACES = 4
 """The number of look-ups that may wait for each one that may run."""
 LOG_PAUSE_S = 10.0

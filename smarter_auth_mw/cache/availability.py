@@ -12,7 +12,7 @@ DEADLINE_S, LONGEST_DEADLINE_S = 0.05, 0.5
 """The limits of a call's deadline, which is several round trips. A nearby server needs 0.1 ms."""
 ROUND_TRIPS = 4
 PROBE_DEADLINE_S = 5.0
-"""How long a probe may take; it may first have to connect (TCP, TLS, AUTH)."""
+"""The deadline of a probe, which may first have to connect (TCP, TLS, AUTH)."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 """The limits of the pause before the next probe, which doubles after each probe that fails."""
 
@@ -39,9 +39,9 @@ class Availability:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.deadline_s = deadline_s
-        """How long a call may take, in seconds."""
+        """The deadline of a call, in seconds."""
         self.is_down = False
-        """Whether the last probe failed."""
+        """True if the last probe failed."""
         self._shortest_s = deadline_s
         self._probe = probe
         self._report = report

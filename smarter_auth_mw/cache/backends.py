@@ -1,4 +1,4 @@
-"""Which aiocache backend ``CACHE_URL`` names."""
+"""The aiocache backend that ``CACHE_URL`` names."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ class Changes:
         return True
 
     def _since(self, reading: SnapshotRead) -> Iterator[int]:
-        """The transactions that the reading was not yet held against, by whichever is the shorter way."""
+        """Return the transactions that the reading was not yet compared with, found in the shorter way."""
         after = max(reading.checked, reading.begun)
         if self.heard - after > len(reading.sources):
             for source in (EVERYTHING, *reading.sources):

@@ -36,7 +36,7 @@ _BINDING_SHAPES: set[tuple[type, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class SharedEntry:
-    """What workers share about one resource: its bindings, the snapshot they were read in, and their sources."""
+    """The data of one resource in the shared cache: its bindings, the snapshot they were read in, and their sources."""
 
     bindings: Bindings
     snapshot: str

@@ -20,7 +20,7 @@ from smarter_auth_mw.errors import UnavailableError
 from smarter_auth_mw.tally import Tally
 
 FILL_ATTEMPTS = 8
-"""How often a fill is repeated because a change arrived while it was in progress."""
+"""The number of attempts to fill an entry while changes keep arriving."""
 NEVER = float("-inf")
 
 
@@ -146,7 +146,7 @@ class Cache:
         self.hit = self.hits.once_more
         self.shared: SharedEntries | None = None
         self.is_store_down = False
-        """Whether the last look-up in the database failed."""
+        """True if the last look-up in the database failed."""
         self._reader = reader
         self._limits = limits
         self.changes = changes

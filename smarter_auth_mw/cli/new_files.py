@@ -42,7 +42,7 @@ class NewFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.keeps = False
-        """Whether the file stays, even if the block fails."""
+        """True if the file is kept even if the block fails."""
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:

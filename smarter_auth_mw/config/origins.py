@@ -1,4 +1,4 @@
-"""Where settings come from: arguments, the environment, ``.env`` and a TOML file; the one named first wins."""
+"""The sources of settings, in order of precedence: arguments, the environment, ``.env`` and a TOML file."""
 
 from __future__ import annotations
 

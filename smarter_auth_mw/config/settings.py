@@ -72,7 +72,7 @@ class RouteSettings(BaseModel):
 
     required: ClassVar[tuple[str, ...]] = ()
     is_complete: ClassVar[bool] = False
-    """Whether these are all settings."""
+    """True if the class has all settings, so that unknown names are mistakes."""
 
     _origins: dict[str, Origin] = PrivateAttr(default_factory=dict)
 

@@ -36,9 +36,9 @@ from smarter_auth_mw.postgres.opening import database_url, listens, pool_of
 from smarter_auth_mw.postgres.store import Store
 
 CHANGES_KEPT = timedelta(hours=1)
-"""How long a worker may be cut off without having to flush its cache."""
+"""The time for which a worker may be cut off without having to flush its cache."""
 FIRST_BEAT_WITHIN_S = 0.5
-"""How long a start waits for the first heartbeat; what is read before it is read a second time."""
+"""The time that a start waits for the first heartbeat; entries that are read earlier are read again."""
 PURGE_EVERY_S = 600.0
 DOMAINS_PAUSE_S = 0.05
 

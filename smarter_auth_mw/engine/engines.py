@@ -20,7 +20,7 @@ class Engines(PerLoop[Engine]):
         super().__init__(self._noted)
         self.settings = settings
         self.was_opened = False
-        """Whether an engine was ever opened, on any event loop."""
+        """True if an engine was ever opened, on any event loop."""
         self.opening = opening
         self._open: dict[int, tuple[int, Engine]] = {}
         with _lock:

@@ -25,7 +25,7 @@ TRIGGERS, SHARED, UNROUTED = "triggers_missing", "shared_cache_unreachable", "ki
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Whether requests can be decided; the reasons are fixed words of this module, so they reveal no secret."""
+    """A worker's readiness, with its reasons: fixed words of this module, which reveal no secret."""
 
     can_decide: bool = True
     reasons: tuple[str, ...] = ()

@@ -22,7 +22,7 @@ _ABOUT_BODY = frozenset(
 )
 _SEPARATOR = re.compile("([&;])")
 _OTHER_METHOD = re.compile("method|verb(?!os)|override")
-"""What is in the name of each header and parameter that frameworks take for another method."""
+"""Matches the name of each header and parameter that frameworks accept as a method override."""
 
 
 def is_preflight(scope: Mapping[str, Any]) -> bool:

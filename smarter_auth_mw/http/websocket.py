@@ -21,7 +21,7 @@ POLICY_VIOLATION = 1008
 """The close code of a refused WebSocket (RFC 6455 §7.4.1)."""
 
 TURN_S = 0.002
-"""How long waiting messages may keep the event loop busy; other tasks run within twice that."""
+"""The time for which waiting messages may occupy the event loop; other tasks run within twice that."""
 
 _CLOSED = (OSError, WebSocketDisconnect)
 """The errors that tell an app that its peer is gone (ASGI 2.4)."""

@@ -34,7 +34,7 @@ _BARE_AUTHORITY = re.compile(
 
 
 class Resolver(Protocol):
-    """What the middleware determines about a request without the database."""
+    """The part of a middleware that decides about a request without the database."""
 
     @property
     def routes(self) -> Routes | None: ...

@@ -1,4 +1,4 @@
-"""How long a key may be valid: the limit of the command, and that of MAX_KEY_LIFETIME."""
+"""Expiry of keys: the time that a command sets, and the limit MAX_KEY_LIFETIME."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from smarter_auth_mw.errors import WouldOpenError, counted
 from smarter_auth_mw.postgres.transaction import Transaction
 
 MayOpen = bool | Collection[Resource]
-"""Whether an act may open resources: all, none, or only these."""
+"""The resources that an act may open: all (True), none (False), or only these."""
 
 _SHOWN = 3
 

@@ -26,7 +26,7 @@ _LIST = "To list the operators: smarter-auth operator list"
 
 
 class Role(StrEnum):
-    """What an operator may do; each role includes the previous ones."""
+    """The rights of an operator; each role includes the previous ones."""
 
     VIEWER = "viewer"
     """Reads, and checks requests."""

@@ -1,4 +1,4 @@
-"""When a key may be rotated, and how long its previous token stays valid."""
+"""The rules of rotation: which keys can be rotated, and how long their previous token stays valid."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from smarter_auth_mw.domain import Key, KeyState
 from smarter_auth_mw.errors import ConflictError, RefusedError, UsageError
 
 OVERLAP = timedelta(hours=24)
-"""How long the previous token stays valid after a rotation by default."""
+"""The default time for which the previous token stays valid after a rotation."""
 
 
 class RotationOverlapsError(ConflictError):

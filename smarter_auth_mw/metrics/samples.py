@@ -38,7 +38,7 @@ class Metric:
     kind: Kind = "counter"
     labels: tuple[str, ...] = ()
     worst: bool = False
-    """Whether several values are merged into their maximum; otherwise they are added up."""
+    """True if values of several workers are merged into their maximum; False if they are added up."""
 
 
 Reader = Callable[[Engine], float | Values]
@@ -230,7 +230,7 @@ OF_AN_ENGINE: tuple[tuple[Metric, Reader], ...] = (
 METRICS: Mapping[str, Metric] = {
     metric.name: metric for metric in (*OF_A_MIDDLEWARE, *OF_AN_ADMIN, *(metric for metric, _ in OF_AN_ENGINE))
 }
-"""All metrics."""
+"""All metrics, by name."""
 
 
 def samples_of_engine(engine: Engine) -> Figures:

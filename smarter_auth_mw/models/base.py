@@ -116,7 +116,7 @@ class TimestampedModel(StoredModel):
 
     @property
     def ready(self) -> bool:
-        """Whether the object has been saved."""
+        """True if the object has been saved."""
         return self._record is not None
 
     @property

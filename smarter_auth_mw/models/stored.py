@@ -1,4 +1,4 @@
-"""What a model declares, and all that a queryset knows of it: its fields, how it is read, how it is written."""
+"""The declarations of a model that querysets use: its fields, and how it is read and written."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ class StoredModel:
     """An object that stands for a record of the database."""
 
     _fields: ClassVar[Mapping[str, type[StoredModel] | None]] = {}
-    """What an object has, and of which model that is where it is an object too."""
+    """The fields of an object; if a field is an object, with its model."""
     _made_from: ClassVar[tuple[str, ...]] = ()
-    """What ``create`` takes."""
+    """The arguments of ``create``."""
     _changeable: ClassVar[tuple[str, ...]] = ()
-    """What ``save`` writes."""
+    """The fields that ``save`` writes."""
     _hidden: ClassVar[tuple[str, ...]] = ()
-    """What ``to_json`` leaves out."""
+    """The fields that ``to_json`` leaves out."""
     _identity: ClassVar[str] = "id"
     """The field that identifies an object; the others may change."""
     _narrowings: ClassVar[Mapping[str, Narrowing]] = {}
-    """How the database finds the ids of the objects with a value in this field."""
+    """Functions that find the ids of the objects with a value, by field."""
 
     DoesNotExist: ClassVar[type[ObjectDoesNotExist]]
     MultipleObjectsReturned: ClassVar[type[MultipleObjectsReturned]]
@@ -58,7 +58,7 @@ class StoredModel:
 
     @classmethod
     def _sources(cls, record: Any) -> Iterable[str]:
-        """What changes for caches when the record does."""
+        """Return the sources that change with the record."""
         raise NotImplementedError
 
     async def _insert(self, acts: Management) -> Any:

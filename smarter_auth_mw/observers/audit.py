@@ -22,7 +22,7 @@ DECISIONS: dict[Audited, tuple[type[Decision], ...]] = {
     "denials": (Denial,),
     "all": (Denial, Grant, Anonymous),
 }
-"""Which decisions are recorded."""
+"""The decisions that are recorded, by the value of ``AUDIT``."""
 PER_SECOND = 10.0
 """The highest average rate of requests that a worker writes to the audit,"""
 BURST = 200

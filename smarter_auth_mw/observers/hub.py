@@ -14,7 +14,7 @@ from smarter_auth_mw.log import Event, log
 from smarter_auth_mw.observers import audit, usage
 
 END_PATIENCE_S, END_PAUSE_S = 5.0, 0.2
-"""How long the shutdown keeps trying to write to the store, and the pause between attempts."""
+"""The time for which the shutdown keeps trying to write to the store, and the pause between attempts."""
 
 Observe = Callable[[Decision, Mapping[str, Any]], None]
 

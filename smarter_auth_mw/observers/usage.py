@@ -169,7 +169,7 @@ class _Pass:
         self.series = series
         self.times = decision.tally if isinstance(decision, Grant) else Tally()
         self.is_used = self.is_idle = False
-        """Whether it was counted since the last batch, and whether it was missing from the batch before."""
+        """True if something was counted since the last batch; True if nothing was counted for the batch before."""
         self._taken = self.times.total()
 
     def attach(self, *, lets_count: bool) -> None:

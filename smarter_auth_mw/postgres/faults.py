@@ -16,7 +16,7 @@ from smarter_auth_mw.errors import ConflictError, RefusedError, SchemaError, Sma
 
 CLOSE_TIMEOUT_S = 5.0
 CANCEL_TIMEOUT_S = 1.0
-"""How long to wait for the cancellation of a statement that was not answered in time."""
+"""The deadline for cancelling a statement that was not answered in time."""
 
 FAULTS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 """The errors that the database driver and the network raise by intention; ``is_fault`` knows the others too."""
@@ -185,7 +185,7 @@ _POOLERS_WORDS: tuple[tuple[str, str, str], ...] = (
         "Lower SMARTER_AUTH_POOL_MAX, or raise the pooler's max_client_conn.",
     ),
 )
-"""What PgBouncer's errors mean by their text, since nearly all have the code of a protocol violation."""
+"""PgBouncer's errors by their text, because nearly all have the code of a protocol violation."""
 
 
 _HARMLESS = ("connection is closed", "connection was closed", "pool is clos", "cannot perform operation", "cannot call")

@@ -51,7 +51,7 @@ class Lists:
         return _found([row async for row in STATEMENTS.list_keys(self._connection, **arguments)])
 
     async def old_tokens_in_use(self, key_ids: Sequence[UUID], now: datetime) -> int:
-        """How many of these keys have a replaced token that is still valid and was used after the rotation."""
+        """Return how many of these keys have a replaced token that is still valid and was used after the rotation."""
         return int(await STATEMENTS.count_old_tokens_in_use(self._connection, key_ids=list(key_ids), now=now))
 
     async def platform_keys(self, after_id: UUID, most: int) -> list[UUID]:

@@ -18,7 +18,7 @@ from smarter_auth_mw.postgres.faults import CLOSE_TIMEOUT_S, AwayError, close, e
 from smarter_auth_mw.postgres.queries import QUERIES, SCHEMA
 
 AWAY_S = 2.0
-"""How long requests wait for a server that has just gone away, for example a restarting pooler."""
+"""The time that requests wait for a server that has just gone away, for example a restarting pooler."""
 RETRY_EVERY_S = 0.05
 MAX_LOSSES = 5
 """The most connections that one look-up may lose before it fails; one without an answer counts as most of them."""
@@ -52,7 +52,7 @@ class Pool:
         """The number of connections that were idle for the whole time since the last check."""
         self._shrinking: asyncio.TimerHandle | None = None
         self._distance_s = 0.0
-        """How long it takes to open a connection, for a longer wait if the server is distant."""
+        """The time that opening a connection took; distant servers get longer deadlines."""
         self._away_since_s: float | None = None
         self._trouble: SmarterAuthError | None = None
         self._emptied = asyncio.Event()

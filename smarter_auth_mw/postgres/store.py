@@ -33,7 +33,7 @@ _OTHER_SERVER = "{where} is not the server that LISTEN_URL leads to."
 _TWO_SERVERS = "Point SMARTER_AUTH_DATABASE_URL and SMARTER_AUTH_LISTEN_URL at the same primary."
 
 MEETING_S, MEET_EVERY_S = 0.5, 0.05
-"""How long a look-up waits until a heartbeat has met the server that answers it, and the pause between attempts."""
+"""The time that a look-up waits for a heartbeat from the server that answers it, and the pause between attempts."""
 
 _AS_OWNER = "Run it as the owner of the schema: SMARTER_AUTH_DATABASE_URL=postgresql://OWNER@HOST/DATABASE"
 

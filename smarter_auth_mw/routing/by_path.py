@@ -147,7 +147,7 @@ class PathRouting:
         return [view for view in views if view is not None]
 
     def _view(self, spelling: str, joined: Sequence[int], roots: Sequence[str]) -> View | None:
-        """How the spelling can be read; None where it mentions no pattern."""
+        """Return the readings of the spelling; None if it mentions no pattern."""
         if spelling.count("/") > MAX_SEGMENTS + 1 and is_plain(spelling):
             self._check_long(spelling, roots)
             return None

@@ -60,7 +60,7 @@ class Reading(NamedTuple):
     """A path without empty and dot segments, as a lenient reader sees it."""
 
     words: list[str]
-    """In lower case."""
+    """The path's segments, in lower case."""
     cased: list[str]
     """The words in their original case."""
     hosts: tuple[int, ...] = ()
@@ -86,7 +86,7 @@ class Reading(NamedTuple):
 
 
 class Folding(NamedTuple):
-    """What lenient readers see, and where they may differ."""
+    """A folded path: the words that lenient parsers read, and the points at which parsers may differ."""
 
     reading: Reading
     ended: Reading | None = None
@@ -94,13 +94,13 @@ class Folding(NamedTuple):
     unsplit: Reading | None = None
     """The words for a router that splits the path before it decodes; None if no slash is encoded."""
     is_plain: bool = True
-    """Whether there is only one reading, except for case."""
+    """True if all parsers read the path alike, except for case."""
     has_dots: bool = False
-    """Whether there is a dot segment."""
+    """True if the path has a dot segment."""
     hides_slashes: bool = False
-    """Whether a reader that takes fewer steps sees fewer slashes, and so longer segments."""
+    """True if a parser that decodes less sees fewer slashes, and so longer segments."""
     has_gaps: bool = False
-    """Whether there is an empty segment."""
+    """True if the path has an empty segment."""
     dropped_at: int | None = None
     """The number of words up to the first one that a reader may drop as a host, or truncate."""
 
@@ -190,7 +190,7 @@ def _unescaped(raw: bytes) -> bytes:
 
 
 def is_plain(path: str) -> bool:
-    """Whether there is one reading of the path, apart from its case."""
+    """Return whether all parsers read the path alike, except for case."""
     if not path.isascii() or path.encode("ascii").translate(None, _INERT) or "//" in path:
         return False
     return "/." not in path or not _DOT_SEGMENT.search(path)

@@ -17,7 +17,7 @@ KINDS = {SMARTER: "llm_client", CHATBOT: "chatbot"}
 """The kind that each preset's lines name, and the order in which they claim hosts."""
 
 _API_ROOTS = ("/api", "")
-"""Where the platform serves its API: on the console's host, and on the API hosts."""
+"""The roots of the platform's API: that of the console's host, and that of the API hosts."""
 _API = {
     SMARTER: (
         "llm_client {api}/v1/llm-clients/{ref:hashed}",

@@ -38,7 +38,7 @@ _FORMAT = re.compile(
     re.IGNORECASE,
 )
 _SEPARATOR = re.compile(r"[:,@!$&'()*=|^~]")
-"""What an app's route may have between an id and more, as in ``42:cancel`` (RFC 3986: sub-delims, ``:`` and ``@``)."""
+"""A character that may separate an id from a verb, as in ``42:cancel`` (RFC 3986: sub-delims, ``:`` and ``@``)."""
 
 
 def integer(text: str) -> str | None:
@@ -129,7 +129,7 @@ def rfc1034(text: str) -> str:
 
 
 def reads_as_integer(text: str) -> bool:
-    """Whether some framework's number takes ``text``: ``042``, ``+42``, ``4_2.0``, ``0-42``, ``4.2e1``, other digits.
+    """Return whether some framework reads ``text`` as a number: ``042``, ``+42``, ``4_2.0``, ``0-42``, ``4.2e1``.
 
     It is what Python's ``int``, ``float`` and ``Decimal``, Pydantic and msgspec take for a whole number. A data format
     may follow, as in ``42.json``, or a separator and more, as in ``42:cancel``.
@@ -144,7 +144,7 @@ def reads_as_integer(text: str) -> bool:
 
 
 def reads_as_uuid(text: str) -> bool:
-    """Whether ``uuid.UUID`` takes ``text``, the most lenient reader there is: without hyphens, in braces, as a URN.
+    """Return whether ``uuid.UUID``, the most lenient parser, accepts ``text``: without hyphens, in braces, as a URN.
 
     A separator and more text may follow.
     """
@@ -161,7 +161,7 @@ def reads_as_id(text: str) -> bool:
 
 
 def reads_as_hashed(text: str) -> bool:
-    """Whether ``text`` is an integer, or a hashed id in the eyes of a reader who minds neither padding nor suffix."""
+    """Return whether ``text`` is an integer, or a hashed id for a parser that ignores padding and suffix."""
     if text[:1] != "r":
         return reads_as_integer(text)
     return _decodes_to_digits(_SEPARATOR.split(_bare(text), 1)[0][1:].rstrip("x"))

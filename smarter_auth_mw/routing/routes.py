@@ -48,7 +48,7 @@ class Routes:
         self._paths = PathRouting(by_path, mounts, default_account)
         self._hosts = HostRouting(by_host, own_domains, heir, default_account)
         self.memo: Memo[tuple[str, bytes | None, str]] = Memo()
-        """What paths name, by path, raw path and root path; if hosts are read, only a part of the result."""
+        """Results for paths, by path, raw path and root path. With host patterns, only a part of the answer."""
 
     @classmethod
     def parse(

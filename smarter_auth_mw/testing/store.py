@@ -261,7 +261,7 @@ class MemoryStore(NoDatabase):
         self.tables = Tables()
         self.followers: list[Callable[[int], object]] = []
         self.is_down = False
-        """Whether to behave like a database that cannot be reached."""
+        """Set to True to behave like a database that cannot be reached."""
         self._clock = clock
         self._tx = 1
 

@@ -1,4 +1,4 @@
-"""What a browser sends: query parameters and the fields of forms, and which forms are accepted at all."""
+"""Input from a browser: query parameters and form fields, and the checks that a form must pass."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ _WHEN = f"{RULE}; a date, for example 2027-01-31; or empty"
 
 
 MOST_PASTED = 500
-"""How many tokens one form takes: as many as it has room for."""
+"""The maximum number of tokens in one form, which its size allows."""
 _LEAKS = command("key", "revoke", "--token-file", "FILE")
 _REVOKED = "It is revoked, and stays so. Make another key in its place."
 _IMPOSSIBLE: Mapping[str, Mapping[KeyState, str]] = {
@@ -37,7 +37,7 @@ _IMPOSSIBLE: Mapping[str, Mapping[KeyState, str]] = {
     },
     "Deactivate": {KeyState.INACTIVE: "It is inactive already."},
 }
-"""What cannot be done to a key in which state, and why."""
+"""The acts that are refused for a key, by its state, with the reason."""
 
 Show = Callable[[Visit, Key], Awaitable[Reply]]
 

@@ -45,7 +45,7 @@ WORDS: Mapping[str, str] = {
     Reason.THROTTLED: "Too many failed attempts came from this network. Wait, then try again.",
     Reason.UNAVAILABLE: "The database does not answer, and no cached answer is young enough.",
 }
-"""What a refusal means, and what to do about it."""
+"""The meaning of each refusal, and what to do about it."""
 SPANS_BY_LENGTH = {parse_duration(span): words for span, words in SPANS}
 
 

@@ -55,7 +55,7 @@ class _Place(NamedTuple):
 
 
 class _Request(NamedTuple):
-    """What is known of a request before authentication."""
+    """The parts of a request that are read before authentication."""
 
     path: str
     root: str

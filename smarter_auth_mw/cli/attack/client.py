@@ -14,7 +14,7 @@ from smarter_auth_mw.cli.attack.cases import Case, ResourceUrl
 
 TIMEOUT_S = 5.0
 LINGER_S = 0.25
-"""How long to read after a response: a smuggled request would cause a second one."""
+"""The time to read after a response: a smuggled request would cause a second one."""
 MAX_ANSWER_BYTES = 65_536
 AT_ONCE = 4
 SWITCHED, FAILED = 101, 500
@@ -24,7 +24,7 @@ NOT_TRIED = (
     "the host patterns of other resources: one URL is attacked",
     "races with revocation, and outages of the database",
 )
-"""What a report without findings does not cover."""
+"""The attacks that a report does not cover."""
 
 _STATUS_LINE = re.compile(rb"HTTP/\d(?:\.\d)? (\d{3})[^\n]*\n")
 
@@ -41,7 +41,7 @@ class RawResponse:
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """How the resource shows itself: a header's value, or a pattern in the body.
+    """The sign of a response from the resource: a header's value, or a pattern in the body.
 
     Without either, it is any success, or a 500, which only an app sends, except with the body ``elsewhere``, with which
     the app answers unknown paths.

@@ -43,7 +43,7 @@ Until = Annotated[
 PRUNE_TIMEOUT_S = 120.0
 """The timeout of pruning; no request waits for it."""
 POLL_S = 1.0
-"""How often to look for new events while following."""
+"""The interval at which --follow looks for new events."""
 LONGEST = timedelta(days=36_500)
 
 group = typer.Typer(
@@ -54,7 +54,7 @@ group = typer.Typer(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EventOptions:
-    """Which events are meant, as written on the command line."""
+    """Options that select events."""
 
     resource: ResourceOption = None
     key: KeyOption = None

@@ -36,7 +36,7 @@ group = typer.Typer(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NewKeyOptions:
-    """What a new key is to be, as written on the command line."""
+    """Options that describe a new key."""
 
     name: Annotated[str, typer.Option("--name", help="The name, unique within its account.")]
     account: Account = None

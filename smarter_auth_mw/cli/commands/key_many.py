@@ -34,7 +34,7 @@ _MOST_SHOWN = 5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Selection:
-    """Which keys one command changes, and whether it may, as written on the command line."""
+    """Options that select the keys to change, and those that confirm the change."""
 
     account: Annotated[
         str | None, typer.Option("--account", metavar="ACCOUNT", help="Select the keys of this account.")
@@ -89,7 +89,7 @@ class Selection:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RotatedSelection(Selection):
-    """Which keys a rotation changes, and where their tokens go; with a KEY, how long its old token is waited for."""
+    """Options that select the keys to rotate, the file for their tokens, and the wait for a single key's old token."""
 
     unused_for: Annotated[
         str | None,

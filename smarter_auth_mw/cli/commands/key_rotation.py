@@ -20,7 +20,7 @@ from smarter_auth_mw.management.documents import key_document
 from smarter_auth_mw.management.keys import Management
 
 POLL_S = 5.0
-"""How often to check: as often as usage is written by default (SMARTER_AUTH_USAGE_FLUSH_S)."""
+"""The interval of checks, which is that of writing usage by default (SMARTER_AUTH_USAGE_FLUSH_S)."""
 
 UnusedFor = Annotated[
     str,

@@ -32,7 +32,7 @@ HOST = "127.0.0.1"
 ROUTES = ["bot /bots/{ref:int}"]
 PAGES_PORT = 8010
 FAREWELL_S = 1
-"""How long running requests may delay the shutdown, in seconds."""
+"""The time for which running requests may delay the shutdown, in seconds."""
 
 
 def demo(

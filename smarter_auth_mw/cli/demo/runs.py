@@ -25,7 +25,7 @@ _OPERATOR = re.compile("demo ([0-9a-f]{8})")
 
 
 class Run(NamedTuple):
-    """What a run creates for itself: the key of bot 1, and an admin for the pages."""
+    """The objects of one run: the key of bot 1, and an admin for the pages."""
 
     minted: Minted
     operator: MintedOperator

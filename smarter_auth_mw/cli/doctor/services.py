@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 MAX_SKEW_S = 1.0
 PATIENCE_S = 5.0
-"""How long a notification and the shared cache may take before they count as lost."""
+"""The deadline of a notification and of the shared cache, after which they count as lost."""
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ from smarter_auth_mw.postgres.lists import Lists, event_of
 from smarter_auth_mw.postgres.reports import AuditEvent
 
 Order = Literal["oldest", "newest"]
-"""Whether the oldest or the newest event comes first."""
+"""The order of events: the oldest or the newest first."""
 LAST_ID = 2**63 - 1
 
 

@@ -22,7 +22,7 @@ from smarter_auth_mw.postgres.lists import Lists, Moment
 from smarter_auth_mw.postgres.reports import AuditEvent
 
 AGAIN = timedelta(hours=1)
-"""How far back the stream goes if the server differs from the cursor's."""
+"""The time that is read again if the server is not the one that issued the cursor."""
 BEGINNING, NOW = "beginning", "now"
 """Words for where a stream begins, instead of a cursor."""
 PARTS = 8

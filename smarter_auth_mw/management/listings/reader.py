@@ -38,7 +38,7 @@ Item = TypeVar("Item")
 
 
 class Rotations(NamedTuple):
-    """How many keys are being rotated, and how many of them have an old token that was used after the rotation."""
+    """The number of keys that are being rotated, and of those whose old token was used after the rotation."""
 
     keys: int
     in_use: int

@@ -27,7 +27,7 @@ from smarter_auth_mw.postgres.connections.timestamps import read_all_timestamps
 from smarter_auth_mw.postgres.faults import AwayError, close, explained, is_said
 
 CONNECT_TIMEOUT_S = 8
-"""How long one host may take from the first packet to a session; ``connect_timeout`` in the URL overrides it."""
+"""The deadline for one host, from the first packet to a session; ``connect_timeout`` in the URL overrides it."""
 MAX_CONNECT_TIMEOUT_S = 60
 
 SOCKET_DIRECTORIES = ("/run/postgresql", "/var/run/postgresql", "/tmp", "/private/tmp")  # noqa: S108

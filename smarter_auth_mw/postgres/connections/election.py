@@ -13,9 +13,9 @@ from smarter_auth_mw.postgres.faults import READ_ONLY_HINT, AwayError, explained
 from smarter_auth_mw.postgres.queries import QUERIES
 
 GRACE_S = 1.0
-"""How long to wait for other hosts after one has answered as a primary: another may have been promoted."""
+"""The time to wait for other hosts after one has answered as the primary: another may have been promoted."""
 HEAD_START_S = 0.5
-"""How long only the last known primary is asked."""
+"""The time for which only the last known primary is tried."""
 
 Open = Callable[[Host], Awaitable[Any]]
 Asked = asyncio.Task["Candidate"]

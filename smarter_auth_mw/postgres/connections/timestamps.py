@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 _BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
-"""Where PostgreSQL counts from."""
+"""The epoch of PostgreSQL's timestamps."""
 EARLIEST = datetime.min.replace(tzinfo=UTC)
 LATEST = datetime.max.replace(tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)

@@ -31,7 +31,7 @@ from typing import BinaryIO
 
 PORT = 5432
 START_S = 120.0
-"""How long a start may take, including creating the data or recovery after a crash."""
+"""The deadline of a start, which includes creating the data directory or recovery after a crash."""
 _TICK_S = 0.02
 _KEEPER_TICK_S = 0.25
 _LONGEST_PAUSE_S = 30.0
