@@ -28,6 +28,21 @@ class FoundRows(NamedTuple):
     end: Any | None
 
 
+class AttentionCounts(NamedTuple):
+    """How much needs attention: keys, keys that are being rotated, and open resources.
+
+    ``used_old_tokens``: how many of the rotating keys have an old token that was used after the rotation. ``has_keys``:
+    whether there is any key at all.
+    """
+
+    expiring: int
+    unused: int
+    rotating: int
+    used_old_tokens: int
+    open_resources: int
+    has_keys: bool
+
+
 class Moment(NamedTuple):
     """A snapshot, and its server: snapshots of different servers cannot be compared."""
 
@@ -50,9 +65,9 @@ class Lists:
     async def keys(self, arguments: Arguments) -> FoundRows:
         return _found([row async for row in STATEMENTS.list_keys(self._connection, **arguments)])
 
-    async def old_tokens_in_use(self, key_ids: Sequence[UUID], now: datetime) -> int:
-        """Return how many of these keys have a replaced token that is still valid and was used after the rotation."""
-        return int(await STATEMENTS.count_old_tokens_in_use(self._connection, key_ids=list(key_ids), now=now))
+    async def attention(self, arguments: Arguments) -> AttentionCounts:
+        """Count what needs attention, each up to the most."""
+        return AttentionCounts(**await STATEMENTS.count_attention(self._connection, **arguments))
 
     async def platform_keys(self, after_id: UUID, most: int) -> list[UUID]:
         """Return the ids of an attached platform's keys after that one."""

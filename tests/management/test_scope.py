@@ -195,9 +195,7 @@ _USES: list[Callable[[Things], UsageFilters]] = [
 LISTS: dict[str, list[Act]] = {
     "keys": [_page(Listings.keys, of) for of in _KEYS],
     "every_key": [_every(Listings.every_key, of) for of in _KEYS],
-    "count_keys": [_page(Listings.count_keys, of) for of in _KEYS],
-    "count_rotations": [lambda world, it: world.lists.count_rotations()],
-    "count_resources": [_page(Listings.count_resources, of) for of in _RESOURCES],
+    "attention": [lambda world, it: world.lists.attention(expiring_within=WEEK, unused_for=WEEK)],
     "key": [lambda world, it: world.lists.key(str(it.key_id)), lambda world, it: world.lists.key(it.name)],
     "resources": [_page(Listings.resources, of) for of in _RESOURCES],
     "every_resource": [_every(Listings.every_resource, of) for of in _RESOURCES],

@@ -10,7 +10,6 @@ from smarter_auth_mw.admin.charts import chart
 from smarter_auth_mw.admin.pages.commands import command
 from smarter_auth_mw.admin.pages.visit import Html, Reply, Visit, path_of
 from smarter_auth_mw.errors import RefusedError
-from smarter_auth_mw.management.listings import KeyFilters, ResourceFilters
 
 MOST, SHOWN = 101, 5
 DAY = timedelta(days=1)
@@ -18,23 +17,19 @@ DAY = timedelta(days=1)
 
 async def overview(visit: Visit) -> Reply:
     listings = visit.call().listings
-    expiring = await listings.count_keys(KeyFilters(expiring_within=timedelta(days=14)), most=MOST)
-    unused = await listings.count_keys(KeyFilters(unused_for=timedelta(days=90)), most=MOST)
-    rotations = await listings.count_rotations(most=MOST)
-    open_ones = await listings.count_resources(ResourceFilters(open=True), most=MOST)
-    any_key = (await listings.keys(limit=1, inner=0)).items
+    found = await listings.attention(expiring_within=14 * DAY, unused_for=90 * DAY, most=MOST)
     context: dict[str, Any] = {
         "lines": [
-            _line(expiring, "expires within 14 days", "expire within 14 days", expiring_within="14d"),
-            _line(unused, "was not used for 90 days", "were not used for 90 days", unused_for="90d"),
+            _line(found.expiring, "expires within 14 days", "expire within 14 days", expiring_within="14d"),
+            _line(found.unused, "was not used for 90 days", "were not used for 90 days", unused_for="90d"),
             _line(
-                *(rotations.keys, "is being rotated", "are being rotated", _old_token(rotations.in_use)),
+                *(found.rotating, "is being rotated", "are being rotated", _old_token(found.used_old_tokens)),
                 rotating="true",
             ),
         ],
-        "open": _number(open_ones),
+        "open": _number(found.open_resources),
         "kinds": await _unrouted(visit),
-        "has_keys": bool(any_key),
+        "has_keys": found.has_keys,
         **await _traffic(visit),
         "acts": (await visit.document("list_audit", query={"acts": "true", "limit": SHOWN}))["items"],
         "health": await visit.document("show_health"),

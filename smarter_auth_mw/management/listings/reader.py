@@ -6,10 +6,10 @@ what belongs to that account. Everything else is not found, as if it did not exi
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
-from datetime import UTC, datetime
-from typing import Any, NamedTuple, TypeVar
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 from uuid import UUID
 
 from smarter_auth_mw.domain import Key, RegisteredResource
@@ -26,22 +26,15 @@ from smarter_auth_mw.management.listings.filters import (
     UsageFilters,
 )
 from smarter_auth_mw.management.listings.following import BEGINNING, AuditStream, Readable
-from smarter_auth_mw.management.listings.keys import KeyList, arguments
-from smarter_auth_mw.management.listings.pages import EARLIEST, Listing
+from smarter_auth_mw.management.listings.keys import KeyList
+from smarter_auth_mw.management.listings.pages import EARLIEST, Listing, ago, ahead
 from smarter_auth_mw.management.listings.resources import ResourceList
 from smarter_auth_mw.management.listings.usage import UsageList, traffic
 from smarter_auth_mw.management.usage import Total, Traffic
-from smarter_auth_mw.postgres.lists import Lists
+from smarter_auth_mw.postgres.lists import AttentionCounts
 from smarter_auth_mw.postgres.reports import AuditEvent
 
 Item = TypeVar("Item")
-
-
-class Rotations(NamedTuple):
-    """The number of keys that are being rotated, and of those whose old token was used after the rotation."""
-
-    keys: int
-    in_use: int
 
 
 STREAMED = 500
@@ -105,23 +98,12 @@ class Listings:
         """Yield all keys, read page by page."""
         return _every(lambda cursor: self.keys(filters, limit=STREAMED, cursor=cursor))
 
-    async def count_keys(self, filters: KeyFilters = ALL_KEYS, *, most: int = 101) -> int:
-        """Count own keys up to ``most`` among the candidates of one page: an estimate for an overview."""
-        if self._is_foreign(filters.account):
-            return 0
-        async with self._store.lists() as lists:
-            return len(await self._counted(lists, filters, self._clock(), most))
-
-    async def count_rotations(self, *, most: int = 101) -> Rotations:
-        """Count keys that are being rotated, up to ``most``, and those of them whose old token is still in use."""
+    async def attention(self, *, expiring_within: timedelta, unused_for: timedelta, most: int = 101) -> AttentionCounts:
+        """Count what needs attention, each up to ``most``: own keys and registered resources."""
         now = self._clock()
+        asked = {"now": now, "expires_until": ahead(expiring_within, now), "idle_before": ago(unused_for, now)}
         async with self._store.lists() as lists:
-            rows = await self._counted(lists, KeyFilters(rotating=True), now, most)
-            return Rotations(len(rows), await lists.old_tokens_in_use([row["key_id"] for row in rows], now))
-
-    async def _counted(self, lists: Lists, filters: KeyFilters, now: datetime, most: int) -> Sequence[Any]:
-        place = KeyList(filters, None, now).begins()
-        return (await lists.keys(arguments(filters, self._account(filters.account), place, now, most))).rows
+            return await lists.attention({"account": self._scope, "most": most, **asked})
 
     async def resources(
         self,
@@ -135,14 +117,6 @@ class Listings:
         account = self._account(filters.account)
         listing = ResourceList(filters, account, inner, scope=self._scope)
         return await self._page(listing, filters.account, limit, cursor)
-
-    async def count_resources(self, filters: ResourceFilters = ALL_RESOURCES, *, most: int = 101) -> int:
-        """Count registered resources up to ``most``, as ``count_keys`` does."""
-        if self._is_foreign(filters.account):
-            return 0
-        listing = ResourceList(filters, self._account(filters.account))
-        async with self._store.lists() as lists:
-            return len((await lists.resources(listing.arguments(listing.begins(), most))).rows)
 
     def every_resource(self, filters: ResourceFilters = ALL_RESOURCES) -> AsyncGenerator[RegisteredResource]:
         """Yield all resources, read page by page."""

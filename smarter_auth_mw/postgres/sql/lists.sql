@@ -195,13 +195,64 @@ SELECT key_id, place, place_time, number, true AS is_found FROM page
   WHERE (SELECT count(*) FROM page) < :most
   ORDER BY number DESC LIMIT 1);
 
--- name: count_old_tokens_in_use(key_ids, now)$
--- Count those of the keys that have a replaced token that is still valid and was used after the rotation.
-SELECT count(DISTINCT old.key_id)
-  FROM smarter_auth.token AS old JOIN smarter_auth.token_use USING (digest)
- WHERE old.key_id = ANY (:key_ids::uuid[]) AND old.valid_until >= :now::timestamptz
-   AND token_use.last_used_at > (SELECT max(created_at) FROM smarter_auth.token AS newest
-                                  WHERE newest.key_id = old.key_id);
+-- name: count_attention(account, now, expires_until, idle_before, most)^
+-- Count what needs attention, each up to the most: an index is read from where the list of the same keys begins, and no
+-- further. used_old_tokens are the rotating keys whose old token was used after the rotation. An attached platform's keys
+-- are read only if no own key is found.
+  WITH rotating AS MATERIALIZED (
+       SELECT * FROM (
+       (SELECT key_id
+          FROM smarter_auth.token JOIN smarter_auth.key USING (key_id)
+         WHERE :account::text IS NULL AND valid_until >= :now::timestamptz AND revoked_at IS NULL
+           AND NOT EXISTS (SELECT FROM smarter_auth.token AS later
+                            WHERE later.key_id = token.key_id
+                              AND (later.valid_until, later.digest) > (token.valid_until, token.digest))
+         ORDER BY valid_until, key_id LIMIT :most::bigint)
+        UNION ALL
+       (SELECT key_id
+          FROM smarter_auth.token JOIN smarter_auth.key USING (key_id)
+         WHERE token.account = :account AND valid_until >= :now AND revoked_at IS NULL
+           AND NOT EXISTS (SELECT FROM smarter_auth.token AS later
+                            WHERE later.key_id = token.key_id
+                              AND (later.valid_until, later.digest) > (token.valid_until, token.digest))
+         ORDER BY valid_until, key_id LIMIT :most)) AS branch)
+SELECT (SELECT count(*) FROM (
+       (SELECT expires_at FROM smarter_auth.key
+         WHERE :account IS NULL AND revoked_at IS NULL AND expires_at >= :now AND expires_at < :expires_until::timestamptz
+         ORDER BY expires_at, key_id LIMIT :most)
+        UNION ALL
+       (SELECT expires_at FROM smarter_auth.key
+         WHERE account = :account AND revoked_at IS NULL AND expires_at >= :now AND expires_at < :expires_until
+         ORDER BY expires_at, key_id LIMIT :most)) AS branch) AS expiring,
+       (SELECT count(*) FROM (
+       (SELECT idle_since FROM smarter_auth.key_use
+         WHERE :account IS NULL AND idle_since < :idle_before::timestamptz
+         ORDER BY idle_since, key_id LIMIT :most)
+        UNION ALL
+       (SELECT idle_since FROM smarter_auth.key_use
+         WHERE account = :account AND idle_since < :idle_before
+         ORDER BY idle_since, key_id LIMIT :most)) AS branch) AS unused,
+       (SELECT count(*) FROM rotating) AS rotating,
+       (SELECT count(*) FROM rotating
+         WHERE (SELECT true FROM smarter_auth.token AS old JOIN smarter_auth.token_use USING (digest)
+                 WHERE old.key_id = rotating.key_id AND old.valid_until >= :now
+                   AND token_use.last_used_at > (SELECT max(created_at) FROM smarter_auth.token AS newest
+                                                  WHERE newest.key_id = rotating.key_id)
+                 LIMIT 1)) AS used_old_tokens,
+       (SELECT count(*) FROM (
+       (SELECT kind FROM smarter_auth.resource
+         WHERE :account IS NULL AND protection = 'open'
+         ORDER BY kind, replace(ref, '_', '-') LIMIT :most)
+        UNION ALL
+       (SELECT kind FROM smarter_auth.resource
+         WHERE account = :account AND protection = 'open'
+         ORDER BY kind, replace(ref, '_', '-') LIMIT :most)) AS branch) AS open_resources,
+       CASE WHEN (SELECT true FROM smarter_auth.key
+                   WHERE :account IS NULL AND revoked_at IS NULL ORDER BY lower(name), key_id LIMIT 1) THEN true
+            WHEN (SELECT true FROM smarter_auth.key
+                   WHERE account = :account AND revoked_at IS NULL ORDER BY lower(name), key_id LIMIT 1) THEN true
+            ELSE :account IS NULL AND (SELECT true FROM smarter_auth.platform_keys(NULL) LIMIT 1) IS NOT NULL
+            END AS has_keys;
 
 -- name: list_platform_keys(after_id, most)
 -- The keys of an attached platform after `after_id`.

@@ -23,6 +23,7 @@ async def test_platform_keys_are_shown_without_buttons(platform: Platform) -> No
         person = Person(app)
         minted = await Operators(Store(pool), "tester").create("admin", Role.ADMIN)
         await person.sign_in(minted.token.reveal())
+        assert "No keys yet" not in (await person.get("/")).text
         listed = await person.get("/keys")
         assert key_id in listed.text
         assert Outline(listed.text).all("input") != []

@@ -60,7 +60,6 @@ async def test_account_and_scope_limit_a_list(store: Store, lists: Listings, key
     theirs = (await lists.keys(KeyFilters(account="theirs"))).items[0]
     assert await names(mine, key_id=theirs.key_id) == []
     assert await names(mine, token_key=theirs.token_keys[0]) == []
-    assert await mine.count_keys(KeyFilters(account="theirs")) == 0
 
 
 async def test_revoked_keys_are_listed_where_they_are_asked_for(lists: Listings, keys: Management) -> None:
@@ -136,10 +135,42 @@ async def test_filters_find_the_keys_that_all_of_them_fit_in_one_order(
 ) -> None:
     assert await names(lists, **filters) == found
     assert await in_pages(lists, 1, **filters) == found
-    assert await lists.count_keys(KeyFilters(**filters)) == len(found)
     for name in found:  # Each filter drives or is tested, and says the same.
         sort = None if filters.get("state") == "revoked" else "name"
         assert await names(lists, **filters | {"find": name, "sort": sort}) == [name]
+
+
+async def test_what_needs_attention_is_counted_as_its_lists_show_it(
+    store: Store, many: asyncpg.Connection, lists: Listings, keys: Management
+) -> None:
+    await many.execute("""
+        INSERT INTO smarter_auth.key (name, account, expires_at, created_at) VALUES
+            ('theirs', 'theirs', now() + interval '5 days', now()),
+            ('their idle one', 'theirs', NULL, now() - interval '40 days');
+        INSERT INTO smarter_auth.token_use (digest, last_used_at)
+        SELECT sha512(name::bytea || 'y'), now() FROM smarter_auth.key WHERE name IN ('inactive', 'revoked');
+    """)
+    for ref, account in (("2", "default"), ("3", "theirs"), ("4", "theirs")):
+        await keys.add_resource(Resource("bot", ref), account=account)
+    await keys.protect(Resource("bot", "4"))
+    counted: dict[str | None, list[object]] = {
+        None: [3, 3, 1, 1, 2, True],
+        "default": [2, 2, 1, 1, 1, True],
+        "theirs": [1, 1, 0, 0, 1, True],
+        "nobodys": [0, 0, 0, 0, 0, False],
+    }
+    for scope, counts in counted.items():
+        scoped = Listings(store, scope=scope)
+        found = [
+            len((await scoped.keys(KeyFilters(expiring_within=100 * DAY))).items),
+            len((await scoped.keys(KeyFilters(unused_for=10 * DAY))).items),
+            len((await scoped.keys(KeyFilters(rotating=True))).items),
+        ]
+        attention = await scoped.attention(expiring_within=100 * DAY, unused_for=10 * DAY)
+        assert list(attention) == counts
+        assert list(attention)[:3] == found
+        assert attention.open_resources == len((await scoped.resources(ResourceFilters(open=True))).items)
+    assert list(await lists.attention(expiring_within=100 * DAY, unused_for=10 * DAY, most=1)) == [1, 1, 1, 1, 1, True]
 
 
 async def test_a_label_list_goes_by_id_and_leaves_revoked_keys_out(many: asyncpg.Connection, lists: Listings) -> None:
