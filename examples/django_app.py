@@ -36,7 +36,7 @@ def describe(request: HttpRequest, bot: int) -> JsonResponse:
 
 
 def health(_: HttpRequest) -> JsonResponse:
-    """No resource: no line of ROUTES names it."""
+    """Not a resource: no line of ROUTES matches its path."""
     return JsonResponse({"status": "ok"})
 
 

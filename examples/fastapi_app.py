@@ -68,5 +68,5 @@ async def socket(bot: int, websocket: WebSocket) -> None:
 
 @app.get("/health")
 async def health() -> dict[str, str]:
-    """No resource: no line of ROUTES names it."""
+    """Not a resource: no line of ROUTES matches its path."""
     return {"status": "ok"}

@@ -26,7 +26,7 @@ def describe(bot: int) -> dict[str, Any]:
 
 @app.get("/health")
 def health() -> dict[str, str]:
-    """No resource: no line of ROUTES names it."""
+    """Not a resource: no line of ROUTES matches its path."""
     return {"status": "ok"}
 
 

@@ -32,7 +32,7 @@ async def chat(bot: int, socket: WebSocket[Any, Any, Any]) -> None:
 
 @get("/health")
 async def health() -> dict[str, str]:
-    """No resource: no line of ROUTES names it."""
+    """Not a resource: no line of ROUTES matches its path."""
     return {"status": "ok"}
 
 

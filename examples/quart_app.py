@@ -34,7 +34,7 @@ async def chat(bot: int) -> None:
 
 @app.get("/health")
 async def health() -> dict[str, str]:
-    """No resource: no line of ROUTES names it."""
+    """Not a resource: no line of ROUTES matches its path."""
     return {"status": "ok"}
 
 

@@ -18,7 +18,7 @@ from smarter_auth_mw import SmarterAuthMiddleware
 
 
 async def health(_: Request) -> JSONResponse:
-    """No resource: no line of ROUTES names it, and the middleware lets it pass."""
+    """Not a resource: no line of ROUTES matches its path, and the middleware lets it pass."""
     return JSONResponse({"status": "ok"})
 
 

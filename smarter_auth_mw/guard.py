@@ -45,12 +45,12 @@ from smarter_auth_mw.routing.routes import Routes, refused_routes
 from smarter_auth_mw.signals import Announcer
 
 _ROUTES_REFUSED = (
-    "%s refused, since further back each is what a line of ROUTES names; "
-    "smarter-auth doctor --app MODULE:APP names them and what to write"
+    "%s refused, because each matches a line of ROUTES after a prefix; "
+    "smarter-auth doctor --app MODULE:APP lists them with the line to add"
 )
 _MOUNTS_UNKNOWN = (
     "the routes of a mounted app could not be inspected: %s. "
-    "A prefix that it takes off belongs in SMARTER_AUTH_MOUNTS; until then an id below it is refused"
+    "If it removes a path prefix, add that to SMARTER_AUTH_MOUNTS; until then, ids below it are refused"
 )
 LIVE = StatusPage(b'{"status": "live"}')
 
@@ -330,7 +330,7 @@ class Guard:
         """Warn once about kinds with protected resources that no line names, which the settings cannot show."""
         unrouted = protected.difference(self.routes.kinds if self.routes else ())
         for kind in sorted(unrouted - self.unrouted_kinds):
-            log("routes.missing", "resources of the kind %s are protected, and no line of ROUTES names it", kind)
+            log("routes.missing", "resources of the kind %s are protected, but no line of ROUTES has this kind", kind)
         self.unrouted_kinds = unrouted
 
     def _know_domains(self, claims: Iterable[tuple[str, str]]) -> None:

@@ -161,7 +161,7 @@ def test_assertions_say_what_was_decided(smarter_auth: AuthKit) -> None:
 
 
 def test_there_is_one_kit_at_a_time(smarter_auth: AuthKit) -> None:
-    with pytest.raises(UsageError, match="another AuthKit"), AuthKit():
+    with pytest.raises(UsageError, match="Another AuthKit"), AuthKit():
         pass
 
 

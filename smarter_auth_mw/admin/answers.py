@@ -49,7 +49,7 @@ class MintedKey(Key):
     """A new key with its token, which is shown only now."""
 
     token: str
-    created: bool = Field(description="whether this call registered the resource")
+    created: bool = Field(description="true if this call registered the resource")
 
 
 class RevokedKey(Key):
@@ -144,7 +144,7 @@ class Event(_Answer):
     resource: str | None = Field(description="KIND:REF")
     account: str | None = Field(description="the account of the key or resource")
     key_id: AnsweredId | None
-    reason: str = Field(description="why a request was refused, or why it was done; may be empty")
+    reason: str = Field(description="the reason for a refusal or a change; may be empty")
     before: dict[str, Any] | None = Field(description="the record before the act")
     after: dict[str, Any] | None = Field(description="the record after the act, or facts of the request")
     database_role: str | None = Field(

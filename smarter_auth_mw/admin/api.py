@@ -45,7 +45,7 @@ class UnexpectedError(SmarterAuthError):
     """An unexpected error occurred."""
 
     code = "unexpected"
-    default_hint = "The log of this process says where; please report it."
+    default_hint = "The log of this process shows where it failed. Please report it."
 
 
 class Response(NamedTuple):

@@ -38,7 +38,7 @@ class NoQuery(_Request):
 class Paged(_Request):
     """A page of a list."""
 
-    limit: int = Field(default=50, ge=1, le=MAX_LIMIT, description="the most items of a page")
+    limit: int = Field(default=50, ge=1, le=MAX_LIMIT, description="the maximum number of items per page")
     cursor: Cursor | None = Field(default=None, description="`next` of the previous page")
 
 
@@ -98,7 +98,7 @@ class AuditQuery(Paged):
     key: KeyId | None = None
     account: Name | None = None
     actor: Text | None = None
-    action: Text | None = Field(default=None, description="may end in *, as key.*")
+    action: Text | None = Field(default=None, description="may end in *, for example key.*")
     reason: Text | None = None
     since: Moment | None = None
     until: Moment | None = None
@@ -203,5 +203,5 @@ class Question(_Request):
         default=None, description="sent as Authorization: Token"
     )
     key_id: KeyId | None = Field(
-        default=None, description="instead of token: decide as if the newest token of this key was sent"
+        default=None, description="instead of token: decide as if the newest token of this key were sent"
     )

@@ -50,9 +50,9 @@ def _moment(value: Any) -> datetime | timedelta:
     try:
         time = datetime.fromisoformat(value)
     except ValueError:
-        raise ValueError(f"a time as 2026-01-31T12:00:00Z, or {RULE}") from None
+        raise ValueError(f"a time, for example 2026-01-31T12:00:00Z, or {RULE}") from None
     if time.tzinfo is None:
-        raise ValueError("a time with its time zone, as 2026-01-31T12:00:00Z")
+        raise ValueError("a time with its time zone, for example 2026-01-31T12:00:00Z")
     return _within_calendar(time)
 
 

@@ -114,7 +114,7 @@ class Admission:
         if now_s >= self._silent_until_s:
             self._silent_until_s = now_s + LOG_PAUSE_S
             refused, self._reported = self.refused - self._reported, self.refused
-            text = "%s answered 503, the last of them of %s: MAX_LOOKUPS_PER_PEER=%d, MAX_LOOKUPS=%d"
+            text = "%s answered 503, the last one from %s: MAX_LOOKUPS_PER_PEER=%d, MAX_LOOKUPS=%d"
             answered = counted(refused, "look-up was", "look-ups were")
             log("lookups.refused", text, answered, peer or "unknown", self._most_per_peer, self._most)
         return OverloadedError()

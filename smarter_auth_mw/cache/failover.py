@@ -114,9 +114,9 @@ class Failover:
         if self._deposed != server:
             log(
                 "server.deposed",
-                "%s is on an older timeline than %d, which was followed before: its answers are not used",
+                "%s is on an older timeline than %d, which this worker has used: its answers are not used",
                 line,
                 newest,
             )
         self._deposed = server
-        raise DeposedError(f"A demoted primary answers: its timeline is {line.timeline}, and {newest} was followed.")
+        raise DeposedError(f"A demoted primary answers: its timeline is {line.timeline}, but {newest} has been used.")

@@ -26,7 +26,7 @@ class MemcachedBackend(MemcachedCache):  # type: ignore[misc]
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         if not parts.hostname or "@" in parts.netloc or parts.path.strip("/") or parts.query or parts.fragment:
-            raise ValueError("only a host and a port are possible")
+            raise ValueError("only a host and a port are allowed")
         super().__init__(
             serializer=NullSerializer(encoding=None),
             endpoint=parts.hostname,

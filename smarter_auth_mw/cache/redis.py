@@ -107,7 +107,7 @@ def _checked_pool(url: str) -> ConnectionPool:
         if (option := _refused_option(url)) is None:
             raise
         scheme, takes = urlsplit(url).scheme, f": {VALUES[option]}" if option in VALUES else ""
-        raise UsageError(f"redis-py does not take the option {option} of this {scheme}:// URL{takes}") from None
+        raise UsageError(f"redis-py does not accept the option {option} of this {scheme}:// URL{takes}") from None
 
 
 def _pool(url: str) -> ConnectionPool:

@@ -30,7 +30,7 @@ from smarter_auth_mw.cli.doctor import command as doctor
 PROGRAM = "smarter-auth"
 
 app = typer.Typer(
-    help="Manage API keys that are bound to single resources, and serve apps behind them.",
+    help="Manage API keys for individual resources, and serve apps that they protect.",
     epilog="Example: smarter-auth demo",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

@@ -29,7 +29,7 @@ def bound(host: str, port: int) -> socket.socket:
     except OSError as error:
         made.close()
         raise UnavailableError(
-            f"{host}:{port} cannot be listened on: {error.strerror}.", hint="Choose another: --port, --host."
+            f"Cannot listen on {host}:{port}: {error.strerror}.", hint="Choose another: --port, --host."
         ) from None
     return _without_delay(made)
 

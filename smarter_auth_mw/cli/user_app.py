@@ -42,7 +42,7 @@ def middleware_of(name: str) -> FoundMiddleware:
     if found is None:
         raise NotFoundError(
             f"The app {name!r} has no SmarterAuthMiddleware{only_at(app)}.",
-            hint="Name the app that it is added to or wrapped around, or leave --app out and set SMARTER_AUTH_ROUTES.",
+            hint="Name the app that it is added to or wrapped around, or omit --app and set SMARTER_AUTH_ROUTES.",
         )
     return found
 

@@ -51,7 +51,7 @@ def _split(separators: str) -> BeforeValidator:
         if not isinstance(value, list | tuple | set | frozenset) or any(
             isinstance(item, dict | list) for item in value
         ):
-            raise ValueError("one text, or a list of texts")
+            raise ValueError("a string, or a list of strings")
         return tuple(stripped for item in value if (stripped := str(item).strip()))
 
     return BeforeValidator(split)
@@ -107,14 +107,14 @@ class RouteSettings(BaseModel):
     def _mounts(cls, mounts: tuple[str, ...]) -> tuple[str, ...]:
         for mount in mounts:
             if not mount.startswith("/") or mount == "/":
-                raise ValueError("a path prefix begins with / and names something")
+                raise ValueError("a path prefix begins with / and has at least one segment")
         return tuple(mount.rstrip("/") for mount in mounts)
 
     @field_validator("trusted_proxies")
     @classmethod
     def _trusted_proxies(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
         if not all(map(_is_network, networks)):
-            raise ValueError("addresses and networks of IPv4 and IPv6, as 10.0.0.0/8, or unix:")
+            raise ValueError("IPv4 and IPv6 addresses and networks, for example 10.0.0.0/8, or unix:")
         return networks
 
     @field_validator("realm", "default_account", check_fields=False)
@@ -207,7 +207,7 @@ class Settings(RouteSettings):
         description="the maximum age of cached data that decides requests, whatever fails, in seconds",
     )
     stale_if_error_s: NotNegative = Field(
-        default=0, description="how much longer grants serve while the database is down, in seconds"
+        default=0, description="how much longer clients keep their access while the database is down, in seconds"
     )
     max_entries: int = Field(default=100_000, ge=1, description="maximum number of resources cached in the process")
     max_bindings: int = Field(default=1_000_000, ge=1, description="maximum number of bindings cached in the process")
@@ -246,12 +246,12 @@ class Settings(RouteSettings):
     )
     max_key_lifetime: str = Field(
         default="",
-        description="the longest that a key may be valid when it is made, extended or rotated, as 90d; empty: no limit",
+        description="maximum lifetime of a key at creation, extension or rotation, for example 90d; empty: no limit",
     )
 
     admin_origin: str = Field(
         default="",
-        description="the one origin of the admin, as https://admin.example.com; empty: loopback only",
+        description="the origin of the admin, for example https://admin.example.com; empty: loopback only",
     )
 
     def __init__(self, **values: Any) -> None:  # Otherwise type checkers would require SecretStr and tuples.

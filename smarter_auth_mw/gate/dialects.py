@@ -117,7 +117,7 @@ def _decoded(raw_path: bytes) -> str:
     try:
         return unquoted(raw_path).decode("utf-8", "replace")
     except UnreadableError as error:
-        raise MisreadError(f"of the target, {error}") from None
+        raise MisreadError(f"the target: {error}") from None
 
 
 def _only(headers: Headers, name: str) -> bytes:

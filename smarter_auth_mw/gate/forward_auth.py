@@ -158,7 +158,7 @@ class ForwardAuth:
             self._misread.add(str(error))
             log(
                 "gate.misread",
-                "%s: this is not how a proxy asks in the dialect %s; send health checks to LIVE_PATH or READY_PATH,"
+                "%s: this request is not in the dialect %s; send health checks to LIVE_PATH or READY_PATH,"
                 " and start the gate with the --dialect of your proxy",
                 error,
                 self._dialect.name,

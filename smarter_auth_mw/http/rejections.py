@@ -14,10 +14,10 @@ from smarter_auth_mw.http.credentials import Header
 OUTAGE_RETRY_AFTER_S = 1
 DETAILS = {
     400: "The request or its credentials can be read in more than one way.",
-    401: "This resource asks for a valid API key.",
+    401: "This resource requires a valid API key.",
     404: "There is no such resource.",
     429: "Too many failed attempts.",
-    503: "The request cannot be decided at the moment.",
+    503: "Access to this resource cannot be checked at the moment.",
 }
 
 

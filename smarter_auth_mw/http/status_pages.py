@@ -17,7 +17,7 @@ from smarter_auth_mw.errors import Mistake
 SETTINGS = ("live_path", "ready_path", "metrics_path")
 
 _PLAIN = re.compile(r"(?:/(?!\.\.?(?:/|$))[A-Za-z0-9._~-]+)+")
-_RULE = "a plain path, as /livez: letters, digits and -._~ between slashes, and no slash at its end"
+_RULE = "a plain path, for example /livez: letters, digits and -._~ between slashes, and no slash at its end"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def mistakes_of(settings: RouteSettings, names: Callable[[str], object]) -> Iter
         if not _PLAIN.fullmatch(path):
             yield Mistake(variable, path, _RULE)
         elif path in taken:
-            yield Mistake(variable, path, f"{taken[path]} has this path already")
+            yield Mistake(variable, path, f"{taken[path]} already has this path")
         elif names(path) is not None:
             yield Mistake(variable, path, "a line of ROUTES owns this path, and a page cannot lie inside a resource")
         taken[path] = variable

@@ -140,7 +140,7 @@ class Management(ResourceManagement):
             )
         async with judged(transaction, [resource], self._require, allow_anonymous=allow_anonymous):
             if not await transaction.add_binding(resource, key):
-                raise ConflictError(f"The key {key.key_id} is bound to {resource} already.")
+                raise ConflictError(f"The key {key.key_id} is already bound to {resource}.")
             await transaction.audit(self._actor, "key.bind", key, resource=resource)
         return created
 

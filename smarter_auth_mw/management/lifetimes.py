@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from smarter_auth_mw.errors import RefusedError, UsageError
 from smarter_auth_mw.management.rotations import until_text
 
-_SOONER = "Let it expire sooner: --expires-in"
+_SOONER = "Choose an earlier expiry: --expires-in"
 
 
 class LifetimeError(RefusedError):

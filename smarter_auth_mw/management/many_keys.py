@@ -89,7 +89,7 @@ class ManyKeys:
                 "Select the keys.", hint="Select keys by --account, --resource, --label, --older-than or --unused-for."
             )
         if self._scope is not None and filters.account not in (None, self._scope):
-            raise OutOfScopeError(f"Only keys of account {self._scope!r} are changed here.")
+            raise OutOfScopeError(f"This operator can change only keys of account {self._scope!r}.")
         now = self._clock()
         account = self._scope or filters.account
         place: KeyPlace | None = KeyList(filters, account, now).begins()

@@ -70,7 +70,7 @@ def routed(routes: Routes, kind: str, ref: str) -> Resource:
     Raises UnknownKindError, InvalidReferenceError, and HiddenResourceError if a line of ROUTES hides it.
     """
     if kind not in routes.kinds:
-        raise UnknownKindError(f"No route names the kind {kind!r}, but {', '.join(routes.kinds)}.", hint=_ANYWAY)
+        raise UnknownKindError(f"No route has the kind {kind!r}, only {', '.join(routes.kinds)}.", hint=_ANYWAY)
     resource = routes.canonical(kind, ref)
     for url in _written(routes, resource):
         _check_reached(routes, url, *resource)
@@ -127,7 +127,7 @@ def _url(pattern: Pattern, value: str) -> str:
 
 def _check_reached(routes: Routes, url: str, kind: str, value: str) -> None:
     if not _reaches(routes, url, kind, value):
-        raise HiddenResourceError(f"{url} does not lead to {kind}:{value}: another line of the routes decides it.")
+        raise HiddenResourceError(f"{url} does not lead to {kind}:{value}: another line of ROUTES matches it.")
 
 
 def _reaches(routes: Routes, url: str, kind: str, value: str) -> bool:

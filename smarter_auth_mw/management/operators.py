@@ -151,7 +151,7 @@ class Operators:
             if operator_id is None:
                 raise ConflictError(
                     f"The name {name!r} is or was used by an operator.",
-                    hint="Choose another name: names are never used again.",
+                    hint="Choose another name: a name cannot be reused.",
                 )
             await records.add_token(operator_id, token)
             made = await _found(records, name)
@@ -238,7 +238,7 @@ class Operators:
         if end is not None and expires_at is not None and expires_at > end:
             raise RefusedError(
                 f"The operator would be valid until {expires_at.isoformat()}; MAX_KEY_LIFETIME: {end.isoformat()}.",
-                hint="Let it expire sooner: --expires-in",
+                hint="Choose an earlier expiry: --expires-in",
             )
         return expires_at or end
 

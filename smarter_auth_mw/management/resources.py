@@ -109,7 +109,7 @@ class ResourceManagement:
             found = await registered(transaction, resource)
             if not added:
                 raise ConflictError(
-                    f"{resource} is registered already.", hint="To change it: smarter-auth resource set"
+                    f"{resource} is already registered.", hint="To change it: smarter-auth resource set"
                 )
             await transaction.audit(self._actor, "resource.add", found, after=found)
         return found
@@ -241,7 +241,7 @@ class ResourceManagement:
 
     def _account(self, account: str | None) -> str:
         if self._scope is not None and account not in (None, self._scope):
-            raise OutOfScopeError(f"This operator creates records in account {self._scope!r} only.")
+            raise OutOfScopeError(f"This operator can create records only in account {self._scope!r} only.")
         return checked(account or self._default_account, "account")
 
 

@@ -25,7 +25,7 @@ def check_rotation(key: Key, now: datetime, *, force: bool, replaces: str | None
     """
     if key.state(now) is KeyState.EXPIRED:
         raise RefusedError(
-            f"The key {key.key_id} has expired: a new token would open nothing.",
+            f"The key {key.key_id} has expired: a new token would not work.",
             hint="Create another: smarter-auth key create",
         )
     newest = key.token_keys[-1] if key.tokens else None
@@ -39,8 +39,8 @@ def check_rotation(key: Key, now: datetime, *, force: bool, replaces: str | None
         )
     if replaces not in (None, newest):
         raise ConflictError(
-            f"The newest token of the key {key.key_id} is not {replaces}…: it was rotated already.",
-            hint="Read the key, and name the token that it has now.",
+            f"The newest token of the key {key.key_id} is not {replaces}…: it has already been rotated.",
+            hint="Read the key again, and use its newest token.",
             token_key=newest,
         )
 

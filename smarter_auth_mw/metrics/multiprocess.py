@@ -57,7 +57,7 @@ def warn_of_one_worker() -> None:
         log(
             "metrics.one_worker",
             "METRICS_PATH shows what this worker has counted; if several workers share the port, set %s to an empty"
-            " directory, or start them by smarter-auth serve --workers",
+            " directory, or start them with smarter-auth serve --workers",
             VARIABLE,
         )
 

@@ -54,7 +54,7 @@ OBSERVER_FAILURES = Metric(
 WRITE_FAILURES = Metric(
     "write_failures", "Failed writes of usage or audit batches; a failed batch is kept and written again."
 )
-AUDIT_DROPPED = Metric("audit_dropped", "Audit events left out because the audit's rate or memory limit was reached.")
+AUDIT_DROPPED = Metric("audit_dropped", "Audit events dropped because the audit's rate or memory limit was reached.")
 REFUSED_SPELLINGS = Metric(
     "refused_spellings", "Requests refused with 400 because their path or host can be read in two ways."
 )

@@ -106,7 +106,7 @@ class TimestampedModel(StoredModel):
     @classmethod
     def _all(cls) -> QuerySet[Self]:
         if not cls._fields:
-            raise NotImplementedError(f"{cls.__name__} has no objects: ask one of the models.")
+            raise NotImplementedError(f"{cls.__name__} has no objects: use one of the models.")
         return QuerySet(cls)
 
     @property

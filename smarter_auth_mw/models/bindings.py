@@ -92,7 +92,7 @@ class APIKeyModel(TimestampedModel):
         for name in self._made_from:
             setattr(self, name, given.pop(name, None))
         if given:
-            raise TypeError(f"{type(self).__name__} is made from {', '.join(self._made_from)}, not {', '.join(given)}.")
+            raise TypeError(f"{type(self).__name__} takes {', '.join(self._made_from)}, not {', '.join(given)}.")
 
     @classmethod
     def _cached_set(cls, given: Iterable[object], owner: object, *, invalidate: bool) -> QuerySet[Self]:

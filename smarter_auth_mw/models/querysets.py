@@ -83,7 +83,7 @@ class QuerySet(Generic[M]):
     def _plain(self, lookups: Mapping[str, Any]) -> Lookups:
         """Check the lookups, whose values may be new keys."""
         if self._windows:
-            raise UsageError("A slice is not filtered or ordered.", hint="Filter first, then slice.")
+            raise UsageError("A slice cannot be filtered or ordered.", hint="Filter first, then slice.")
         for lookup in lookups:
             check(self.model, lookup)
         return tuple((lookup, value.key if isinstance(value, Created) else value) for lookup, value in lookups.items())
@@ -136,7 +136,7 @@ class QuerySet(Generic[M]):
         if (isinstance(place, slice) and place.step is not None) or any(
             part is not None and part < 0 for part in parts
         ):
-            raise UsageError("A slice counts from the beginning, without a step.", hint="For the end: order_by, last()")
+            raise UsageError("A slice has no negative index and no step.", hint="For the end: order_by, last()")
         return self._with(windows=(*self._windows, place)) if isinstance(place, slice) else self._at(place)
 
     async def _at(self, place: int) -> M:
@@ -144,9 +144,7 @@ class QuerySet(Generic[M]):
         return found[0]
 
     def __getattr__(self, name: str) -> Any:
-        raise AttributeError(
-            f"{type(self).__name__} has no {name}: of Django's managers there are {', '.join(_USUAL)}."
-        )
+        raise AttributeError(f"{type(self).__name__} has no {name}: of Django's managers, it has {', '.join(_USUAL)}.")
 
     async def last(self) -> M | None:
         """Return the last object in its order, or None."""
@@ -158,7 +156,9 @@ class QuerySet(Generic[M]):
         asked = self if ids is None else self.filter(**{f"{field_name}__in": ids})
         found = {getattr(one, field_name): one for one in await asked}
         if None in found:
-            raise UsageError(f"Not each {self.model.__name__} has a {field_name}.", hint="Take another field_name.")
+            raise UsageError(
+                f"Some {self.model.__name__} objects have no {field_name}.", hint="Use another field_name."
+            )
         return found
 
     async def update(self, **values: Any) -> int:
@@ -318,7 +318,7 @@ class BaseManager(QuerySet[M]):
         fields = dict(self._lookups) | fields
         if strange := sorted(fields.keys() - self.model._made_from):
             raise UsageError(
-                f"{self.model.__name__} is not made from {', '.join(strange)}, but {', '.join(self.model._made_from)}."
+                f"{self.model.__name__} takes {', '.join(self.model._made_from)}, not {', '.join(strange)}."
             )
         made = self.model(**fields)
         await made.save()

@@ -236,7 +236,7 @@ def key_reference(value: object) -> UUID | bytes:
     try:
         return value if isinstance(value, UUID) else UUID(str(value))
     except ValueError:
-        raise UsageError("That is no saved key, no key_id and no digest.") from None
+        raise UsageError("This is neither a saved key, nor a key_id, nor a digest.") from None
 
 
 def _time(expiry: datetime | timedelta | None) -> datetime | None:

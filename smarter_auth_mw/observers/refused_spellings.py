@@ -47,7 +47,7 @@ class NearMisses:
         more, self._logged = self.count - self._logged - 1, self.count
         self._silent_until_s = self._clock() + PAUSE_S
         shown = shortened(denial.detail, SHOWN_CHARS)
-        log("request.refused", "%s.%s (%d more before)", shown, self._advice(path), more)
+        log("request.refused", "%s.%s (%d more since the last such line)", shown, self._advice(path), more)
 
     def _advice(self, path: str) -> str:
         """Return what to write for such a path; empty if something else of the request was refused."""
@@ -57,4 +57,4 @@ class NearMisses:
             return ""
         if remedies := self._remedies(path):
             return f" {remedies}"
-        return f" If that path is no resource, add to SMARTER_AUTH_ROUTES: none {path}"
+        return f" If that path is not a resource, add to SMARTER_AUTH_ROUTES: none {path}"

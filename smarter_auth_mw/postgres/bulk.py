@@ -100,19 +100,19 @@ _ABSENCES = (("nameless_keys", "the key {key_id} has no name"),)
 """Checks that are skipped if invalid lines were left out, since these may have the missing values."""
 _CHECKS = (
     ("doubled_lines", "this is already in line {first_line}"),
-    ("shared_tokens", "the digest is that of line {first_line}, which is another key's"),
+    ("shared_tokens", "line {first_line} has the same digest for another key"),
     ("torn_tokens", "line {first_line} describes the token of this digest differently"),
     ("taken_tokens", "the digest belongs to a token of the key {key_id}"),
     ("different_tokens", "the token of this digest is in the database with other values"),
     (
         "added_tokens",
-        "the key {name!r} ({key_id}) exists without this digest: import gives existing keys no tokens, key rotate does",
+        "the key {name!r} ({key_id}) exists without this digest: import adds no tokens to old keys, key rotate does",
     ),
     ("ambiguous_keys", "account {account} has several keys named {name!r}: give the digest or the key_id"),
     ("contradicted_keys", "the key {name!r} has no token here, and one in another line"),
     (
         "doubled_key_names",
-        "account {account} has the key {name!r} in line {first_line} already: another name, one key_id, or digests",
+        "account {account} already has the key {name!r} in line {first_line}: use another name, one key_id, or digests",
     ),
     ("taken_key_names", "account {account} has an unrevoked key named {name!r}"),
     (
@@ -120,13 +120,13 @@ _CHECKS = (
         "the key {name!r} ({key_id}) exists with other values ({differences}): import changes no existing key",
     ),
     ("foreign_resources", "{kind}:{ref} belongs to account {held_account!r}, and not to {account!r}"),
-    ("misspelled_resources", "{kind}:{ref} is registered as {kind}:{held_ref}: write it so"),
+    ("misspelled_resources", "{kind}:{ref} is registered as {kind}:{held_ref}: use that spelling"),
     ("different_resources", "{kind}:{ref} is registered with other values: smarter-auth resource set changes them"),
     (
         "platforms_resources",
-        "{kind}:{ref} is of a kind that the attached platform makes: its keys are bound one by one",
+        "{kind}:{ref} is of a kind that the attached platform creates: bind its keys one by one",
     ),
-    ("open_bound_resources", "{kind}:{ref} is open here, and has a key bound to it"),
+    ("open_bound_resources", "{kind}:{ref} is open in this file, but has a key bound to it"),
     ("doubled_domains", "the domain {domain} is already in line {first_line}, for another resource"),
     ("taken_domains", "the domain {domain} belongs to {claimant}"),
 )
@@ -235,7 +235,7 @@ def _torn(lines: Sequence[Any], columns: Sequence[str]) -> Iterator[LineMistake]
                 seen.add(row["thing"])
                 what = "resource" if column == "ref" else column
                 yield LineMistake(
-                    row["line"], f"{what} differs from that of line {before['line']}, which is about the same"
+                    row["line"], f"{what} differs from that of line {before['line']}, which describes the same record"
                 )
 
 

@@ -116,13 +116,13 @@ _MEANINGS: tuple[tuple[tuple[type[BaseException], ...], type[SmarterAuthError], 
     (
         (asyncpg.UniqueViolationError,),
         ConflictError,
-        "It exists already",
-        "Somebody else may have made it at the same moment: try again.",
+        "It already exists",
+        "It may have been created at the same moment: try again.",
     ),
     (
         (asyncpg.IntegrityConstraintViolationError, asyncpg.ObjectInUseError),
         RefusedError,
-        "The database refused it",
+        "The database refused the statement",
         "",
     ),
     (
@@ -135,8 +135,8 @@ _MEANINGS: tuple[tuple[tuple[type[BaseException], ...], type[SmarterAuthError], 
         (ssl.SSLCertVerificationError,),
         UnavailableError,
         "{where} has a certificate that is not trusted",
-        "Name its authority in the URL: sslrootcert=FILE, or sslrootcert=system. channel_binding=require and"
-        " sslmode=verify-full have it verified; sslmode=require alone encrypts, and verifies nothing.",
+        "Name its CA in the URL: sslrootcert=FILE, or sslrootcert=system. channel_binding=require and"
+        " sslmode=verify-full verify the certificate; sslmode=require alone encrypts without verification.",
     ),
     (
         (ssl.SSLError,),
@@ -171,7 +171,7 @@ _POOLERS_WORDS: tuple[tuple[str, str, str], ...] = (
     ("unsupported startup parameter|bind message|prepared statement", "{where} does not keep the session", _POOLER),
     (
         "statement pooling mode",
-        "{where} pools single statements, and transactions are needed",
+        "{where} uses statement pooling, and transactions are needed",
         "Set pool_mode = transaction in the pooler, and SMARTER_AUTH_STATEMENT_CACHE_SIZE=0.",
     ),
     (

@@ -124,7 +124,7 @@ async def detach(url: str, progress: Progress | None = None) -> MigrationStatus:
 def _dropped(held: Any) -> str:
     return (
         f"Dropped: the schema smarter_auth with keys ({held['keys']}), audit events ({held['events']}) and usage of its"
-        f" own, {counted(held['triggers'], 'trigger')} on the platform's tables, and all that was granted on them."
+        f" own, {counted(held['triggers'], 'trigger')} on the platform's tables, and all privileges on them."
     )
 
 
@@ -134,7 +134,7 @@ def _left(roles: Sequence[str], *, is_role_left: bool) -> str:
         left.append(f"the roles {', '.join(roles)}, which have no privileges on these tables any more")
     if is_role_left:
         left.append("the role smarter_auth, which another database uses or you may not drop: DROP ROLE smarter_auth;")
-    return f"Left: {'; '.join(left)}. Workers that still run answer 503: stop them, or take the middleware out."
+    return f"Left: {'; '.join(left)}. Workers that still run answer 503: stop them, or remove the middleware."
 
 
 async def downgrade(url: str, schema: str = "base", progress: Progress | None = None) -> MigrationStatus:

@@ -27,7 +27,7 @@ def is_storable(text: str) -> bool:
 def checked(text: str, what: str, *, shortest: int = 1, longest: int = MAX_TEXT) -> str:
     """Return the text unchanged; raises ``UsageError`` if it is too short, too long, or cannot be stored."""
     if not shortest <= len(text) <= longest:
-        raise UsageError(f"The {what} has {counted(len(text), 'character')}: {shortest} to {longest} are possible.")
+        raise UsageError(f"The {what} has {counted(len(text), 'character')}: {shortest} to {longest} are allowed.")
     if not is_storable(text):
         raise UsageError(f"The {what} holds a character that cannot be stored: {text!a}")
     return text

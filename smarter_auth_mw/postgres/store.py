@@ -288,7 +288,7 @@ def statements() -> tuple[str, str, str]:
 def check_storable(text: str) -> None:
     """Raise InvalidReferenceError for text that no database can hold."""
     if not is_storable(text):
-        raise InvalidReferenceError("The reference has a character that no reference can have.")
+        raise InvalidReferenceError("The reference contains a character that is not allowed.")
 
 
 def _read_claimants(kind: str, rows: Sequence[Any]) -> Read:

@@ -210,7 +210,7 @@ class PathRouting:
         if not patterns.issuperset(self._mentioned_otherwise(view)):
             return "its slashes can be read in more than one way, and it mentions a pattern"
         behind = None if found else self._further_back(request, view)
-        return behind and f"further along it matches {behind.pattern}, and no line names the whole path"
+        return behind and f"after a prefix it matches {behind.pattern}, but no line of ROUTES matches the whole path"
 
     def _lenient_hits(self, request: Request, view: View) -> Iterator[Hit]:
         """Yield the patterns that a lenient router may match."""

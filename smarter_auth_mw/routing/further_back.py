@@ -29,8 +29,8 @@ class Remedies(NamedTuple):
     kind: str
 
     def __str__(self) -> str:
-        same = f"Same {self.kind}: add `{self.same}`. " if self.same else ""
-        return f"{same}Prefix the app takes off: MOUNTS={self.mount}. Another thing: add `{self.none}`."
+        same = f"If it is the same {self.kind}: add `{self.same}`. " if self.same else ""
+        return f"{same}If the app removes the prefix: MOUNTS={self.mount}. If it is something else: add `{self.none}`."
 
 
 class FurtherBack(NamedTuple):

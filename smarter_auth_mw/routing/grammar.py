@@ -20,7 +20,7 @@ _SWALLOWED_LINE = re.compile(r";\s*(?:preset:|[a-z][a-z0-9_]*\s+(?:/|host:))")
 _ADVICE = {
     "int": "{ref:int}",
     "uuid": "{ref:uuid}",
-    "path": "{ref}, since a pattern owns all below its reference anyway",
+    "path": "{ref}, because a pattern owns everything below its reference",
     "str": "{ref}, or {ref:exact} where the app compares references exactly",
     "slug": "{ref}",
 }
@@ -137,7 +137,9 @@ def parse(lines: Sequence[str], presets: Callable[[str], Sequence[str] | None]) 
             mistakes.append(Mistake(VARIABLE, statement, str(wrong)))
     patterns = [line for line in found if isinstance(line, Pattern)]
     if not patterns and not mistakes:
-        mistakes.append(Mistake(VARIABLE, "", f"no line names a resource, which would leave all open; {EXAMPLES}"))
+        mistakes.append(
+            Mistake(VARIABLE, "", f"no line names a resource, so that everything would be open; {EXAMPLES}")
+        )
     return found, mistakes + ties(found)
 
 
@@ -223,8 +225,8 @@ def _no_resource(text: str, flags: list[str]) -> NoResource:
 def _none_word(segment: str) -> str:
     if re.search("[{}<>]", segment) or segment.startswith(":"):
         raise _WrongLineError(
-            f"a none line takes no placeholder but {{}}, which is one segment: write that for {segment!r}, "
-            "or PATH/** for all below a path"
+            f"a none line can have only the placeholder {{}}, for one segment: write it instead of {segment!r}, "
+            "or PATH/** for everything below a path"
         )
     return _literal(segment)
 

@@ -131,7 +131,7 @@ def problem(domain: str, *, may_be_single: bool = False) -> str | None:
     if len(domain) > MAX_HOST_CHARS or not _DOMAIN.fullmatch(domain):
         return "a domain is made of labels of a-z, 0-9 and -, at most 63 characters each, without scheme, port and path"
     if is_public_suffix(domain) and not (may_be_single and "." not in domain):
-        return "strangers have their hosts below it (a public suffix); write a domain of your own, as api.example.com"
+        return "anyone can register a host below it (a public suffix); write a domain of your own: api.example.com"
     return None
 
 

@@ -85,7 +85,7 @@ def roots_of(root_path: str) -> tuple[str, ...]:
 
 def check(prefixes: Iterable[str]) -> list[Mistake]:
     """Return the mistakes in configured prefixes."""
-    rule = "a mount is a path prefix, as /api or /u/{user}"
+    rule = "a mount is a path prefix, for example /api or /u/{user}"
     return [Mistake(VARIABLE, prefix, rule) for prefix in prefixes if not _MOUNT.fullmatch(prefix.rstrip("/"))]
 
 

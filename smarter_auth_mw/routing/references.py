@@ -224,7 +224,7 @@ FORMS = MappingProxyType(
                 "a hashed id as the platform makes it, or a canonical integer",
                 reads_as_hashed,
             ),
-            Form("ref:exact", exact, "letters, digits and . _ ~ -, and : behind the first of them", reserved=":"),
+            Form("ref:exact", exact, "letters, digits and . _ ~ -, and : after the first one", reserved=":"),
             Form("name", name, "a name in lower case: letters and digits joined by single - or _"),
             Form("label", label, "a host label in lower case, at most 63 characters"),
         )

@@ -58,9 +58,11 @@ class RouterCheck:
             self._handlers.add(handler)
             if chosen.isdisjoint(_names(target)):
                 read = ", ".join(map(shown, sorted(chosen)))
-                raise RouterDisagreementError(f"{shown(path)} is {target.names}, and the app has read {read}.")
+                raise RouterDisagreementError(f"{shown(path)} is {target.names}, but the app has read {read}.")
         elif handler in self._handlers and not none_line(self._routes, path):
-            raise RouterDisagreementError(f"{shown(path)} is no resource, and the app serves it like one that is.")
+            raise RouterDisagreementError(
+                f"{shown(path)} is not a resource, but the app serves it by the handler of one."
+            )
 
 
 def none_line(routes: Routes, path: str) -> NoResource | None:

@@ -88,7 +88,7 @@ class AuthKit:
 
     def __enter__(self) -> Self:
         if PLACE.stand_in is not None:
-            raise UsageError("There is another AuthKit in place.", hint="Leave its block first.")
+            raise UsageError("Another AuthKit is active.", hint="Leave its block first.")
         PLACE.stand_in = self
         return self
 
@@ -156,7 +156,7 @@ class AuthKit:
         if self._routes is None:
             return Resource(kind, ref)
         if kind not in self._routes.kinds:
-            raise UnknownKindError(f"No route of the kit names the kind {kind!r}, but {', '.join(self._routes.kinds)}.")
+            raise UnknownKindError(f"No route of the kit has the kind {kind!r}, only {', '.join(self._routes.kinds)}.")
         return self._routes.canonical(kind, ref)
 
     def _note_task(self) -> None:

@@ -36,8 +36,8 @@ from smarter_auth_mw.tokens import Token
 _numbers = count(1)
 
 NEEDS_A_DATABASE = (
-    "Test models, lists, usage and the audit with DATABASE_URL=embedded:. In memory, arrange resources and keys by "
-    "the methods of AuthKit, and look at its decisions."
+    "Test models, lists, usage and the audit with DATABASE_URL=embedded:. In memory, create resources and keys with "
+    "the methods of AuthKit, and check its decisions."
 )
 
 

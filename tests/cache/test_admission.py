@@ -83,7 +83,7 @@ async def test_who_finds_no_place_to_wait_is_refused_at_once_and_the_log_says_so
     for task in waiting:
         task.cancel()
     await asyncio.wait(waiting)
-    end = "answered 503, the last of them of 192.0.2.1: MAX_LOOKUPS_PER_PEER=1, MAX_LOOKUPS=8"
+    end = "answered 503, the last one from 192.0.2.1: MAX_LOOKUPS_PER_PEER=1, MAX_LOOKUPS=8"
     assert caplog.messages == [
         f"lookups.refused: 1 look-up was {end}",
         f"lookups.refused: 3 look-ups were {end}",

@@ -176,9 +176,9 @@ def test_import_is_one_event_of_the_audit(run: Commands, directory: Path) -> Non
 LINES = {
     "bot:042,,": "not a reference of a bot",
     "bot,,": "names no resource",
-    "cat:1,,": "No route names the kind",
+    "cat:1,,": "No route has the kind",
     f",,{_digest('one')}": "neither a resource nor a key",
-    f"bot:1,,{_digest('one')}": "names no key, but says digest",
+    f"bot:1,,{_digest('one')}": "names no key, but has digest",
     f",first,{_digest('one')[:-1]}": "has 127 characters",
     f",first,{_digest('one').upper()}": "lower-case",
     f",first,{_digest('')}": "common string",
@@ -193,8 +193,8 @@ LINES = {
 VALUES = {
     ("expires_at", "2030-01-01T00:00:00"): "with its zone",
     ("expires_at", "tomorrow"): "with its zone",
-    ("expires_at", "20300101"): "write a date, as 2030-12-31",
-    ("expires_at", "2030-02-30"): "write a date, as 2030-12-31",
+    ("expires_at", "20300101"): "write a date (2030-12-31",
+    ("expires_at", "2030-02-30"): "write a date (2030-12-31",
     ("revoked_at", "0001-01-01T00:00:00+14:00"): "with its zone",
     ("active", "maybe"): "true or false",
     ("key_id", "1234"): "is a UUID",
@@ -280,14 +280,14 @@ def test_lines_that_contradict_each_other_are_told(run: Commands, directory: Pat
     ) == [
         "line 3: this is already in line 2",
         "line 5: this is already in line 4",
-        "line 7: the digest is that of line 6, which is another key's",
+        "line 7: line 6 has the same digest for another key",
         "line 9: line 8 describes the token of this digest differently",
-        "line 10: account differs from that of line 9, which is about the same",
+        "line 10: account differs from that of line 9, which describes the same record",
         "line 11: the key 'fourth' has no token here, and one in another line",
-        "line 14: protection differs from that of line 13, which is about the same",
+        "line 14: protection differs from that of line 13, which describes the same record",
         "line 14: this is already in line 13",
-        "line 15: bot:5 is open here, and has a key bound to it",
-        "line 17: account default has the key 'sixth' in line 16 already: another name, one key_id, or digests",
+        "line 15: bot:5 is open in this file, but has a key bound to it",
+        "line 17: account default already has the key 'sixth' in line 16: use another name, one key_id, or digests",
         "line 19: the domain bot.example.com is already in line 18, for another resource",
     ]
     told = _mistakes(run, directory / "in.csv", "key,key_id", f",{KEY_ID}")
@@ -315,7 +315,7 @@ def test_what_the_database_has_already_is_told(run: Commands, directory: Path) -
     ) == [
         "line 3: bot:2 belongs to account 'acme', and not to 'default'",
         "line 4: bot:3 is registered with other values: smarter-auth resource set changes them",
-        "line 5: cat:a_b is registered as cat:a-b: write it so",
+        "line 5: cat:a_b is registered as cat:a-b: use that spelling",
         "line 6: account default has an unrevoked key named 'first'",
         "line 7: the domain bot.example.com belongs to bot:1",
         f"line 8: the key 'first' ({made['key_id']}) exists with other values (key): import changes no existing key",
@@ -420,7 +420,7 @@ def test_keys_of_equal_names_are_taken_when_each_has_a_digest(
 def test_kinds_of_an_attached_platform_are_left_to_it(bare: Commands, attached: Database, directory: Path) -> None:
     bare.set(database_url=attached.manager, routes="llm_client /bots/{ref:int}")
     (told,) = _mistakes(bare, directory / "in.csv", "resource,key", "llm_client:1,first")
-    assert "that the attached platform makes" in told
+    assert "that the attached platform creates" in told
 
 
 def test_new_key_is_bound_to_a_resource_that_is_there(run: Commands, directory: Path) -> None:

@@ -92,7 +92,7 @@ app = guarded(["bot /bots/{ref:int}"], [
         ('Host("x.example", Mount("/", routes=[Route("/bot/{id}", f)]))', "uncovered", "GET x.example/bot/{id}"),
         ('Route("/bots/search", f)', "literal", "GET /bots/search is read as bot:search"),
         ('Route("/bots/Search", f)', "refused", "GET /bots/Search is refused"),
-        ('Route("/hidden/bots/{id}", f)', "hidden", "by the line: none /hidden/**"),
+        ('Route("/hidden/bots/{id}", f)', "hidden", "because of the line: none /hidden/**"),
         ('Route("/bots/{id}/x", f, methods=["GET", "OPTIONS"])', "options", "/bots/{id}/x answers OPTIONS"),
         ('Route("/bots/{id}/x", Asking)', "options", "ANY /bots/{id}/x answers OPTIONS"),
         ('Mount("/bots/{id}/files", app=ws)', "options", "/bots/{id}/files/{path} answers OPTIONS"),
@@ -125,10 +125,14 @@ def test_what_settles_a_route_further_back_is_named_and_opens_no_other(
     document = doctor(f"app = guarded({lines}, [{body}])")
     (found,) = [one for one in document["findings"] if one["message"].startswith(f"GET {path} is")]
     assert found["message"] == (
-        f"GET {path} is refused: further along it matches agent /persona/{{ref:int}}, and no line names the whole path."
+        f"GET {path} is refused: after a prefix it matches agent /persona/{{ref:int}}, "
+        "but no line of ROUTES matches the whole path."
     )
-    first = f"Same agent: add `agent {same}`. " if same else ""
-    assert found["hint"] == f"{first}Prefix the app takes off: MOUNTS={mount}. Another thing: add `none {none}`."
+    first = f"If it is the same agent: add `agent {same}`. " if same else ""
+    assert (
+        found["hint"]
+        == f"{first}If the app removes the prefix: MOUNTS={mount}. If it is something else: add `none {none}`."
+    )
     before, after = Routes.parse(lines), Routes.parse([*lines, f"none {none}"])
     asked = {one: {"path": re.sub(r"\{.*?\}", "42", one)} for one in [path, *others]}
     assert [one for one in asked if before.resolve(asked[one]) and not after.resolve(asked[one])] == [path]
@@ -150,7 +154,7 @@ def test_an_uncovered_route_is_no_reason_to_open_others(doctor: Callable[..., An
 
 def test_a_pattern_that_covers_nothing_is_named(doctor: Callable[..., Any]) -> None:
     found = told(doctor('app = guarded(["bot /bots/{ref}", "llm /llms/{ref}"], [Route("/bots/{id}", f)])'))
-    assert found == {"idle": "llm /llms/{ref} covers no route of the app."}
+    assert found == {"idle": "No route of the app matches llm /llms/{ref}."}
 
 
 def test_mounts_hosts_and_included_routers_are_walked_through(doctor: Callable[..., Any]) -> None:

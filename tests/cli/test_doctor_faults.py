@@ -250,7 +250,7 @@ def test_a_transaction_pooler_that_nobody_told_us_of(run: Commands, newest: Plai
         run.set(listen_url=url)
         assert told(run, 0) == {}  # Heard at once.
         run.set(listen_url=through(url, port))
-        assert "was not heard" in told(run, PROBLEM)["listen"]["message"]
+        assert "did not arrive" in told(run, PROBLEM)["listen"]["message"]
     with pgbouncer(newest, "transaction") as port:
         run.set(database_url=through(url, port), statement_cache_size="100", listen_url="")
         assert "SMARTER_AUTH_STATEMENT_CACHE_SIZE=0" in told(run, UNREACHABLE)["database"]["hint"]

@@ -209,7 +209,7 @@ def test_waiting_ends_at_once_where_nobody_uses_the_previous_token(run: Commands
     rows(database.owner, "SELECT", USE.format("now() - interval '2 hours'"))
     ran = run("key", "rotate", key_id, "--wait-until-unused", "--unused-for", "1h", "--json")
     assert (ran.exit_code, ran.json["key_id"]) == (0, key_id)
-    assert "used last at" in ran.err
+    assert "last used at" in ran.err
 
 
 def test_waiting_takes_as_long_as_the_previous_token_was_used(run: Commands) -> None:
@@ -277,7 +277,7 @@ def test_database_that_goes_away_while_waiting_is_told_and_the_result_stands(
     ran = run("key", "rotate", key_id, "--wait-until-unused", "--json")
     assert ran.exit_code == 3
     assert ran.json["key_id"] == key_id
-    assert f"The rotation itself is done. To go on waiting: smarter-auth key wait {key_id}" in ran.err
+    assert f"The rotation itself is done. To continue waiting: smarter-auth key wait {key_id}" in ran.err
 
 
 def shut(database: Database) -> None:

@@ -217,7 +217,7 @@ def test_a_port_in_use_is_one_clear_line(env: dict[str, str]) -> None:
         port = str(taken.getsockname()[1])
         ran = program("serve", "tests.support.asgi:APP", "--port", port, env=env)
     assert ran.exit_code == 3
-    assert re.fullmatch(rf"error: 127.0.0.1:{port} cannot be listened on: .* --port, --host.", ran.error)
+    assert re.fullmatch(rf"error: Cannot listen on 127.0.0.1:{port}: .* --port, --host.", ran.error)
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def test_what_is_no_list_is_a_mistake(bare: Commands, value: str) -> None:
     bare.set(database_url=DATABASE, routes="bot /bots/{ref}")
     toml(f"mounts = {value}")
     (told,) = mistakes()
-    assert told.endswith("smarter_auth.toml: one text, or a list of texts")
+    assert told.endswith("smarter_auth.toml: a string, or a list of strings")
 
 
 def test_a_mistake_of_the_grammar_of_routes_names_the_file(here: Path) -> None:

@@ -102,7 +102,7 @@ def test_config_tells_them_too(bare: Commands) -> None:
     bare.set(database_url="postgresql://x/y", routes=ROUTES, cache_url="redis://cache?ssl_cert_reqs=none")
     ran = bare("config")
     assert ran.exit_code == 2
-    assert "redis-py does not take the option ssl_cert_reqs of this redis:// URL" in ran.error
+    assert "redis-py does not accept the option ssl_cert_reqs of this redis:// URL" in ran.error
 
 
 @pytest.mark.parametrize(

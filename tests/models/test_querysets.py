@@ -61,7 +61,7 @@ async def test_an_update_writes_all_of_them() -> None:
 
 @pytest.mark.usefixtures("connected")
 async def test_what_cannot_be_asked_for_is_refused_by_its_name() -> None:
-    with pytest.raises(AttributeError, match="has no annotate: of Django's managers there are all, filter"):
+    with pytest.raises(AttributeError, match="has no annotate: of Django's managers, it has all, filter"):
         SmarterAuthToken.objects.annotate()
     assert not hasattr(SmarterAuthToken.objects, "aggregate")
     for wrong in (
@@ -174,5 +174,5 @@ async def test_own_bindings_on_an_attached_platform_have_its_bots(platform: Plat
         assert await SmarterAuthToken.objects.count() == len(await SmarterAuthToken.objects.all()) == 2
         names = await LLMClientAPIKey.objects.filter(api_key=ours).values_list("llm_client__name", flat=True)
         assert sorted(names) == ["hr", "sales"]
-        with pytest.raises(UsageError, match="Not each LLMClientAPIKey has a pk"):
+        with pytest.raises(UsageError, match="Some LLMClientAPIKey objects have no pk"):
             await LLMClientAPIKey.objects.in_bulk()

@@ -49,9 +49,12 @@ async def test_what_settles_a_resource_below_a_prefix_is_named(
 ) -> None:
     assert (await http.get("/admin/bots/42/listed")).status_code == 400
     (record,) = caplog.records
-    assert "further along it matches bot /bots/{ref}, and no line names the whole path" in record.message
-    assert "Same bot: add `bot /admin/bots/{ref}`. Prefix the app takes off: MOUNTS=/admin." in record.message
-    assert "Another thing: add `none /admin/bots/**`." in record.message
+    assert "after a prefix it matches bot /bots/{ref}, but no line of ROUTES matches the whole path" in record.message
+    assert (
+        "If it is the same bot: add `bot /admin/bots/{ref}`. If the app removes the prefix: MOUNTS=/admin."
+        in record.message
+    )
+    assert "If it is something else: add `none /admin/bots/**`." in record.message
 
 
 async def test_a_flood_is_one_line_and_a_number(caplog: pytest.LogCaptureFixture) -> None:
@@ -62,7 +65,10 @@ async def test_a_flood_is_one_line_and_a_number(caplog: pytest.LogCaptureFixture
         near_misses.note(denial, "/bots/01")
     clock.now_s += PAUSE_S
     near_misses.note(denial, "/bots/01")
-    assert [record.message.rpartition("(")[2] for record in caplog.records] == ["0 more before)", "999 more before)"]
+    assert [record.message.rpartition("(")[2] for record in caplog.records] == [
+        "0 more since the last such line)",
+        "999 more since the last such line)",
+    ]
 
 
 @pytest.mark.parametrize("path", ["/bots/\x1b[2J\r\nERROR all is lost/1", "/bots/1\u202e\x00", "/bots/" + "9" * 3000])

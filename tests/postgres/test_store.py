@@ -245,7 +245,7 @@ async def test_database_that_cannot_be_opened_says_why_and_not_its_password(
         (asyncpg.ProtocolViolationError("query_wait_timeout"), "cannot be reached: query_wait_timeout", "runs there"),
         (
             asyncpg.ConnectionDoesNotExistError("…: transaction blocks not allowed in statement pooling mode"),
-            "pools single statements",
+            "uses statement pooling",
             "pool_mode = transaction",
         ),
         (asyncpg.DeadlockDetectedError("deadlock detected"), "same moment", "again"),

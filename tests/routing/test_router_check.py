@@ -71,7 +71,7 @@ def reading(change: dict[str, Any]) -> ASGIApp:
 
 
 async def test_another_resource_is_told(database: Database) -> None:
-    with pytest.raises(RouterDisagreementError, match="'/bots/1' is bot:1, and the app has read '2'"):
+    with pytest.raises(RouterDisagreementError, match="'/bots/1' is bot:1, but the app has read '2'"):
         await ask(database, reading({"path": "/bots/2"}), "/bots/1")
 
 
@@ -80,7 +80,7 @@ async def test_so_is_a_resource_in_the_place_of_none(database: Database) -> None
     async with client(guard) as http:
         await http.get("/bots/1")
         guard.app.app = reading({"path": "/bots/2"})  # type: ignore[attr-defined]
-        with pytest.raises(RouterDisagreementError, match="'/health' is no resource"):
+        with pytest.raises(RouterDisagreementError, match="'/health' is not a resource"):
             await http.get("/health")
 
 

@@ -28,14 +28,14 @@ _WHEN = f"{RULE}; a date, for example 2027-01-31; or empty"
 MOST_PASTED = 500
 """The maximum number of tokens in one form, which its size allows."""
 _LEAKS = command("key", "revoke", "--token-file", "FILE")
-_REVOKED = "It is revoked, and stays so. Make another key in its place."
+_REVOKED = "It is revoked for good. Create another key instead."
 _IMPOSSIBLE: Mapping[str, Mapping[KeyState, str]] = {
-    "Rotate": {KeyState.EXPIRED: "It has expired: a new token would open nothing. Change when it expires first."},
+    "Rotate": {KeyState.EXPIRED: "It has expired, so a new token would not work. First change its expiry."},
     "Activate": {
-        KeyState.ACTIVE: "It is active already.",
-        KeyState.EXPIRED: "It has expired: change when it expires.",
+        KeyState.ACTIVE: "It is already active.",
+        KeyState.EXPIRED: "It has expired: change its expiry instead.",
     },
-    "Deactivate": {KeyState.INACTIVE: "It is inactive already."},
+    "Deactivate": {KeyState.INACTIVE: "It is already inactive."},
 }
 """The acts that are refused for a key, by its state, with the reason."""
 
@@ -95,7 +95,7 @@ async def create(visit: Visit) -> Reply:
         hint = "A token is shown once. If it is lost, rotate the key."
         raise FieldError("name", words, status=409, hint=hint, key_id=key_id) from None
     context = {
-        "title": "Key made",
+        "title": "Key created",
         "key_id": made["key_id"],
         "name": made["name"],
         "token": made["token"],
@@ -216,7 +216,7 @@ async def activate(visit: Visit) -> Reply:
 @_unless_impossible("Deactivate")
 async def show_deactivate(visit: Visit, key: Key) -> Reply:
     found = await outcomes(visit, key)
-    says = [*(one.text for one in found), "Its tokens are refused until somebody activates it again."]
+    says = [*(one.text for one in found), "Its tokens are refused until the key is activated again."]
     opened = [one.resource for one in found if one.is_opened]
     words = ["--allow-anonymous"] if opened else []
     act = Act(
@@ -292,9 +292,9 @@ async def report_leaks(visit: Visit) -> Reply:
     pasted = copied_words(visit.form.get("tokens").encode("utf-8", "surrogatepass"))
     tokens = [word.decode("utf-8", "surrogatepass") for word in pasted]
     if not 1 <= len(tokens) <= MOST_PASTED:
-        raise FieldError("tokens", f"Paste 1 to {MOST_PASTED} tokens, one a line.")
+        raise FieldError("tokens", f"Paste 1 to {MOST_PASTED} tokens, one per line.")
     if any(len(token.encode("utf-8", "surrogatepass")) > MAX_TOKEN_BYTES for token in tokens):
-        raise FieldError("tokens", f"No token has more than {MAX_TOKEN_BYTES} characters. Paste one a line.")
+        raise FieldError("tokens", f"No token has more than {MAX_TOKEN_BYTES} characters. Paste one per line.")
     context: dict[str, Any] = {"most": MOST_PASTED, "found": None, "ended": None, "command": _LEAKS}
     if visit.form.get("act") == "end":
         ended = await visit.document("report_leaks", body={"tokens": tokens})

@@ -58,7 +58,7 @@ async def _traffic(visit: Visit) -> Mapping[str, Any]:
     try:
         total, consumers = await visit.call().listings.traffic(most=SHOWN)
     except RefusedError:
-        words = "Too many resources and tokens to add up here: see them one by one."
+        words = "Too many resources and tokens to add up here: see their own pages."
         return {"span": span, "chart": words, "consumers": ()}
     if total.width == DAY:
         span = "since yesterday, UTC"

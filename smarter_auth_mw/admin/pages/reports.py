@@ -31,17 +31,17 @@ SPANS = (
     ("365d", "last year"),
 )
 WORDS: Mapping[str, str] = {
-    Reason.MISSING_CREDENTIALS: "The request brings no token. Clients send it as Authorization: Token …",
+    Reason.MISSING_CREDENTIALS: "The request has no token. Clients send it as Authorization: Token …",
     Reason.UNKNOWN_TOKEN: "No key that is bound to this resource has this token. Bind its key, or send another token.",
     Reason.INACTIVE: "The key is deactivated. Activate it, and its tokens are accepted again.",
-    Reason.REVOKED: "The key is revoked, and stays so. Make another key for this client.",
-    Reason.EXPIRED: "The key or this token of it has expired. Rotate the key, or change when it expires.",
+    Reason.REVOKED: "The key is revoked for good. Create another key for this client.",
+    Reason.EXPIRED: "The key or this token has expired. Change its expiry, or give the client its newest token.",
     Reason.INACTIVE_OWNER: "The owner of the key is inactive in the platform.",
     Reason.FOREIGN_ACCOUNT: "The key belongs to another account than the resource.",
     Reason.MALFORMED_CREDENTIALS: "The credentials cannot be read: send one token, in one header.",
-    Reason.NOT_CANONICAL: "The resource is not written in its one spelling. Correct the URL.",
+    Reason.NOT_CANONICAL: "The URL does not spell the resource as it is registered. Correct the URL.",
     Reason.AMBIGUOUS: "The request can be read in two ways. Correct the URL.",
-    Reason.NOT_FOUND: "The name or host in the URL leads to no resource.",
+    Reason.NOT_FOUND: "No resource has the name or host in the URL.",
     Reason.THROTTLED: "Too many failed attempts came from this network. Wait, then try again.",
     Reason.UNAVAILABLE: "The database does not answer, and no cached answer is young enough.",
 }
@@ -190,5 +190,5 @@ def _check(visit: Visit, found: Mapping[str, Any] | None, error: SmarterAuthErro
 def _headers(text: str) -> dict[str, str]:
     lines = [line.partition(":") for line in text.split("\n") if line.strip()]
     if not all(name.strip() and colon for name, colon, _ in lines):
-        raise FieldError("headers", "Write one header a line, as Host: api.example.com.")
+        raise FieldError("headers", "Write one header per line, for example Host: api.example.com.")
     return {name.strip(): value.strip() for name, _, value in lines}

@@ -80,7 +80,7 @@ async def show_protect(visit: Visit) -> Reply:
     found = await _found(visit)
     name = found.resource
     if found.protection is Protection.DECLARED:
-        return impossible(f"Protect {name}", "It is declared protected already.", _trail(found))
+        return impossible(f"Protect {name}", "It is already declared protected.", _trail(found))
     says = [f"Requests for {name} without a valid token are refused from now on, whether or not keys are bound to it."]
     if not found.keys:
         says.append("No key is bound to it, so every request is refused until one is.")
@@ -99,7 +99,7 @@ async def show_unprotect(visit: Visit) -> Reply:
         why = "Keys are bound to it, and each of them protects it. Unbind them first, on its page."
         return impossible(f"Open {name} to anyone", why, _trail(found))
     if not found.is_protected:
-        return impossible(f"Open {name} to anyone", "It is open already.", _trail(found))
+        return impossible(f"Open {name} to anyone", "It is already open.", _trail(found))
     act = Act(f"Open {name} to anyone?", "Open to anyone", [], command("resource", "unprotect", name), is_danger=True)
     return act.html(_trail(found), visit, [name])
 
@@ -159,7 +159,9 @@ async def bind(visit: Visit) -> Reply:
 async def show_unbind(visit: Visit) -> Reply:
     found, key = await _bound(visit)
     if found.resource not in key.bindings:
-        return impossible(f"Unbind {key.name} from {found.resource}", "It is not bound to it.", _trail(found))
+        return impossible(
+            f"Unbind {key.name} from {found.resource}", "The key is not bound to this resource.", _trail(found)
+        )
     held = await outlook(visit, found.resource, visit.services.settings.require)
     outcome = held.without(key, is_unbound=True)
     words = ["--allow-anonymous"] if outcome.is_opened else []

@@ -95,7 +95,7 @@ class _Target:
         status = (await self.answer(ordinary(self.site))).status
         if status not in REFUSED:
             raise RefusedError(
-                f"Without credentials it answers {status}, and a protected resource would answer 401.",
+                f"Without credentials it answers {status}, but a protected resource answers 401.",
                 hint="Name a resource that is protected: smarter-auth resource protect KIND:REF",
             )
 

@@ -91,7 +91,9 @@ class Lines:
             raise UsageError(f"The file cannot be read: {error.strerror}.") from None
         except UnicodeError:
             self.mistakes.append(
-                LineMistake(self._line + 1, "this is not UTF-16, which the first bytes of the file announce")
+                LineMistake(
+                    self._line + 1, "this is not UTF-16, although the file begins with the byte order mark of UTF-16"
+                )
             )
         except csv.Error as error:
             self.mistakes.append(LineMistake(self._line, f"this is not CSV: {error}"))
@@ -201,7 +203,7 @@ def _nearest(name: str) -> str:
 def _check_empty(cells: Mapping[str, str], columns: tuple[str, ...], why: str) -> None:
     for column in columns:
         if column in cells:
-            raise UsageError(f"it {why}, but says {column}")
+            raise UsageError(f"it {why}, but has {column}")
 
 
 def _text(cells: Mapping[str, str], column: str, longest: int = 255) -> str | None:
@@ -250,7 +252,7 @@ def _time(cells: Mapping[str, str], column: str) -> datetime | None:
     except (ValueError, OverflowError):
         pass
     raise UsageError(
-        f"{column} is {value!r}: write a date, as 2030-12-31, or a time with its zone, as 2030-12-31T23:59:59Z"
+        f"{column} is {value!r}: write a date (2030-12-31), or a time with its zone (2030-12-31T23:59:59Z)"
     )
 
 

@@ -16,8 +16,8 @@ MAX_HEADER_BYTES = 65_536
 _UTF_32 = (b"\xff\xfe\0\0", b"\0\0\xfe\xff")
 _BOMS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
 _NO_TEXT = {
-    b"PK\x03\x04": "a spreadsheet or an archive (.xlsx, .ods, .zip), whatever its name says",
-    b"\xd0\xcf\x11\xe0": "an old spreadsheet (.xls), whatever its name says",
+    b"PK\x03\x04": "a spreadsheet or an archive (.xlsx, .ods, .zip), despite its name",
+    b"\xd0\xcf\x11\xe0": "an old spreadsheet (.xls), despite its name",
     b"\x1f\x8b": "compressed",
     b"%PDF": "a PDF",
 }

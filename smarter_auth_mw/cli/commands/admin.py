@@ -47,7 +47,7 @@ def admin(
     session.routes  # noqa: B018 - Mistakes are reported before anything is served.
     if fd is None and not settings.admin_origin and not is_loopback(host):
         raise UsageError(
-            f"--host {host} lets other machines in, and SMARTER_AUTH_ADMIN_ORIGIN is not set.",
+            f"--host {host} accepts connections from other machines, but SMARTER_AUTH_ADMIN_ORIGIN is not set.",
             hint="Set it to the origin that people will use: SMARTER_AUTH_ADMIN_ORIGIN=https://admin.example.com",
         )
     listening = listener(host, port, fd)

@@ -127,7 +127,7 @@ async def audit(
     if jsonl and session.as_json:
         raise UsageError("Use --json (one document) or --jsonl (one per line), not both.")
     if session.as_json and follow:
-        raise UsageError("--follow has no end, so it cannot print one JSON document.", hint="Say --jsonl.")
+        raise UsageError("--follow has no end, so it cannot print one JSON document.", hint="Use --jsonl instead.")
     if limit is not None and (follow or after):
         raise UsageError("--limit shows the newest events, --after and --follow show later ones: use one or the other.")
     filters = await options.filters(session)

@@ -38,7 +38,7 @@ async def check(
     from smarter_auth_mw.guard import Guard
 
     if session.from_app and (wrapper := guards.wrapper_of(apps.load(session.from_app))):
-        note(f"{wrapper} wraps the middleware and may answer by itself: this is what happens behind it.")
+        note(f"{wrapper} wraps the middleware and may answer by itself: this decides the requests that it passes on.")
     scope = request_scope(url, method, arguments.headers(header or ()), session.root_path)
     guard = Guard(session.found and session.found.app, session.settings)
 

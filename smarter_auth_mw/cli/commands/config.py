@@ -49,7 +49,7 @@ def schema_of_toml() -> dict[str, Any]:
     for name, field in schema["properties"].items():
         field["default"] = shown(Settings.model_fields[name].default)
         del field["title"]
-    description = "Every setting may be set here, and none has to be; .env and the environment override this file."
+    description = "All settings are optional here; .env and the environment override this file."
     return {"$schema": DIALECT, **schema, "title": TOML, "description": description}
 
 

@@ -19,12 +19,14 @@ from smarter_auth_mw.postgres.embedded import cluster as embedded
 
 RuntimeRole = Annotated[
     str | None,
-    typer.Option("--runtime-role", metavar="ROLE", help="Grant this role what serving needs, and nothing else."),
+    typer.Option("--runtime-role", metavar="ROLE", help="Grant this role the privileges to serve, and no others."),
 ]
 ManagerRole = Annotated[
     str | None,
     typer.Option(
-        "--manager-role", metavar="ROLE", help="Grant this role what serving and writing keys and resources need."
+        "--manager-role",
+        metavar="ROLE",
+        help="Grant this role the privileges to serve and to write keys and resources.",
     ),
 ]
 

@@ -69,7 +69,9 @@ async def create(
     max_lifetime: Annotated[
         str | None,
         typer.Option(
-            "--max-lifetime", metavar="DURATION", help="Refuse a key that would live longer than this, for example 90d."
+            "--max-lifetime",
+            metavar="DURATION",
+            help="Refuse a key that would be valid for longer than this, for example 90d.",
         ),
     ] = None,
 ) -> dict[str, Any]:

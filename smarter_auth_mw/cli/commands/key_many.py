@@ -96,7 +96,7 @@ class RotatedSelection(Selection):
         typer.Option(
             "--unused-for",
             metavar="DURATION",
-            help="Select the keys unused for this long, for example 90d; for --wait-until-unused the time (10m).",
+            help="Select the keys unused for this long, for example 90d; for --wait-until-unused, default 10m.",
         ),
     ] = None
     tokens: Annotated[

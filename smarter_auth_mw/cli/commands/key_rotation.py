@@ -95,10 +95,10 @@ async def _wait_or_tell(session: Session, keys: Management, key_id: UUID, span: 
     try:
         await _wait_until_unused(keys, key_id, span)
     except SmarterAuthError as error:
-        note(f"error: {error} The rotation itself is done. To go on waiting: smarter-auth key wait {key_id}")
+        note(f"error: {error} The rotation itself is done. To continue waiting: smarter-auth key wait {key_id}")
         session.exit_code = error.exit_code
     except asyncio.CancelledError:  # Ctrl-C
-        note(f"Interrupted; everything stays as it is. To go on waiting: smarter-auth key wait {key_id}")
+        note(f"Interrupted; nothing else changes. To continue waiting: smarter-auth key wait {key_id}")
         session.exit_code = 130
 
 
@@ -130,5 +130,5 @@ def _progress(key: Key, span: timedelta, now: datetime) -> str:
     if not previous:
         return "No previous token is valid any more."
     used_at = max((token.last_used_at for token in previous if token.last_used_at), default=None)
-    used = f"was used last at {used_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if used_at else "was never used"
+    used = f"was last used at {used_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if used_at else "was never used"
     return f"The previous token, {previous[-1].token_key}…, {used}; waiting until it is unused for {span}."

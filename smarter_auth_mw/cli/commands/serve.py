@@ -46,7 +46,7 @@ def serve(
         bool, typer.Option("--factory", help="Treat MODULE:APP as a factory function and call it.")
     ] = False,
     interface: Annotated[
-        InterfaceName, typer.Option("--interface", help="The app's interface: asgi, wsgi or auto (find out).")
+        InterfaceName, typer.Option("--interface", help="The app's interface: asgi, wsgi or auto (detect).")
     ] = InterfaceName.auto,
 ) -> None:
     """Run an ASGI or WSGI app behind the middleware.
@@ -147,10 +147,10 @@ def _reasons(app: Any, inner: Iterable[tuple[str, guards.FoundMiddleware]]) -> I
     if wrapper := guards.wrapper_of(app):
         yield (
             f"{wrapper} wraps the app's own middleware and may answer by itself:"
-            " another middleware is put in front, by SMARTER_AUTH_ROUTES."
+            " another middleware with SMARTER_AUTH_ROUTES is added in front."
         )
     for place in dict.fromkeys(place for place, _ in inner):
-        yield f"The middleware of the app at {place} decides there again, behind the one by SMARTER_AUTH_ROUTES."
+        yield f"The middleware of the app at {place} decides again, after the one in front with SMARTER_AUTH_ROUTES."
 
 
 def _guarded(app: Any, tell: Callable[[str], None], *, is_wsgi: bool) -> Any:

@@ -53,7 +53,7 @@ def demo(
         with _stopped_by_signals(), Cluster.start(place, progress=note) as cluster:
             asyncio.run(_run(cluster, place, port))
     except KeyboardInterrupt:
-        note("Server and database are stopped.")
+        note("The server and the database have stopped.")
 
 
 def default_directory() -> Path:
@@ -147,26 +147,26 @@ Bot 1 is protected, bot 2 is open. The token of bot 1, shown only now:
 
   {minted.token.reveal()}
 
-In another terminal, without the token: 401, and a challenge.
+Without the token, in another terminal: 401 and a challenge.
 
   curl -i {bots}/1
 
-With it: 200.
+With the token: 200.
 
   curl -i {credentials} {bots}/1
   curl -N {credentials} -d 'a streamed answer' {bots}/1/chat
 
-The open bot: 200, anonymous.
+The open bot, without a token: 200.
 
   curl -i {bots}/2
 
-Revoke the key, and within seconds the token opens nothing any more.
+Revoke the key. Within seconds, the token no longer works.
 
   {_url(place)} {_program()} key revoke {minted.key.key_id}
 
 {_about_pages(run, pages, place)}
 
-Ctrl-C stops server and database.""")
+Ctrl-C stops the server and the database.""")
 
 
 def _url(place: Path) -> str:
@@ -175,13 +175,13 @@ def _url(place: Path) -> str:
 
 def _about_pages(run: Run, pages: str, place: Path) -> str:
     if not pages:
-        return "To look at keys, usage and the audit in a browser too: pip install 'smarter_auth_mw[admin]'"
-    return f"""Keys, usage and the audit in a browser. Sign in with the token of an operator who was made for this run:
+        return "To see keys, usage and the audit in a browser too: pip install 'smarter_auth_mw[admin]'"
+    return f"""Keys, usage and the audit in a browser. Sign in with the token of an operator created for this run:
 
   {pages}
   {run.operator.token.reveal()}
 
-Each page names the command that does the same. To run these in a terminal, set there:
+Each page shows the command that does the same. To run these commands in a terminal, first set:
 
   export {_url(place)} SMARTER_AUTH_ROUTES={shlex.quote(";".join(ROUTES))}"""
 

@@ -146,7 +146,7 @@ async def _check_database(session: Session) -> AsyncIterator[Finding]:
         yield Finding(
             "problem",
             "unrouted",
-            f"{resource} is protected, and no line of ROUTES leads to it: its own URL, if it has one, is open.",
+            f"{resource} is protected, and no line of ROUTES leads to it: if the app serves it, its URL is open.",
             "Add a line for its URL to SMARTER_AUTH_ROUTES.",
         )
     if len(lost) > SHOWN_RESOURCES:

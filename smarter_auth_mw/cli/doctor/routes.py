@@ -94,8 +94,8 @@ def check_routes(covered: Sequence[Covered], routes: Routes) -> Iterator[Finding
             yield Finding(
                 "warning",
                 "idle",
-                f"{pattern} covers no route of the app.",
-                "Check that its prefix is the one of the app.",
+                f"No route of the app matches {pattern}.",
+                "Check that it begins with the app's prefix.",
             )
 
 
@@ -107,10 +107,10 @@ def check_slugs(patterns: Iterable[Pattern]) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 "slugs",
-                f"{pattern} has one literal word: below a prefix that no line names, requests with an id are refused, "
-                "and a slug or name is open.",
-                "Name every prefix that is taken off inside or in front of the app in SMARTER_AUTH_MOUNTS, "
-                "or write {ref:int} or {ref:uuid} where all references are ids.",
+                f"{pattern} has one literal word: below a prefix that no line contains, requests with an id are "
+                "refused, and a slug or name is open.",
+                "List every prefix that is removed in or in front of the app in SMARTER_AUTH_MOUNTS, "
+                "or write {ref:int} or {ref:uuid} if all references are ids.",
             )
 
 
@@ -126,7 +126,7 @@ def _of_route(one: Covered, routes: Routes, words: frozenset[str], refused: Sequ
     elif hidden := none_line(routes, path):
         if _looks_alike(route, words):
             yield Finding(
-                "warning", "hidden", f"{route} is open, by the line: {hidden}", "Check that this is intended."
+                "warning", "hidden", f"{route} is open because of the line: {hidden}", "Check that this is intended."
             )
     elif _looks_alike(route, words):
         yield Finding(
@@ -144,7 +144,9 @@ def _of_refused(route: AppRoute, denial: Denial, routes: Routes, refused: Sequen
     remedies = found.remedies(route.path)
     if any(_may_cover(remedies.none, path) for path in refused if path.rstrip("/") != route.path.rstrip("/")):
         remedies = remedies._replace(none=_none_line(route))
-    why = f"{route} is refused: further along it matches {found.pattern}, and no line names the whole path."
+    why = (
+        f"{route} is refused: after a prefix it matches {found.pattern}, but no line of ROUTES matches the whole path."
+    )
     return Finding("warning", "refused", why, str(remedies))
 
 
@@ -180,7 +182,7 @@ def _singular(word: str) -> str:
 
 
 def _none_hint(route: AppRoute) -> str:
-    return f"If it is no resource, add to SMARTER_AUTH_ROUTES: {_none_line(route)}"
+    return f"If it is not a resource, add to SMARTER_AUTH_ROUTES: {_none_line(route)}"
 
 
 def _none_line(route: AppRoute) -> str:

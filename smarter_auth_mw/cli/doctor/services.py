@@ -31,7 +31,7 @@ PATIENCE_S = 5.0
 
 T = TypeVar("T")
 
-_AS_RUNTIME = "Let the app work as a role of its own: smarter-auth db migrate --runtime-role ROLE"
+_AS_RUNTIME = "Run the app with a role of its own: smarter-auth db migrate --runtime-role ROLE"
 _PAST_THE_POOLER = "Set SMARTER_AUTH_LISTEN_URL to the primary itself, past the pooler"
 
 
@@ -137,7 +137,7 @@ async def _platform(database: Database) -> AsyncIterator[Finding]:
             "problem",
             "platform",
             f"The platform's column {name} is gone: every resource answers 503.",
-            "Run: smarter-auth db migrate. Where it refuses, upgrade smarter_auth_mw, or: smarter-auth db detach",
+            "Run: smarter-auth db migrate. If it fails, upgrade smarter_auth_mw, or run: smarter-auth db detach",
         )
     for name in database.vitals.platform_missing:
         table, _, trigger = name.partition(".")
@@ -146,7 +146,7 @@ async def _platform(database: Database) -> AsyncIterator[Finding]:
             "platform",
             f"The trigger {name} on the platform's table is missing or disabled: changes are not reported, and"
             " nothing is cached for longer than MAX_STALENESS_S.",
-            "Run: smarter-auth db migrate. One that was disabled:"
+            "Run: smarter-auth db migrate. If it was disabled:"
             f" ALTER TABLE {table} ENABLE TRIGGER {trigger}, in the platform's schema.",
         )
 
@@ -169,8 +169,8 @@ async def _listening(database: Database) -> AsyncIterator[Finding]:
         yield Finding(
             "problem",
             "listen",
-            f"A notification was not heard at {where}: is that a transaction pooler?",
-            f"{_PAST_THE_POOLER}, and SMARTER_AUTH_STATEMENT_CACHE_SIZE=0 where DATABASE_URL leads through it.",
+            f"A notification did not arrive at {where}: is that a transaction pooler?",
+            f"{_PAST_THE_POOLER}, and SMARTER_AUTH_STATEMENT_CACHE_SIZE=0 if DATABASE_URL leads through it.",
         )
 
 
@@ -223,7 +223,7 @@ async def _clock(database: Database) -> AsyncIterator[Finding]:
             "warning",
             "clock",
             f"The database's clock is {abs(skew_s):.1f} s {what} this machine's. Keys expire by the machine's clock.",
-            "Keep the clocks of both with NTP (chrony, systemd-timesyncd).",
+            "Synchronise both clocks with NTP (chrony, systemd-timesyncd).",
         )
 
 
@@ -271,7 +271,7 @@ async def check_cache(settings: Settings) -> AsyncIterator[Finding]:
         yield Finding(
             "problem",
             "cache",
-            f"The shared cache {mask_url(url)} does not answer as it should ({type(error).__name__}).",
+            f"The shared cache {mask_url(url)} does not answer correctly ({type(error).__name__}).",
             "Check that it runs there, that SMARTER_AUTH_CACHE_URL is right, and that this user may read and write.",
             3,
         )

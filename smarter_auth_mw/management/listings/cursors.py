@@ -22,7 +22,7 @@ class CursorError(UsageError):
     """This cursor belongs to another list."""
 
     code = "cursor"
-    default_hint = "Ask for the first page again, without a cursor."
+    default_hint = "Request the first page again, without a cursor."
 
 
 def encode(filters: object, place: Sequence[Any]) -> str:

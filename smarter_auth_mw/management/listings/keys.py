@@ -145,7 +145,7 @@ def _check(filters: KeyFilters) -> None:
     if driver_of(filters) not in places.get(filters.state or "", (driver_of(filters),)):
         raise UsageError(
             "Revoked keys have a list of their own, the most recently revoked first.",
-            hint="Ask for the state revoked without an order; the keys of one resource can have any order.",
+            hint="Filter by the state revoked, without an order; the keys of one resource can have any order.",
         )
 
 

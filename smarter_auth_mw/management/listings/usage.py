@@ -144,7 +144,7 @@ class UsageList:
         if len(rows) > MAX_SERIES:
             raise RefusedError(
                 f"Usage is added up over {MAX_SERIES:,} series at most, and there are more.",
-                hint="Ask for the usage of a key.",
+                hint="Request the usage of a key.",
             )
         used = [replace(one, key_id=None, key_name=None) for one in await self._used(lists, rows)]
         return sum_of(used)
@@ -190,7 +190,7 @@ async def traffic(lists: Lists, scope: str | None, now: datetime, most: int) -> 
             return _traffic(rows, span)
     raise RefusedError(
         f"Usage is added up over {MAX_BY_DAY:,} series at most, and there are more.",
-        hint="Ask for the usage of a resource or a key.",
+        hint="Request the usage of a resource or a key.",
     )
 
 

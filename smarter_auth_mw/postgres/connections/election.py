@@ -91,7 +91,7 @@ def _choose(asked: Mapping[Host, Asked], where: str) -> Candidate:
         if one is not chosen:
             log(
                 "server.deposed",
-                "%s claims to be the primary, on timeline %d, which is older: not followed",
+                "%s claims to be the primary, but its timeline %d is older: it is not used",
                 one.host,
                 one.timeline,
             )

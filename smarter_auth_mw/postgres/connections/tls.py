@@ -52,8 +52,8 @@ def _trust(context: ssl.SSLContext, mode: str, options: Mapping[str, str]) -> No
         return
     else:
         raise UnavailableError(
-            f"sslmode={mode} needs the certificate of an authority, and none is named.",
-            hint="Add sslrootcert=FILE to the URL, or sslrootcert=system for those that the system trusts.",
+            f"sslmode={mode} needs a CA certificate, and none is given.",
+            hint="Add sslrootcert=FILE to the URL, or sslrootcert=system for the CAs that the system trusts.",
         )
     context.verify_mode = ssl.CERT_REQUIRED
     context.check_hostname = mode == "verify-full"

@@ -51,7 +51,7 @@ def place(directory: Path | None, progress: Progress) -> Server:
     if os.geteuid() == 0:
         return _roots_place(directory, source, progress)
     if _UNQUOTABLE.search(str(source)):
-        raise UsageError(f"PostgreSQL cannot be run from {source}", hint='Its path must not hold any of " $ ` \\')
+        raise UsageError(f"PostgreSQL cannot be run from {source}", hint='Its path must not contain any of " $ ` \\')
     home = _own_directory(home_of(directory))
     return Server(str(home), str(_socket_directory(home)), str(source / "bin"))
 

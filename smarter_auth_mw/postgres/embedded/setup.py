@@ -133,7 +133,7 @@ def _python() -> str:
     own, prefix = Path(sys.executable or ""), Path(sys.base_prefix, "bin", "python3")
     found = str(own) if "python" in own.name else shutil.which(prefix) or shutil.which("python3")
     if found is None:
-        raise UnavailableError("There is no python3 to keep the embedded PostgreSQL", hint=ANOTHER_DATABASE)
+        raise UnavailableError("There is no python3 to run the embedded PostgreSQL", hint=ANOTHER_DATABASE)
     return found
 
 

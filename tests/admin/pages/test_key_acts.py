@@ -323,12 +323,12 @@ async def test_leaked_tokens_of_another_account_count_as_unknown(pages: Pages) -
 @pytest.mark.parametrize(
     ("state", "acts"),
     [
-        ("active", {"activate": "active already"}),
-        ("inactive", {"deactivate": "inactive already"}),
+        ("active", {"activate": "already active"}),
+        ("inactive", {"deactivate": "already inactive"}),
         ("expired", {"rotate": "has expired", "activate": "has expired"}),
         (
             "revoked",
-            dict.fromkeys(("rotate", "edit", "bind", "activate", "deactivate", "revoke"), "is revoked, and stays so"),
+            dict.fromkeys(("rotate", "edit", "bind", "activate", "deactivate", "revoke"), "is revoked for good"),
         ),
     ],
 )

@@ -108,7 +108,7 @@ async def test_a_file_that_is_no_certificate_is_named(secured: tuple[PlainPostgr
 
 
 async def test_verification_without_an_authority_says_what_to_name(secured: tuple[PlainPostgres, Path]) -> None:
-    with pytest.raises(UnavailableError, match="none is named") as refused:
+    with pytest.raises(UnavailableError, match="none is given") as refused:
         await is_encrypted(url_of(secured[0], "sslmode=verify-full"))
     assert "sslrootcert=system" in refused.value.hint
 
