@@ -10,7 +10,8 @@ from functools import cache
 import httpx
 import httpx._transports.default
 import pytest
-from hypothesis import HealthCheck, settings
+
+import tests.support.examples  # noqa: F401  # Loads the profile.
 
 pytest_plugins = [
     "smarter_auth_mw.pytest_plugin",
@@ -21,10 +22,6 @@ pytest_plugins = [
     "tests.support.faults",
     "tests.support.platform",
 ]
-
-# The same examples everywhere, however slow the machine is; `make fuzz` searches for others.
-settings.register_profile("suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("suite")
 
 # A shell that starts the suite in the background has it ignore Ctrl-C, and so would every command that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():

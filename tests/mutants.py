@@ -33,6 +33,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+import tests.support.examples  # noqa: F401  # Loads the profile.
 from tests.support.mutation import Mutant, mutants
 
 ROOT = Path(__file__).parent.parent
@@ -49,11 +50,20 @@ NOT_BEFORE = {PACKAGE, "tests", "pytest_asyncio", "pytest_cov", "pytest_timeout"
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """A module of the package, the tests that concern it, and the mutants that no test can kill."""
+    """A module of the package, the tests that concern it, and the mutants that no test can kill.
+
+    ``fixtures``: the tests need those of the suite, which take as long to load as all the rest of a mutant's run.
+    """
 
     name: str
     tests: list[str]
+    fixtures: bool = False
     same: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def arguments(self) -> list[str]:
+        """The arguments of pytest."""
+        return [*PYTEST, *(() if self.fixtures else ("--noconftest",)), *self.tests]
 
     @property
     def path(self) -> Path:
@@ -103,7 +113,7 @@ def started(module: Module, code: CodeType | None) -> int:
     os.dup2(nowhere, 2)
     if code is not None:
         sys.meta_path.insert(0, Planted(module, code))
-    status = pytest.main([*PYTEST, *module.tests])
+    status = pytest.main(module.arguments)
     os._exit(int(status))
 
 
@@ -183,7 +193,7 @@ def write_names(module: Module, writing: int) -> None:
     """Collect the module's tests, and write the names of the libraries that this imports."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
-    pytest.main([*PYTEST, "--collect-only", *module.tests])
+    pytest.main([*module.arguments, "--collect-only"])
     names = [name for name in sys.modules if name.partition(".")[0] not in NOT_BEFORE]
     with os.fdopen(writing, "w") as pipe:
         pipe.write("\n".join(names))

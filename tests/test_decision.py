@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from smarter_auth_mw import decision
 from smarter_auth_mw.decision import (
     Anonymous,
     Decision,
@@ -103,7 +104,42 @@ def test_a_grant_tells_who_it_is() -> None:
     assert granted.key_id == granted.principal.identity == "key-1"
     assert granted.principal.is_authenticated
     assert granted.principal.display_name == "laptop"
-    assert granted.principal.account == "default"
+    assert granted.account == granted.principal.account == "default"
+    assert granted.binding is GOOD.bindings[0]
+
+
+def test_a_grant_shows_and_compares_who_it_is_and_keeps_its_own_tally() -> None:
+    granted = decide(GOOD, TOKEN, NOW_S)
+    assert isinstance(granted, Grant)
+    assert "Binding" not in repr(granted)  # It has the token's digest.
+    assert "Tally" not in repr(granted)
+    assert granted == Grant(BOT, granted.principal)
+    granted.tally.once_more()
+    assert replace(granted, outer_user="jane").tally.total() == 0
+
+
+def test_a_denial_names_account_and_known_token_for_the_audit_and_compares_neither() -> None:
+    revoked = bindings(binding(is_revoked=True))
+    for bound, token, expected, token_key in (
+        (GOOD, None, Denial(Reason.MISSING_CREDENTIALS, BOT), ""),
+        (GOOD, OTHER, Denial(Reason.UNKNOWN_TOKEN, BOT), ""),
+        (revoked, TOKEN, Denial(Reason.REVOKED, BOT, "key-1"), TOKEN.token_key),
+    ):
+        denial = decide(bound, token, NOW_S)
+        assert isinstance(denial, Denial)
+        assert (denial, denial.account, denial.token_key) == (expected, "default", token_key)
+
+
+def test_an_unknown_token_is_compared_with_as_many_bytes_as_a_known_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[tuple[int, int]] = []
+    monkeypatch.setattr(decision, "same_digest", lambda one, other: compared.append((len(one), len(other))))
+    for bound in (GOOD, bindings()):
+        decide(bound, OTHER, NOW_S)
+    assert compared == [(64, 64)] * 2
+
+
+def test_a_decision_that_never_holds_is_made_again() -> None:
+    assert decision.never() is False
 
 
 def test_operators_are_told_that_a_token_is_mistyped() -> None:
@@ -117,6 +153,7 @@ def test_an_anonymous_decision_has_nobody() -> None:
     passed = decide(OPEN, TOKEN, NOW_S)
     assert isinstance(passed, Anonymous)
     assert (passed.resource, passed.principal, passed.key_id) == (BOT, None, None)
+    assert not is_protected(OPEN)
 
 
 @pytest.mark.parametrize(
@@ -132,6 +169,7 @@ def test_an_anonymous_decision_has_nobody() -> None:
         (bindings(binding(is_active=False), protection=Protection.DECLARED), "active", False, True),
         (bindings(binding(is_active=False)), "active", True, True),
         (UNKNOWN, "active", False, False),
+        (UNKNOWN, "bound", False, False),
     ],
 )
 def test_only_deactivating_the_last_key_opens_and_only_where_that_is_asked_for(
@@ -163,15 +201,17 @@ def test_a_binding_opens_where_its_token_would_be_granted(held: Binding, expecte
     assert opens(held, bindings(held), NOW_S) is expected
 
 
-@pytest.mark.parametrize("reason", Reason)
-def test_every_reason_has_a_status(reason: Reason) -> None:
-    assert reason.status in {400, 401, 404, 429, 503}
-
-
-def test_what_is_wrong_with_a_token_does_not_show_in_the_status() -> None:
-    about_tokens = {"unknown_token", "inactive", "revoked", "expired", "inactive_owner", "foreign_account"}
-    assert {Reason(reason).status for reason in about_tokens} == {401}
-    assert Reason.UNAVAILABLE.status == 503
+def test_every_reason_has_its_status_and_what_is_wrong_with_a_token_does_not_show_in_it() -> None:
+    about_tokens = "missing_credentials unknown_token inactive revoked expired inactive_owner foreign_account"
+    assert {str(reason): reason.status for reason in Reason} == {
+        **dict.fromkeys(about_tokens.split(), 401),
+        "malformed_credentials": 400,
+        "not_canonical": 400,
+        "ambiguous": 400,
+        "not_found": 404,
+        "throttled": 429,
+        "unavailable": 503,
+    }
 
 
 def test_a_decision_leaves_no_trace_in_the_facts_that_it_is_made_of() -> None:

@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 from smarter_auth_mw import tokens
 from smarter_auth_mw.tokens import (
     TOKEN_FORMATS,
+    MintedToken,
+    StoredToken,
     Token,
     TokenFormat,
     fingerprint_of,
@@ -31,6 +33,7 @@ from smarter_auth_mw.tokens import (
     prefix_of,
     same_digest,
     shortened,
+    without_tokens,
 )
 
 KNOX_TOKEN = b"0123456789abcdef" * 4
@@ -86,6 +89,41 @@ def test_a_checked_token_begins_with_its_prefix_and_keeps_its_rules(prefix: str)
     assert hidden(f"/bots/{value}/x") == "/bots/sm_" + f"{prefix}_"[0] + "…/x"
 
 
+def signed(body: bytes) -> Token:
+    """A token of these bytes and their checksum."""
+    return Token(body + tokens._checksum(body))
+
+
+def test_an_operators_token_is_known_by_its_form_and_its_checksum() -> None:
+    value = mint_operator_token().reveal().encode()
+    assert value.startswith(b"sma_")
+    assert Token(value).is_operators is True
+    wrong = value[:-1] + (b"0" if value[-1:] != b"0" else b"1")
+    assert signed(b"sma_" + b"a" * 43).is_operators
+    for token in (Token(wrong), mint("checked"), mint(), signed(b"sma_"), signed(b"sma_" + b"-" * 43)):
+        assert token.is_operators is False
+
+
+def test_a_checksum_alone_makes_no_checked_token() -> None:
+    assert not signed(b"sm_" + b"a" * 43).is_mistyped
+    for body in (b"sm_", b"sm_" + b"a" * 42, b"sm_" + b"-" * 43, b"sm_A_" + b"a" * 43):
+        assert signed(body).is_mistyped
+
+
+def test_a_token_of_which_the_digest_is_known_is_the_token_itself_without_its_secret() -> None:
+    for token in (mint(), mint("checked")):
+        stored = StoredToken(token.token_key, token.digest)
+        assert stored == token
+        assert (stored.token_key, stored.fingerprint, stored.is_mistyped) == (token.token_key, token.digest, False)
+        assert token.reveal()[5:20] not in repr(stored)
+
+
+def test_a_minted_token_is_a_text_that_its_repr_hides() -> None:
+    minted = MintedToken(KNOX_TOKEN.decode())
+    assert f"{minted}" == KNOX_TOKEN.decode()
+    assert repr(minted) == "Token('0123…')"
+
+
 def test_a_token_without_a_prefix_has_none() -> None:
     for token in (mint(), mint("checked")):
         assert prefix_of(token.token_key) == ""
@@ -134,7 +172,7 @@ def test_what_does_not_begin_as_a_checked_token_or_may_be_one_of_knox_is_not_mis
 
 def test_a_token_shows_four_characters_at_the_most() -> None:
     assert repr(Token(KNOX_TOKEN)) == "Token('0123…')"
-    assert "abc" not in repr(Token(b"abcdef"))
+    assert [Token(b"0" * length).masked for length in (6, 15, 16)] == ["…", "…", "0000…"]
     assert KNOX_TOKEN.decode() not in f"{Token(KNOX_TOKEN)} {[Token(KNOX_TOKEN)]!r}"
 
 
@@ -209,6 +247,7 @@ ENCODINGS: dict[str, Callable[[str], str]] = {
     "underscores twice": lambda token: token.replace("_", "%255f"),
     "all of it": percent_encoded,
     "all of it twice": lambda token: percent_encoded(token, 2),
+    "all of it three times": lambda token: percent_encoded(token, 3),
     "half of it": lambda token: token[:30] + percent_encoded(token[30:]),
     "behind an encoded sign": lambda token: f"next%3D%2Fbots%2F{token}%26x",
 }
@@ -230,10 +269,19 @@ def test_what_is_encoded_and_no_token_is_shown() -> None:
         assert hidden(text) == text
 
 
+@pytest.mark.parametrize("token", [mint(), mint("checked"), mint("checked", "prod"), mint_operator_token()])
+def test_only_what_has_the_form_of_a_token_of_ours_is_hidden_in_an_answer(token: Token) -> None:
+    theirs = f"{token.reveal()[:48]} {'A' * 70} arn:aws:iam::123456789012:role/{'x' * 60}"
+    assert without_tokens(theirs) == theirs
+    assert without_tokens(f"name {token.reveal()}, {theirs}") == f"name {token.reveal()[:4]}…, {theirs}"
+    assert token.reveal()[8:20] not in without_tokens(f"{token.reveal()}0")
+
+
 def test_what_may_be_a_token_is_found_in_a_text_and_what_is_too_long_is_none() -> None:
     for token in (mint(), mint("checked"), mint("checked", "test"), mint_operator_token()):
         assert holds_token(f"before {token.reveal()}, behind")
         assert holds_token(f"{token.reveal()}x")
         assert not holds_token(token.token_key)
-    assert not holds_token("x" * 10_000)
+    assert [holds_token("x" * length) for length in (63, 64, 512, 513)] == [False, True, True, False]
+    assert [holds_token("%41" * length) for length in (63, 64, 512)] == [False, True, True]
     assert not holds_token("a name of many words, " * 100)

@@ -151,7 +151,7 @@ class Cache:
         self._limits = limits
         self.changes = changes
         self.clock = clock
-        self._known = BoundedMemoryCache(limits.max_entries, limits.max_bindings, _weight, clock)
+        self._known = BoundedMemoryCache(limits.max_entries, limits.max_bindings, _weight)
         self.at_hand: Mapping[str, Entry] = self._known.values
         """The entries of known resources by look-up, for callers that cannot afford a ``peek``.
 
@@ -159,7 +159,7 @@ class Cache:
         otherwise call ``peek``. Such a use counts as a hit, but does not mark the entry as recently used: ``peek``
         does, every few seconds.
         """
-        self._unknown = BoundedMemoryCache(max(limits.max_entries // 10, 1), clock=clock)
+        self._unknown = BoundedMemoryCache(max(limits.max_entries // 10, 1))
         self._flights: dict[str, Flight[Entry]] = {}
         self.admission = Admission(limits.max_lookups, limits.max_lookups_per_peer, clock)
         self._writes: set[asyncio.Task[None]] = set()

@@ -56,6 +56,7 @@ def test_saw_all_of_means_what_it_says(one: Snapshot, other: Snapshot) -> None:
 def test_a_change_that_was_not_seen_counts() -> None:
     changes, read = Changes(), reading("10:20:15")
     assert changes.is_current(read)
+    assert read.checked == changes.heard  # A warm request compares these two and nothing else.
     changes.hear(KEY, 15)
     assert not changes.is_current(read)
 
@@ -92,7 +93,42 @@ def test_a_reading_that_began_after_the_notification_is_excused_from_it() -> Non
     changes = Changes()
     changes.hear(KEY, 99)  # forged: no such transaction
     assert not changes.is_current(reading("10:20:"))
-    assert changes.is_current(reading("10:20:", begun=changes.heard))
+    read = reading("10:20:", begun=changes.heard)
+    for other in range(10):
+        changes.hear(f"key:other{other}", 30 + other)
+    assert changes.is_current(read)
+
+
+def test_a_change_that_is_heard_again_counts_although_others_came_between() -> None:
+    changes = Changes()
+    changes.hear(KEY, 15)
+    changes.hear("key:2", 16)
+    read = reading("10:20:15", begun=changes.heard)
+    changes.hear(KEY, 15)
+    assert not changes.is_current(read)
+
+
+def test_a_change_that_is_heard_again_after_the_heartbeat_was_sent_is_not_judged_by_it() -> None:
+    changes = Changes()
+    changes.hear(KEY, 15)
+    sent = changes.heard
+    changes.hear(KEY, 15)
+    assert changes.prove(sent) == 0
+    assert not changes.is_current(reading("10:15:"))
+
+
+@pytest.mark.parametrize(
+    ("source", "is_set"), [("directory:bot", True), ("*", True), ("key:1", False), ("resource:bot:*", False)]
+)
+def test_aliases_are_looked_up_again_after_a_change_of_the_directory_or_of_everything(
+    source: str, is_set: bool
+) -> None:
+    changes = Changes()
+    changes.hear(source, 15)
+    assert changes.directory_changed.is_set() is is_set
+    changes.directory_changed.clear()
+    changes.raise_floor(Snapshot.parse("10:10:"))
+    assert changes.directory_changed.is_set()
 
 
 def test_a_forgery_ahead_of_the_real_commit_excuses_nothing() -> None:
@@ -164,12 +200,24 @@ def test_a_floor_forgets_what_it_saw_and_asks_as_much_of_every_reading() -> None
     assert not changes.is_current(reading("20:30:"))
     assert changes.is_current(reading("45:45:"))
     assert not changes.is_current(reading("10:50:12"))
+    changes.raise_floor(Snapshot.parse("50:50:"))
+    assert not changes._by_source  # It would grow with every key that ever changed.
+    assert changes.prove(changes.heard) == 0
 
 
 def test_a_floor_counts_for_what_was_found_current_before() -> None:
     changes, read = Changes(), reading("10:20:")
     assert changes.is_current(read)
     changes.raise_floor(Snapshot.parse("20:30:"))
+    assert not changes.is_current(read)
+
+
+def test_the_first_change_after_a_floor_counts_for_what_was_found_current_before() -> None:
+    changes, read = Changes(), reading("10:20:")
+    changes.hear("key:2", 5)
+    assert changes.is_current(read)
+    changes.raise_floor(Snapshot.parse("10:10:"))
+    changes.hear(KEY, 25)
     assert not changes.is_current(read)
 
 

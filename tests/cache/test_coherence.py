@@ -119,6 +119,17 @@ async def test_what_is_always_answered_too_late_is_refused() -> None:
         await caller
 
 
+async def test_what_always_lies_too_long_before_its_caller_comes_to_it_is_refused() -> None:
+    database, loop = Database(), asyncio.get_running_loop()
+    caller = asyncio.create_task(database.cache.get(BOT))
+    for attempt in range(FILL_ATTEMPTS):
+        await database.asked_for(attempt + 1)
+        database.asked[attempt].set_result(Answer())
+        loop.call_soon(setattr, database, "now_s", database.now_s + 5)
+    with pytest.raises(UnavailableError, match="changes faster"):
+        await caller
+
+
 async def test_nobody_is_answered_by_a_flight_that_has_landed_already() -> None:
     database, loop = Database(), asyncio.get_running_loop()
     first = asyncio.create_task(database.cache.get(BOT))

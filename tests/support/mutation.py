@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType
+from types import CodeType, EllipsisType
 
 Node = ast.AST
 OTHER: dict[type[Node], type[Node]] = {
@@ -107,9 +107,9 @@ def _putter(parent: Node, field: str, index: int | None, other: Node | None) -> 
 
 
 def _is_left_alone(parent: Node, child: Node) -> bool:
-    """Return whether it is a docstring, a text for people, a part of a formatted text, an import, or a type."""
+    """Return whether it is a docstring, an empty body, an import, a type, or a text for people or a part of one."""
     match child:
-        case ast.Expr(value=ast.Constant(value=str())) | ast.Import() | ast.ImportFrom():
+        case ast.Expr(value=ast.Constant(value=str() | EllipsisType())) | ast.Import() | ast.ImportFrom():
             return True
         case ast.Constant(value=str() as text):
             return " " in text or isinstance(parent, ast.JoinedStr)
