@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from smarter_auth_mw.cli import output
+from smarter_auth_mw.cli import descriptors, output
 from smarter_auth_mw.errors import ConfigurationError, SmarterAuthError, UsageError
 from smarter_auth_mw.tokens import hidden
 
@@ -47,6 +47,8 @@ def explain(error: Exception) -> SmarterAuthError:
         return UsageError(error.format_message(), hint=_help_of(error))
     if isinstance(error, OSError) and error.errno in _FULL:
         return output.OutputError(f"The output could not be written: {error.strerror}.", hint="")
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return SmarterAuthError(f"{error.strerror}.", hint=descriptors.HINT)
     # Its text is left out, since an unknown exception may quote secrets.
     return UnexpectedError(f"{type(error).__name__} {_place(error)}")
 

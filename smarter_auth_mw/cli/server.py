@@ -11,12 +11,18 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 import uvicorn
 from uvicorn.supervisors import ChangeReload, Multiprocess
 
+from smarter_auth_mw.cli import descriptors
 from smarter_auth_mw.cli.ports import address
 from smarter_auth_mw.metrics import multiprocess
 
 
 def run(config: uvicorn.Config, listening: socket.socket) -> None:
-    """Serve until a signal. The socket is then closed at once, so that a proxy tries another server."""
+    """Serve until a signal. The socket is then closed at once, so that a proxy tries another server.
+
+    Raises UsageError if the process may open too few files.
+    """
+    descriptors.raise_limit()
+    config.callback_notify, config.timeout_notify = descriptors.ExhaustionReport(), descriptors.CHECK_EVERY_S
     with listening, suppress(KeyboardInterrupt):
         if config.should_reload:
             _announce(listening)

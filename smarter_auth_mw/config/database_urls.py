@@ -89,6 +89,10 @@ OPTIONS: Mapping[str, tuple[str, str]] = {
     "sslkeylogfile": ("", "set the environment variable SSLKEYLOGFILE"),
     "scram_client_key": ("", "give the password"),
     "scram_server_key": ("", "give the password"),
+    **dict.fromkeys(
+        ("oauth_issuer", "oauth_client_id", "oauth_client_secret", "oauth_scope", "oauth_ca_file"),
+        ("", "the driver has no OAuth: give a password"),
+    ),
     "sslaccept": ("", "use sslmode=require, or sslmode=verify-full if it was strict"),
     "sslidentity": ("", "name the client's certificate and key in sslcert and sslkey"),
     "statement_cache_size": ("", "set SMARTER_AUTH_STATEMENT_CACHE_SIZE"),
@@ -102,6 +106,14 @@ _SSL = {"true": "require", "1": "require", "on": "require", "yes": "require", "n
     ("false", "0", "off", "no"), "disable"
 )
 """The meaning of ``ssl=`` in URLs of JDBC, SQLAlchemy and node-postgres, and of psql's old ``requiressl=``."""
+_OF_OTHERS = (
+    ("pool|max_conn|conn_limit", "set SMARTER_AUTH_POOL_MAX"),
+    ("prepare|statement_cache|exec_mode", "set SMARTER_AUTH_STATEMENT_CACHE_SIZE"),
+    ("timeout", "set connect_timeout here, or SMARTER_AUTH_QUERY_TIMEOUT_S"),
+    ("schema", "the tables are in a schema of their own, whatever the search_path: leave it out"),
+)
+"""Parts of the names of other clients' options, and what to use instead."""
+_BRACKETS = "write an IPv6 address in brackets: [::1]:5432"
 _AT_BEHIND_THE_HOST = "an @ after the host: write a / or ? of the password as %2F or %3F, and any other @ as %40"
 _ENVIRONMENT = {
     "host": "PGHOST",
@@ -216,12 +228,12 @@ def _split_host(text: str) -> tuple[str, str]:
     """Parse a host and its port, which may both be left out; an IPv6 address is in brackets."""
     if text.startswith("["):
         host, bracket, port = text[1:].partition("]")
-        if not bracket or (port and not port.startswith(":")):
-            raise DatabaseUrlError("write an IPv6 address in brackets: [::1]:5432")
+        if not bracket or ":" not in host or (port and not port.startswith(":")):
+            raise DatabaseUrlError(_BRACKETS)
         return _decoded(host), port[1:]
     host, _, port = text.partition(":")
     if ":" in port:
-        raise DatabaseUrlError("two colons after the host: write a / or ? of the password as %2F or %3F")
+        raise DatabaseUrlError(f"two colons after the host: {_BRACKETS}, and a / or ? of the password as %2F or %3F")
     return _decoded(host), port
 
 
@@ -245,7 +257,10 @@ def _checked(given: Mapping[str, str]) -> dict[str, str]:
     """Return the options by libpq's names, each with an accepted value."""
     renamed = {_RENAMED.get(name, name): value for name, value in given.items() if value}
     if (ssl := renamed.pop("ssl", None)) is not None:
-        renamed.setdefault("sslmode", _SSL.get(ssl, ssl))
+        mode = _SSL.get(ssl.lower(), ssl)
+        if not re.fullmatch(OPTIONS["sslmode"][0], mode):
+            raise DatabaseUrlError(f"ssl: true, false or a value of sslmode, which is {OPTIONS['sslmode'][1]}")
+        renamed.setdefault("sslmode", mode)
     if renamed.get("sslmode") == "no-verify":
         renamed["sslmode"] = "require"
     for name, value in renamed.items():
@@ -258,12 +273,17 @@ def _checked(given: Mapping[str, str]) -> dict[str, str]:
 
 
 def _unknown(name: str) -> str:
-    (nearest,) = get_close_matches(name, OPTIONS, 1) or ("",)
     if not re.fullmatch(r"\w{1,63}", name, re.ASCII):
         return "the ? is followed by an option that psql does not know"
-    if nearest:
-        return f"{name}: psql knows no such option; the nearest is {nearest}"
-    return f"{name}: psql knows no such option; a setting of the server is written options=-c%20{name}%3DVALUE"
+    taken = [option for option, (pattern, _) in OPTIONS.items() if pattern]
+    nearest = next(iter(get_close_matches(name.lower(), taken, 1, cutoff=0.8)), None)
+    instead = next((advice for part, advice in _OF_OTHERS if re.search(part, name, re.IGNORECASE)), None)
+    if nearest or instead:
+        return f"{name}: psql knows no such option; {f'the nearest is {nearest}' if nearest else instead}"
+    return (
+        f"{name}: psql knows no such option; leave it out, or, for a setting of the server, write"
+        f" options=-c%20{name}%3DVALUE"
+    )
 
 
 def _completed(given: dict[str, str], environment: Mapping[str, str]) -> dict[str, str]:
@@ -281,9 +301,20 @@ def _completed(given: dict[str, str], environment: Mapping[str, str]) -> dict[st
         options["application_name"] = options["fallback_application_name"]
     if options.get("sslrootcert") == "system" and options.setdefault("sslmode", "verify-full") != "verify-full":
         raise DatabaseUrlError("sslrootcert: system needs sslmode=verify-full")
-    if options.get("channel_binding") == "require" and options.get("sslmode") == "disable":
-        raise DatabaseUrlError("channel_binding: require needs TLS, but sslmode is disable")
+    _check_tls(options)
     return options
+
+
+def _check_tls(options: Mapping[str, str]) -> None:
+    """Refuse options of TLS that contradict each other, as psql does."""
+    mode = options.get("sslmode", "prefer")
+    if options.get("channel_binding") == "require" and mode == "disable":
+        raise DatabaseUrlError("channel_binding: require needs TLS, but sslmode is disable")
+    if options.get("sslnegotiation") == "direct" and mode in ("disable", "allow", "prefer"):
+        raise DatabaseUrlError(f"sslnegotiation: direct needs sslmode=require or a stricter one, and it is {mode}")
+    oldest, newest = (options.get(f"ssl_{end}_protocol_version", "") for end in ("min", "max"))
+    if oldest and newest and oldest > newest:
+        raise DatabaseUrlError(f"ssl_max_protocol_version: {newest} is older than ssl_min_protocol_version={oldest}")
 
 
 def _of_service(name: str, file: str | None, environment: Mapping[str, str]) -> dict[str, str]:
@@ -309,6 +340,7 @@ def _hosts(options: Mapping[str, str]) -> Iterator[Host]:
     if len(ports) not in (1, len(names)):
         raise DatabaseUrlError(f"port: {counted(len(ports), 'port')} for {counted(len(names), 'host')}")
     if names == [""]:
+        _port(ports[0])  # That of this machine's own socket.
         return
     for name, port in zip_longest(names, ports, fillvalue=ports[0]):
         yield Host(_host(name), _port(port))
@@ -321,7 +353,7 @@ def _host(name: str) -> str:
         name.encode("idna")
     except UnicodeError:
         name = ""
-    if not name or re.search(r"[\s@/?]", name):
+    if not name or re.search(r"[\s@/?<>{}$\[\]]", name):
         raise DatabaseUrlError("host: not the name of a host")
     return name
 

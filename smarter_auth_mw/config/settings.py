@@ -266,6 +266,12 @@ class Settings(RouteSettings):
                 return {"statement_cache_size": 0} | values
         return values
 
+    @field_validator("database_url", "listen_url", "cache_url", mode="before")
+    @classmethod
+    def _stripped(cls, url: Any) -> Any:
+        """Remove the blanks and line breaks around a URL: files with secrets end with a line break."""
+        return SecretStr(_revealed(url).strip()) if isinstance(url, str | SecretStr) else url
+
     @field_validator("database_url", "listen_url")
     @classmethod
     def _database_url(cls, url: SecretStr, info: ValidationInfo) -> SecretStr:
@@ -343,7 +349,9 @@ def _revealed(value: Any) -> str:
 
 
 def _scheme(url: SecretStr) -> str:
-    return url.get_secret_value().partition(":")[0].lower()
+    """Return the scheme, or nothing if no colon follows it."""
+    scheme, colon, _ = url.get_secret_value().partition(":")
+    return scheme.lower() if colon else ""
 
 
 def _is_network(text: str) -> bool:

@@ -69,26 +69,33 @@ async def publishing() -> None:
     """Publish the metrics every few seconds until cancelled, and the counters at the end."""
     if directory() is None:
         return
+    is_shared = True
     try:
         while True:
-            publish(figures.samples_of_all())
+            is_shared = publish(figures.samples_of_all(), tells=is_shared)
             await asyncio.sleep(EVERY_S)
     finally:
-        publish(figures.only_counted(figures.samples_of_all()))
+        publish(figures.only_counted(figures.samples_of_all()), tells=is_shared)
 
 
-def publish(own: Figures) -> None:
-    """Write this worker's file; errors are ignored, and the others do without it."""
+def publish(own: Figures, *, tells: bool = True) -> bool:
+    """Write this worker's file, and return whether that worked; if not, the others do without it.
+
+    ``tells`` is whether to log the error.
+    """
     place = directory()
     if place is None:
-        return
+        return True
     path = place / _name()
     try:
         unfinished = path.with_suffix(".tmp")
         unfinished.write_text(json.dumps({name: list(values.items()) for name, values in own.items()}), "utf-8")
         unfinished.replace(path)
     except OSError as error:
-        log("metrics.not_shared", "%s", error)
+        if tells:
+            log("metrics.not_shared", "%s", error)
+        return False
+    return True
 
 
 def with_others(own: Figures) -> Figures:

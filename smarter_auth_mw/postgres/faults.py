@@ -33,7 +33,7 @@ _LAST_WORDS = (
 READ_ONLY = "a standby, or default_transaction_read_only is on for this role, its database or the server"
 READ_ONLY_HINT = (
     "Name the primary in SMARTER_AUTH_DATABASE_URL. If it is the primary (SELECT pg_is_in_recovery() is false): "
-    "ALTER ROLE or ALTER DATABASE … SET default_transaction_read_only = off"
+    "ALTER ROLE or ALTER DATABASE … SET default_transaction_read_only = off, or remove it from options=… in the URL"
 )
 
 
@@ -81,6 +81,12 @@ _MEANINGS: tuple[tuple[tuple[type[BaseException], ...], type[SmarterAuthError], 
         UnavailableError,
         "{where} has no free connection",
         "Lower SMARTER_AUTH_POOL_MAX, or raise the server's max_connections.",
+    ),
+    (
+        (asyncpg.DiskFullError,),
+        UnavailableError,
+        "{where} has no space left on its disk",
+        "Free some space on the disk of the database server.",
     ),
     (
         (asyncpg.CannotConnectNowError, asyncpg.AdminShutdownError, asyncpg.CrashShutdownError),
@@ -192,6 +198,10 @@ _HARMLESS = ("connection is closed", "connection was closed", "pool is clos", "c
 """Beginnings of asyncpg's own messages that quote nothing."""
 _CLOSED = "connection is closed"
 """The end of asyncpg's messages about a connection that was lost before a call, for example before a COMMIT."""
+_CLOSED_HINT = (
+    "Try again in a moment. If it happens each time, the server's log says why it closes connections, for example"
+    " because idle_in_transaction_session_timeout or transaction_timeout is too short for this role."
+)
 
 
 def read_only(where: str) -> WrongServerError:
@@ -245,7 +255,7 @@ def is_said(error: BaseException) -> bool:
 def explained(error: BaseException, where: str) -> SmarterAuthError:
     """Return the error to raise for an error of asyncpg or of the network."""
     if isinstance(error, asyncpg.InterfaceError) and str(error).endswith(_CLOSED):
-        return AwayError(f"{where} cannot be reached: the connection was closed.", hint="Try again in a moment.")
+        return AwayError(f"{where} cannot be reached: the connection was closed.", hint=_CLOSED_HINT)
     if isinstance(error, asyncpg.PostgresConnectionError) and (words := _poolers_words(_said(error))):
         sentence, hint = words
         return UnavailableError(f"{sentence.format(where=where)}: {_said(error).rstrip('.')}.", hint=hint)

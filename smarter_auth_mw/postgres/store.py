@@ -29,8 +29,10 @@ from smarter_auth_mw.postgres.reports import KeyCounts
 from smarter_auth_mw.postgres.storable import is_storable
 from smarter_auth_mw.postgres.transaction import Transaction
 
-_OTHER_SERVER = "{where} is not the server that LISTEN_URL leads to."
-_TWO_SERVERS = "Point SMARTER_AUTH_DATABASE_URL and SMARTER_AUTH_LISTEN_URL at the same primary."
+_OTHER_SERVER = "{where} is not the server that answers the heartbeats, or another one was promoted since."
+_TWO_SERVERS = (
+    "Point SMARTER_AUTH_DATABASE_URL and SMARTER_AUTH_LISTEN_URL at the same primary. Remove one that was replaced."
+)
 
 MEETING_S, MEET_EVERY_S = 0.5, 0.05
 """The time that a look-up waits for a heartbeat from the server that answers it, and the pause between attempts."""

@@ -78,6 +78,14 @@ def test_a_database_without_our_schema(run: Commands, empty_database: Database) 
     assert "db migrate" in told(run, PROBLEM)["schema"]["hint"]
 
 
+def test_a_read_only_database_is_one_problem(run: Commands, database: Database) -> None:
+    execute(database, f"ALTER ROLE {database.manager_role} SET default_transaction_read_only = on")
+    try:
+        assert "is read-only" in only(run, UNREACHABLE, "database")
+    finally:
+        execute(database, f"ALTER ROLE {database.manager_role} RESET default_transaction_read_only")
+
+
 @pytest.mark.parametrize(
     ("grade", "revoked", "said"),
     [

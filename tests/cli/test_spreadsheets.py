@@ -34,6 +34,10 @@ TAKEN = {
     "sep line with a byte order mark": ("sep=\t\r\n" + TABBED).encode("utf-8-sig"),
     "trailing empty columns and rows of commas": TRAILING.encode(),
     "blanks around cells": BLANKS.encode(),
+    "columns as titles": PLAIN.replace("resource,resource_name,key", "Resource,Resource Name,KEY", 1).encode(),
+    "blank lines before the header": b"\r\n  \r\n" + SEMICOLONS.encode(),
+    "blank lines around the sep line": b"\n\nsep=;\n\n" + SEMICOLONS.encode(),
+    "carriage returns alone": SEMICOLONS.replace("\r\n", "\r").encode(),
 }
 
 
@@ -57,7 +61,14 @@ def test_what_can_be_read_in_one_way_is_taken(run: Commands, tmp_path: Path, con
         (b"PK\x03\x04\x14\0\x06\0", "a spreadsheet or an archive (.xlsx, .ods, .zip)"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1", "an old spreadsheet (.xls)"),
         (b"\x1f\x8b\x08\0", "compressed"),
-        (PLAIN.encode("utf-16-le"), "UTF-16 needs a byte order mark"),
+        (b"BZh91AY&SY", "compressed"),
+        (b'[{"resource": "bot:1"}]', "The file is JSON"),
+        (b"<!DOCTYPE html><html>", "The file is HTML or XML"),
+        (PLAIN.encode("utf-16-le"), "UTF-16 without a byte order mark"),
+        (b"\xef\xbb\xbf\n \n", "The file is empty"),
+        ("resource,key,descripci\u00f3n\nbot:1,x,y\n".encode("latin-1"), "line 1: this is not UTF-8"),
+        (b"\n\nresource,key\nbot:1,x\nbot:2,x,y\n", "line 5: there are 3 cells"),
+        (b"bot:1,x\nbot:2,y\n", "The first line names the columns: resource, account"),
         (PLAIN.encode("utf-32"), "The file is UTF-32"),
         (b"\0\0\xfe\xff" + PLAIN.encode("utf-32-be"), "The file is UTF-32"),
         (b"", "The file is empty"),

@@ -71,6 +71,8 @@ def test_a_failure_says_its_cause_unless_that_quotes_a_value() -> None:
     assert closed.message == "db cannot be reached: the connection was closed."
     secret = explained(asyncpg.DataError("invalid input for query argument $1: 's3cret'"), "db")
     assert "s3cret" not in secret.message
+    full = explained(asyncpg.DiskFullError("could not extend file"), "db")
+    assert (full.message, full.hint[:5]) == ("db has no space left on its disk: could not extend file.", "Free ")
     configuration = explained(asyncpg.ClientConfigurationError("postgresql://u:s3cret@x"), "db")
     assert configuration.message == "db failed: ClientConfigurationError."
 

@@ -154,6 +154,31 @@ PRINTED = {
         {"sslnegotiation": "direct"},
     ),
     "the socket of this machine": ("postgresql:///app", "", {"dbname": "app"}),
+    "CockroachDB": (
+        "postgresql://me:pw@free-tier.gcp-us-central1.cockroachlabs.cloud:26257/defaultdb?sslmode=verify-full"
+        "&sslrootcert=/home/me/.postgresql/root.crt&options=--cluster%3Dblack-bear-1",
+        "free-tier.gcp-us-central1.cockroachlabs.cloud:26257",
+        {"options": "--cluster=black-bear-1"},
+    ),
+    "Timescale": (
+        "postgres://tsdbadmin:pw@abc.def.tsdb.cloud.timescale.com:34567/tsdb?sslmode=require",
+        "abc.def.tsdb.cloud.timescale.com:34567",
+        {"dbname": "tsdb"},
+    ),
+    "Prisma Postgres": (
+        "postgres://abc:sk_pw@db.prisma.io:5432/?sslmode=require",
+        "db.prisma.io:5432",
+        {"user": "abc"},
+    ),
+    "Python's ssl": ("postgresql://app@db/app?ssl=True", "db:5432", {"sslmode": "require"}),
+    "a zone": ("postgresql://app@[fe80::1%25eth0]:5432/app", "[fe80::1%eth0]:5432", {}),
+    "several addresses": ("postgresql://app@[::1],[::2]:5433,c/app", "[::1]:5432 [::2]:5433 c:5432", {}),
+    "an option given twice": (
+        "postgresql://app@db/app?sslmode=require&sslmode=disable",
+        "db:5432",
+        {"sslmode": "disable"},
+    ),
+    "no password": ("postgresql://app:@db/app", "db:5432", {"user": "app"}),
 }
 
 
@@ -197,6 +222,27 @@ REFUSED = {
     '"postgresql://app@db/app"': "without quotes",
     "psql 'postgresql://app@db/app'": "without psql",
     "psql postgresql://app@db/app": "without psql",
+    "postgresql://app@db/app?ssl=maybe": "ssl: true, false or a value of sslmode",
+    "postgresql://app@db/app?SSLMODE=require": "SSLMODE: psql knows no such option; the nearest is sslmode",
+    "postgresql://app@db/app?targetServerType=primary": "no such option; leave it out, or",
+    "postgresql://app@db/app?currentSchema=app": "a schema of their own",
+    "postgresql://app@db/app?max_pool_size=10": "SMARTER_AUTH_POOL_MAX",
+    "postgresql://app@db/app?pool_size=10": "SMARTER_AUTH_POOL_MAX",
+    "postgresql://app@db/app?command_timeout=60": "SMARTER_AUTH_QUERY_TIMEOUT_S",
+    "postgresql://app@db/app?prepareThreshold=0": "SMARTER_AUTH_STATEMENT_CACHE_SIZE",
+    "postgresql://app@db/app?prepared_statements=false": "SMARTER_AUTH_STATEMENT_CACHE_SIZE",
+    "postgresql://app@db/app?oauth_issuer=https://x.example": "oauth_issuer: the driver has no OAuth",
+    "postgresql://app@db/app?sslnegotiation=direct": "sslnegotiation: direct needs sslmode=require",
+    "postgresql://app@db/app?ssl_min_protocol_version=TLSv1.3&ssl_max_protocol_version=TLSv1.2": "is older than",
+    "postgresql://app@db/app?sslcertmode=require": "sslcertmode: ",
+    "postgresql://app@a,b/app?load_balance_hosts=roundrobin": "load_balance_hosts: ",
+    "postgresql://app@::1/app": "IPv6 address in brackets",
+    "postgresql://app@[db]/app": "IPv6 address in brackets",
+    "postgresql://<USER>:<PASSWORD>@<HOST>/<DATABASE>": "host: ",
+    "postgresql://${HOST}/app": "host: ",
+    "postgresql:///app?port=abc": "port: a number",
+    "postgresql://:99999/app": "port: a number",
+    "embedded": "a URL that begins with",
 }
 
 
@@ -208,6 +254,13 @@ def test_what_cannot_be_used_is_refused_at_start_up_with_its_name_and_what_to_wr
             Settings(**values)
         assert REFUSED[url] in str(refused.value)
         assert f"SMARTER_AUTH_{setting.upper()}" in str(refused.value)
+
+
+@pytest.mark.parametrize("around", ["{}\n", " {}", "\t{} \r\n"])
+def test_line_breaks_and_blanks_around_a_url_do_not_count(around: str) -> None:
+    urls = {"database_url": "postgresql://app@db/app", "listen_url": "postgresql://a/app", "cache_url": "redis://db"}
+    settings = Settings(routes=["bot /bots/{ref}"], **{name: around.format(url) for name, url in urls.items()})
+    assert {name: getattr(settings, name).get_secret_value() for name in urls} == urls
 
 
 def test_a_refusal_quotes_nothing_of_the_password() -> None:

@@ -8,7 +8,7 @@ import os
 import re
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -324,9 +324,12 @@ def test_a_worker_that_is_gone_leaves_what_it_has_done(tmp_path: Path, monkeypat
     assert exchange.with_others(own) == own
 
 
-def test_a_directory_that_cannot_be_written_is_told_of(
+async def test_a_directory_that_cannot_be_written_is_logged_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv(exchange.VARIABLE, str(tmp_path / "none"))
-    exchange.publish({"flushes": {(): 1.0}})
-    assert "metrics.not_shared" in caplog.text
+    monkeypatch.setattr(exchange, "EVERY_S", 0)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await exchange.publishing()
+    assert caplog.text.count("metrics.not_shared") == 1

@@ -12,7 +12,7 @@ from secrets import token_bytes
 from typing import Any
 from uuid import UUID
 
-from smarter_auth_mw.cli.bulk.spreadsheets import CsvTable, bare
+from smarter_auth_mw.cli.bulk.spreadsheets import CsvTable, bare, column_name
 from smarter_auth_mw.cli.output import count_of
 from smarter_auth_mw.domain import Protection, Resource
 from smarter_auth_mw.errors import SmarterAuthError, UsageError, counted
@@ -78,7 +78,7 @@ class Lines:
     def _rows(self) -> Iterator[tuple[int, dict[str, str]]]:
         """Yield the non-empty cells by column, with the line where they begin."""
         try:
-            header = _header(next(self._reader, []), self._line)
+            header = _header(next(filter(_has_text, self._reader), []), self._line)
             begins = self._line + 1
             for row in self._reader:
                 cells = [bare(cell) for cell in row]
@@ -180,8 +180,16 @@ def _refusal(cells: list[str], header: list[str]) -> str:
     return ""
 
 
+def _has_text(cells: list[str]) -> bool:
+    return any(map(str.strip, cells))
+
+
 def _header(cells: list[str], line: int) -> list[str]:
-    names = [bare(cell) for cell in cells]
+    if not cells:
+        raise UsageError("The file is empty.")
+    if any(map(_NO_UTF_8.search, cells)):
+        raise UsageError(f"line {line}: this is not UTF-8: save the file as CSV UTF-8.")
+    names = [column_name(cell) for cell in cells]
     while names and not names[-1]:
         names.pop()  # Spreadsheets also write columns that are empty now.
     wrong = [f"column {place} has no name" for place, name in enumerate(names, 1) if not name]
@@ -190,13 +198,13 @@ def _header(cells: list[str], line: int) -> list[str]:
     if not {"resource", "key", "key_id"} & set(names):
         wrong.append("there is neither a column resource nor a column key")
     if wrong:
-        hint = f"The columns are {', '.join(COLUMNS)}, separated by commas, semicolons or tabs, in UTF-8."
+        hint = f"The first line names the columns: {', '.join(COLUMNS)}, separated by commas, semicolons or tabs."
         raise UsageError(f"line {max(line, 1)}: {'; '.join(wrong)}.", hint=hint)
     return names
 
 
 def _nearest(name: str) -> str:
-    found = difflib.get_close_matches(name.lower(), COLUMNS, n=1)
+    found = difflib.get_close_matches(name, COLUMNS, n=1)
     return f", but {found[0]}" if found else ""
 
 

@@ -19,9 +19,17 @@ _NO_TEXT = {
     b"PK\x03\x04": "a spreadsheet or an archive (.xlsx, .ods, .zip), despite its name",
     b"\xd0\xcf\x11\xe0": "an old spreadsheet (.xls), despite its name",
     b"\x1f\x8b": "compressed",
+    b"BZh": "compressed",
+    b"\xfd7zXZ": "compressed",
+    b"\x28\xb5\x2f\xfd": "compressed",
     b"%PDF": "a PDF",
+    b"\x89PNG": "a picture",
+    b"{": "JSON",
+    b"[": "JSON",
+    b"<": "HTML or XML",
 }
 _SAVE_AS = "Save it as CSV UTF-8, with cells separated by commas, semicolons or tabs."
+_LINE_END = re.compile("\r\n|\r|\n")
 _SEPARATOR_LINE = re.compile(r'\ufeff?"?sep=(.?)"?\s*', re.IGNORECASE)
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """The first characters of cells that a spreadsheet may read as a formula."""
@@ -43,14 +51,16 @@ def open_table(source: BinaryIO, columns: Collection[str]) -> CsvTable:
     """
     begins = _beginning(source)
     encoding = _encoding(begins)
-    first = begins.decode(encoding, "replace").partition("\n")[0].rstrip("\r")
+    first = next(filter(str.strip, _LINE_END.split(begins.decode(encoding, "replace"))), "")
     text = TextIOWrapper(BufferedReader(_Rejoined(begins, source)), encoding, errors="surrogateescape", newline="")
     if (named := _SEPARATOR_LINE.fullmatch(first)) is None:
         return CsvTable(text, _separator(first, columns), 0)
     if named[1] not in SEPARATORS:
         raise UsageError(f"line 1: cells cannot be separated by {named[1]!r}.", hint=_SAVE_AS)
-    text.readline()
-    return CsvTable(text, named[1], 1)
+    skipped = 1
+    while not text.readline().strip():
+        skipped += 1
+    return CsvTable(text, named[1], skipped)
 
 
 def guarded(cell: str) -> str:
@@ -63,14 +73,19 @@ def bare(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and _needs_guard(cell[1:]) else cell.strip()
 
 
+def column_name(cell: str) -> str:
+    """Return the name of a column as people may write it: ``Expires At`` is ``expires_at``."""
+    return bare(cell).lower().replace(" ", "_")
+
+
 def _needs_guard(cell: str) -> bool:
     return cell.startswith(_FORMULA) or cell != cell.strip() or (cell.startswith("'") and _needs_guard(cell[1:]))
 
 
 def _beginning(source: BinaryIO) -> bytes:
-    """Return the first line, or as much of it as a header can have."""
+    """Return the beginning through the first line that is not blank, or as much of it as a header can have."""
     begins = b""
-    while b"\n" not in begins and len(begins) < MAX_HEADER_BYTES and (more := source.read(4096)):
+    while b"\n" not in begins.lstrip() and len(begins) < MAX_HEADER_BYTES and (more := source.read(4096)):
         begins += more
     return begins
 
@@ -87,7 +102,7 @@ def _encoding(begins: bytes) -> str:
         if begins.startswith(mark):
             return encoding
     if b"\0" in begins:
-        raise UsageError("The file is not UTF-8 text; UTF-16 needs a byte order mark.", hint=_SAVE_AS)
+        raise UsageError("The file has NUL bytes, as UTF-16 without a byte order mark has.", hint=_SAVE_AS)
     return "utf-8"
 
 
@@ -105,7 +120,7 @@ def _separator(header: str, columns: Collection[str]) -> str:
 def _cells(header: str, separator: str) -> list[str]:
     """Return the names in a header, without those at its end that are empty."""
     try:
-        cells = [bare(cell) for cell in next(csv.reader([header], delimiter=separator), [])]
+        cells = [column_name(cell) for cell in next(csv.reader([header], delimiter=separator), [])]
     except csv.Error:
         return []
     while cells and not cells[-1]:

@@ -18,6 +18,7 @@ from smarter_auth_mw.config.settings import Settings
 from smarter_auth_mw.errors import SchemaError, SmarterAuthError, counted
 from smarter_auth_mw.http.peers import UNIX
 from smarter_auth_mw.postgres import rehearsal
+from smarter_auth_mw.postgres.faults import WrongServerError
 from smarter_auth_mw.postgres.notifications import is_heard, open_wire
 from smarter_auth_mw.postgres.opening import database_url, listens, open_store
 from smarter_auth_mw.postgres.store import Store, Vitals
@@ -93,6 +94,8 @@ async def _statements(database: Database) -> AsyncIterator[Finding]:
     if (await database.store.standing()).lacking:
         return
     async for name, error in rehearsal.failing(database.store):
+        if isinstance(error, WrongServerError):
+            raise error  # All further statements and checks would say the same.
         yield Finding(
             "problem",
             "statements",
