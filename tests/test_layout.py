@@ -71,7 +71,6 @@ STORIES = {
     "admin/pages_of_lists": "admin/test_api",
     "admin/pages/acts": "admin/pages/test_key_acts",
     "admin/pages/assets": "admin/pages/test_site",
-    "admin/pages/commands": "admin/pages/test_keys",
     "admin/pages/consequences": "admin/pages/test_key_acts",
     "admin/pages/overview": "admin/pages/test_reports",
     "admin/pages/rendering": "admin/pages/test_keys",

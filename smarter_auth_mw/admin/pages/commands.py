@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+
+from smarter_auth_mw.domain import Resource
+from smarter_auth_mw.errors import UnknownKindError, UsageError
+from smarter_auth_mw.management import naming
+from smarter_auth_mw.routing.routes import Routes
 
 PROGRAM = "smarter-auth"
 MOST_TOGETHER = 5
@@ -23,6 +28,37 @@ def together(commands: Iterable[str]) -> str | None:
 def option(name: str, value: object) -> tuple[str | None, str | None]:
     """Return the words of an option, or None twice if it has no value."""
     return (name, str(value)) if value not in (None, "", False) else (None, None)
+
+
+def changes_of_key(kept: Mapping[str, str], typed: Mapping[str, str]) -> list[str]:
+    """Return the options that change a key from what its form held to what was typed."""
+    words = [
+        word
+        for name, flag in (("name", "--name"), ("description", "--description"), ("expires", "--expires-in"))
+        if typed[name] != kept[name]
+        for word in (flag, typed[name] or ("never" if name == "expires" else ""))
+    ]
+    before, after = lines(kept["labels"]), lines(typed["labels"])
+    names = {line.partition("=")[0] for line in after}
+    words += [word for line in after if line not in before for word in ("--label", line)]
+    removed = [name for line in before if (name := line.partition("=")[0]) not in names]
+    return words + [word for name in removed for word in ("--unlabel", name)]
+
+
+def lines(text: str) -> list[str]:
+    """Return the lines that a person wrote, without empty ones."""
+    return [line.strip() for line in text.split("\n") if line.strip()]
+
+
+def no_route(routes: Routes, resource: Resource) -> str | None:
+    """Return the option for a resource that no route reaches, which the command line refuses without it."""
+    try:
+        naming.routed(routes, *resource)
+    except (UnknownKindError, naming.HiddenResourceError):
+        return "--no-route"
+    except UsageError:
+        pass
+    return None
 
 
 def _quoted(word: str) -> str:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from smarter_auth_mw.admin.call import etag
 from smarter_auth_mw.admin.pages.acts import Act, ask_or_open, confirmation, impossible, outcomes
-from smarter_auth_mw.admin.pages.commands import command, option, together
+from smarter_auth_mw.admin.pages.commands import changes_of_key, command, lines, no_route, option, together
 from smarter_auth_mw.admin.pages.forms import FieldError, Fields, beside
 from smarter_auth_mw.admin.pages.visit import Html, Reply, SeeOther, Visit, path_of
 from smarter_auth_mw.admin.requests import MAX_IDS
@@ -70,7 +70,7 @@ async def show_new(visit: Visit) -> Reply:
         "default_account": visit.operator.account or visit.services.settings.default_account,
         "longest": visit.services.settings.max_key_lifetime,
         "taken": getattr(visit.error, "key_id", None),
-        "command": _creation(typed),
+        "command": _creation(visit, typed),
     }
     return Html("key_new.html", context)
 
@@ -103,20 +103,26 @@ async def create(visit: Visit) -> Reply:
         "until": None,
         "urls": _urls(visit, made["bindings"]),
         "wait": None,
-        "command": _creation(form),
+        "command": _creation(visit, form),
     }
     return Html("token.html", context, 201)
 
 
-def _creation(typed: Fields) -> str:
+def _creation(visit: Visit, typed: Fields) -> str:
     """Return the command that makes a key as the form says; a token that somebody typed into it is left out."""
     fields = typed.without_tokens()
-    words = [*option("--name", fields.get("name") or "NAME")]
-    for name, flag in (("account", "--account"), ("description", "--description"), ("expires", "--expires-in")):
-        words += option(flag, fields.get(name))
-    for flag, texts in (("--label", fields.get("labels").split("\n")), ("--bind", _several(fields.all("bind")))):
-        words += [word for text in texts if text.strip() for word in (flag, text.strip())]
-    return command("key", "create", *words)
+    words: list[str | None] = [*option("--name", fields.get("name") or "NAME"), "--format", "checked"]
+    words += option("--account", fields.get("account") or visit.operator.account)
+    words += [*option("--description", fields.get("description")), *option("--expires-in", fields.get("expires"))]
+    for flag, texts in (("--label", lines(fields.get("labels"))), ("--bind", _several(fields.all("bind")))):
+        words += [word for text in texts for word in (flag, text)]
+    return command("key", "create", *words, _anyway(visit, *_several(fields.all("bind"))))
+
+
+def _anyway(visit: Visit, *names: str) -> str | None:
+    """Return ``--no-route`` if no route reaches one of these resources, as far as they are written as such."""
+    resources = [Resource(kind, ref) for kind, colon, ref in (name.partition(":") for name in names) if kind and ref]
+    return next(filter(None, (no_route(visit.services.routes, resource) for resource in resources)), None)
 
 
 def _urls(visit: Visit, names: list[str]) -> list[str]:
@@ -134,7 +140,13 @@ async def show_rotate(visit: Visit, key: Key) -> Reply:
         "is_done": bool(visit.error) and replaces != newest,
         "previous": key.previous_tokens(visit.now),
         "overlap": visit.form.get("overlap", "24h"),
-        "command": command("key", "rotate", key.key_id, *option("--overlap", visit.form.get("overlap", "24h"))),
+        "command": command(
+            "key",
+            "rotate",
+            key.key_id,
+            *option("--overlap", visit.form.get("overlap", "24h")),
+            "--force" if key.previous_tokens(visit.now) else None,
+        ),
     }
     return Html("key_rotate.html", context)
 
@@ -164,16 +176,11 @@ async def rotate(visit: Visit) -> Reply:
 async def show_edit(visit: Visit, key: Key) -> Reply:
     kept = _kept(key)
     typed = {name: visit.form.get(name, value) for name, value in kept.items()}
-    words = [
-        word
-        for name, flag in (("name", "--name"), ("description", "--description"), ("expires", "--expires-in"))
-        for word in (option(flag, typed[name]) if typed[name] != kept[name] else ())
-    ]
     context = {
         "key": key,
         "typed": typed,
         "etag": visit.form.get("etag") or etag(key.updated_at),
-        "command": command("key", "set", key.key_id, *(words or ["--name", "NAME"])),
+        "command": command("key", "set", key.key_id, *(changes_of_key(kept, typed) or ["--name", kept["name"]])),
     }
     return Html("key_edit.html", context)
 
@@ -247,7 +254,8 @@ async def revoke(visit: Visit) -> Reply:
 @_unless_impossible("Bind")
 async def show_bind(visit: Visit, key: Key) -> Reply:
     resource = (visit.form or visit.query).get("resource")
-    context = {"key": key, "resource": resource, "command": command("key", "bind", key.key_id, resource or "KIND:REF")}
+    words = ["key", "bind", key.key_id, resource or "KIND:REF", _anyway(visit, resource)]
+    context = {"key": key, "resource": resource, "command": command(*words)}
     return Html("key_bind.html", context | confirmation(visit))
 
 
@@ -350,7 +358,7 @@ def _several(texts: list[str]) -> list[str]:
 
 def _labels(text: str) -> dict[str, str]:
     found: dict[str, str] = {}
-    for line in filter(None, (line.strip() for line in text.split("\n"))):
+    for line in lines(text):
         name, equals, value = line.partition("=")
         if not (name and equals and value):
             raise FieldError("labels", "Write one label per line, for example team=sales.")

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from smarter_auth_mw.admin.charts import Chart, chart, sparkline
-from smarter_auth_mw.admin.pages.commands import command, option
+from smarter_auth_mw.admin.pages.commands import command, lines, option
 from smarter_auth_mw.admin.pages.forms import FieldError, Given, beside
 from smarter_auth_mw.admin.pages.rendering import readable
 from smarter_auth_mw.admin.pages.visit import Html, Reply, Visit
@@ -175,14 +175,16 @@ async def check(visit: Visit) -> Reply:
 
 def _check(visit: Visit, found: Mapping[str, Any] | None, error: SmarterAuthError | None, masked: str = "") -> Html:
     form = visit.form.without_tokens() or visit.query
-    words = option("--method", form.get("method") if form.get("method") not in ("", "GET") else None)
-    header = ("--header", "Authorization: Token TOKEN") if masked else (None, None)
+    words: list[str | None] = [*option("--method", form.get("method") if form.get("method") != "GET" else "")]
+    headers = lines(form.get("headers"))
+    headers += ["Authorization: Token TOKEN"] if masked or form.get("key_id") else []
+    words += [word for header in headers for word in ("--header", header)]
     context = {
         "typed": Given({name: form.get(name) for name in ("url", "method", "headers", "key_id")}),
         "found": found,
         "masked": masked,
         "words": WORDS.get(found["reason"], "") if found else "",
-        "command": command("check", form.get("url") or "/bots/1", *words, *header),
+        "command": command("check", form.get("url") or "/bots/1", *words),
     }
     return Html("check.html", context | ({"error": error} if error else {}))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from smarter_auth_mw.admin.call import etag
 from smarter_auth_mw.admin.pages.acts import Act, Trail, ask_or_open, confirmation, confirmed, impossible, outlook
-from smarter_auth_mw.admin.pages.commands import command, option, together
+from smarter_auth_mw.admin.pages.commands import command, no_route, option, together
 from smarter_auth_mw.admin.pages.forms import FieldError, beside
 from smarter_auth_mw.admin.pages.visit import Html, Reply, SeeOther, Visit, path_of
 from smarter_auth_mw.admin.values import UUID_TEXT
@@ -26,8 +26,8 @@ async def show_new(visit: Visit) -> Reply:
             "resource",
             "add",
             f"{typed.get('kind') or 'KIND'}:{typed.get('ref') or 'REF'}",
-            *option("--name", typed.get("name")),
-            *(["--protect"] if typed.get("protect") else []),
+            *(word for name in _FIELDS[2:] for word in option(_flag(name), typed.get(name))),
+            *(_flag(name) for name in ("protect", "no_route") if typed.get(name)),
         ),
     }
     return Html("resource_new.html", context)
@@ -50,18 +50,15 @@ async def show_edit(visit: Visit) -> Reply:
     found = await _found(visit)
     kept = {name: getattr(found, name) or "" for name in ("name", "account", "domain", "on_error")}
     typed = {name: visit.form.get(name, value) for name, value in kept.items()}
-    words = [
-        word
-        for name, value in typed.items()
-        if value != kept[name]
-        for word in option(f"--{name.replace('_', '-')}", value)
-    ]
+    changed = {name: value for name, value in typed.items() if value != kept[name]}
+    shown = changed or {name: kept[name] for name in (["name"] if kept["name"] else ["on_error"])}
+    words = [word for name, value in shown.items() for word in (_flag(name), value)]
     context = {
         "found": found,
         "trail": _trail(found),
         "typed": typed,
         "etag": visit.form.get("etag") or etag(found.updated_at),
-        "command": command("resource", "set", found.resource, *(words or ["--name", "NAME"])),
+        "command": _command(visit, found, "resource", "set", found.resource, *words),
     }
     return Html("resource_edit.html", context)
 
@@ -84,7 +81,8 @@ async def show_protect(visit: Visit) -> Reply:
     says = [f"Requests for {name} without a valid token are refused from now on, whether or not keys are bound to it."]
     if not found.keys:
         says.append("No key is bound to it, so every request is refused until one is.")
-    return Act(f"Protect {name}?", "Protect", says, command("resource", "protect", name)).html(_trail(found))
+    act = Act(f"Protect {name}?", "Protect", says, _command(visit, found, "resource", "protect", name))
+    return act.html(_trail(found))
 
 
 async def protect(visit: Visit) -> Reply:
@@ -100,7 +98,8 @@ async def show_unprotect(visit: Visit) -> Reply:
         return impossible(f"Open {name} to anyone", why, _trail(found))
     if not found.is_protected:
         return impossible(f"Open {name} to anyone", "It is already open.", _trail(found))
-    act = Act(f"Open {name} to anyone?", "Open to anyone", [], command("resource", "unprotect", name), is_danger=True)
+    words = _command(visit, found, "resource", "unprotect", name)
+    act = Act(f"Open {name} to anyone?", "Open to anyone", [], words, is_danger=True)
     return act.html(_trail(found), visit, [name])
 
 
@@ -119,9 +118,9 @@ async def show_remove(visit: Visit) -> Reply:
     says = ["Its name, its domain and its bindings are deleted. The audit keeps its events."]
     if found.is_protected:
         says.append("It is protected now, and an unregistered resource is open.")
-    commands = [command("key", "unbind", key.key_id, name, "--allow-anonymous") for key in found.keys]
-    commands += [command("resource", "unprotect", name)] if found.is_protected else []
-    commands += [command("resource", "remove", name)]
+    commands = [_command(visit, found, "key", "unbind", key.key_id, name, "--allow-anonymous") for key in found.keys]
+    commands += [_command(visit, found, "resource", "unprotect", name)] if found.is_protected else []
+    commands += [_command(visit, found, "resource", "remove", name)]
     act = Act(f"Remove {name}?", "Remove", says, together(commands), is_danger=True)
     return act.html(_trail(found), visit, [name] if found.is_protected else [])
 
@@ -141,7 +140,7 @@ async def show_bind(visit: Visit) -> Reply:
         "found": found,
         "trail": _trail(found),
         "key": text,
-        "command": command("key", "bind", text or "KEY", found.resource),
+        "command": _command(visit, found, "key", "bind", text or "KEY", found.resource),
     }
     return Html("resource_bind.html", context | confirmation(visit))
 
@@ -169,7 +168,7 @@ async def show_unbind(visit: Visit) -> Reply:
         f"Unbind {key.name} from {found.resource}?",
         "Unbind",
         [outcome.text],
-        command("key", "unbind", key.key_id, found.resource, *words),
+        _command(visit, found, "key", "unbind", key.key_id, found.resource, *words),
         is_danger=True,
     )
     return act.html(_trail(found), visit, [found.resource] if outcome.is_opened else [])
@@ -178,6 +177,15 @@ async def show_unbind(visit: Visit) -> Reply:
 async def unbind(visit: Visit) -> Reply:
     await ask_or_open(visit, "unbind_key")
     return _to(visit)
+
+
+def _command(visit: Visit, found: RegisteredResource, *words: object) -> str:
+    """Return a command about the resource, also if no route reaches it."""
+    return command(*words, no_route(visit.services.routes, found.resource))
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 async def _found(visit: Visit) -> RegisteredResource:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from smarter_auth_mw.admin.call import INNER
-from smarter_auth_mw.admin.pages.commands import command, option
+from smarter_auth_mw.admin.pages.commands import command, no_route, option
 from smarter_auth_mw.admin.pages.reports import usage_chart
 from smarter_auth_mw.admin.pages.visit import Html, Reply, Visit
 from smarter_auth_mw.admin.problems import status_of
@@ -54,6 +54,6 @@ async def show_resource(visit: Visit) -> Reply:
         "is_routed": resource["kind"] in visit.services.routes.kinds,
         "acts": acts["items"],
         "chart": await usage_chart(visit, name, resource=found.resource),
-        "command": command("resource", "show", name),
+        "command": command("resource", "show", name, no_route(visit.services.routes, found.resource)),
     }
     return Html("resource.html", context)

@@ -38,8 +38,8 @@ async def test_a_key_is_made_and_its_token_shown_once(pages: Pages) -> None:
     key = (await pages.keys.keys(Resource("bot", "10")))[0]
     assert token.startswith(key.token_keys[0])
     assert (key.name, key.labels, key.description) == ("made", {"team": "sales"}, "for\nus")
-    same = r"smarter-auth key create --name made --description $'for\nus' --expires-in 30d --label team=sales"
-    assert f"{same} --bind bot:10 --bind bot:11" in Outline(made.text).text
+    same = r"smarter-auth key create --name made --format checked --description $'for\nus' --expires-in 30d"
+    assert f"{same} --label team=sales --bind bot:10 --bind bot:11" in Outline(made.text).text
     again = await person.post("/keys/new", fields)
     assert again.status_code == 409
     assert "its token was shown" in again.text
