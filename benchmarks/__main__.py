@@ -64,7 +64,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", choices=[[], *PARTS], metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--rounds", type=int, default=40, help="how often the sides take turns in a run")
-    parser.add_argument("--runs", type=int, default=1, help="measure all of it so many times; the medians count")
+    parser.add_argument("--runs", type=int, default=1, help="number of runs; their medians count")
     parser.add_argument("--also", type=Path, metavar="PYTHON", help="measure what depends on Python with this one too")
     parser.add_argument("--publish", action="store_true", help="write docs/benchmarks.json and draw the chart")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures into this file")

@@ -40,7 +40,7 @@ def app() -> Starlette:
 
 
 def answers() -> ASGIApp:
-    """Return the least that a proxy can ask: an app that answers every request with 200, and looks at none."""
+    """Return the minimal app: it answers every request with 200, without reading it."""
 
     async def bare(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":

@@ -161,7 +161,7 @@ class Bounds:
 
     async def resource(self, bindings: int) -> None:
         await self._owner.execute(_GREAT_RESOURCE.format(count=bindings), timeout=300)
-        await asyncio.sleep(1.5)  # A heartbeat, so that the change is heard before the first request and not with it.
+        await asyncio.sleep(1.5)  # Wait for a heartbeat, so that the change arrives before the first request.
         first = await self._warm.ask(GREAT, str(GREAT))
         self.tell(
             f"first request for a resource with {bindings:,} bindings", 1000 * (first.came_s - first.sent_s), "ms"

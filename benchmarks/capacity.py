@@ -29,7 +29,7 @@ RESOURCES, EACH = 10_000, 10
 
 
 async def rate(call: Callable[[], Awaitable[Any]], seconds: float) -> float:
-    """Return how often a second so many callers get it done."""
+    """Return how many calls a second this number of callers completes."""
     until, done = time.perf_counter() + seconds, 0
 
     async def go_on() -> None:

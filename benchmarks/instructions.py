@@ -82,7 +82,7 @@ async def measure() -> list[Row]:
     return [
         row("instructions of a warm grant: added, over AuthenticationMiddleware's",
             [(found["grant"] - found["bare"]) / theirs], GRANT),
-        row("instructions where there is no resource: added, over the same",
+        row("instructions without a resource: added, over the same",
             [(found["health"] - found["bare health"]) / theirs], NO_RESOURCE),
     ]  # fmt: skip
 

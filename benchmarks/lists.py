@@ -8,7 +8,7 @@ most ten entries of its inner lists. With a thousand keys, many lists are shorte
 equal length, and the full page with a million keys is printed next to it. A list with few or no matches reads as many
 candidates as it may; it is compared with the page with ten thousand keys, of which a thousand are not revoked.
 ``again`` shows the noise: it compares every other page of the smaller side with the rest. Rows that miss the target are
-measured once more. The databases are filled with the released schema 0005 and then migrated; the time that writers wait
+measured again. The databases are filled with the released schema 0005 and then migrated; the time that writers wait
 is printed too. With ``--kept``, the server's data stay in a directory for the next run. Exits with 1 if the p99 of a
 page with a million keys is more than 1.5 times that of the page it is compared with.
 """

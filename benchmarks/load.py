@@ -62,7 +62,7 @@ class Load:
         self._opening: set[asyncio.Task[tuple[asyncio.BaseTransport, object]]] = set()
 
     async def run(self, requests: int) -> float:
-        """Return how many seconds so many requests take."""
+        """Return the seconds that this number of requests takes."""
         self.left = self._unanswered = requests
         self._done.clear()
         began = time.perf_counter()
@@ -116,7 +116,7 @@ def _keep(threads: Iterable[int], processors: set[int]) -> None:
 
 
 def cpu_s(pid: int) -> float:
-    """Return how long this process and its children have run on a processor, as Linux has it, to the nanosecond."""
+    """Return the processor time of this process and its children, from Linux, in nanoseconds."""
     return sum(_own_s(one) for one in _family(pid))
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
 Block = Callable[[], Awaitable[float]]
-"""Runs its side once more, and tells how long one call took, in µs."""
+"""Runs its side again, and returns the time of one call, in µs."""
 
 
 @dataclass(frozen=True, slots=True)

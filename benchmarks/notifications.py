@@ -150,7 +150,7 @@ def _settings(database: Database) -> dict[str, str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=15, help="for how long each flood goes on")
+    parser.add_argument("--seconds", type=float, default=15, help="duration of each flood, in seconds")
     parser.add_argument("--only", default="", metavar="TEXT", help="floods whose name contains it")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()

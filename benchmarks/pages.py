@@ -7,7 +7,7 @@ requests in turn, so that other work on the machine affects both alike. A page i
 does, and timed from the request to the last byte of HTML. Pages of equal length are compared: if a thousand keys do not
 fill the page of a list, the page with a million is cut to that length, and its full page has columns of its own.
 ``again`` compares every other page of the smaller database with the rest of them: it is what a ratio is worth. A page
-that misses the target is measured once more. With ``--kept`` the server's data stay in a directory for the next run.
+that misses the target is measured again. With ``--kept`` the server's data stay in a directory for the next run.
 Exits with 1 if the p99 of a page with a million keys is more than 1.5 times that with a thousand, or if a page has more
 than 60 kB with style and script.
 """

@@ -3,9 +3,9 @@
     python -m benchmarks.revocation [--count 200] [--load 800] [--json FILE]
 
 Starts four uvicorn processes, a PostgreSQL and a Valkey, and sends other requests all the time. Each worker has cached
-the key's resource and is asked for it every other millisecond; then the key is revoked. The figure is the time from the
-answer to COMMIT until the last grant arrived from any worker, on one clock. A second run has no notifications, as
-behind a transaction pooler, so that only the heartbeat reports changes.
+the key's resource and gets a request for it every other millisecond; then the key is revoked. The figure is the time
+from the answer to COMMIT until the last grant arrived from any worker, on one clock. A second run has no notifications,
+as behind a transaction pooler, so that only the heartbeat reports changes.
 
 Everything runs on one machine, the workers' clients too, and the figures include other load on it. ``held up`` is the
 longest time that this process itself was delayed. Exits with 1 if a target is missed.

@@ -31,7 +31,7 @@ def floors() -> list[list[str]]:
 
 
 def rows(rooms: Sequence[str]) -> Iterator[list[str]]:
-    """The rooms of a floor, as many in a row as there is place for."""
+    """The rooms of a floor, as many in a row as fit."""
     row: list[str] = []
     for room in rooms:
         if row and _width([*row, room]) > NOTES_FROM:

@@ -19,7 +19,7 @@ from smarter_auth_mw import Settings, SmarterAuthMiddleware
 
 
 async def describe(request: Request) -> JSONResponse:
-    """Say what is asked for and by whom."""
+    """Return the requested resource and the principal."""
     decision = request.scope["smarter_auth"]
     return JSONResponse({"resource": str(decision.resource), "key_id": decision.key_id})
 
@@ -44,5 +44,5 @@ tools = Starlette(
     middleware=protected("tool /tools/{ref} always", realm="tools"),
 )
 
-# Neither knows its prefix: routes are looked for behind what Mount takes off.
+# Neither app knows its prefix: routes are matched after Mount has removed it.
 app = Starlette(routes=[Host("tools.example.com", tools), Mount("/chat", bots), Mount("/workshop", tools)])

@@ -119,7 +119,7 @@ class SmarterAuthWSGIMiddleware:
         return self.app(self._admitted(environ, decision), start_response)
 
     def _refuse(self, denial: Denial, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Refuse a request of which nobody can say what it asks for."""
+        """Refuse a request whose resource cannot be determined."""
         decision = self._decide(denial, {**_unread_scope(environ), "path": "", "headers": []})
         return _reject(self._guard.rejections[cast("Denial", decision)], environ, start_response)
 
@@ -220,7 +220,7 @@ def _unread_scope(environ: WSGIEnvironment) -> dict[str, Any]:
 
 
 def paths_of(environ: WSGIEnvironment) -> tuple[str, bytes | None, str]:
-    """The path, the raw path and the root path of an ASGI scope; raises UnreadableScopeError if one is no text."""
+    """The path, the raw path and the root path of an ASGI scope; raises UnreadableScopeError if one is not a string."""
     root = environ.get("SCRIPT_NAME") or ""
     target = environ.get("RAW_URI") or environ.get("REQUEST_URI")
     try:

@@ -135,7 +135,7 @@ class Usage(_Answer):
 
 
 class Event(_Answer):
-    """A change that somebody made, or a request."""
+    """A change or a request."""
 
     id: int = Field(description="larger for events written later; not in the order of commits")
     at: AnsweredTime = Field(description="when it was done or asked, in UTC")

@@ -115,7 +115,7 @@ class Api:
         return await operation.handler(call)
 
     async def _operator(self, services: Services, scope: Scope) -> Operator:
-        """Return the operator of the token. Valid tokens are checked first, so others' failures lock nobody out."""
+        """Return the operator of the token. Valid tokens are checked first, so others cannot lock an operator out."""
         token = _token_of(scope)
         operator = None if token is None else await services.door.by_token(token)
         if operator is not None:

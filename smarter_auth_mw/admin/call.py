@@ -50,7 +50,7 @@ class Call:
     body: Any
     if_match: str | None = None
     opens: Collection[Resource] = ()
-    """Resources that somebody has confirmed may be opened."""
+    """Resources whose opening was confirmed."""
 
     @cached_property
     def keys(self) -> Management:

@@ -83,7 +83,7 @@ class MethodError(RequestError):
 
 
 class PreconditionError(RequestError):
-    """Somebody changed it after you read it."""
+    """It was changed after you read it."""
 
     code = "changed_meanwhile"
     status = 412

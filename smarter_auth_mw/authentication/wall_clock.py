@@ -10,7 +10,7 @@ MAX_SKEW_S = 1.0
 
 
 class WallClock:
-    """Unix time that does not step back: an expired token stays expired when somebody sets the clock.
+    """Unix time that does not step back: an expired token stays expired if the clock is set back.
 
     It steps back only if the machine's clock was ahead and now agrees with the database's.
     """

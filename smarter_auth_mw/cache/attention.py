@@ -39,7 +39,7 @@ class Attention:
         return self._clock() >= self._away_until_s
 
     def takes(self) -> bool:
-        """Count one notification, and say whether to go on listening."""
+        """Count one notification, and return whether to keep listening."""
         now_s = self._clock()
         if now_s < self._away_until_s:
             return False

@@ -71,10 +71,10 @@ class Codec:
     def unseal(self, lookup: str, sealed: object) -> SharedEntry:
         """Return the entry that was sealed for this look-up; raises ValueError for any other value."""
         if type(sealed) is not bytes or len(sealed) > MAX_VALUE_BYTES:
-            raise ValueError("No bytes, or too many.")
+            raise ValueError("The entry is empty or too large.")
         mac, payload = sealed[:_MAC_BYTES], sealed[_MAC_BYTES:]
         if not same_digest(mac, self._mac(lookup, payload)):
-            raise ValueError("Not signed with this database's secret, or for another key.")
+            raise ValueError("The entry is not signed with this database's secret, or is for another key.")
         return _decode(lookup, payload)
 
     def _mac(self, lookup: str, payload: bytes) -> bytes:
@@ -120,7 +120,7 @@ def _decode(lookup: str, payload: bytes) -> SharedEntry:
     _check_shape(row, _ENTRY_SHAPES)
     schema, found, snapshot, sources, kind, ref, account, protection, on_error, bindings = row
     if schema != SCHEMA or found != lookup or on_error not in _ON_ERROR:
-        raise ValueError("Of another schema, for another look-up, or with a policy that there is not.")
+        raise ValueError("The entry has another schema, another look-up or an unknown policy.")
     _check_texts(sources)
     Snapshot.parse(snapshot)  # Parsed here so that the later parse of the entry cannot fail.
     facts = Bindings(
@@ -137,7 +137,7 @@ def _parse(payload: bytes) -> Any:
     try:
         return json.loads(payload.decode("ascii"))
     except RecursionError as error:
-        raise ValueError("Nested too deeply.") from error
+        raise ValueError("The entry is nested too deeply.") from error
 
 
 def _decode_binding(row: Any) -> Binding:
@@ -146,7 +146,7 @@ def _decode_binding(row: Any) -> Binding:
     if expires_at_s is None:
         expires_at_s = math.inf
     elif not math.isfinite(expires_at_s):
-        raise ValueError("Expires at no time.")
+        raise ValueError("The expiry is not a time.")
     return Binding(
         key_id,
         key_name,
@@ -163,15 +163,15 @@ def _decode_binding(row: Any) -> Binding:
 def _decode_digest(text: str) -> bytes:
     digest = bytes.fromhex(text)
     if len(digest) not in _DIGEST_LENGTHS or digest.hex() != text:
-        raise ValueError("A digest of another length or spelling.")
+        raise ValueError("The digest has another length or spelling.")
     return digest
 
 
 def _check_texts(texts: Iterable[Any]) -> None:
     if not set(map(type, texts)) <= {str}:
-        raise ValueError("Sources that are no text.")
+        raise ValueError("The sources are not text.")
 
 
 def _check_shape(row: Any, shapes: set[tuple[type, ...]]) -> None:
     if type(row) is not list or tuple(map(type, row)) not in shapes:
-        raise ValueError("Not the fields, or not the types, of this schema.")
+        raise ValueError("The fields or types are not those of this schema.")

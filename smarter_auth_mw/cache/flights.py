@@ -1,4 +1,4 @@
-"""A look-up that any number of callers wait for, and that goes on even if all of them are cancelled."""
+"""A look-up that any number of callers wait for, and that continues even if all of them are cancelled."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Found = TypeVar("Found")
 
 
 class Flight(Generic[Found]):
-    """One look-up in progress; ``ended`` is called as soon as it has a result or an error, before any caller goes on.
+    """One look-up in progress; ``ended`` is called as soon as it has a result or an error, before any caller continues.
 
     Each caller waits for a future of its own, which the look-up completes itself. ``asyncio.shield`` would do the
     same, but pass the result on in the event loop's next turn, and its caller would go on in the turn after it.

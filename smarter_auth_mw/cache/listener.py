@@ -171,7 +171,7 @@ class Listener:
         self._is_awaited.clear()
 
     def notified(self, payload: str) -> bool:
-        """Process a notification, ``source:tx``, and return whether to go on listening.
+        """Process a notification, ``source:tx``, and return whether to keep listening.
 
         It is only a hint, since anyone may send one.
         """

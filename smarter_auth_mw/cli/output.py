@@ -86,7 +86,7 @@ def arriving() -> Iterator[None]:
 
 
 def check_reader() -> None:
-    """Raise ClosedPipeError if nobody reads stdout any more, which a command that waits would only find by writing."""
+    """Raise ClosedPipeError if stdout is no longer read, which a command that waits would notice only by writing."""
     with suppress(OSError, ValueError):  # Stdout may be no file.
         poller = select.poll()
         poller.register(sys.stdout, 0)

@@ -22,7 +22,7 @@ _NAMED = ("name", "description", "key_name", "actor", "reason", "labels", "befor
 
 
 def _hiding_tokens(describe: Callable[Given, Document]) -> Callable[Given, Document]:
-    """Hide tokens that somebody put where people name and describe things; references and ids stay exact."""
+    """Hide tokens that were written into names and descriptions; references and ids stay exact."""
 
     @wraps(describe)
     def described(*args: Given.args, **kwargs: Given.kwargs) -> Document:

@@ -80,7 +80,7 @@ class ResourceModel(TimestampedModel):
 
     @classmethod
     async def _elsewhere(cls, transaction: Transaction, lookups: Sequence[tuple[str, Any]]) -> list[RegisteredResource]:
-        """Return the platform's resource that is asked for by its number, or all that are protected."""
+        """Return the platform's resource with this number, or all that are protected."""
         if not await transaction.is_platforms(cls.kind):
             return []
         refs = [str(value) for name, value in lookups if name in ("id", "ref", "pk") and value is not None]

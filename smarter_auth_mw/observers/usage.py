@@ -143,7 +143,7 @@ class Usage:
                 elif counted.is_idle:
                     del self._passes[identity]
                 else:
-                    counted.detach()  # Another thread may still be counting it, so it is read once more.
+                    counted.detach()  # Another thread may still be counting it, so it is read again.
             counts, self._rest = self._rest, {}
             self._taken += _by_outcome(counts)
         series = list(counts)

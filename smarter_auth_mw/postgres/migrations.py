@@ -131,7 +131,7 @@ def _dropped(held: Any) -> str:
 def _left(roles: Sequence[str], *, is_role_left: bool) -> str:
     left = ["the platform's tables and rows, with each last_used_at that was written"]
     if roles:
-        left.append(f"the roles {', '.join(roles)}, which have no privileges on these tables any more")
+        left.append(f"the roles {', '.join(roles)}, which no longer have privileges on these tables")
     if is_role_left:
         left.append("the role smarter_auth, which another database uses or you may not drop: DROP ROLE smarter_auth;")
     return f"Left: {'; '.join(left)}. Workers that still run answer 503: stop them, or remove the middleware."

@@ -16,7 +16,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PLACES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs", "examples", "smarter_auth_mw")
+PLACES = (
+    *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs", "examples", "benchmarks"),
+    "smarter_auth_mw",
+)
 KINDS = (".py", ".md", ".sql", ".html", ".yml", ".conf", ".toml")
 
 PHRASES = {
@@ -42,7 +45,23 @@ PHRASES = {
     "if that is meant": r"that is meant",
     "nobody whose": r"nobody whose|somebody's",
     "longer than the calendar": r"(?:than|behind) the calendar",
-    "a docstring that needs its neighbour": r'"""(?:Of|By which|That|The same|Those|For who|As it)\b',
+    "at hand": r"(?:at|to) hand|hand(?:s|ed|ing)? on",
+    "given out again": r"give(?:s|n)? out again",
+    "goes on serving": r"(?:go|goes|going) on (?!to\b)",
+    "once more": r"once more",
+    "so many": r"so (?:many|much) (?!as)",
+    "is no text": r"(?<!there )(?:is|are) no (?:text|key|lie|resource|id)s?",
+    "as it should": r"as it should",
+    "held against": r"held against",
+    "takes off": r"(?:takes?|taken|taking) (?:it )?off",
+    "is asked for": r"(?:is|are|was|were|be) asked (?:for|in turn|again)",
+    "it wants": r"`? wants",
+    "somebody": r"somebody",
+    "the like": r"the like|no like|its like",
+    "a great account": r"great (?:account|resource)s?",
+    "the least of several": r"the (?:least|greatest) of",
+    "Exit 1 where": r"exits? 1 where",
+    "a docstring that needs its neighbour": r'"""(?:Of|By which|That|The same|Those|For who|As it|What|Whether|Who)\b',
 }
 """Regular expressions, each between the ends of words, in any case, by names for people."""
 

@@ -96,7 +96,7 @@ class House:
         await page.get_by_role("textbox", name="Name").fill("typed before")
         await page.context.clear_cookies()
         await page.get_by_role("button", name="Make key", exact=True).click()
-        await page.get_by_role("button", name="Sign in and go on", exact=True).wait_for()
+        await page.get_by_role("button", name="Sign in and continue", exact=True).wait_for()
 
     def stops(self) -> dict[str, str]:
         """The path of each page, and of each state that a GET shows, by name."""

@@ -97,7 +97,7 @@ async def explain(call: Call) -> Answer:
 
 
 async def _token_of(call: Call, body: Question) -> Token | None:
-    """Return the newest token of the key that is asked for, as far as it is stored."""
+    """Return the newest token of the requested key, as far as it is stored."""
     if body.key_id is None:
         return None
     if body.token is not None:

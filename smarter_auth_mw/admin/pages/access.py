@@ -50,7 +50,7 @@ def checked_target(text: str, has_page: Callable[[str], bool]) -> str:
 
 
 async def sign_in(arrival: Arrival, *, is_sent: bool) -> Reply:
-    """Show the form, or open a session and redirect to the page that was asked for."""
+    """Show the form, or open a session and redirect to the requested page."""
     context = {"to": arrival.target, "command": _MAKE_OPERATOR, "label": _ON_COMMAND_LINE}
     if not is_sent:
         return Html("sign_in.html", context)

@@ -89,7 +89,7 @@ async def outcomes(visit: Visit, key: Key, *, stays_closed: bool = False) -> lis
 
 
 async def outlook(visit: Visit, resource: Resource, require: Require) -> Outlook:
-    """Load as many keys of the resource as it takes to say how many open it, and no more."""
+    """Load only as many keys of the resource as the count that is shown needs."""
     call = visit.call()
     found = await call.find_resource(resource)
     active = await call.listings.keys(KeyFilters(resource=resource, state="active"), limit=INNER + 2, inner=0)

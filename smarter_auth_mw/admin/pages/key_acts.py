@@ -109,7 +109,7 @@ async def create(visit: Visit) -> Reply:
 
 
 def _creation(visit: Visit, typed: Fields) -> str:
-    """Return the command that makes a key as the form says; a token that somebody typed into it is left out."""
+    """Return the command that creates the key in the form; tokens that were typed into it are left out."""
     fields = typed.without_tokens()
     words: list[str | None] = [*option("--name", fields.get("name") or "NAME"), "--format", "checked"]
     words += option("--account", fields.get("account") or visit.operator.account)
@@ -186,7 +186,7 @@ async def show_edit(visit: Visit, key: Key) -> Reply:
 
 
 def _kept(key: Key) -> dict[str, str]:
-    """Return what the form of a key holds at first; a token that somebody put there is hidden."""
+    """Return the initial values of a key's form; tokens in them are hidden."""
     return {
         "name": without_tokens(key.name),
         "description": without_tokens(key.description),

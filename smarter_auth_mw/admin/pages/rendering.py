@@ -104,7 +104,7 @@ def lines(text: str) -> Markup:
 
 
 def _finalized(value: Any) -> Any:
-    """Escape invisible characters in everything that is shown, and hide tokens that somebody put into a name.
+    """Escape invisible characters in everything that is shown, and hide tokens that were written into a name.
 
     Jinja then escapes the markup.
     """

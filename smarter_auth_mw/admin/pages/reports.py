@@ -105,7 +105,7 @@ async def _usage(visit: Visit, filters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def audit(visit: Visit) -> Reply:
-    """Show changes, unless requests are asked for."""
+    """Show changes, unless the query selects requests."""
     filters = visit.query.given()
     asked = {name: value for name, value in filters.items() if name != "requests"}
     words: list[str | None] = ["audit"]

@@ -145,7 +145,7 @@ def _row(document: Document) -> dict[str, Any]:
 
 
 def check_no_cursor(cursor: str | None) -> None:
-    """Refuse a cursor if no page is asked for."""
+    """Refuse a cursor without a page size."""
     if cursor is not None:
         raise UsageError("--cursor continues a page, so it needs --limit.", hint="Add --limit N.")
 

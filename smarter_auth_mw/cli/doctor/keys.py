@@ -45,7 +45,7 @@ SORTS: Sequence[KeyFinding] = (
         "unused",
         KeyFilters(unused_for=timedelta(days=90)),
         "Keys that have not been used for 90 days",
-        "Revoke what nobody needs: smarter-auth key revoke KEY. To see all: smarter-auth key list --unused-for 90d",
+        "Revoke unneeded keys: smarter-auth key revoke KEY. To see all: smarter-auth key list --unused-for 90d",
     ),
 )
 

@@ -242,7 +242,7 @@ async def test_what_one_tab_has_revoked_another_one_cannot_change(browser: Brows
         await other.locator(".badge.revoked").wait_for()
         await page.locator("main form button").first.click()
         await page.get_by_role("alert").wait_for()
-        assert "Somebody changed it after you read it" in await page.get_by_role("main").inner_text()
+        assert "It was changed after you read it" in await page.get_by_role("main").inner_text()
 
 
 async def test_a_session_that_ends_in_the_middle_of_a_form_loses_nothing_but_the_token(
@@ -257,7 +257,7 @@ async def test_a_session_that_ends_in_the_middle_of_a_form_loses_nothing_but_the
         await page.get_by_role("button", name="Make key", exact=True).click()
         await page.get_by_label("Operator token", exact=True).fill(house.token)
         assert await faults(page) == []
-        await page.get_by_role("button", name="Sign in and go on", exact=True).click()
+        await page.get_by_role("button", name="Sign in and continue", exact=True).click()
         assert await page.get_by_role("textbox", name="Name").input_value() == name
         assert await page.get_by_label("Opens").input_value() == "bot:8"
         await page.get_by_role("button", name="Make key", exact=True).click()
