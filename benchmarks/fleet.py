@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import socket
 import subprocess
@@ -148,4 +149,4 @@ async def comes_to(client: Client, status: int, ref: object, token: str | None =
 def quantile(figures: Sequence[float], part: float) -> float:
     """Return the quantile: the smallest figure that this fraction of them does not exceed."""
     ordered = sorted(figures)
-    return ordered[min(int(part * len(ordered)), len(ordered) - 1)]
+    return ordered[max(math.ceil(part * len(ordered)) - 1, 0)]

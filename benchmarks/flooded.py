@@ -38,7 +38,9 @@ from benchmarks.served import ROOT, wait_for
 from smarter_auth_mw import SmarterAuthMiddleware
 from smarter_auth_mw.http import websocket
 
-UVICORN = ("uvicorn", "--factory", "--no-proxy-headers", "--log-level", "critical", "--port", "PORT")
+QUIET = ("--log-level", "critical", "--ws-ping-interval", "3600")
+"""Without pings, which an idle client would have to tell from its messages."""
+UVICORN = ("uvicorn", "--factory", "--no-proxy-headers", *QUIET, "--port", "PORT")
 APP = "benchmarks.flooded:application"
 SERVERS: Mapping[str, Sequence[str]] = {
     "uvicorn": (*UVICORN, APP),

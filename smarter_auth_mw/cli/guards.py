@@ -121,7 +121,9 @@ def _is_guard(app: Any) -> bool:
     if _is_middleware(app):
         return _called_class(app) in _OURS
     is_usual = _called_class(app) in _STARLETTE and _owner(type(app), "build_middleware_stack") in _STARLETTE
-    return is_usual and _meets_ours(app.user_middleware)
+    if not is_usual or app.middleware_stack is None:
+        return is_usual and _meets_ours(app.user_middleware)
+    return _called_class(_front(app.middleware_stack)) in _OURS  # What is built runs, whatever was added.
 
 
 def _meets_ours(added: Iterable[Any]) -> bool:

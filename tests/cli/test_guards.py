@@ -99,6 +99,10 @@ app = FastAPI(middleware=added)
 async def answer(request, call_next):
     return PlainTextResponse("reached")""",
     "a stack without what was added": "app = Unstacked(middleware=added, routes=bots.routes)",
+    "a stack that was replaced": "app = FastAPI(middleware=added); app.middleware_stack = bots",
+    "a stack that dispatches": """
+app = Starlette(middleware=added)
+app.middleware_stack = Dispatch(app.build_middleware_stack(), bots)""",
     "a subclass of ours that lets through": "app = Lax(bots, OWN)",
     "a subclass of ours, added": "app = Starlette(routes=bots.routes, middleware=[Middleware(Lax, settings=OWN)])",
     "no middleware at all": "app = bots",
@@ -113,6 +117,9 @@ INSIDE = {
     "wrapped": "app = ours",
     "added": "app = Starlette(middleware=added)",
     "added to a subclass": "app = Own(middleware=added)",
+    "in a stack that is built": """
+app = Starlette(middleware=added)
+app.middleware_stack = app.build_middleware_stack()""",
     "behind cors": "app = CORSMiddleware(ours)",
     "behind several": 'app = ProxyHeadersMiddleware(GZipMiddleware(CORSMiddleware(ours)), trusted_hosts="127.0.0.1")',
     "behind one that is added": "app = Starlette(middleware=[Middleware(CORSMiddleware), *added])",
