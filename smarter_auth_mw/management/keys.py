@@ -138,7 +138,9 @@ class Management(ResourceManagement):
                 f"{resource} belongs to account {held.account!r}, the key to {key.account!r}.",
                 hint="A key opens only resources of its own account.",
             )
-        async with judged(transaction, [resource], self._require, allow_anonymous=allow_anonymous):
+        # While each key protects what it is bound to, a binding opens nothing.
+        opening = [resource] if self._require == "active" else []
+        async with judged(transaction, opening, self._require, allow_anonymous=allow_anonymous):
             if not await transaction.add_binding(resource, key):
                 raise ConflictError(f"The key {key.key_id} is already bound to {resource}.")
             await transaction.audit(self._actor, "key.bind", key, resource=resource)

@@ -75,6 +75,23 @@ async def test_minted_key_is_answered_whole_and_never_again_with_its_token(admin
     assert minted["token"] not in shown.text
 
 
+async def test_statements_of_a_create_do_not_grow_in_number_unnoticed(site: Site, admin: Caller) -> None:
+    """With the operator's look-up, two checks of the connection, BEGIN and COMMIT; so many more for each binding."""
+    asked: list[str] = []
+    services = await site.app._services.get()
+    async with services.store._pool.acquire() as connection:
+        connection.add_query_logger(lambda one: asked.append(one.query))
+    counts = []
+    for name, bind in (("first", ["bot:1"]), ("none", []), ("one", ["bot:1"]), ("two", ["bot:1", "bot:2"])):
+        await admin.json("POST", "/resources", {"kind": "bot", "ref": "2"}) if name == "two" else None
+        await asyncio.sleep(0)  # The last statement is noted by a callback.
+        asked.clear()
+        await admin.json("POST", "/keys", {"name": name, "bind": bind})
+        await asyncio.sleep(0)
+        counts.append(len(asked))
+    assert counts[1:] == [12, 18, 24]
+
+
 async def test_repeated_create_is_a_conflict_that_names_the_key(admin: Caller) -> None:
     minted = await _key(admin)
     response = await admin("POST", "/keys", {"name": "customer"})
