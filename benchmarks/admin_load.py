@@ -1,14 +1,16 @@
-"""Measure the throughput of the management API, its effect on workers, and the delay of its revocations.
+"""Measure what the management API does in a second, what workers notice of it, and how soon they refuse a revoked key.
 
     python -m benchmarks.admin_load [--rounds 10] [--seconds 2] [--revocations 100] [--json FILE]
 
-Two uvicorn processes receive warm requests at a steady rate, in phases: while the API is idle, while it answers two or
-twenty requests of each kind a second, and while two clients create keys or read pages of lists as fast as it answers.
-On a machine with few processors, the API takes processor time from the workers. The phase "a busy process" shows the
-cost of any other program that keeps one processor busy; compare the last two phases with it. Each figure is the
-workers' time relative to the calm phase of the same round, the median over the rounds. Afterwards, keys are revoked
-through the API, with the load and targets of ``benchmarks.revocation``; a lag begins when the API has answered. Exits
-with 1 if a revocation misses its target, or if the API answers with anything but 200 and 201.
+Two uvicorn processes get requests for warm resources at a steady rate, in turn while the API is idle, while it answers
+two or twenty requests of each kind a second, and while two clients create keys or read pages of lists as fast as it
+answers. The clients of the API are a process of their own. A figure is the median over the rounds of what workers take
+then over what they take in the calm phase of the same round. It is measured twice. With processors apart, the workers
+and their client have one processor, and the API, its clients and PostgreSQL have another one: what is left is what the
+API does to workers by its changes. With shared processors it also takes time that the workers would have; "a busy
+process" is what any other program costs them that keeps one processor busy and touches nothing of theirs. Afterwards
+keys are revoked through the API, under the load and by the targets of ``benchmarks.revocation``; a lag begins when the
+API has answered. Exits with 1 if a revocation missed its target, or if the API answered anything but 200 and 201.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from hashlib import md5
 from pathlib import Path
@@ -44,6 +46,8 @@ PLATFORM_PER_S = 2
 FEW_PER_S = 20
 """Creates and pages per second in a phase that does not use the API to its limit."""
 ROUTES = "bot /bots/{ref:int}"
+TOKEN = "_SMARTER_AUTH_BENCHMARK_TOKEN"
+"""The variable that passes the operator's token to the clients of the API."""
 
 
 class Api:
@@ -71,6 +75,10 @@ class Api:
         self.answered += 1
         return json.loads(text)
 
+    async def act(self, name: str) -> None:
+        """Do what a phase repeats."""
+        await {"create": self.create, "list": self.list, "spin": _spin}[name]()
+
     async def create(self) -> None:
         await self.ask("POST", "/keys", {"name": str(uuid4()), "bind": [f"bot:{BOTS}"]})
 
@@ -79,7 +87,7 @@ class Api:
 
 
 @asynccontextmanager
-async def served(database: Database) -> AsyncIterator[Callable[[], Awaitable[Api]]]:
+async def served(database: Database) -> AsyncIterator[tuple[int, str]]:
     """Run ``smarter-auth admin``, and yield what connects an operator to it."""
     async with open_pool(database.owner) as pool:
         minted = await Operators(Store(pool), "benchmark").create("benchmark", Role.ADMIN)
@@ -98,7 +106,7 @@ async def served(database: Database) -> AsyncIterator[Callable[[], Awaitable[Api
             stderr=subprocess.DEVNULL,
         )
         try:
-            yield lambda: Api.connect(port, minted.token.reveal())
+            yield port, minted.token.reveal()
         finally:
             process.terminate()
             await asyncio.wait_for(process.wait(), PATIENCE_S)
@@ -123,11 +131,64 @@ class Load:
         await asyncio.gather(*map(ask, group))
 
 
-async def _repeat(act: Callable[[], Awaitable[None]], end: asyncio.Event, pause_s: float = 0.0) -> None:
-    """Repeat the act until the end, and finish the last one, because the connection is used again."""
+async def generate(port: int) -> None:
+    """Run phases for the process at the other end of the pipes: a line of acts begins one, an empty line ends it."""
+    apis = [await Api.connect(port, os.environ[TOKEN]) for _ in range(2)]
+    lines = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    while line := await lines.readline():
+        before, end = sum(api.answered for api in apis), asyncio.Event()
+        busy = [asyncio.create_task(_repeat(*pair, end)) for pair in zip(apis, json.loads(line), strict=False)]
+        await lines.readline()
+        print(sum(api.answered for api in apis) - before, flush=True)
+        end.set()
+        await asyncio.gather(*busy)
+        print(flush=True)
+
+
+async def _repeat(api: Api, act: tuple[str, float], end: asyncio.Event) -> None:
+    """Act until the end has come, and finish: the connection is used again."""
+    name, pause_s = act
     while not end.is_set():
-        await act()
+        await api.act(name)
         await asyncio.sleep(pause_s)
+
+
+class Generator:
+    """The clients of the API, in a process of their own: what they compute disturbs nobody's measuring."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._input, self._output = process.stdin, process.stdout
+
+    @classmethod
+    @asynccontextmanager
+    async def of(cls, port: int, token: str) -> AsyncIterator[Self]:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "benchmarks.admin_load", "--generate", str(port)),
+            cwd=ROOT,
+            env={**os.environ, TOKEN: token},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        generator = cls(process)
+        try:
+            yield generator
+        finally:
+            generator._input.close()
+            await asyncio.wait_for(process.wait(), PATIENCE_S)
+
+    async def begin(self, acts: Sequence[tuple[str, float]]) -> None:
+        self._input.write(json.dumps(acts).encode() + b"\n")
+        await self._input.drain()
+
+    async def end(self) -> int:
+        """Return how many requests were answered since the phase began, once the last ones are."""
+        self._input.write(b"\n")
+        answered = int(await self._output.readline() or 0)
+        await self._output.readline()
+        return answered
 
 
 async def _spin() -> None:
@@ -137,38 +198,32 @@ async def _spin() -> None:
     await process.wait()
 
 
-def phases(one: Api, other: Api) -> dict[str, list[tuple[Callable[[], Awaitable[None]], float]]]:
-    """The acts that run next to the requests in each phase, and the pause between them."""
+def phases() -> dict[str, list[tuple[str, float]]]:
+    """The acts that run next to the requests in each phase, and the pauses between them."""
     seldom_s, pause_s = 1 / PLATFORM_PER_S, 1 / FEW_PER_S
     return {
         "calm": [],
-        "a platform's": [(one.create, seldom_s), (other.list, seldom_s)],
-        "a few of both": [(one.create, pause_s), (other.list, pause_s)],
-        "a busy process": [(_spin, 0)],
-        "creates": [(one.create, 0), (other.create, 0)],
-        "pages of lists": [(one.list, 0), (other.list, 0)],
+        "a platform's": [("create", seldom_s), ("list", seldom_s)],
+        "a few of both": [("create", pause_s), ("list", pause_s)],
+        "a busy process": [("spin", 0)],
+        "creates": [("create", 0), ("create", 0)],
+        "pages of lists": [("list", 0), ("list", 0)],
     }
 
 
-async def measure(apis: Sequence[Api], load: Load, rounds: int, seconds: float) -> list[dict[str, Any]]:
+async def measure(generator: Generator, load: Load, rounds: int, seconds: float) -> list[dict[str, Any]]:
     """Run the phases in turn; return for each its rate, its p99, and both quantiles relative to the calm phase."""
     found: dict[str, list[tuple[float, float, float]]] = {}
     for number in range(rounds + 1):
-        for name, acts in phases(*apis).items():
-            before, began = sum(api.answered for api in apis), time.monotonic()
+        for name, acts in phases().items():
+            await generator.begin(acts)
             load.took_ms.clear()
-            end = asyncio.Event()
-            busy = [asyncio.create_task(_repeat(act, end, pause_s)) for act, pause_s in acts]
+            began = time.monotonic()
             await asyncio.sleep(seconds)
-            took_ms, answered, lasted_s = (
-                list(load.took_ms),
-                sum(api.answered for api in apis),
-                time.monotonic() - began,
-            )
-            end.set()
-            await asyncio.gather(*busy)
+            took_ms, lasted_s = list(load.took_ms), time.monotonic() - began
+            answered = await generator.end()
             if number:  # The first round warms up.
-                figures = (answered - before) / lasted_s, quantile(took_ms, 0.5), quantile(took_ms, 0.99)
+                figures = answered / lasted_s, quantile(took_ms, 0.5), quantile(took_ms, 0.99)
                 found.setdefault(name, []).append(figures)
     return [_row(name, figures, found["calm"]) for name, figures in found.items()]
 
@@ -198,9 +253,8 @@ class ByApi(revocation.Run):
         await self._api.ask("POST", f"/keys/{key_id}/revoke")
 
 
-async def revoked(connect: Callable[[], Awaitable[Api]], database: Database, count: int) -> bool:
+async def revoked(api: Api, database: Database, count: int) -> bool:
     """Revoke keys through the API, print when workers refuse them, and return whether the target is met."""
-    api = await connect()
     await fill(database.owner, count + len(WARM), 1)
     plan = revocation.Plan("through the API", range(1, count + 1), {"heartbeat_s": "1"}, 1, 0.002, 0.02, 50, 1000)
     settings = {"database_url": database.runtime, "routes": ROUTES}
@@ -212,13 +266,25 @@ async def revoked(connect: Callable[[], Awaitable[Api]], database: Database, cou
     return revocation.is_met(plan, figures)
 
 
-async def loaded(rounds: int, seconds: float) -> list[dict[str, Any]]:
-    async with migrated() as database, served(database) as connect:
-        await fill(database.owner, BOTS, EACH)
-        apis = [await connect() for _ in range(2)]
-        with workers([{"database_url": database.runtime, "routes": ROUTES}] * 2) as servers:
-            async with _asking(servers) as load:
-                return await measure(apis, load, rounds, seconds)
+async def loaded(rounds: int, seconds: float, *, are_apart: bool) -> list[dict[str, Any]]:
+    """Measure all phases, with one processor for the workers and their client and another for the rest, or with all."""
+    every = os.sched_getaffinity(0)
+    own, others = {min(every)}, {max(every)}
+    _use(others if are_apart else every)
+    try:
+        async with migrated() as database, served(database) as (port, token), Generator.of(port, token) as generator:
+            await fill(database.owner, BOTS, EACH)
+            _use(own if are_apart else every)
+            with workers([{"database_url": database.runtime, "routes": ROUTES}] * 2) as servers:
+                async with _asking(servers) as load:
+                    return await measure(generator, load, rounds, seconds)
+    finally:
+        _use(every)
+
+
+def _use(processors: set[int]) -> None:
+    """Run on these processors, with all processes that are started from now on."""
+    os.sched_setaffinity(0, processors)
 
 
 @asynccontextmanager
@@ -234,18 +300,19 @@ async def _asking(servers: Sequence[Server]) -> AsyncIterator[Load]:
         asking.cancel()
 
 
-def show(rows: Sequence[dict[str, Any]]) -> None:
-    print(f"{'phase':16} {'API/s':>8} {'p99 ms':>8} {'p50 over calm':>14} {'p99 over calm':>14}")
+def show(title: str, rows: Sequence[dict[str, Any]]) -> None:
+    print(f"{title:20} {'API/s':>8} {'p99 ms':>8} {'p50 over calm':>14} {'p99 over calm':>14}")
     for row in rows:
         print(
-            f"{row['phase']:16} {row['api_per_s']:8.0f} {row['p99_ms']:8.2f} {row['p50_ratio']:14.2f}"
-            f" {row['p99_ratio']:14.2f}"
+            f"{row['phase']:20} {row['api_per_s']:8.0f} {row['p99_ms']:8.2f} {row['p50_ratio']:14.2f}"
+            f" {row['p99_ratio']:14.2f}",
+            flush=True,
         )
 
 
 async def revocations(count: int) -> bool:
-    async with migrated() as database, served(database) as connect:
-        return await revoked(connect, database, count)
+    async with migrated() as database, served(database) as (port, token):
+        return await revoked(await Api.connect(port, token), database, count)
 
 
 def main() -> int:
@@ -254,11 +321,17 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=2)
     parser.add_argument("--revocations", type=int, default=100)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--generate", type=int, metavar="PORT", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    rows = asyncio.run(loaded(given.rounds, given.seconds))
-    show(rows)
+    if given.generate:
+        asyncio.run(generate(given.generate))
+        return 0
+    tables = {}
+    for title, are_apart in (("processors apart", True), ("shared processors", False)):
+        tables[title] = asyncio.run(loaded(given.rounds, given.seconds, are_apart=are_apart))
+        show(title, tables[title])
     if given.json:
-        given.json.write_text(json.dumps(rows, indent=1))
+        given.json.write_text(json.dumps(tables, indent=1))
     return 0 if asyncio.run(revocations(given.revocations)) else 1
 
 
