@@ -79,6 +79,8 @@ async def test_domain_counts_once_it_is_verified(platform: Platform, owner: int,
 REFUSED = {
     "key switched off": "UPDATE drf_smarterauthtoken SET is_active = false",
     "expired": "UPDATE knox_authtoken SET expiry = now() - interval '1 second'",
+    "expired before all time": "UPDATE knox_authtoken SET expiry = '-infinity'",
+    "expired before our era": "UPDATE knox_authtoken SET expiry = '0044-03-15 BC'",
     "owner switched off": "UPDATE auth_user SET is_active = false",
     "owner in another account": f"""
         INSERT INTO account_account (id, name, account_number) VALUES (900, '', '{OTHER_ACCOUNT}');
