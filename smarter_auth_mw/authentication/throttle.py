@@ -14,7 +14,7 @@ from limits import RateLimitItem, parse
 from limits.aio.storage import RedisStorage, Storage
 from limits.aio.strategies import FixedWindowRateLimiter
 
-from smarter_auth_mw.cache.availability import DEADLINE_S, Availability
+from smarter_auth_mw.cache.availability import DEADLINE_S, Availability, cause_of
 from smarter_auth_mw.cache.backends import backend_of
 from smarter_auth_mw.cache.bounded import BoundedMemoryCache
 from smarter_auth_mw.decision import Denial, Reason
@@ -134,9 +134,9 @@ def _report(error: Exception | None) -> None:
             "throttle.recovered",
             "failed attempts are counted for all workers together again, in the shared cache",
         )
-    else:  # The error's text is not shown: it may quote what the server sent.
+    else:
         text = "each worker counts failed attempts by itself, because the shared cache does not answer (%s)"
-        log("throttle.failed", text, type(error).__name__)
+        log("throttle.failed", text, cause_of(error))
 
 
 class BoundedCounters(Storage):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -17,6 +18,30 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 """The limits of the pause before the next probe, which doubles after each probe that fails."""
 
 T = TypeVar("T")
+
+_BY_TEXT = (
+    ("NOAUTH|WRONGPASS|invalid password|Authentication required|without any password", "it refused the log-in"),
+    ("NOPERM|no permissions", "its user may not do that"),
+    ("DB index is out of range", "it has no database of this number"),
+    ("READONLY|read only replica", "it is a read-only replica"),
+    ("OOM|maxmemory", "it is out of memory (maxmemory)"),
+    ("LOADING|loading the dataset", "it is loading its data"),
+    ("MOVED|CROSSSLOT", "it is a cluster: name a single server"),
+    ("CERTIFICATE_VERIFY_FAILED", "its certificate is not trusted"),
+    ("WRONG_VERSION_NUMBER|SSL", "it and this machine do not agree on TLS"),
+)
+_BY_CLASS = (
+    ("AuthenticationError", "it refused the log-in"),
+    ("NoPermissionError", "its user may not do that"),
+    ("ReadOnlyError", "it is a read-only replica"),
+    ("OutOfMemoryError", "it is out of memory (maxmemory)"),
+    ("BusyLoadingError", "it is loading its data"),
+    ("TimeoutError", "it did not answer in time"),
+    ("MovedError|AskError", "it is a cluster: name a single server"),
+    ("InvalidResponse", "it does not answer as a Redis does"),
+    ("ConnectionRefusedError|ConnectionError|gaierror|FileNotFoundError", "it cannot be reached"),
+)
+"""Why a server fails, in fixed words: the text of its error may quote what it sent."""
 
 
 class TooSlowError(Exception):
@@ -110,3 +135,11 @@ class Availability:
         if self.is_down:
             self.is_down = False
             self._report(None)
+
+
+def cause_of(error: BaseException) -> str:
+    """Return the cause, with the name of the error's class."""
+    name = type(error).__name__
+    found = [words for pattern, words in _BY_TEXT if re.search(pattern, str(error))]
+    found += [words for pattern, words in _BY_CLASS if re.fullmatch(pattern, name)]
+    return f"{name}: {found[0]}" if found else name

@@ -18,8 +18,14 @@ from smarter_auth_mw.errors import UsageError
 CONNECTIONS = 8
 """The most connections of each event loop; a call that finds none free waits for one within its deadline."""
 CONNECT_DEADLINE_S = 5.0
-VALUES = {"ssl_cert_reqs": "none, optional or required"}
-"""The values that redis-py accepts, for options known by other values elsewhere."""
+_FILE = "a file in PEM that this user may read"
+VALUES = {
+    "ssl_cert_reqs": "none, optional or required",
+    "ssl_ca_certs": _FILE,
+    "ssl_certfile": _FILE,
+    "ssl_keyfile": _FILE,
+}
+"""The values that redis-py accepts, for options known by other values elsewhere, or that name a file."""
 
 
 class RedisBackend(RedisCache):  # type: ignore[misc]
@@ -106,8 +112,11 @@ def _checked_pool(url: str) -> ConnectionPool:
     except Exception:
         if (option := _refused_option(url)) is None:
             raise
-        scheme, takes = urlsplit(url).scheme, f": {VALUES[option]}" if option in VALUES else ""
-        raise UsageError(f"redis-py does not accept the option {option} of this {scheme}:// URL{takes}") from None
+        scheme = urlsplit(url).scheme
+        is_missing_tls = option.startswith("ssl_") and scheme == "redis"
+        accepted = "write rediss:// for TLS" if is_missing_tls else VALUES.get(option)
+        advice = f": {accepted}" if accepted else ""
+        raise UsageError(f"redis-py does not accept the option {option} of this {scheme}:// URL{advice}") from None
 
 
 def _pool(url: str) -> ConnectionPool:
@@ -119,6 +128,7 @@ def _pool(url: str) -> ConnectionPool:
         socket_connect_timeout=None,
         protocol=2,  # RESP 3 needs more round trips to connect, and nothing of it is used here.
     )
+    pool.connection_kwargs["decode_responses"] = False  # Values are bytes, whatever the URL says.
     # Does not connect. Wrong options and missing certificates are reported here, not at each call.
     connection: Any = pool.make_connection()  # type: ignore[no-untyped-call]
     if isinstance(connection, SSLConnection):

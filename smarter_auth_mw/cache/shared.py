@@ -12,7 +12,7 @@ from typing import Any
 
 from aiocache.base import BaseCache
 
-from smarter_auth_mw.cache.availability import DEADLINE_S, Availability
+from smarter_auth_mw.cache.availability import DEADLINE_S, Availability, cause_of
 from smarter_auth_mw.cache.codec import MAX_VALUE_BYTES, Codec, SharedEntry
 from smarter_auth_mw.log import log
 
@@ -112,8 +112,8 @@ class SharedBackend:
     def _report(self, done: str, error: Exception | None) -> None:
         if error is None:
             log("shared.recovered", "%r can be %s again", self._backend, done)
-        else:  # The error's text is not shown: it may quote what the server sent.
-            log("shared.unavailable", "%r cannot be %s (%s)", self._backend, done, type(error).__name__)
+        else:
+            log("shared.unavailable", "%r cannot be %s (%s)", self._backend, done, cause_of(error))
 
 
 class SharedTier:

@@ -283,7 +283,14 @@ class Settings(RouteSettings):
     @field_validator("cache_url")
     @classmethod
     def _cache_url(cls, url: SecretStr) -> SecretStr:
-        if _scheme(url) not in {"memory", "redis", "rediss", "unix", "memcached"}:
+        scheme = _scheme(url)
+        if re.search("sentinel|cluster", scheme):
+            raise ValueError("redis:// with the address of one server: Sentinel and Cluster are not supported")
+        if scheme in {"redis+unix", "redis+socket"}:
+            raise ValueError("unix:///SOCKET for a UNIX socket")
+        if scheme in {"valkey", "valkeys"}:
+            return SecretStr(f"redis{scheme[6:]}{url.get_secret_value()[len(scheme) :]}")
+        if scheme not in {"memory", "redis", "rediss", "unix", "memcached"}:
             raise ValueError("a URL that begins with memory://, redis://, rediss://, unix:// or memcached://")
         return url
 

@@ -111,7 +111,8 @@ _MEANINGS: tuple[tuple[tuple[type[BaseException], ...], type[SmarterAuthError], 
         (asyncpg.LockNotAvailableError,),
         UnavailableError,
         "{where} has a table that another session has locked; nothing was changed",
-        "Try again. To see what holds the lock: SELECT pid, query FROM pg_stat_activity WHERE state <> 'idle'",
+        "Try again. To see what holds the lock: SELECT pid, query FROM pg_stat_activity WHERE state <> 'idle';"
+        " SELECT gid FROM pg_prepared_xacts",
     ),
     (
         (asyncpg.SerializationError, asyncpg.DeadlockDetectedError),

@@ -31,6 +31,8 @@ from smarter_auth_mw.postgres.queries import SQL
 VERSION_TABLE = "schema_version"
 NATIVE, SMARTER = "native", "smarter"
 """Layouts: own tables only, or also those of a Smarter platform."""
+LOCK_TIMEOUT = "SET LOCAL lock_timeout = '30s'"
+"""A statement, since a pooler refuses it as a parameter of the connection."""
 ATTACHES_FROM = "0005"
 """The first schema that supports attaching a platform."""
 
@@ -70,6 +72,7 @@ async def status(url: str) -> MigrationStatus:
         connection = await _connect(url)
         try:
             async with connection.transaction():
+                await connection.execute(LOCK_TIMEOUT)
                 await _look_in(connection)
                 version = await _version(connection)
                 return _status(version, await _layout(connection, version))
@@ -259,6 +262,7 @@ async def _as_owner(url: str) -> AsyncIterator[Any]:
     try:
         with _reported(url):
             async with connection.transaction():
+                await connection.execute(LOCK_TIMEOUT)
                 await connection.execute((SQL / "migrations" / "own.sql").read_text("utf-8"))
                 yield connection
     finally:

@@ -136,7 +136,7 @@ async def test_a_redis_that_runs_no_scripts_is_told_once_and_counts_nothing(capl
     (line,) = caplog.messages
     assert line == (
         "throttle.failed: each worker counts failed attempts by itself, "
-        "because the shared cache does not answer (NoPermissionError)"
+        "because the shared cache does not answer (NoPermissionError: its user may not do that)"
     )
     assert caplog.records[0].levelname == "WARNING"
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from redis import exceptions
 
 from smarter_auth_mw.cache import availability as module
-from smarter_auth_mw.cache.availability import DEADLINE_S, Availability, TooSlowError
+from smarter_auth_mw.cache.availability import DEADLINE_S, Availability, TooSlowError, cause_of
+from smarter_auth_mw.cache.redis import RedisBackend
+from tests.support.valkey import Valkey
 from tests.support.worker import until
 
 
@@ -126,3 +129,41 @@ async def test_closing_ends_a_probe_that_hangs() -> None:
     await server.fail()
     await server.availability.close()
     assert server.reported == []
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (exceptions.AuthenticationError("secret"), "AuthenticationError: it refused the log-in"),
+        (exceptions.ResponseError("DB index is out of range"), "ResponseError: it has no database of this number"),
+        (exceptions.BusyLoadingError("LOADING"), "BusyLoadingError: it is loading its data"),
+        (exceptions.ReadOnlyError(""), "ReadOnlyError: it is a read-only replica"),
+        (exceptions.OutOfMemoryError(""), "OutOfMemoryError: it is out of memory (maxmemory)"),
+        (exceptions.MovedError("3999 10.0.0.7:6381"), "MovedError: it is a cluster: name a single server"),
+        (
+            exceptions.ConnectionError("[SSL: CERTIFICATE_VERIFY_FAILED]"),
+            "ConnectionError: its certificate is not trusted",
+        ),
+        (TimeoutError(), "TimeoutError: it did not answer in time"),
+        (ValueError("secret"), "ValueError"),
+    ],
+)
+def test_cause_is_said_without_the_words_of_the_server(error: Exception, said: str) -> None:
+    assert cause_of(error) == said
+
+
+async def test_a_real_server_without_that_database_is_understood() -> None:
+    with Valkey() as valkey:
+        backend = RedisBackend(f"{valkey.url}?db=99")
+        with pytest.raises(exceptions.RedisError) as refused:
+            await backend.get("key", timeout=0)
+        await backend.close()
+    assert cause_of(refused.value).endswith(": it has no database of this number")
+
+
+async def test_values_are_bytes_whatever_the_url_says() -> None:
+    with Valkey() as valkey:
+        backend = RedisBackend(f"{valkey.url}?decode_responses=true")
+        await backend.set("key", b"\xff\x00", timeout=0)
+        assert await backend.get("key", timeout=0) == b"\xff\x00"
+        await backend.close()

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from smarter_auth_mw.cache.backends import backend_of
+from smarter_auth_mw.config.settings import DatabaseSettings
 from smarter_auth_mw.errors import ConfigurationError
 
 
@@ -55,3 +56,38 @@ def test_backend_does_not_show_its_password(url: str) -> None:
     backend = backend_of(url)
     assert "cache" in repr(backend)
     assert "sesame" not in repr(backend)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("redis://cache?ssl_cert_reqs=none", "write rediss:// for TLS"),
+        ("rediss://cache?ssl_cert_reqs=CERT_NONE", "none, optional or required"),
+        ("rediss://cache?ssl_ca_certs=/nowhere.pem", "a file in PEM that this user may read"),
+    ],
+)
+def test_option_that_is_refused_says_what_to_write(url: str, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        backend_of(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("redis+sentinel://a:26379/main/0", "Sentinel and Cluster are not supported"),
+        ("redis+cluster://a", "Sentinel and Cluster are not supported"),
+        ("redis+socket:///run/redis.sock", "unix:///SOCKET"),
+        ("cache:6379", "a URL that begins with"),
+    ],
+)
+def test_scheme_of_another_client_says_what_to_write(url: str, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        DatabaseSettings(database_url="postgresql://db/app", cache_url=url)
+
+
+@pytest.mark.parametrize(
+    ("url", "taken"), [("valkey://cache/1", "redis://cache/1"), ("valkeys://me:pw@cache", "rediss://me:pw@cache")]
+)
+def test_valkey_is_named_by_its_own_scheme_too(url: str, taken: str) -> None:
+    settings = DatabaseSettings(database_url="postgresql://db/app", cache_url=url)
+    assert settings.cache_url.get_secret_value() == taken

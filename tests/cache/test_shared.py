@@ -341,7 +341,7 @@ async def test_valkey_that_takes_nothing_can_still_be_read(fragile: Valkey, capl
         await raw.config_set("maxmemory", "0")
         assert await shares_again(tier, clock, "bot:9")
     told = [message.partition(f"{fragile.socket} ")[2] for message in caplog.messages]
-    assert told == ["cannot be written (OutOfMemoryError)", "can be written again"]
+    assert told == ["cannot be written (OutOfMemoryError: it is out of memory (maxmemory))", "can be written again"]
 
 
 async def test_valkey_that_shows_nothing_is_an_error_and_no_garbage(fragile: Valkey) -> None:
@@ -406,7 +406,7 @@ async def test_outage_is_logged_once_and_so_is_its_end(fragile: Valkey, caplog: 
         assert await shares_again(tier, clock)
         where = f"unix://{fragile.socket}"
         assert caplog.messages == [
-            f"shared.unavailable: {where} cannot be read (ConnectionError)",
+            f"shared.unavailable: {where} cannot be read (ConnectionError: it cannot be reached)",
             f"shared.recovered: {where} can be read again",
         ]
 

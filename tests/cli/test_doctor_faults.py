@@ -279,9 +279,9 @@ def test_a_shared_cache_that_is_down_hangs_or_asks_for_another_password(
         with monkeypatch.context() as impatient:
             impatient.setattr(examination, "PATIENCE_S", 0.3)
             valkey.freeze()
-            assert "(TimeoutError)" in only(run, UNREACHABLE, "cache")
+            assert "did not answer in time" in only(run, UNREACHABLE, "cache")
         valkey.kill()
-        assert "(ConnectionError)" in only(run, UNREACHABLE, "cache")
+        assert "cannot be reached" in only(run, UNREACHABLE, "cache")
 
 
 def test_a_shared_cache_that_is_too_slow_or_runs_no_scripts(run: Commands, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,19 @@ async def test_database_that_is_not_ours_yet_has_everything_pending(empty_databa
     assert (status.schema, status.pending[0], status.pending[-1]) == (None, "0001", NEWEST)
 
 
+async def test_a_lock_keeps_no_command_waiting_without_end(
+    database: Database, owner: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert migrations.LOCK_TIMEOUT == "SET LOCAL lock_timeout = '30s'"
+    monkeypatch.setattr(migrations, "LOCK_TIMEOUT", "SET LOCAL lock_timeout = '50ms'")
+    async with owner.transaction():
+        await owner.execute("LOCK TABLE smarter_auth.schema_version")
+        for waiting in (migrations.status, migrations.migrate, migrations.restored):
+            with pytest.raises(UnavailableError, match="another session has locked"):
+                async with asyncio.timeout(60):
+                    await waiting(database.owner)
+
+
 async def test_migrating_runs_what_is_pending_and_tells_of_each(empty_database: Database) -> None:
     told: list[str] = []
     status = await migrations.migrate(empty_database.owner, progress=told.append)

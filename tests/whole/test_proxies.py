@@ -275,12 +275,15 @@ OWN_ERRORS = [
     (
         "    location / {",
         "    location /private { deny all; }\n    location /broken { return 500; }\n"
+        "    location /cycle { try_files /none /cycle; }\n"
         "    location /small { client_max_body_size 1k; proxy_pass http://service; }\n    location / {",
     )
 ]
 
 
-@pytest.mark.parametrize(("path", "status"), [("/private", 403), ("/broken", 500), ("/small", 413), ("/bots/1", 401)])
+@pytest.mark.parametrize(
+    ("path", "status"), [("/private", 403), ("/broken", 500), ("/cycle", 500), ("/small", 413), ("/bots/1", 401)]
+)
 def test_what_nginx_refuses_by_itself_keeps_its_status(
     environment: dict[str, str], tmp_path: Path, path: str, status: int
 ) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 from uuid import uuid4
 
-from smarter_auth_mw.cache.availability import LONGEST_DEADLINE_S
+from smarter_auth_mw.cache.availability import LONGEST_DEADLINE_S, cause_of
 from smarter_auth_mw.cli.doctor.routes import Finding
 from smarter_auth_mw.config.masking import mask_url
 from smarter_auth_mw.config.settings import Settings
@@ -270,11 +270,10 @@ async def check_cache(settings: Settings) -> AsyncIterator[Finding]:
         async with asyncio.timeout(PATIENCE_S):
             took_s = await _kept_for(backend)
     except Exception as error:
-        # The error's text is not shown: it may quote what the server sent.
         yield Finding(
             "problem",
             "cache",
-            f"The shared cache {mask_url(url)} does not answer correctly ({type(error).__name__}).",
+            f"The shared cache {mask_url(url)} does not answer correctly ({cause_of(error)}).",
             "Check that it runs there, that SMARTER_AUTH_CACHE_URL is right, and that this user may read and write.",
             3,
         )
@@ -314,7 +313,7 @@ async def _counting(url: str) -> AsyncIterator[Finding]:
         yield Finding(
             "warning",
             "throttle",
-            f"The shared cache cannot count failed attempts ({type(error).__name__}): each worker counts by itself.",
+            f"The shared cache cannot count failed attempts ({cause_of(error)}): each worker counts by itself.",
             "Allow its user to run scripts: EVALSHA and SCRIPT LOAD, INCRBY and EXPIRE, on keys below smarter_auth:",
         )
 
