@@ -61,6 +61,10 @@ class Grant:
     binding: Binding | None = field(default=None, compare=False, repr=False)
     tally: Tally = field(init=False, default_factory=Tally, compare=False, repr=False)
 
+    def is_valid_at(self, now_s: float) -> bool:
+        """Return whether the binding that grants it has not expired; exactly now is still valid."""
+        return self.binding is not None and now_s <= self.binding.expires_at_s
+
     @property
     def key_id(self) -> str:
         return self.principal.key_id

@@ -17,11 +17,12 @@ from smarter_auth_mw.http.credentials import (
     AUTHORIZATION_HEADER,
     Credentials,
     Extractor,
+    Header,
     Headers,
     Malformed,
 )
 from smarter_auth_mw.log import log
-from smarter_auth_mw.tokens import MAX_TOKEN_BYTES, Token, quick_hash
+from smarter_auth_mw.tokens import MAX_TOKEN_BYTES, Token, fingerprint_of, quick_hash
 
 FOREVER = float("inf")
 
@@ -50,7 +51,8 @@ class Authenticator:
         """Return the decision if it can be made from memory, without waiting or I/O.
 
         A token that was granted is granted again as long as its entry serves: nearly every request is decided
-        like this, in this one function. Less common requests take a longer path.
+        like this, in this one function. Less common requests take a longer path. All extractors that are passed accept
+        the same schemes.
         """
         entry = self._at_hand.get(target.lookup)
         if entry is None or entry.checked != self._changes.heard or self._steady_s() >= entry.serves_until_s:
@@ -66,21 +68,28 @@ class Authenticator:
                     return self._look_closer(entry, target, extractor(headers))
                 name, value = header
         if name == AUTHORIZATION_HEADER:
-            scheme, _, value = value.partition(b" ")
-            is_usual = scheme in extractor.usual_schemes
+            grants = entry.authorized
+        elif name == API_KEY_HEADER:
+            grants = entry.granted
         else:
-            is_usual = name == API_KEY_HEADER
-        if not is_usual or len(value) > MAX_TOKEN_BYTES:
             return self._look_closer(entry, target, extractor(headers)) if name else self._tokenless(entry, target)
-        # Only the bytes of a granted token have its fingerprint, and they can be read in one way only.
-        fingerprint = quick_hash(value).digest()  # fingerprint_of, without a call
-        granted = entry.granted.get(fingerprint)
-        if granted is not None and entry.bindings.may_expire:
-            granted = entry.granted_before(fingerprint, self._clock())
-        if granted is None or target.name_alone != entry.bindings.resource:
-            credentials = Token(value, fingerprint) if value.isalnum() else extractor(headers)
-            return self._look_closer(entry, target, credentials)
+        # Only the same bytes have the fingerprint of a header that was granted, and they are read in one way only.
+        granted = grants.get(quick_hash(value).digest()) if len(value) <= MAX_TOKEN_BYTES else None
+        if (
+            granted is None
+            or target.name_alone != entry.bindings.resource
+            or (entry.bindings.may_expire and not granted.is_valid_at(self._clock()))
+        ):
+            return self._read(entry, target, (name, value), extractor)
         return granted
+
+    def _read(self, entry: Entry, target: Target, header: Header, extractor: Extractor) -> Decision | None:
+        """Return the decision for a request with one header of credentials; keep its fingerprint if it was granted."""
+        name, value = header
+        decision = self._look_closer(entry, target, extractor.readers[name](value))
+        if isinstance(decision, Grant) and name == AUTHORIZATION_HEADER and extractor.is_usual(value):
+            entry.keep_authorized(fingerprint_of(value), decision)
+        return decision
 
     def holding(self, target: Target | Denial, decision: Decision | None) -> Holds:
         """Return what says whether ``warm`` would decide so again: call it at once after ``warm``.

@@ -55,12 +55,22 @@ class Entry(SnapshotRead):
     at the last check of its age: it serves at least until then, whatever the heartbeat does.
 
     Decisions that depend only on the bindings are made once per entry and used again, as the same objects:
-    ``granted`` holds grants by the fingerprint of the token whose digest was compared, ``tokenless`` the decision for
-    requests without a token, ``tokenless_always`` the one for routes declared ``always``. They depend neither on the
-    time nor on the request. ``Authenticator.warm`` reads all three without a call.
+    ``granted`` holds grants by the fingerprint of the token whose digest was compared, ``authorized`` the same grants
+    by that of the whole ``Authorization`` header, so that it need not be parsed again. ``tokenless`` is the decision
+    for requests without a token, ``tokenless_always`` the one for routes declared ``always``. They depend neither on
+    the time nor on the request. ``Authenticator.warm`` reads them without a call.
     """
 
-    __slots__ = ("bindings", "granted", "kept_until_s", "read_at_s", "serves_until_s", "tokenless", "tokenless_always")
+    __slots__ = (
+        "authorized",
+        "bindings",
+        "granted",
+        "kept_until_s",
+        "read_at_s",
+        "serves_until_s",
+        "tokenless",
+        "tokenless_always",
+    )
 
     def __init__(
         self, bindings: Bindings, snapshot: Snapshot, sources: Collection[str], begun: int, server: int
@@ -69,19 +79,25 @@ class Entry(SnapshotRead):
         self.bindings = bindings
         self.read_at_s = self.kept_until_s = self.serves_until_s = NEVER
         self.granted: Mapping[bytes, Grant] = _NO_GRANTS
+        self.authorized: Mapping[bytes, Grant] = _NO_GRANTS
         self.tokenless: Anonymous | Denial | None = None
         self.tokenless_always: Anonymous | Denial | None = None
 
     def granted_before(self, fingerprint: bytes, now_s: float) -> Grant | None:
         """Return the grant that the token of this fingerprint was given, unless it has expired."""
         grant = self.granted.get(fingerprint)
-        return None if grant is None or grant.binding is None or grant.binding.expires_at_s < now_s else grant
+        return grant if grant is not None and grant.is_valid_at(now_s) else None
 
     def keep_granted(self, fingerprint: bytes, grant: Grant) -> None:
         """Keep the grant for the token of this fingerprint, whose digest was compared."""
-        if self.granted is _NO_GRANTS:
-            self.granted = {}
-        cast("dict[bytes, Grant]", self.granted)[fingerprint] = grant
+        self.granted = _with(self.granted, fingerprint, grant)
+
+    def keep_authorized(self, fingerprint: bytes, grant: Grant) -> None:
+        """Keep the grant for the ``Authorization`` header of this fingerprint, which must be spelled as usual.
+
+        A token has few usual spellings; of the others, the holder of one key could make any number.
+        """
+        self.authorized = _with(self.authorized, fingerprint, grant)
 
     def keep_tokenless(self, decision: Anonymous | Denial, *, always: bool) -> None:
         """Keep the decision for requests without a token, for routes with the same value of ``always``."""
@@ -93,6 +109,13 @@ class Entry(SnapshotRead):
 
 _NO_GRANTS: Mapping[bytes, Grant] = {}
 """Shared by all entries without a grant, which are most of them."""
+
+
+def _with(grants: Mapping[bytes, Grant], fingerprint: bytes, grant: Grant) -> Mapping[bytes, Grant]:
+    """Return the grants with one more, in a dict of the entry's own."""
+    own = {} if grants is _NO_GRANTS else cast("dict[bytes, Grant]", grants)
+    own[fingerprint] = grant
+    return own
 
 
 @dataclass(frozen=True, slots=True)

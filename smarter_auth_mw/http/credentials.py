@@ -46,7 +46,7 @@ class Extractor:
     def __init__(self, ways: Iterable[str]) -> None:
         ways = frozenset(ways)
         self._schemes = frozenset(way.encode("ascii") for way in ways & {"token", "bearer"})
-        self.usual_schemes = {spelling for scheme in self._schemes for spelling in (scheme, scheme.title())}
+        self._usual_schemes = {spelling for scheme in self._schemes for spelling in (scheme, scheme.title())}
         self._joined = re.compile(_JOINED % b"|".join(sorted(self._schemes)))
         self.readers: dict[bytes, Callable[[bytes], Credentials]] = {}
         if self._schemes:
@@ -63,6 +63,11 @@ class Extractor:
             name, value = found[0]
             return readers[name](value)
         return self._read_several(found) if found else None
+
+    def is_usual(self, authorization: bytes) -> bool:
+        """Return whether the header has one of the few spellings that clients use: scheme, one space, token."""
+        scheme, _, token = authorization.partition(b" ")
+        return scheme in self._usual_schemes and token.split() == [token]
 
     def _read_several(self, found: Headers) -> Credentials:
         read = [self.readers[name](value) for name, value in found]

@@ -18,13 +18,16 @@ from werkzeug.test import create_environ
 
 import smarter_auth_mw
 from smarter_auth_mw import Settings
+from smarter_auth_mw.gate.dialects import DIALECTS
+from smarter_auth_mw.gate.forward_auth import ForwardAuth
 from smarter_auth_mw.tokens import Token
 from smarter_auth_mw.wsgi import SmarterAuthWSGIMiddleware
 from tests.support.asgi import forget, guarded, lifespan, raw, scope, speak_lifespan
 from tests.support.database import Database
 
 OURS = str(Path(smarter_auth_mw.__file__).parent)
-GRANT_CALLS, REFUSAL_CALLS, WRONG_TOKEN_CALLS, NO_RESOURCE_CALLS, WSGI_GRANT_CALLS, MESSAGE_CALLS = 2, 21, 39, 1, 10, 3
+GRANT_CALLS, REFUSAL_CALLS, WRONG_TOKEN_CALLS, NO_RESOURCE_CALLS, WSGI_GRANT_CALLS, MESSAGE_CALLS = 2, 21, 40, 1, 10, 3
+GATE_GRANT_CALLS, GRANT_BUILT_INS = 7, 6
 """How many functions of ours may be called. Fewer is better: whoever needs more says in the commit what it buys."""
 
 
@@ -53,21 +56,21 @@ async def send(message: Message) -> None:
     """Nobody listens."""
 
 
-def calls_of(call: Callable[[], Awaitable[None]]) -> list[str]:
-    """The functions of ours that are called, until the answer has come; an AssertionError if it is waited for."""
-    with calls() as names, pytest.raises(StopIteration):
+def calls_of(call: Callable[[], Awaitable[None]], event: str = "call") -> list[str]:
+    """The functions that are called until the answer has come, as ``calls``; an AssertionError if it is waited for."""
+    with calls(event) as names, pytest.raises(StopIteration):
         call().__await__().send(None)
     return names
 
 
 @contextmanager
-def calls() -> Iterator[list[str]]:
-    """The functions of ours that are called meanwhile, on this thread."""
+def calls(event: str = "call") -> Iterator[list[str]]:
+    """The functions of ours that are called meanwhile, on this thread; with ``c_call``, the built-in ones they call."""
     names: list[str] = []
 
-    def note(frame: FrameType, event: str, _: Any) -> None:
-        if event == "call" and frame.f_code.co_filename.startswith(OURS):
-            names.append(frame.f_code.co_qualname)
+    def note(frame: FrameType, happened: str, called: Any) -> None:
+        if happened == event and frame.f_code.co_filename.startswith(OURS):
+            names.append(frame.f_code.co_qualname if called is None else called.__qualname__)
 
     sys.setprofile(note)
     try:
@@ -145,6 +148,33 @@ async def test_a_warm_request_calls_few_functions_and_waits_for_none(
         for _ in range(3):
             await app(asked, receive, send)
         assert len(calls_of(lambda: app._call(asked, receive, send))) <= most
+
+
+async def test_a_warm_grant_calls_few_built_in_functions(database: Database, token: Token) -> None:
+    app = guarded(database.runtime, App())
+    asked = scope("/bots/1", raw(token))
+    async with lifespan(app):
+        for _ in range(3):
+            await app(asked, receive, send)
+        assert len(names := calls_of(lambda: app._call(asked, receive, send), "c_call")) <= GRANT_BUILT_INS, names
+
+
+async def test_a_warm_answer_of_the_gate_calls_few_functions_and_waits_for_none(
+    database: Database, token: Token
+) -> None:
+    gate = ForwardAuth(DIALECTS["nginx"], Settings(database_url=database.runtime, routes=["bot /bots/{ref}"]))
+    describing = [(b"host", b"bots.example"), (b"x-original-uri", b"/bots/1"), (b"x-original-method", b"GET")]
+    asked = {**scope("/_smarter_auth"), "headers": [*describing, raw(token)]}
+    statuses: list[int] = []
+
+    async def sent(message: Message) -> None:
+        statuses.append(message.get("status", 0))
+
+    async with lifespan(gate):
+        for _ in range(3):
+            await gate(asked, receive, sent)
+        assert len(calls_of(lambda: gate(asked, receive, sent))) <= GATE_GRANT_CALLS
+    assert statuses[-2:] == [200, 0]
 
 
 async def test_a_warm_wsgi_request_calls_few_functions(database: Database, token: Token) -> None:
