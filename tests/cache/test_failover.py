@@ -97,7 +97,7 @@ async def test_a_deposed_primary_is_not_followed_by_a_worker_that_followed_its_s
     world = World()
     await world.follow(OLD, 1)
     await world.follow(NEW, 2)
-    with pytest.raises(DeposedError, match="its timeline is 1, and 2 was followed"):
+    with pytest.raises(DeposedError, match="its timeline is 1, but 2 has been used"):
         await world.follow(OLD, 1)
     world.now_s += 2 * BOUND_S
     assert not world.failover.is_followed(OLD)
