@@ -5,6 +5,10 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -34,3 +38,17 @@ nitpick_ignore_regex = [
     (r"py:.*", r"smarter_auth_mw\.models\.querysets\..*"),
     (r"py:.*", r".*APIKeyModel"),
 ]
+
+
+def link_pictures(app: Sphinx, document: nodes.document, page: str) -> None:
+    """Link each picture to its full size: on a narrow screen its labels are too small to read."""
+    directory = "../" * page.count("/") + "_images"
+    for picture in list(document.findall(nodes.image)):
+        if not isinstance(picture.parent, nodes.reference):
+            _, name = app.env.images[picture["uri"]]
+            picture.replace_self(nodes.reference("", "", picture.copy(), internal=True, refuri=f"{directory}/{name}"))
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.connect("doctree-resolved", link_pictures)
+    return {"parallel_read_safe": True}
