@@ -111,7 +111,7 @@ class Api:
         body = None
         if operation.body is not None:
             body = parse_body(operation.body, await read_body(receive, headers, operation.max_body))
-        call = Call(operator, services, path, query, body, headers.get("if-match") if operation.is_versioned else None)
+        call = Call(operator, services, path, query, body, _if_match(scope) if operation.is_versioned else None)
         return await operation.handler(call)
 
     async def _operator(self, services: Services, scope: Scope) -> Operator:
@@ -136,6 +136,12 @@ async def send_response(response: Response, scope: Scope, send: Send) -> None:
     """Send the response, without its body for HEAD."""
     await send({"type": "http.response.start", "status": response.status, "headers": list(response.headers)})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else response.body})
+
+
+def _if_match(scope: Scope) -> str | None:
+    """Return the entity tags of all lines of If-Match, which count as one list."""
+    found = [value.decode("latin-1") for name, value in scope["headers"] if name == b"if-match"]
+    return ", ".join(found) if found else None
 
 
 def _token_of(scope: Scope) -> Token | None:

@@ -142,6 +142,10 @@ async def test_if_match_refuses_what_was_changed_meanwhile(admin: Caller) -> Non
         assert await admin.code(method, path + act, body, headers={"If-Match": first}) == (412, "changed_meanwhile")
     assert (await admin.json("GET", path))["description"] == "one"
     assert await admin.json("PATCH", path, {"description": "three"}, headers={"If-Match": "*"})
+    lines = [("If-Match", (await admin("GET", path)).headers["etag"]), ("If-Match", '"0"')]
+    headers = [("Authorization", f"Bearer {admin.token}"), ("Content-Type", "application/json"), *lines]
+    answer = await admin.client.patch(f"/api/v1{path}", headers=headers, content=b'{"description": "four"}')
+    assert answer.status_code == 200, "Several lines are one list."
 
 
 async def test_two_changes_at_once_with_one_etag_make_one(admin: Caller) -> None:

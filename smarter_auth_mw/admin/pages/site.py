@@ -22,7 +22,7 @@ from smarter_auth_mw.admin.api import Response, UnexpectedError, send_response, 
 from smarter_auth_mw.admin.pages import access, assets
 from smarter_auth_mw.admin.pages.access import Arrival, RefusedTokenError
 from smarter_auth_mw.admin.pages.forms import Fields, Given, read_form, read_query
-from smarter_auth_mw.admin.pages.rendering import Renderer
+from smarter_auth_mw.admin.pages.rendering import Renderer, readable
 from smarter_auth_mw.admin.pages.table import PAGES, Page
 from smarter_auth_mw.admin.pages.visit import Html, Reply, SeeOther, Visit, path_of
 from smarter_auth_mw.admin.problems import (
@@ -36,7 +36,7 @@ from smarter_auth_mw.admin.problems import (
 )
 from smarter_auth_mw.admin.security import Cookie, check_origin, own_origin
 from smarter_auth_mw.admin.services import Services
-from smarter_auth_mw.errors import SmarterAuthError, WouldOpenError
+from smarter_auth_mw.errors import SmarterAuthError
 from smarter_auth_mw.http.peers import Peers
 from smarter_auth_mw.log import log
 from smarter_auth_mw.management.operators import Operator, is_allowed
@@ -239,16 +239,22 @@ class Site:
 
 
 def words_of(error: SmarterAuthError) -> Given:
-    """Describe an error for people: like the API, without the hints for programs."""
+    """Describe an error for people: like the API, with hints for pages where those of programs do not fit."""
     words = Given(document_of(error))
-    words["detail"] = _PREFIX.sub("", words["detail"])
-    if isinstance(error, WouldOpenError):
-        words["hint"] = (
-            "If this is intended, an admin must confirm it in this form. Otherwise, protect the resource first."
-        )
+    words["detail"] = readable(_PREFIX.sub("", words["detail"]))
+    if error.code in _HINTS:
+        words["hint"] = _HINTS[error.code]
     return words
 
 
+_UNREACHED = "To accept it anyway, register it first: a new resource may be one that no route reaches."
+_HINTS: Mapping[str, str] = {
+    "would_open": "If this is intended, an admin must confirm it in this form. Otherwise, protect the resource first.",
+    "rotation_overlaps": "Wait until then, or rotate it once more; with an overlap of 0 if a token has leaked.",
+    "changed_meanwhile": "Read it again, then repeat the change.",
+    "unknown_kind": _UNREACHED,
+    "hidden": _UNREACHED,
+}
 _READS = ("GET", "HEAD")
 _PREFIX = re.compile(r"\b(?:query|body)[.:] ?(?=\w)")
 

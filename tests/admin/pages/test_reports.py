@@ -82,6 +82,7 @@ async def test_the_audit_shows_acts_of_people_with_what_changed(pages: Pages) ->
     page = await person.get(f"/audit?key={minted.key.key_id}")
     assert "<del>before</del>" in page.text
     assert "<ins>after</ins>" in page.text
+    assert f'keys/{minted.key.key_id}">before</a>' in page.text, "An act names the key as it was then."
     assert minted.token.reveal() not in page.text
     assert f"audit --key {minted.key.key_id} --acts --limit 50" in Outline(page.text).text
     assert (await person.get("/audit?since=yesterday")).status_code == 422
