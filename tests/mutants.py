@@ -42,7 +42,7 @@ LISTED = Path(__file__).with_suffix(".toml")
 SLOWER = 10
 """How many times longer than without a mistake a run may take, before the mistake counts as an endless loop."""
 PATIENCE_S = 30.0
-PYTEST = ("-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "--assert=plain")
+PYTEST = ("-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "--timeout=20", "--assert=plain")
 """Plain, because pytest would load the package itself, to rewrite its assertions, before a mutant could be found."""
 NOT_BEFORE = {PACKAGE, "tests", "pytest_asyncio", "pytest_cov", "pytest_timeout", "xdist", "_hypothesis_pytestplugin"}
 """What a mutant's process imports itself: the code under test, and plugins of pytest."""
@@ -52,18 +52,18 @@ NOT_BEFORE = {PACKAGE, "tests", "pytest_asyncio", "pytest_cov", "pytest_timeout"
 class Module:
     """A module of the package, the tests that concern it, and the mutants that no test can kill.
 
-    ``fixtures``: the tests need those of the suite, which take as long to load as all the rest of a mutant's run.
+    ``options`` are those of pytest: by default no fixtures of the suite, which take as long to load as a mutant's run.
     """
 
     name: str
     tests: list[str]
-    fixtures: bool = False
+    options: Sequence[str] = ("--noconftest",)
     same: dict[str, str] = field(default_factory=dict)
 
     @property
     def arguments(self) -> list[str]:
         """The arguments of pytest."""
-        return [*PYTEST, *(() if self.fixtures else ("--noconftest",)), *self.tests]
+        return [*PYTEST, *self.options, *self.tests]
 
     @property
     def path(self) -> Path:

@@ -110,10 +110,10 @@ def _read_subprotocols(value: bytes) -> Credentials:
     offered = _offered(value)
     if marker not in offered:
         return None
-    token = offered[offered.index(marker) + 1 :][:1]
-    if not token or offered.count(marker) > 1:
+    behind = offered[offered.index(marker) + 1 :]
+    if not behind or offered.count(marker) > 1:
         return Malformed("the subprotocol smarter-auth must appear once, followed by the token")
-    return _token(token[0])
+    return _token(behind[0])
 
 
 def without_subprotocol(headers: Headers) -> list[Header]:
@@ -121,8 +121,7 @@ def without_subprotocol(headers: Headers) -> list[Header]:
     left = []
     for name, value in headers:
         if name == SUBPROTOCOL_HEADER and _read_subprotocols(value) is not None:
-            offered = _offered(value) if value.count(b",") < MAX_SUBPROTOCOLS else []
-            others = others_offered(offered, SUBPROTOCOL.encode("ascii"))
+            others = others_offered(_offered(value), SUBPROTOCOL.encode("ascii"))
             left += [(name, b", ".join(others))] if others else []
         else:
             left.append((name, value))
@@ -131,7 +130,7 @@ def without_subprotocol(headers: Headers) -> list[Header]:
 
 def others_offered(offered: Sequence[Offered], marker: Offered) -> list[Offered]:
     """Return the offers without each ``marker`` and the next offer; nothing if there are too many."""
-    if marker not in offered or len(offered) > MAX_SUBPROTOCOLS:
+    if len(offered) > MAX_SUBPROTOCOLS:
         return [] if marker in offered else list(offered)
     others, is_token = [], False
     for one in offered:

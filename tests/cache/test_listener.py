@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from smarter_auth_mw.cache.attention import FIRST_PAUSE_S, MOST_A_SECOND, MOST_UNFOUNDED
+from smarter_auth_mw.cache.attention import DOUBTFUL, FIRST_PAUSE_S, MOST_A_SECOND, MOST_UNFOUNDED
 from smarter_auth_mw.cache.changes import Changes, Snapshot, SnapshotRead
 from smarter_auth_mw.cache.listener import MAX_HEARD, Beat, Listener, Notified
 from smarter_auth_mw.errors import UnavailableError
@@ -23,12 +23,16 @@ class Wire:
         self.connected = 0
         self.listened: list[bool] = []
         self.is_cut = False
+        self.fails = 0
+        """How many of the next heartbeats fail."""
+        self.fails_to_close = False
         self.beaten = asyncio.Event()
 
     async def beat(self, previous: str | None) -> Beat:
         self.asked.append(previous)
         self.beaten.set()
-        if self.is_cut:
+        if self.is_cut or self.fails:
+            self.fails -= not self.is_cut
             raise UnavailableError("cut")
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
@@ -38,6 +42,9 @@ class Wire:
         self.listened.append(notified is not None)
         self.connected += 1
         yield self
+        if self.fails_to_close:
+            self.fails_to_close = False
+            raise UnavailableError("closed")
 
 
 class World:
@@ -133,6 +140,72 @@ async def test_a_notification_is_heard_at_once(world: World) -> None:
     assert not world.changes.is_current(entry)
 
 
+async def test_what_is_known_of_the_last_heartbeat_is_its_age_their_number_and_the_triggers(world: World) -> None:
+    assert world.listener.is_coherent
+    world.now_s += 2
+    assert (world.listener.silent_s, world.listener.beats) == (2, 0)
+    found = []
+    for is_coherent in (True, False, False, True):
+        await world.beat(Beat("10:10:", "a", is_coherent=is_coherent))
+        found.append((world.listener.is_coherent, world.listener.flushes))
+    assert found == [(True, 1), (False, 2), (False, 2), (True, 3)]
+    world.now_s += 3
+    assert (world.listener.silent_s, world.listener.beats) == (3, 4)
+
+
+async def test_lag_counts_from_the_change_to_what_told_it_first(world: World) -> None:
+    class Slow(Wire):
+        async def beat(self, previous: str | None) -> Beat:
+            world.listener.notified("key:3:13")
+            world.now_s += 0.5
+            return await super().beat(previous)
+
+    compared: list[tuple[float, float]] = []
+    world.listener.tell_time = lambda now_s, took_s: compared.append((now_s, took_s))
+    slow = Slow()
+    for now_s in (1000.0, 1000.25):
+        world.now_s = now_s
+        world.listener.notified("key:1:11")
+    world.now_s = 1001.0
+    slow.answers = [Beat("13:13:", "a", [("key:1", 11), ("key:2", 12)], ages_s=[2.0, 3.0], now_s=5000.0)]
+    await world.listener.beat(slow)
+    assert compared == [(5000.0, 0.5)]
+    assert world.listener.lag.sum_s == (2.0 - 1) + (3.0 + 0.5)
+    world.now_s = 1010.0  # What was notified during the last heartbeat is still known, what came before it is not.
+    await world.beat(Beat("14:14:", "a", [("key:3", 13), ("key:1", 11)], ages_s=[10.0, 20.0]))
+    assert world.listener.lag.sum_s == 4.5 + (10.0 - 9) + 20.0
+    assert len(compared) == 1
+
+
+@pytest.mark.parametrize("is_cut", [False, True])
+async def test_readers_wait_until_the_first_heartbeat_is_answered_or_fails(world: World, is_cut: bool) -> None:
+    world.wire.answers, world.wire.is_cut = [Beat("10:10:", "a")], is_cut
+    await world.listener.begun(0)
+    assert world.wire.asked == []
+    running = asyncio.create_task(world.listener.run())
+    async with asyncio.timeout(30):
+        await world.listener.begun(3600)
+    assert world.wire.asked
+    assert bool(world.vouched) is not is_cut
+    running.cancel()
+    await asyncio.wait([running])
+
+
+async def test_many_notifications_ask_for_a_heartbeat_that_judges_them(world: World) -> None:
+    asked = world.listener._is_awaited
+    for _ in range(DOUBTFUL - 1):
+        world.listener.notified("key:1:11")
+    assert not asked.is_set()
+    world.listener.notified("key:1:11")
+    assert asked.is_set()
+
+
+async def test_a_transaction_has_twenty_digits_at_most(world: World) -> None:
+    for digits in (20, 21):
+        world.listener.notified("key:1:" + "1" * digits)
+    assert (len(world.changes), world.listener.malformed) == (1, 1)
+
+
 @pytest.mark.parametrize(
     "payload", ["", "key", "key:", ":11", "key:1:x", "key:1:-3", "key:1:٣", "key:1:1_0", "key:1: 1"]
 )
@@ -172,26 +245,31 @@ async def test_more_than_can_be_remembered_flushes(world: World) -> None:
     assert not world.changes.is_current(entry)
 
 
-async def test_a_wire_that_fails_is_replaced_and_nothing_in_between_is_lost(world: World) -> None:
+async def test_a_wire_that_fails_is_replaced_and_nothing_in_between_is_lost(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     world.wire.answers = [Beat("10:10:", "a")]
     running = asyncio.create_task(world.listener.run())
     await world.wire.beaten.wait()
-    world.wire.is_cut = True
+    world.wire.fails = 1
     while world.wire.connected < 2:
         await asyncio.sleep(0.01)
     entry = world.reading("10:10:", "key:1")
     world.wire.answers = [Beat("12:12:", "a", [("key:1", 11)])]
-    world.wire.is_cut = False
     vouched = len(world.vouched)
-    while len(world.vouched) == vouched:
+    while len(world.vouched) < vouched + 3:
         await asyncio.sleep(0.01)
     assert not world.changes.is_current(entry)
-    assert world.listener.reconnects >= 1
+    assert world.listener.reconnects == 1
+    assert caplog.messages == ["listener.lost: cut", "listener.recovered"]
+    assert not caplog.records[0].exc_info
     running.cancel()
     await asyncio.wait([running])
 
 
-async def test_whatever_a_wire_fails_with_another_one_takes_its_place(world: World) -> None:
+async def test_whatever_a_wire_fails_with_another_one_takes_its_place(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     world.wire.answers = [Beat("no snapshot", "a")]
     running = asyncio.create_task(world.listener.run())
     while world.wire.connected < 2:
@@ -199,6 +277,7 @@ async def test_whatever_a_wire_fails_with_another_one_takes_its_place(world: Wor
     world.wire.answers = [Beat("10:10:", "a")]
     while not world.vouched:
         await asyncio.sleep(0.01)
+    assert caplog.records[0].exc_info
     running.cancel()
     await asyncio.wait([running])
 
@@ -239,22 +318,25 @@ async def test_heartbeat_is_sent_early_where_a_server_answers_that_none_has_met(
     world.listener._heartbeat_s = 3600
     running = asyncio.create_task(world.listener.run())
     async with asyncio.timeout(30):
-        for _ in range(2):
-            await world.wire.beaten.wait()
-            world.wire.beaten.clear()
-            world.listener.hurry()
+        await world.wire.beaten.wait()
+        world.wire.beaten.clear()
+        world.listener.hurry()
+        await world.wire.beaten.wait()
+    await asyncio.sleep(0.25)  # Nobody is in a hurry any more.
     running.cancel()
     await asyncio.wait([running])
-    assert len(world.wire.asked) >= 2
+    assert len(world.wire.asked) == 2
 
 
-async def test_flood_ends_the_listening_for_a_while_and_heartbeats_go_on(world: World) -> None:
+@pytest.mark.parametrize("is_closed", [True, False])
+async def test_flood_ends_the_listening_for_a_while_and_heartbeats_go_on(world: World, is_closed: bool) -> None:
     world.wire.answers = [Beat("10:10:", "a")]
     running = asyncio.create_task(world.listener.run())
     async with asyncio.timeout(30):
         await world.wire.beaten.wait()
         assert all(world.listener.notified("key:1:12") for _ in range(MOST_A_SECOND))
         assert world.listener.notified("key:1:12") is False
+        world.wire.fails_to_close = is_closed
         while len(world.wire.listened) < 2:
             await asyncio.sleep(0.01)
         vouched = len(world.vouched)
@@ -267,6 +349,19 @@ async def test_flood_ends_the_listening_for_a_while_and_heartbeats_go_on(world: 
         assert world.wire.listened[2]
     assert not world.listener.is_flooded
     assert world.listener.reconnects == 0
+    running.cancel()
+    await asyncio.wait([running])
+
+
+async def test_a_wire_that_fails_during_a_flood_is_not_replaced_without_a_pause(world: World) -> None:
+    for _ in range(MOST_A_SECOND + 1):
+        world.listener.notified("key:1:12")
+    world.wire.is_cut = True
+    running = asyncio.create_task(world.listener.run())
+    async with asyncio.timeout(30):
+        while not world.listener.reconnects:
+            await asyncio.sleep(0.01)
+    assert world.wire.listened == [False]
     running.cancel()
     await asyncio.wait([running])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from smarter_auth_mw.http.credentials import Extractor, Malformed, without_subprotocol
+from smarter_auth_mw.http.credentials import Extractor, Malformed, others_offered, without_subprotocol
 from smarter_auth_mw.tokens import MAX_TOKEN_BYTES, Token
 
 WAYS = ["token", "bearer", "x-api-key"]
@@ -38,6 +38,8 @@ def test_a_scheme_of_ours_brings_its_token(value: str) -> None:
 def test_the_header_of_its_own_brings_its_token() -> None:
     assert extract([header("X-API-Key", "aaaa")]) == A
     assert extract([header("X-API-Key", " aaaa\t")]) == A
+    for token in (b"XaaaaX", b"a" * MAX_TOKEN_BYTES):
+        assert extract([header("X-API-Key", token)]) == Token(token)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +48,8 @@ def test_the_header_of_its_own_brings_its_token() -> None:
 )
 def test_foreign_schemes_are_none_of_ours(value: str) -> None:
     assert extract([header("Authorization", value)]) is None
+    assert extract([header("Authorization", value)] * 2) is None
+    assert extract([header("Authorization", value), header("X-API-Key", "aaaa")]) == A
 
 
 def test_no_header_no_credentials() -> None:
@@ -98,9 +102,16 @@ def test_an_app_may_keep_bearer_for_itself() -> None:
     )
 
 
+def test_the_usual_spellings_of_a_scheme_are_those_that_need_no_folding() -> None:
+    assert extract.usual_schemes == {b"token", b"Token", b"bearer", b"Bearer"}
+    assert Extractor(["bearer"]).usual_schemes == {b"bearer", b"Bearer"}
+
+
 def test_hiding_takes_out_ours_and_leaves_everything_else_as_it_was() -> None:
     theirs = [header("Host", "x"), header("Authorization", "Basic dXNlcjpwYXNz"), header("accept", b"\xff,\x00")]
     assert extract.hide([*theirs, header("X-API-Key", "aaaa"), header("Authorization", "Token aaaa")]) == theirs
+    offered = [*theirs, header("Sec-WebSocket-Protocol", "smarter-auth, aaaa")]
+    assert extract_websocket.hide([header("X-API-Key", "aaaa"), *offered]) == offered
 
 
 class TestSubprotocol:
@@ -111,6 +122,8 @@ class TestSubprotocol:
     )
     def test_the_token_follows_the_marker(self, value: str) -> None:
         assert extract_websocket([header("Sec-WebSocket-Protocol", value)]) == A
+        capital = header("Sec-WebSocket-Protocol", value.replace("aaaa", "XaaaaX"))
+        assert extract_websocket([capital]) == Token(b"XaaaaX")
 
     @pytest.mark.parametrize("value", ["", "chat", "chat, aaaa", "Smarter-Auth, aaaa", "aaaa, smarter"])
     def test_without_the_marker_it_is_none_of_ours(self, value: str) -> None:
@@ -145,6 +158,7 @@ class TestSubprotocol:
         host = header("Host", "x")
         expected = [host] if left is None else [host, header("Sec-WebSocket-Protocol", left)]
         assert without_subprotocol([host, header("Sec-WebSocket-Protocol", value)]) == expected
+        assert without_subprotocol([header("X-Offers", value)]) == [header("X-Offers", value)]
 
     def test_a_token_among_too_many_is_malformed_and_hidden(self) -> None:
         few, many = (", ".join(["chat"] * count + ["smarter-auth", "aaaa"]) for count in (62, 63))
@@ -154,3 +168,9 @@ class TestSubprotocol:
         others = header("Sec-WebSocket-Protocol", ", ".join(["chat"] * 1000))
         assert extract_websocket([others]) is None
         assert without_subprotocol([others]) == [others]
+
+    @pytest.mark.parametrize(("count", "left"), [(0, 0), (62, 62), (63, 0)])
+    def test_a_server_that_has_split_the_offers_is_answered_alike(self, count: int, left: int) -> None:
+        offered = ["chat"] * count + ["smarter-auth", "aaaa"]
+        assert others_offered(offered, "smarter-auth") == ["chat"] * left
+        assert others_offered(["chat"] * count, "smarter-auth") == ["chat"] * count

@@ -117,6 +117,8 @@ def _is_left_alone(parent: Node, child: Node) -> bool:
             return True
         case ast.Assign(targets=[ast.Name(id="__slots__" | "__all__")]):
             return True
+        case ast.Assign(value=ast.Call(func=ast.Name(id="TypeVar"))):
+            return True
     return False
 
 
