@@ -129,9 +129,10 @@ async def test_the_first_heartbeat_and_another_server_begin_anew(world: World) -
 
 async def test_changes_that_were_purged_before_they_were_heard_flush(world: World) -> None:
     await world.beat(Beat("10:10:", "a"))
-    entry = world.reading("10:10:", "key:1")
+    entry, newer = world.reading("10:10:", "key:1"), world.reading("90:90:", "key:1")
     await world.beat(Beat("90:90:", "a", is_complete=False))
     assert not world.changes.is_current(entry)
+    assert world.changes.is_current(newer)
 
 
 async def test_a_notification_is_heard_at_once(world: World) -> None:
@@ -235,6 +236,22 @@ async def test_what_was_heard_long_ago_is_forgotten_and_what_was_read_then_is_a_
     assert not world.changes.is_current(old)
     assert world.changes.is_current(world.reading("27:27:", "key:1"))
     assert world.listener.flushes == 1
+
+
+async def test_what_another_server_had_seen_is_asked_of_no_later_reading(world: World) -> None:
+    await world.beat(Beat("900:900:", "a"))
+    world.now_s += 500
+    await world.beat(Beat("15:15:", "b"))
+    world.now_s += 200
+    await world.beat(Beat("16:16:", "b"))
+    assert world.changes.is_current(world.reading("16:16:", "key:1"))
+
+
+async def test_heartbeats_are_remembered_few_at_a_time(world: World) -> None:
+    for _ in range(50):
+        world.now_s += 20
+        await world.beat(Beat("10:10:", "a"))
+    assert len(world.listener._floors) <= 5
 
 
 async def test_more_than_can_be_remembered_flushes(world: World) -> None:
@@ -354,8 +371,11 @@ async def test_flood_ends_the_listening_for_a_while_and_heartbeats_go_on(world: 
 
 
 async def test_a_wire_that_fails_during_a_flood_is_not_replaced_without_a_pause(world: World) -> None:
-    for _ in range(MOST_A_SECOND + 1):
+    for _ in range(MOST_A_SECOND):
         world.listener.notified("key:1:12")
+    world.listener._is_awaited.clear()
+    world.listener.notified("key:1:12")
+    assert world.listener._is_awaited.is_set()  # The next heartbeat is sent early.
     world.wire.is_cut = True
     running = asyncio.create_task(world.listener.run())
     async with asyncio.timeout(30):
@@ -368,6 +388,10 @@ async def test_a_wire_that_fails_during_a_flood_is_not_replaced_without_a_pause(
 
 async def test_notifications_that_say_nothing_are_not_listened_to_for_long(world: World) -> None:
     await world.beat(Beat("10:10:", "a"))
+    for _ in range(3):
+        for _ in range(MOST_UNFOUNDED):
+            world.listener.notified("nonsense")
+        await world.beat(Beat("10:10:", "a"))
     for _ in range(MOST_UNFOUNDED + 1):
         world.listener.notified("nonsense")
     assert not world.listener.is_flooded
