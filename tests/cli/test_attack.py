@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.cli import PROGRAM, Commands, Ran, environment, serving
+from tests.support.cli import Commands, Ran, environment, serving
 from tests.support.database import Database
+from tests.support.warm import PYTHON
 
 HOLES = """
 import re
@@ -70,7 +71,7 @@ def target(
     directory = tmp_path_factory.mktemp("app")
     directory.joinpath("holes.py").write_text(HOLES)
     env = environment(database_url=database.runtime, routes="bot /bots/{ref:int}")
-    command = [*PROGRAM[:1], "-m", "uvicorn", f"holes:{request.param}", "--port", "0", "--no-access-log"]
+    command = [*PYTHON, "-m", "uvicorn", f"holes:{request.param}", "--port", "0", "--no-access-log"]
     with serving(command, env, cwd=directory) as server:
         yield f"{server.url}/bots/1"
 

@@ -7,7 +7,6 @@ import contextlib
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 
 import httpx
@@ -19,8 +18,9 @@ from tests.support.cli import PROGRAM, Commands, environment, serving
 from tests.support.database import Database
 from tests.support.framework import ASGI_SERVERS, WSGI_SERVERS, check, running
 from tests.support.framework import client as framework_client
+from tests.support.warm import PYTHON
 
-UVICORN = [sys.executable, "-m", "uvicorn", "--port", "0"]
+UVICORN = [*PYTHON, "-m", "uvicorn", "--port", "0"]
 
 
 @pytest.fixture

@@ -22,8 +22,9 @@ import pytest
 
 from smarter_auth_mw.cli import main
 from tests.support.database import Database
+from tests.support.warm import PYTHON
 
-PROGRAM = [sys.executable, "-m", "smarter_auth_mw"]
+PROGRAM = [*PYTHON, "-m", "smarter_auth_mw"]
 EXAMPLES = Path(__file__).parents[2] / "examples"
 ROUTES = "bot /bots/{ref:int}"
 PATIENCE_S = 60

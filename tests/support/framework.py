@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import socket
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
@@ -12,6 +11,7 @@ from importlib.util import find_spec
 import httpx
 
 from tests.support.cli import EXAMPLES, Server, serving
+from tests.support.warm import PYTHON
 
 PATIENCE_S = 30
 LISTENING = re.compile(r"(?:running on|listening at:?) (http://\S+)", re.IGNORECASE)
@@ -44,7 +44,7 @@ def running(command: Sequence[str], app: str, env: Mapping[str, str]) -> Iterato
     with ExitStack() as stack:
         port = stack.enter_context(_kept_free()) if "PORT" in command else "0"
         words = [port if word == "PORT" else word for word in command]
-        yield stack.enter_context(serving([sys.executable, "-m", *words, app], env, LISTENING, EXAMPLES))
+        yield stack.enter_context(serving([*PYTHON, "-m", *words, app], env, LISTENING, EXAMPLES))
 
 
 @contextmanager
@@ -57,7 +57,7 @@ def _kept_free() -> Iterator[str]:
 
 def client(server: Server, prefix: str = "", **headers: str) -> httpx.Client:
     """A client of an app on the server, that waits until its workers are there."""
-    transport = httpx.HTTPTransport(retries=7)
+    transport = httpx.HTTPTransport(retries=9)
     return httpx.Client(base_url=server.url + prefix, headers=headers, transport=transport, timeout=PATIENCE_S)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -20,6 +19,7 @@ from tests.support.cli import EXAMPLES, PROGRAM
 from tests.support.server import ROOT, UVICORN, Serving
 from tests.support.sloppy_app import SERVED
 from tests.support.valkey import free_port
+from tests.support.warm import PYTHON
 
 Changes = Sequence[tuple[str, str]]
 
@@ -105,7 +105,7 @@ def proxied(
 def service(port: int) -> Sequence[str]:
     """What runs the service on a port."""
     words = [word.replace("--fd", "--port").replace("FD", str(port)) for word in UVICORN]
-    return [sys.executable, "-m", *words, SERVICE]
+    return [*PYTHON, "-m", *words, SERVICE]
 
 
 def write_configuration(proxy: str, directory: Path, ports: Ports, changes: Changes = ()) -> None:

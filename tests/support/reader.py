@@ -21,6 +21,7 @@ from typing import Any, Self
 import yaml
 
 from tests.support.documents import ROOT, Block, blocks, commands, conversations, matches
+from tests.support.warm import programs
 
 BIN = Path(sys.executable).parent
 PATIENCE_S = 60.0
@@ -278,4 +279,6 @@ def environment(directory: Path, **settings: str) -> dict[str, str]:
     """That of a reader: this environment's programs, and settings of their own."""
     others = {name: value for name, value in os.environ.items() if not name.startswith("SMARTER_AUTH_")}
     named = {f"SMARTER_AUTH_{name.upper()}": value for name, value in settings.items()}
-    return others | named | {"PATH": f"{BIN}:{os.environ['PATH']}", "HOME": str(directory), "COLUMNS": "100"}
+    return (
+        others | named | {"PATH": f"{programs()}:{BIN}:{os.environ['PATH']}", "HOME": str(directory), "COLUMNS": "100"}
+    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from smarter_auth_mw.cli.attack.cases import ResourceUrl
 from tests.support.sloppy_app import SERVED
+from tests.support.warm import PYTHON
 
 APP = "tests.support.sloppy_app:application"
 ROOT = Path(__file__).parents[2]
@@ -50,7 +50,7 @@ def serving(server: str, directory: Path, environment: Mapping[str, str]) -> Ite
         words = [word.replace("FD", str(reserved.fileno())).replace("PORT", str(port)) for word in command]
         app = f"{APP}()" if server == "hypercorn" else APP
         process = subprocess.Popen(
-            [sys.executable, "-m", *words, app],
+            [*PYTHON, "-m", *words, app],
             cwd=ROOT,
             env={**os.environ, **environment, SERVED: str(served)},
             pass_fds=[reserved.fileno()],

@@ -1,0 +1,59 @@
+"""Processes of Python that begin warm: forked from an interpreter that has imported what they need.
+
+A fresh ``smarter-auth`` imports for half a second before it does anything, and the suite starts hundreds of them. A
+fork of one that has imported it takes a few milliseconds, and is a process like any other: with arguments, environment,
+folder, descriptors, signals and an exit code of its own. Where the start itself is tested (what is imported, options of
+the interpreter), use ``sys.executable``.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.warm_start import SOCKET
+
+PYTHON = [sys.executable, "-IS", str(Path(__file__).with_name("warm_start.py"))]
+"""In place of ``sys.executable``."""
+if sys.platform != "linux":
+    PYTHON = [sys.executable]
+
+
+PROGRAMS = {"smarter-auth": "-m smarter_auth_mw", "uvicorn": "-m uvicorn", "python": ""}
+"""What people type, and what starts it."""
+
+
+def programs() -> Path:
+    """Return the folder of these programs."""
+    return Path(os.environ[SOCKET]).parent
+
+
+def _write_program(path: Path, module: str) -> None:
+    path.write_text(f'#!/bin/sh\nexec {shlex.join(PYTHON)} {module} "$@"\n')
+    path.chmod(0o755)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm() -> Iterator[None]:
+    """The interpreter of this session."""
+    command = [sys.executable, "-m", "tests.support.warm_server"]
+    with tempfile.TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX) as listening:
+        os.environ[SOCKET] = f"{directory}/socket"
+        listening.bind(os.environ[SOCKET])
+        listening.listen()
+        for name, module in PROGRAMS.items():
+            _write_program(Path(directory, name), module)
+        if sys.platform != "linux":
+            yield
+            return
+        with subprocess.Popen(command, stdin=listening.fileno(), cwd=Path(__file__).parents[2]) as server:
+            yield
+            server.terminate()
