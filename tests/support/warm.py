@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -41,19 +42,26 @@ def _write_program(path: Path, module: str) -> None:
     path.chmod(0o755)
 
 
+@contextmanager
+def interpreter(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the interpreter with its socket in the folder, as long as the block lasts."""
+    command = [sys.executable, "-m", "tests.support.warm_server"]
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(folder / "socket"))
+        listening.listen()
+        server = subprocess.Popen(command, stdin=listening.fileno(), cwd=Path(__file__).parents[2])
+    # It alone listens: if it ends, nobody does, and processes start cold.
+    with server:
+        yield server
+        server.terminate()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def warm() -> Iterator[None]:
     """The interpreter of this session."""
-    command = [sys.executable, "-m", "tests.support.warm_server"]
-    with tempfile.TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX) as listening:
+    with tempfile.TemporaryDirectory() as directory:
         os.environ[SOCKET] = f"{directory}/socket"
-        listening.bind(os.environ[SOCKET])
-        listening.listen()
         for name, module in PROGRAMS.items():
             _write_program(Path(directory, name), module)
-        if sys.platform != "linux":
+        with interpreter(Path(directory)) if sys.platform == "linux" else nullcontext():
             yield
-            return
-        with subprocess.Popen(command, stdin=listening.fileno(), cwd=Path(__file__).parents[2]) as server:
-            yield
-            server.terminate()

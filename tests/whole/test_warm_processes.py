@@ -6,13 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from tests.support.embedded import wait_for
-from tests.support.warm import PYTHON
+from tests.support.warm import PYTHON, interpreter
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere every process starts cold")
 
@@ -67,6 +68,15 @@ def test_what_an_interpreter_reads_when_it_starts_gets_one_of_its_own(script: Pa
     assert is_warm(str(script)) == "True\n"
     assert is_warm("-c", IS_WARM) == is_warm("-W", "error", str(script)) == "False\n"
     assert is_warm(str(script), PYTHONPATH=str(script.parent)) == is_warm(str(script), TESTS_WARM="/none") == "False\n"
+
+
+def test_processes_start_cold_when_the_interpreter_has_ended(script: Path) -> None:
+    script.write_text(IS_WARM)
+    with tempfile.TemporaryDirectory() as folder, interpreter(Path(folder)) as server:
+        assert is_warm(str(script), TESTS_WARM=f"{folder}/socket") == "True\n"
+        server.kill()
+        server.wait(60)
+        assert is_warm(str(script), TESTS_WARM=f"{folder}/socket") == "False\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
