@@ -121,7 +121,8 @@ def without_subprotocol(headers: Headers) -> list[Header]:
     left = []
     for name, value in headers:
         if name == SUBPROTOCOL_HEADER and _read_subprotocols(value) is not None:
-            others = others_offered(_offered(value), SUBPROTOCOL.encode("ascii"))
+            offered = _offered(value) if value.count(b",") < MAX_SUBPROTOCOLS else []
+            others = others_offered(offered, SUBPROTOCOL.encode("ascii"))
             left += [(name, b", ".join(others))] if others else []
         else:
             left.append((name, value))
@@ -130,7 +131,7 @@ def without_subprotocol(headers: Headers) -> list[Header]:
 
 def others_offered(offered: Sequence[Offered], marker: Offered) -> list[Offered]:
     """Return the offers without each ``marker`` and the next offer; nothing if there are too many."""
-    if len(offered) > MAX_SUBPROTOCOLS:
+    if marker not in offered or len(offered) > MAX_SUBPROTOCOLS:
         return [] if marker in offered else list(offered)
     others, is_token = [], False
     for one in offered:
