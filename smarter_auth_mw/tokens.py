@@ -213,7 +213,7 @@ def shortened(text: str, chars: int) -> str:
     if len(text) <= chars:
         return hidden(text)
     found = _looks_secret(text).finditer(text[: chars + _TOKEN_CHARS * _chars_each(text)])
-    end = next((token.start() + 4 for token in found if token.start() < chars < token.end()), chars)
+    end = next((token.start() + 4 for token in found if token.start() < chars <= token.end()), chars)
     return f"{hidden(text[: min(end, chars)])}…"
 
 

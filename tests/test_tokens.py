@@ -125,8 +125,9 @@ def test_a_minted_token_is_a_text_that_its_repr_hides() -> None:
 
 
 def test_a_token_without_a_prefix_has_none() -> None:
-    for token in (mint(), mint("checked")):
-        assert prefix_of(token.token_key) == ""
+    for form in TOKEN_FORMATS:
+        token = mint(form)
+        assert (form_of(token.token_key), prefix_of(token.token_key)) == (form, "")
 
 
 def test_only_few_small_letters_and_digits_are_a_prefix() -> None:
@@ -228,6 +229,13 @@ def test_no_piece_of_a_token_is_shown_wherever_the_text_is_cut(
 def test_a_text_without_tokens_is_only_cut() -> None:
     assert shortened("/bots/1", 7) == "/bots/1"
     assert shortened("/bots/12", 7) == "/bots/1…"
+
+
+@pytest.mark.parametrize(("chars", "expected"), [(2, "a/…"), (6, "a/0123…"), (66, "a/0123…"), (70, "a/0123… and…")])
+def test_a_token_that_is_cut_shows_four_characters_and_one_before_the_cut_is_hidden_whole(
+    chars: int, expected: str
+) -> None:
+    assert shortened(f"a/{KNOX_TOKEN.decode()} and more", chars) == expected
 
 
 def test_hiding_tokens_costs_no_more_than_the_length_of_the_text() -> None:
