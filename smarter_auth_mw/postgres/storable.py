@@ -25,9 +25,11 @@ def is_storable(text: str) -> bool:
 
 
 def checked(text: str, what: str, *, shortest: int = 1, longest: int = MAX_TEXT) -> str:
-    """Return the text unchanged; raises ``UsageError`` if it is too short, too long, or cannot be stored."""
+    """Return the text unchanged; raises ``UsageError`` if it is too short, too long, blank, or cannot be stored."""
     if not shortest <= len(text) <= longest:
         raise UsageError(f"The {what} has {counted(len(text), 'character')}: {shortest} to {longest} are allowed.")
+    if shortest and text.isspace():
+        raise UsageError(f"The {what} consists of blanks only.")
     if not is_storable(text):
         raise UsageError(f"The {what} holds a character that cannot be stored: {text!a}")
     return text

@@ -92,7 +92,7 @@ def test_attach_tells_the_layout_and_detach_takes_it_back(bare: Commands, empty_
     for words in (
         "schema smarter_auth with keys (1), audit events (1)",
         "triggers on the platform's tables",
-        "granted",
+        "all privileges",
     ):
         assert words in dropped
     assert empty_database.runtime_role in left

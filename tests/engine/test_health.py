@@ -117,7 +117,10 @@ async def test_a_page_is_found_below_the_root_path(database: Database, path: str
         ({"live_path": "livez"}, "SMARTER_AUTH_LIVE_PATH='livez': a plain path"),
         ({"live_path": "/"}, "SMARTER_AUTH_LIVE_PATH='/': a plain path"),
         ({"live_path": "/a/../b"}, "SMARTER_AUTH_LIVE_PATH='/a/../b': a plain path"),
-        ({"live_path": "/z", "ready_path": "/z"}, "SMARTER_AUTH_READY_PATH='/z': SMARTER_AUTH_LIVE_PATH has this path"),
+        (
+            {"live_path": "/z", "ready_path": "/z"},
+            "SMARTER_AUTH_READY_PATH='/z': SMARTER_AUTH_LIVE_PATH already has this path",
+        ),
     ],
 )
 def test_a_page_that_would_lie_in_a_resource_is_a_mistake(paths: dict[str, str], said: str) -> None:

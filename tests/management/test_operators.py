@@ -151,7 +151,7 @@ async def test_policy_bounds_the_life_of_an_operator(owners_store: Store) -> Non
         await operators.set("ada", expires_at=datetime.now(UTC))
 
 
-@pytest.mark.parametrize("name", ["", "x" * 256, "a\0b", "\ud800"])
+@pytest.mark.parametrize("name", ["", "\t ", "x" * 256, "a\0b", "\ud800"])
 async def test_name_that_cannot_be_stored_is_refused(operators: Operators, name: str) -> None:
     with pytest.raises(UsageError):
         await operators.create(name, VIEWER)

@@ -122,7 +122,7 @@ async def test_new_object_is_saved_by_save_too() -> None:
 async def test_what_was_never_saved_is_not_deleted_and_knows_what_it_is_made_from() -> None:
     with pytest.raises(ChatBot.DoesNotExist, match="never saved"):
         await ChatBot(name="mine").delete()
-    with pytest.raises(TypeError, match="made from chatbot, chatbot_id, api_key, api_key_id, not colour"):
+    with pytest.raises(TypeError, match="takes chatbot, chatbot_id, api_key, api_key_id, not colour"):
         ChatBotAPIKey(colour="red")
 
 
