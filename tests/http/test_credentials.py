@@ -103,8 +103,10 @@ def test_an_app_may_keep_bearer_for_itself() -> None:
 
 
 def test_the_usual_spellings_of_a_scheme_are_those_that_need_no_folding() -> None:
-    assert extract.usual_schemes == {b"token", b"Token", b"bearer", b"Bearer"}
-    assert Extractor(["bearer"]).usual_schemes == {b"bearer", b"Bearer"}
+    spelled = [b"token", b"Token", b"TOKEN", b"bearer", b"Bearer", b"bEARER", b"basic", b""]
+    assert [one for one in spelled if extract.is_usual(one + b" aaaa")] == [b"token", b"Token", b"bearer", b"Bearer"]
+    assert [one for one in spelled if Extractor(["bearer"]).is_usual(one + b" aaaa")] == [b"bearer", b"Bearer"]
+    assert not any(map(extract.is_usual, [b"Token", b"Token ", b"Token  aaaa", b"Token aaaa ", b"Token a\ta"]))
 
 
 def test_hiding_takes_out_ours_and_leaves_everything_else_as_it_was() -> None:
