@@ -250,7 +250,7 @@ def words_of(error: SmarterAuthError) -> Given:
 _UNREACHED = "To accept it anyway, register it first: a new resource may be one that no route reaches."
 _HINTS: Mapping[str, str] = {
     "would_open": "If this is intended, an admin must confirm it in this form. Otherwise, protect the resource first.",
-    "rotation_overlaps": "Wait until then, or rotate it once more; with an overlap of 0 if a token has leaked.",
+    "rotation_overlaps": "Wait until then, or rotate it again; with an overlap of 0 if a token has leaked.",
     "changed_meanwhile": "Read it again, then repeat the change.",
     "unknown_kind": _UNREACHED,
     "hidden": _UNREACHED,
