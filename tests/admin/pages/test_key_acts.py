@@ -81,7 +81,7 @@ async def test_a_key_is_rotated_and_a_reload_is_told_so(pages: Pages) -> None:
     reload = await person.post(path, fields)
     assert reload.status_code == 409
     assert "was already rotated, and its new token was shown" in reload.text
-    assert "Wait until then, or rotate it once more" in reload.text
+    assert "Wait until then, or rotate it again" in reload.text
     alert = Outline(reload.text).text.partition("is being rotated")[2]
     assert re.match(r": its previous token, \S+, is valid until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC\.", alert), alert
     fresh = await person.get(path)
