@@ -154,7 +154,7 @@ class Authenticator:
             return self._granted_stale(target, credentials) or Denial(
                 Reason.UNAVAILABLE, _resource(target), detail=error.message
             )
-        if self._is_outage:
+        if self._is_outage and not self._cache.is_store_down:
             self._is_outage = self._is_stale_logged = False
             log("store.recovered")
         decision = self._decide(entry, target, credentials)

@@ -15,6 +15,7 @@ from smarter_auth_mw.cache.changes import Changes, Snapshot
 from smarter_auth_mw.cache.entries import Cache, Entry, Limits
 from smarter_auth_mw.decision import Anonymous, Decision, Grant
 from smarter_auth_mw.domain import Alias, Binding, Bindings, Protection, Resource, Target
+from smarter_auth_mw.errors import UnavailableError
 from smarter_auth_mw.http.credentials import Extractor
 from smarter_auth_mw.tokens import MAX_TOKEN_BYTES, Token
 
@@ -46,7 +47,11 @@ class Reader:
         ]
         self.bindings = Bindings(Resource("bot", "my-bot"), "default", Protection.BOUND, "stale", tuple(bound))
 
+        self.is_down = False
+
     async def read(self, target: Target) -> Answer:
+        if self.is_down:
+            raise UnavailableError("The database cannot be reached.")
         return Answer(self.bindings)
 
 
@@ -55,7 +60,8 @@ class World:
         self.now_s = NOW_S
         self._extractor = extractor
         self.changes = Changes()
-        self.cache = Cache(Reader(expires_at_s), LIMITS, self.changes, clock=lambda: self.now_s)
+        self.reader = Reader(expires_at_s)
+        self.cache = Cache(self.reader, LIMITS, self.changes, clock=lambda: self.now_s)
         self.authenticator = Authenticator(self.cache, clock=lambda: self.now_s)
         asyncio.run(self.cache.get(BOT))
         for token in TOKENS:
@@ -157,6 +163,18 @@ def test_a_header_that_is_spelled_unusually_is_granted_and_not_kept(world: World
     for times in range(1, 20):
         assert isinstance(world.warm((b"authorization", b"Token" + blanks * times + b"ab12")), Grant)
     assert entry.authorized == before
+
+
+def test_an_outage_does_not_end_with_a_decision_from_memory(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    def decide(target: Target) -> None:
+        asyncio.run(world.authenticator.authenticate(target, None))
+
+    world.reader.is_down = True
+    for target in (Target(Resource("bot", "other")), BOT, Target(Resource("bot", "third")), BOT):
+        decide(target)
+    world.reader.is_down = False
+    decide(Target(Resource("bot", "other")))
+    assert [line.partition(":")[0] for line in caplog.messages] == ["store.unavailable", "store.recovered"]
 
 
 def test_a_grant_is_given_again_until_the_token_expires() -> None:
