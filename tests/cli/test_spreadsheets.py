@@ -106,7 +106,7 @@ def test_a_stdin_that_is_closed_is_one_clear_line(database: Database) -> None:
     assert (ran.returncode, ran.stderr.startswith("error: stdin is closed.")) == (2, True), ran.stderr
 
 
-NAMES = ["=1+1", "+49", "-x", "@sum", "\tx", " x ", "'=x", "'til dawn", "''", "\uff1dx", "\u00a0", "plain"]
+NAMES = ["=1+1", "+49", "-x", "@sum", "\tx", " x ", "'=x", "'til dawn", "''", "\uff1dx", "\u00a0x", "plain"]
 
 
 def test_an_export_holds_no_formula_and_is_imported_as_it_was(
