@@ -45,6 +45,8 @@ _LOOKS_SECRET_ENCODED = re.compile(
     rf"|(?:{_BEHIND_ANOTHER}){_ANY_CHAR}{{{_TOKEN_CHARS},}}+"
 )
 """Matches what ``_LOOKS_SECRET`` does, also where characters are percent-encoded, once or more often."""
+_RUN_CHARS = f"{_BASE62}%_"
+"""The characters of which everything that is matched consists."""
 _OWN_TOKENS = re.compile(rf"sma?_(?:{_PREFIX}_)?[0-9A-Za-z]{{49,}}|[0-9a-f]{{64,}}")
 """Matches text that has the form of a token of this package, or contains one."""
 _PREFIXED_KNOX = re.compile(rb"sm_(?:%b_)?[0-9a-f]+" % _PREFIX.encode())
@@ -212,7 +214,10 @@ def shortened(text: str, chars: int) -> str:
     """
     if len(text) <= chars:
         return hidden(text)
-    found = _looks_secret(text).finditer(text[: chars + _TOKEN_CHARS * _chars_each(text)])
+    # Only a token in the run of characters around the cut can be divided.
+    begins = len(text[:chars].rstrip(_RUN_CHARS))
+    most = chars + _TOKEN_CHARS * _chars_each(text)
+    found = _looks_secret(text).finditer(text, begins, most - len(text[chars:most].lstrip(_RUN_CHARS)))
     end = next((token.start() + 4 for token in found if token.start() < chars <= token.end()), chars)
     return f"{hidden(text[: min(end, chars)])}…"
 
