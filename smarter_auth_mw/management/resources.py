@@ -241,7 +241,7 @@ class ResourceManagement:
 
     def _account(self, account: str | None) -> str:
         if self._scope is not None and account not in (None, self._scope):
-            raise OutOfScopeError(f"This operator can create records only in account {self._scope!r} only.")
+            raise OutOfScopeError(f"This operator can create records only in account {self._scope!r}.")
         return checked(account or self._default_account, "account")
 
 
