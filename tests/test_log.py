@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import logging
@@ -35,6 +36,7 @@ from tests.cli.test_serve import SERVICE
 from tests.support.asgi import KEYED, client, guarded, lifespan, scope
 from tests.support.cli import PATIENCE_S, PROGRAM, ROUTES, Commands, environment, serving
 from tests.support.database import Database
+from tests.support.worker import until
 
 SOURCE = Path(smarter_auth_mw.__file__).parent
 TOKEN = mint().reveal()
@@ -196,6 +198,14 @@ def test_connections_that_cannot_be_accepted_are_one_line_in_ten_seconds(
     assert "Traceback" not in caplog.text
 
 
+def is_served(url: str) -> bool:
+    """Whether the server answers; libuv resets connections until it has noticed that others are closed."""
+    try:
+        return httpx.get(url, timeout=PATIENCE_S).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_a_server_out_of_descriptors_says_so_in_a_line_and_serves_on(database: Database, loop: str) -> None:
     without = "uvloop" if loop == "asyncio" else "nothing"
@@ -206,16 +216,13 @@ def test_a_server_out_of_descriptors_says_so_in_a_line_and_serves_on(database: D
     with serving(limited, environment(database_url=database.runtime, routes=ROUTES)) as server:
         host, port = server.url.removeprefix("http://").split(":")
         held = [socket.create_connection((host, int(port))) for _ in range(150)]
-        line = ""
-        if loop == "asyncio":  # libuv closes what it cannot keep, and says nothing.
-            assert server.process.stdout is not None
-            line = server.process.stdout.readline()
+        assert server.process.stdout is not None
+        line = server.process.stdout.readline()
         for one in held:
             one.close()
-        with httpx.Client(timeout=PATIENCE_S) as http:
-            assert http.get(f"{server.url}/bots/1").status_code == 200
+        asyncio.run(until(lambda: is_served(f"{server.url}/bots/1")))
         _, said = server.stop()
-    assert ("Connections cannot be accepted: Too many open files" in line) == (loop == "asyncio")
+    assert "Connections cannot be accepted: Too many open files" in line
     assert "Traceback" not in said
     assert len(said.splitlines()) < 200
 
