@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from array import array
+from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Collection, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 DIRECTORY = "directory:"
 """The prefix of the source of a kind's aliases."""
-FEW_SOURCES = 8
 EVERYTHING = "*"
 """The source that means all others, for a truncated table."""
+BORROWED = -1
+"""Instead of the number of a change: every change counts against a reading that another worker sent."""
+_EVERYTHING_HASH = hash(EVERYTHING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,21 +55,25 @@ class Snapshot:
 class SnapshotRead:
     """One read of the database: its snapshot, and the sources that its result depends on.
 
-    ``begun`` is ``Changes.heard`` when its statement was sent to the primary, 0 for a reading of another worker;
-    ``server`` is ``Changes.server`` at that time.
+    ``begun`` is ``Changes.heard`` when its statement was sent to the primary, or BORROWED for a reading of another
+    worker; ``server`` is ``Changes.server`` at that time.
     """
 
-    __slots__ = ("begun", "checked", "server", "snapshot", "sources")
+    __slots__ = ("_hashes", "begun", "checked", "server", "snapshot")
 
-    def __init__(self, snapshot: Snapshot, sources: Collection[str], begun: int = 0, server: int = 0) -> None:
+    def __init__(self, snapshot: Snapshot, sources: Iterable[str], begun: int = 0, server: int = 0) -> None:
         self.snapshot = snapshot
-        self.sources = (
-            sources if len(sources) <= FEW_SOURCES else frozenset(sources)
-        )  # A set would take three times the memory.
+        # The texts would take four times the memory. Two with one hash cost a read that was not needed.
+        self._hashes = array("q", sorted({hash(source) for source in sources})).tobytes()
         self.begun = begun
         self.server = server
         self.checked = -1
         """The number of the last change that it was checked against; -1: never checked."""
+
+    @property
+    def source_hashes(self) -> Sequence[int]:
+        """Return the hashes of its sources, in ascending order."""
+        return memoryview(self._hashes).cast("q")
 
 
 class Changes:
@@ -86,7 +94,7 @@ class Changes:
         """Increases with each new server, since transaction numbers of different servers cannot be compared."""
         self.forged = 0
         self._log: OrderedDict[tuple[str, int], int] = OrderedDict()
-        self._by_source: dict[str, dict[int, int]] = {}
+        self._by_hash: dict[int, dict[tuple[str, int], int]] = {}
         self._unproven: dict[tuple[str, int], int] = {}
 
     def __len__(self) -> int:
@@ -105,7 +113,7 @@ class Changes:
             self._unproven[change] = number
         self._log[change] = number
         self._log.move_to_end(change)
-        self._by_source.setdefault(source, {})[tx] = number
+        self._by_hash.setdefault(hash(source), {})[change] = number
         if source == EVERYTHING or source.startswith(DIRECTORY):
             self.directory_changed.set()
         self.heard = number  # Set last, so that a thread that sees the number finds the change.
@@ -154,21 +162,26 @@ class Changes:
 
     def _since(self, reading: SnapshotRead) -> Iterator[int]:
         """Return the transactions that the reading was not yet compared with, found in the shorter way."""
-        after = max(reading.checked, reading.begun)
-        if self.heard - after > len(reading.sources):
-            for source in (EVERYTHING, *reading.sources):
-                yield from (tx for tx, number in self._by_source.get(source, {}).items() if number > after)
+        after, hashes = max(reading.checked, reading.begun), reading.source_hashes
+        if self.heard - after > len(hashes):
+            for hashed in (_EVERYTHING_HASH, *hashes):
+                yield from (tx for (_, tx), number in self._by_hash.get(hashed, {}).items() if number > after)
             return
         for (source, tx), number in reversed(self._log.items()):
             if number <= after:
                 return
-            if source in reading.sources or source == EVERYTHING:
+            if source == EVERYTHING or _contains(hashes, hash(source)):
                 yield tx
 
     def _forget(self, source: str, tx: int) -> None:
         self._log.pop((source, tx), None)
         self._unproven.pop((source, tx), None)
-        transactions = self._by_source.get(source, {})
-        transactions.pop(tx, None)
-        if not transactions:
-            self._by_source.pop(source, None)
+        changes = self._by_hash.get(hash(source), {})
+        changes.pop((source, tx), None)
+        if not changes:
+            self._by_hash.pop(hash(source), None)
+
+
+def _contains(ascending: Sequence[int], number: int) -> bool:
+    place = bisect_left(ascending, number)
+    return place < len(ascending) and ascending[place] == number

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol, cast
 
 from smarter_auth_mw.cache.admission import Admission
 from smarter_auth_mw.cache.bounded import BoundedMemoryCache
-from smarter_auth_mw.cache.changes import Changes, Snapshot, SnapshotRead
+from smarter_auth_mw.cache.changes import BORROWED, Changes, Snapshot, SnapshotRead
 from smarter_auth_mw.cache.codec import SharedEntry
 from smarter_auth_mw.cache.flights import Flight
 from smarter_auth_mw.decision import Anonymous, Denial, Grant
@@ -51,8 +51,8 @@ class SharedEntries(Protocol):
 class Entry(SnapshotRead):
     """Everything known about one resource, and the reading that it comes from; times are monotonic seconds.
 
-    ``read_at_s`` is when its statement was sent, or never if another worker read it. ``serves_until_s`` was computed
-    at the last check of its age: it serves at least until then, whatever the heartbeat does.
+    ``got_at_s`` is when its statement was sent, or when it was borrowed from another worker. ``serves_until_s`` was
+    computed at the last check of its age: it serves at least until then, whatever the heartbeat does.
 
     Decisions that depend only on the bindings are made once per entry and used again, as the same objects:
     ``granted`` holds grants by the fingerprint of the token whose digest was compared, ``authorized`` the same grants
@@ -64,9 +64,8 @@ class Entry(SnapshotRead):
     __slots__ = (
         "authorized",
         "bindings",
+        "got_at_s",
         "granted",
-        "kept_until_s",
-        "read_at_s",
         "serves_until_s",
         "tokenless",
         "tokenless_always",
@@ -77,11 +76,16 @@ class Entry(SnapshotRead):
     ) -> None:
         super().__init__(snapshot, sources, begun, server)
         self.bindings = bindings
-        self.read_at_s = self.kept_until_s = self.serves_until_s = NEVER
+        self.got_at_s = self.serves_until_s = NEVER
         self.granted: Mapping[bytes, Grant] = _NO_GRANTS
         self.authorized: Mapping[bytes, Grant] = _NO_GRANTS
         self.tokenless: Anonymous | Denial | None = None
         self.tokenless_always: Anonymous | Denial | None = None
+
+    @property
+    def read_at_s(self) -> float:
+        """Return when its statement was sent, or never if another worker sent it."""
+        return NEVER if self.begun == BORROWED else self.got_at_s
 
     def granted_before(self, fingerprint: bytes, now_s: float) -> Grant | None:
         """Return the grant that the token of this fingerprint was given, unless it has expired."""
@@ -206,7 +210,7 @@ class Cache:
         """Return the entry if it is cached and current, without waiting."""
         entry: Entry | None = self._known.peek(target.lookup) or self._unknown.peek(target.lookup)
         now_s = self.clock()
-        if entry is None or now_s >= entry.kept_until_s or not self._is_fresh(entry, now_s):
+        if entry is None or now_s >= self._kept_until_s(entry) or not self._is_fresh(entry, now_s):
             return None
         if entry.bindings.account is None:
             self.counts.negative_hits += 1
@@ -269,8 +273,12 @@ class Cache:
 
     def _is_fresh(self, entry: Entry, now_s: float) -> bool:
         young_until_s = max(self._vouched_at_s, entry.read_at_s) + self._limits.max_staleness_s
-        entry.serves_until_s = min(young_until_s, entry.kept_until_s)
+        entry.serves_until_s = min(young_until_s, self._kept_until_s(entry))
         return now_s < young_until_s and self.changes.is_current(entry)
+
+    def _kept_until_s(self, entry: Entry) -> float:
+        is_known = entry.bindings.account is not None
+        return entry.got_at_s + (self._limits.cache_ttl_s if is_known else self._limits.negative_ttl_s)
 
     async def _fill(self, target: Target) -> Entry:
         entry = await self._borrow(target)
@@ -291,20 +299,18 @@ class Cache:
         raise UnavailableError(f"{target.names} changes faster than it can be read, or is read too slowly.")
 
     async def _read(self, target: Target) -> tuple[Entry, BindingsRead]:
-        begun, server, read_at_s = self.changes.heard, self.changes.server, self.clock()
+        begun, server, sent_at_s = self.changes.heard, self.changes.server, self.clock()
         try:
             read = await self._reader.read(target)
         except UnavailableError:
             self.is_store_down = True
             raise
         self.is_store_down = False
-        return self._entry(read, read_at_s, begun, server), read
+        return self._entry(read, sent_at_s, begun, server), read
 
-    def _entry(self, read: BindingsRead, read_at_s: float, begun: int, server: int) -> Entry:
+    def _entry(self, read: BindingsRead, got_at_s: float, begun: int, server: int) -> Entry:
         entry = Entry(read.bindings, Snapshot.parse(read.snapshot), read.sources, begun, server)
-        is_known = read.bindings.account is not None
-        entry.read_at_s = read_at_s
-        entry.kept_until_s = self.clock() + (self._limits.cache_ttl_s if is_known else self._limits.negative_ttl_s)
+        entry.got_at_s = got_at_s
         return entry
 
     async def _borrow(self, target: Target) -> Entry | None:
@@ -315,7 +321,7 @@ class Cache:
         read = await self.shared.get(target.lookup)
         if read is None:
             return None
-        entry = self._entry(read, NEVER, 0, server)
+        entry = self._entry(read, self.clock(), BORROWED, server)
         if not self._is_fresh(entry, self.clock()):
             return None
         self.counts.shared_hits += 1

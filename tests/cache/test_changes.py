@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -201,7 +203,7 @@ def test_a_floor_forgets_what_it_saw_and_asks_as_much_of_every_reading() -> None
     assert changes.is_current(reading("45:45:"))
     assert not changes.is_current(reading("10:50:12"))
     changes.raise_floor(Snapshot.parse("50:50:"))
-    assert not changes._by_source  # It would grow with every key that ever changed.
+    assert not changes._by_hash  # It would grow with every key that ever changed.
     assert changes.prove(changes.heard) == 0
 
 
@@ -253,3 +255,38 @@ def test_asking_in_between_never_changes_the_answer(
             changes.is_current(impatient)
     expected = all(snapshot.sees(tx) for source, tx in heard if source in {KEY, BOT, EVERYTHING})
     assert changes.is_current(patient) is changes.is_current(impatient) is expected
+
+
+class Colliding(str):
+    """A source whose hash is that of all others."""
+
+    __slots__ = ()
+
+    def __hash__(self) -> int:
+        return 1
+
+
+@pytest.mark.parametrize("others", [0, 9])
+def test_two_sources_with_one_hash_cost_a_read_and_hide_no_change(others: int) -> None:
+    changes, one, other = Changes(), Colliding(KEY), Colliding(BOT)
+    read = SnapshotRead(Snapshot.parse("10:20:"), [one])
+    changes.hear(one, 25)
+    changes.hear(other, 25, is_proven=True)
+    for number in range(others):
+        changes.hear(f"key:{number}", 5)
+    assert changes.prove(changes.heard) == 1 + others  # The first one was forged, and is forgotten.
+    assert not changes.is_current(read)
+    changes.raise_floor(Snapshot.parse("30:30:"))
+    assert not changes._by_hash
+
+
+def test_a_reading_keeps_a_number_for_each_source() -> None:
+    sources = [f"key:{number}" for number in range(10_000)]
+    read = SnapshotRead(Snapshot.parse("10:20:"), sources)
+    assert len(read.source_hashes) == len(sources)
+    assert sys.getsizeof(read._hashes) < 8 * len(sources) + 64
+    changes = Changes()
+    changes.hear("key:10000", 25)
+    assert changes.is_current(read)
+    changes.hear("key:9999", 25)
+    assert not changes.is_current(read)

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from smarter_auth_mw.cache.changes import Changes, SnapshotRead
-from smarter_auth_mw.cache.entries import NEVER, Cache, Entry
+from smarter_auth_mw.cache.changes import BORROWED, Changes, SnapshotRead
+from smarter_auth_mw.cache.entries import Cache, Entry
 from smarter_auth_mw.cache.listener import Beat
 from smarter_auth_mw.domain import Resource, Target
 from tests.support.coherence_machine import TARGETS, Coherence, Focus
@@ -87,8 +87,8 @@ class TrustsTheSharedTierByItself(Cache):
     def heartbeat_age_s(self) -> float:
         return 0
 
-    def _entry(self, read: Any, read_at_s: float, *known: Any) -> Entry:
-        return super()._entry(read, self.clock() if read_at_s == NEVER else read_at_s, *known)
+    def _entry(self, read: Any, got_at_s: float, begun: int, server: int) -> Entry:
+        return super()._entry(read, got_at_s, 0 if begun == BORROWED else begun, server)
 
 
 class HasNoSourceForTheDirectory(Server):

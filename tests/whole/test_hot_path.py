@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+import tracemalloc
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,12 @@ from starlette.types import Message, Receive, Scope, Send
 from werkzeug.test import create_environ
 
 import smarter_auth_mw
+from benchmarks.memory import Source
 from smarter_auth_mw import Settings
+from smarter_auth_mw.authentication.authenticator import Authenticator
+from smarter_auth_mw.cache.changes import Changes
+from smarter_auth_mw.cache.entries import Cache, Limits
+from smarter_auth_mw.domain import Resource, Target
 from smarter_auth_mw.gate.dialects import DIALECTS
 from smarter_auth_mw.gate.forward_auth import ForwardAuth
 from smarter_auth_mw.tokens import Token
@@ -29,6 +35,8 @@ OURS = str(Path(smarter_auth_mw.__file__).parent)
 GRANT_CALLS, REFUSAL_CALLS, WRONG_TOKEN_CALLS, NO_RESOURCE_CALLS, WSGI_GRANT_CALLS, MESSAGE_CALLS = 2, 21, 40, 1, 10, 3
 GATE_GRANT_CALLS, GRANT_BUILT_INS = 7, 6
 """How many functions of ours may be called. Fewer is better: whoever needs more says in the commit what it buys."""
+ENTRY_BYTES = 1_190
+"""The most memory for an entry with one binding, as Python counts it."""
 
 
 class App:
@@ -231,3 +239,21 @@ async def test_warm_requests_leave_nothing_behind(database: Database, token: Tok
             growths.append(sys.getallocatedblocks() - before)
         # What runs beside it, a heartbeat say, may keep something once; what requests leave behind adds up each time.
         assert min(growths) < 100
+
+
+async def test_an_entry_with_one_binding_takes_little_memory() -> None:
+    authenticator = Authenticator(Cache(Source(), Limits(), Changes()))
+
+    async def fill(refs: range) -> None:
+        for ref in refs:
+            await authenticator.authenticate(Target(Resource("bot", str(ref))), None)
+
+    await fill(range(1, 3_000))  # So that its tables need not grow below.
+    gc.collect()
+    tracemalloc.start()
+    try:
+        await fill(range(3_000, 3_500))
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] / 500 < ENTRY_BYTES
+    finally:
+        tracemalloc.stop()
