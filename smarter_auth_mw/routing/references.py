@@ -10,6 +10,7 @@ import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isinf
 from types import MappingProxyType
 from uuid import UUID
 
@@ -48,7 +49,7 @@ def integer(text: str) -> str | None:
 
 def uuid(text: str) -> str | None:
     """Return a hyphenated UUID in lower case, else None; accepting both cases is as safe as refusing one."""
-    lowered = text.lower() if text.isascii() else ""
+    lowered = text.lower()
     return lowered if _UUID.fullmatch(lowered) else None
 
 
@@ -137,10 +138,10 @@ def reads_as_integer(text: str) -> bool:
     text = _bare(text).replace("_", "")
     if not text[:1].isdecimal() and text[:1] not in ("+", "-", "."):
         return False
-    found = _LENIENT_NUMBER.match(text)
-    if found is None or not (found.end() == len(text) or _SEPARATOR.match(text, found.end())):
+    if not (found := _LENIENT_NUMBER.match(text)):
         return False
-    return len(found[0]) > MAX_REFERENCE_CHARS or _is_whole(found[0])
+    behind = text[found.end() :].lstrip()
+    return (not behind or _SEPARATOR.match(behind) is not None) and _is_whole(found[0])
 
 
 def reads_as_uuid(text: str) -> bool:
@@ -168,13 +169,13 @@ def reads_as_hashed(text: str) -> bool:
 
 
 def _bare(text: str) -> str:
-    """Return ``text`` without surrounding blanks and without the suffix of a data format."""
-    return _FORMAT.sub("", text.strip())
+    """Return ``text`` without the suffix of a data format, and without blanks around it or before the suffix."""
+    return _FORMAT.sub("", text.strip()).strip()
 
 
 def _is_whole(text: str) -> bool:
     number = float(re.sub(r"(?<=0)[+-]", "", text))  # Pydantic drops zeros before it looks for a sign.
-    return number == float("inf") or number.is_integer()
+    return isinf(number) or number.is_integer()
 
 
 def _is_uuid(text: str) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import string
+import sys
 import uuid
 from collections.abc import Callable
 from decimal import Decimal
@@ -42,12 +44,11 @@ SECOND_SPELLINGS_OF_A_UUID = [
     UUID + "-",
     "-" + UUID,
     UUID[:4] + "-" + UUID[4:],
-    UUID.replace("-", "_"),
     # uuid.UUID drops hyphens wherever they stand, and int(…, 16) takes single underscores:
-    "a_b_c_d_e_f_a_b_c_d_e_f_a_b_c_d_",
     "abcd-abcd-abcd-abcd-abcd-abcd-abcd-abcd",
     "a-b_cdefabcdefabcdefabcdefabcdefa",
 ]
+NEARLY_A_UUID = [UUID.replace("-", "_"), "a_b_c_d_e_f_a_b_c_d_e_f_a_b_c_d_"]
 
 
 @pytest.mark.parametrize("text", ["0", "7", "42", str(2**63 - 1)])
@@ -67,7 +68,12 @@ def test_uuid_folds_its_case_and_nothing_else() -> None:
     assert references.uuid(UUID.replace("f", "\uff46")) is None
 
 
-@pytest.mark.parametrize("text", SECOND_SPELLINGS_OF_A_UUID)
+def test_no_character_but_a_letter_is_a_hex_digit_in_lower_case() -> None:
+    digits = {char for char in map(chr, range(sys.maxunicode + 1)) if char.lower() in set("0123456789abcdef-")}
+    assert digits == set(string.hexdigits + "-")
+
+
+@pytest.mark.parametrize("text", [*SECOND_SPELLINGS_OF_A_UUID, *NEARLY_A_UUID])
 def test_uuid_has_no_second_spelling(text: str) -> None:
     assert references.uuid(text) is None
     assert references.plain(text) is None
@@ -191,7 +197,9 @@ def test_what_is_no_name(text: str) -> None:
     assert references.name(text) is None
 
 
-@pytest.mark.parametrize("text", ["3141-5926-5359", "1234-5678-9012", "default", "acme-corp", "7", UUID])
+@pytest.mark.parametrize(
+    "text", ["3141-5926-5359", "1234-5678-9012", "default", "acme-corp", "twelve-chars", "7", UUID]
+)
 def test_account(text: str) -> None:
     assert references.account(text) == text
 
@@ -232,7 +240,9 @@ def test_whatever_a_framework_takes_for_a_whole_number_reads_as_one(text: str) -
                 assert references.reads_as_hashed(text)
 
 
-@pytest.mark.parametrize("text", ["4_2.0", "42.0_0", "0-42", "+0_0-42", "_42", "4__2", ".42e2", "\u0664\u0662.0"])
+@pytest.mark.parametrize(
+    "text", ["4_2.0", "42.0_0", "0-42", "+0_0-42", "_42", "4__2", ".42e2", "\u0664\u0662.0", "4e400", "-4e400"]
+)
 def test_rare_spellings_of_integers_read_as_integers(text: str) -> None:
     assert references.reads_as_integer(text)
 
@@ -240,18 +250,52 @@ def test_rare_spellings_of_integers_read_as_integers(text: str) -> None:
 @pytest.mark.parametrize("verb", [":cancel", ",43", "@v2", "(x)", "=1", "~", "!"])
 def test_id_may_have_a_separator_and_more_behind_it(verb: str) -> None:
     assert references.reads_as_integer(f"42{verb}")
+    assert references.reads_as_integer(f"42 {verb}")
     assert references.reads_as_uuid(f"{UUID}{verb}")
+    assert references.reads_as_uuid(f"{UUID.replace('-', '')}{verb}")
     assert references.reads_as_uuid(f"urn:uuid:{UUID}{verb}")
     assert references.reads_as_hashed(f"rMTAwMDA0Mgx{verb}")
+    assert references.reads_as_id(f"42{verb}")
+    assert references.reads_as_id(f"{UUID}{verb}")
+
+
+@pytest.mark.parametrize("suffix", [".json", ".HTML", ".yml", ".jsonl", " .json", "\u2003.xml ", "", " "])
+def test_id_may_have_the_suffix_of_a_data_format_and_blanks(suffix: str) -> None:
+    assert references.reads_as_integer(f"42{suffix}")
+    assert references.reads_as_integer(f" 42{suffix}")
+    assert references.reads_as_uuid(f"{UUID}{suffix}")
+    assert references.reads_as_hashed(f"rMTAwMDA0Mgx{suffix}")
 
 
 @pytest.mark.parametrize(
     "text",
     ["", "+", "-", ".", "_", "4.2", "42-sales", "42a", "4e", "10-42", "v42", "+-", "42.png", "10.0.0.1", "1.2.3",
-     "42.min.js", "2026-11-29", "2026-11-29T10:00:00Z", "42_of_50.jpg", "3.0-beta", "4x4", "007.mp4"],
+     "42.min.js", "2026-11-29", "2026-11-29T10:00:00Z", "42_of_50.jpg", "3.0-beta", "4x4", "007.mp4", "42 sales",
+     "4.5" + "0" * 300],
 )  # fmt: skip
 def test_what_no_framework_takes_for_a_whole_number(text: str) -> None:
     assert not references.reads_as_integer(text)
+    assert not references.reads_as_id(text)
+
+
+@pytest.mark.parametrize("text", [*SECOND_SPELLINGS_OF_A_UUID, UUID, UUID.upper(), f" {UUID} "])
+def test_any_spelling_of_a_uuid_reads_as_one(text: str) -> None:
+    assert references.reads_as_uuid(text)
+    assert references.reads_as_id(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "42", "sales", UUID[1:], "f" * 31, "f" * 33, "g" * 32, *NEARLY_A_UUID, f"x{UUID}:run", "x" * 64]
+)
+def test_what_no_framework_takes_for_a_uuid(text: str) -> None:
+    assert not references.reads_as_uuid(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["r", "ra", "rx", "relax", "report", "rMTAwMDA0MgXx", "rmtawmda0mgx", "MTAwMDA0Mgx", "sales"]
+)
+def test_what_no_parser_takes_for_a_hashed_id(text: str) -> None:
+    assert not references.reads_as_hashed(text)
 
 
 @given(st.text("urn:id{}-0f8a_.jso", min_size=30, max_size=50))
@@ -266,6 +310,12 @@ def test_no_text_breaks_a_form_and_what_is_taken_is_taken_again(text: str) -> No
     for form in references.FORMS.values():
         value = form.parse(text)
         assert value is None or form.parse(value) == value
+
+
+@pytest.mark.parametrize("form", references.FORMS.values(), ids=lambda form: form.placeholder)
+def test_form_names_each_reserved_character_that_it_accepts(form: references.Form) -> None:
+    accepted = {char for char in map(chr, range(0x80)) if form.parse(f"a{char}b") is not None}
+    assert accepted - set(string.ascii_letters + string.digits + "-._~") == set(form.reserved)
 
 
 def test_no_reference_shares_its_key_with_an_alias() -> None:
