@@ -96,7 +96,7 @@ class Table:
             node.nones.append(line)
         self.depth = max(self.depth, len(line.words) + 1)
 
-    def hits(self, segments: Sequence[str], at: int = 0, *, minds_none: bool = True) -> list[Hit]:
+    def hits(self, segments: Sequence[str], at: int, *, minds_none: bool = True) -> list[Hit]:
         """Return the deciding pattern, or several if they differ only in their tails and no tail matches.
 
         Without ``minds_none`` the first pattern decides, as if there were no ``none`` lines.
@@ -133,23 +133,23 @@ class Table:
         return None
 
     def _hits(self, group: list[Pattern], segments: Sequence[str], at: int) -> list[Hit]:
-        fitting = self._fitting(group, segments, at) if len(group) > 1 else group
-        hits = [_hit(one, segments, at, is_alone=len(group) == 1) for one in fitting or group]
+        fitting = self._fitting(group, segments, at) or group
+        hits = [_hit(one, segments, at, is_alone=len(group) == 1) for one in fitting]
         return [hit for hit in hits if not self._is_collection(hit, segments, at)]
 
     def _fitting(self, group: list[Pattern], segments: Sequence[str], at: int) -> list[Pattern]:
-        """Return the pattern with the longest matching tail among those that differ only after the reference."""
-        ways = (False, True) if self._is_folded else (False,)
-        fitting = (next((one for one in group if self._has_tail(one, segments, at, is_bare=way)), None) for way in ways)
-        return [one for one in dict.fromkeys(fitting) if one]
+        """Return the pattern with the longest matching tail, and if folded, also those that match with a suffix."""
+        exact = [one for one in group if self._has_tail(one, segments, at)]
+        bare = [one for one in group if self._has_tail(one, segments, at, is_bare=True)] if self._is_folded else []
+        return [*dict.fromkeys([*exact[:1], *(one for one in bare if len(one.tail) == len(bare[0].tail))])]
 
     def _has_tail(self, pattern: Pattern, segments: Sequence[str], at: int, *, is_bare: bool = False) -> bool:
-        """Return whether the words after the reference match too, with ``is_bare`` without ``.json``."""
-        begin = at + len(pattern.head)
-        behind = segments[begin : begin + len(pattern.tail)]
-        if is_bare:
-            behind = [segment.partition(".")[0] or segment for segment in behind]
-        return list(behind) == list(self._cased(pattern.tail))
+        """Return whether the words after the reference match too, with ``is_bare`` also with a suffix as ``.json``."""
+        begin, tail = at + len(pattern.head), self._cased(pattern.tail)
+        behind = segments[begin : begin + len(tail)]
+        if is_bare and len(behind) == len(tail):
+            return all(f"{segment}.".startswith(f"{word}.") for segment, word in zip(behind, tail, strict=True))
+        return tuple(behind) == tail
 
     def _owners(self, segments: Sequence[str], at: int) -> list[Owner]:
         """Return all matches, the most specific first."""
@@ -167,7 +167,7 @@ class Table:
         place, nodes = at + hit.pattern.ref_at, [self._root]
         for now in range(at, min(len(segments), at + self.depth)):
             nodes = [way for node in nodes for way in _ways(node, segments[now], may_be_anything=now != place)]
-            if now >= place and any(node.is_collection for node in nodes) and not any(segments[now + 1 :]):
+            if any(node.is_collection for node in nodes) and not any(segments[now + 1 :]):
                 return True
         return False
 
@@ -190,7 +190,7 @@ def _collect(node: _Node, segments: Sequence[str], start: int, at: int, end: int
         found.extend(line for line in nones if all(segments[start + place] for place in line.blanks))
 
 
-def _ways(node: _Node, segment: str, *, may_be_anything: bool = True) -> list[_Node]:
+def _ways(node: _Node, segment: str, *, may_be_anything: bool) -> list[_Node]:
     """Return the nodes that a segment leads to, in the order of precedence."""
     literal = node.literals.get(segment)
     ways = [] if literal is None else [literal]

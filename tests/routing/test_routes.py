@@ -85,6 +85,33 @@ BOTS = Routes.parse(["bot /bots/{ref:int}"])
         (["bot /bots/{ref}", "none /bots/**"], "/bots/7", "bot:7"),
         (["bot /{account}/bots/{ref}", "none /public/**"], "/public/bots/7", None),
         (["bot /{ref}", "none /"], "/", None),
+        # A word is a collection only where a reference may come next, and with nothing after it.
+        (["bot /bots/{ref:int}", "llm /bots/special/{account}/x/{ref}"], "/bots/special", NOT_CANONICAL),
+        (["bot /bots/{ref:int}", "llm /bots/special/{account}/x/{ref}"], "/bots/special/acme/x", None),
+        (["bot /x/lit/{ref:int}", "llm /x/{account}/bots/{ref}"], "/x/lit/bots", None),
+        (["bot /x/lit/{ref:int}", "llm /x/{account}/bots/{ref}"], "/x/lit/bots/", None),
+        (["bot /x/lit/{ref:int}", "llm /x/{account}/bots/{ref}"], "/x/lit/bots/7", NOT_CANONICAL),
+        (["bot /bots/{ref:int}", "llm /bots/a/b/c/{ref}", "doc /a/b/{ref}"], "/bots/a/b/c", NOT_CANONICAL),
+        # Capital letters of a line.
+        (["bot /Bots/{ref}", "none /Bots/New"], "/Bots/7", "bot:7"),
+        (["bot /Bots/{ref}", "none /Bots/New"], "/bots/7", NOT_CANONICAL),
+        (["bot /Bots/{ref}", "none /Bots/New"], "/Bots/New", None),
+        (["bot /Bots/{ref}", "none /Bots/New"], "/Bots/new", "bot:new"),
+        (["a /b/{ref}", "c /b/{ref}/Run"], "/b/7/Run", "c:7"),
+        (["a /b/{ref}", "c /b/{ref}/Run"], "/b/7/run", NOT_CANONICAL),
+        # A suffix, and a dot that is part of a line.
+        (["a /b/{ref}", "c /b/{ref}/run.v2"], "/b/7/run.v2", "c:7"),
+        (["a /b/{ref}", "c /b/{ref}/run.v2"], "/b/7/run.v2.json", NOT_CANONICAL),
+        (["a /b/{ref}", "c /b/{ref}/run.v2"], "/b/7/run.json", "a:7"),
+        (["a /b/{ref}/run", "c /b/{ref}/run.v2"], "/b/7/run", "a:7"),
+        (["a /b/{ref}/run", "c /b/{ref}/run.v2"], "/b/7/run.v2", NOT_CANONICAL),
+        (["a /b/{ref}/x/y", "c /b/{ref}/x"], "/b/7/x.json/y", AMBIGUOUS),
+        (["a /b/{ref}", "c /b/{ref}/llm"], "/b/7/.json", "a:7"),
+        # What is behind an empty segment, which is not one that `{}` stands for.
+        (["a /b/{ref}", "none /b/{}/{}/x/**"], "/b/7/x/x/x/x", None),
+        (["a /b/{ref}", "none /b/{}/{}/x/**"], "/b/7//x/x/x", "a:7"),
+        (["a /b/{ref}", "c /b/{ref}/llm"], "/b/7//x/llm", NOT_CANONICAL),
+        (["a /b/{ref}", "none /**"], "/b/7//x", "a:7"),
     ],
 )
 def test_most_specific_line_decides_alone(lines: list[str], target: str, expected: str | None) -> None:
@@ -442,6 +469,7 @@ def test_mounts_nest() -> None:
     ("lines", "target", "expected"),
     [
         (["bot /api/bots/{ref}"], "/svc/api/bots/42", NOT_CANONICAL),
+        (["bot /api/bots/{ref}"], "/svc/api/bots/sales", NOT_CANONICAL),
         (["bot /api/bots/{ref}"], "/svc/API/bots/42", NOT_CANONICAL),
         (["bot /api/bots/{ref}"], "/svc//api//bots/42", NOT_CANONICAL),
         (["bot /api/bots/{ref}"], "/svc/api/bots/", None),
@@ -472,6 +500,8 @@ INTEGERS += [
     "42%23",
     "42%3Fx",
     "42%2F",
+    "42%20.json",
+    "42%20:run",
     "9" * 30,
 ]
 UUIDS = [UUID, UUID.upper(), UUID.replace("-", ""), f"%7B{UUID}%7D", f"urn:uuid:{UUID}", f"{UUID}.json"]
@@ -635,6 +665,20 @@ def test_explanation_tells_line_and_reading() -> None:
     told = routes.explain(scope("/svc/bots/rMTAwMDA0Mgx/chat"))
     assert (told.line, told.reading) == ("bot /bots/{ref:hashed}", "/bots/rMTAwMDA0Mgx/chat")
     assert isinstance(told.result, Target)
+
+
+@pytest.mark.parametrize(
+    ("lines", "path", "detail"),
+    [
+        (["bot /orgs/{account}/bots/{ref}"], "/orgs/Acme/bots/7", "{ref} expects an account number"),
+        (["a /b/{ref}", "c /b/{ref}/llm"], "/b/7/llm.json", "a lenient router would read it as c /b/{ref}/llm"),
+        (["a /b/{ref}/run", "c /b/{ref}/run.v2"], "/b/7/run.v2//x", "would read it as a /b/{ref}/run"),
+    ],
+)
+def test_refusal_says_what_can_be_read_in_two_ways(lines: list[str], path: str, detail: str) -> None:
+    found = Routes.parse(lines).explain(scope(path)).result
+    assert isinstance(found, Denial)
+    assert detail in found.detail
 
 
 def test_what_a_stranger_wrote_is_escaped_and_cut_in_an_explanation() -> None:
