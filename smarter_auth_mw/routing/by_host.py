@@ -30,9 +30,9 @@ class HostRouting:
     def __init__(
         self,
         patterns: Sequence[Pattern],
-        own_domains: Iterable[str] = (),
-        heir: str | None = None,
-        default_account: str = "default",
+        own_domains: Iterable[str],
+        heir: str | None,
+        default_account: str,
         claims: Iterable[Claim] = (),
     ) -> None:
         self._patterns = sorted(patterns, key=lambda pattern: [word is None for word in pattern.words])

@@ -16,7 +16,7 @@ from smarter_auth_mw.tokens import shortened
 API_DOMAINS = "SMARTER_AUTH_API_DOMAINS"
 PLATFORM_DOMAINS = "SMARTER_AUTH_PLATFORM_DOMAINS"
 MAX_HOST_CHARS = 253
-MAX_LABEL_CHARS = 63
+SHOWN_CHARS = 63
 MAX_HOSTS = 8
 """The most hosts of a request: its own, and those that proxies report."""
 MAX_PAIRS = 32
@@ -91,7 +91,7 @@ def asked_for(headers: Headers) -> Asked:
             asked.texts.append(text)
         elif name == b"forwarded":
             if not all(_FORWARDED_PAIR.fullmatch(pair) for pair in re.split("[;,]", text)):
-                raise BadHostError(f"Forwarded has something other than pairs: {shortened(text, MAX_LABEL_CHARS)!a}")
+                raise BadHostError(f"Forwarded has something other than pairs: {shortened(text, SHOWN_CHARS)!a}")
             asked.hosts.extend(_FORWARDED_HOST.findall(text))
             asked.texts.extend(_FORWARDED_TEXT.findall(text))
     return Asked([bare(host) for host in asked.hosts], asked.texts)
@@ -109,7 +109,7 @@ def _excess(forwarded: Sequence[bytes]) -> str | None:
 def bare(text: str) -> str:
     """Return the host without port and one trailing dot; raises BadHostError."""
     if len(text) > MAX_HOST_CHARS + len(".:65535") or not _HOST.fullmatch(text):
-        raise BadHostError(f"{shortened(text, MAX_LABEL_CHARS)!a} is not a host")
+        raise BadHostError(f"{shortened(text, SHOWN_CHARS)!a} is not a host")
     return text if text.startswith("[") else text.partition(":")[0].removesuffix(".")
 
 

@@ -122,6 +122,14 @@ def test_host_and_path_that_name_different_resources_are_refused() -> None:
     assert outcome(both, "/bots/42", host="7.bots.example.com") == AMBIGUOUS
 
 
+def test_host_pattern_with_a_word_where_another_has_a_placeholder_goes_first() -> None:
+    lines = ["team host:{ref}.eu.{account}.example.org", "bot host:www.{ref}.{account}.example.org"]
+    for ordered in itertools.permutations(lines):
+        routes = Routes.parse(ordered)
+        assert outcome(routes, "/", host="www.eu.acme.example.org") == "team:www of acme"
+        assert outcome(routes, "/", host="www.us.acme.example.org") == "bot:us of acme"
+
+
 def test_options_of_the_whole_server_is_a_request_to_its_host() -> None:
     assert outcome(ROUTES, "*", method="OPTIONS", host="hr.acme.api.example.com") == "bot:label=hr@acme of acme"
     assert outcome(ROUTES, "", host="hr.acme.api.example.com") == "bot:label=hr@acme of acme"
@@ -204,6 +212,14 @@ def test_custom_domain_owns_itself_and_what_is_below_it(host: str, expected: str
     assert ignored == ()
 
 
+def test_domain_that_several_kinds_claim_belongs_to_the_presets_kind_or_is_ambiguous() -> None:
+    claims = [("foo.net", "llm_client"), ("foo.net", "chatbot"), ("bar.net", "chatbot"), ("bar.net", "team")]
+    for ordered in itertools.permutations(claims):
+        routes, _ = with_domains(*ordered, lines=["preset:smarter"])
+        assert outcome(routes, "/", host="foo.net") == "llm_client:domain=foo.net"
+        assert outcome(routes, "/", host="bar.net") == AMBIGUOUS
+
+
 def test_domains_can_be_replaced_and_nothing_of_the_old_ones_is_remembered() -> None:
     routes, _ = with_domains(("foo.net", "bot"), lines=["bot /bots/{ref:int}"])
     assert outcome(routes, "/", host="foo.net") == "bot:domain=foo.net"
@@ -252,6 +268,31 @@ def test_a_random_host_is_not_remembered_for_ever() -> None:
     assert outcome(routes, "/", host="foo.net", headers=[(b"host", b"foo.net"), (b"x-host", b"x." * 400 + b"net")])
 
 
+def test_hosts_are_remembered_whatever_the_other_headers_are() -> None:
+    host = b"hr.acme.api.example.com"
+    one, other = (
+        ROUTES.resolve(scope("/", **headers((b"accept-language", lang), host=host))) for lang in (b"de", b"fr")
+    )
+    assert isinstance(one, Target)
+    assert one is other
+
+
+def test_refusal_of_a_host_is_not_remembered() -> None:
+    one, other = (ROUTES.resolve(scope("/", host="h_r.acme.api.example.com")) for _ in range(2))
+    assert isinstance(one, Denial)
+    assert one == other
+    assert one is not other
+
+
+@pytest.mark.parametrize(("chars", "is_remembered"), [(512, True), (513, False)])
+def test_hosts_of_at_most_512_characters_are_remembered(chars: int, is_remembered: bool) -> None:
+    host = b"hr.acme.api.example.com"
+    names = [(b"x-host", b"x" * 250), (b"x-original-host", b"y" * (chars - len(host) - 250))]
+    one, other = (ROUTES.resolve(scope("/", **headers(*names, host=host))) for _ in range(2))
+    assert one == other == Target(Alias("bot", "label", "hr", "acme"), account="acme")
+    assert (one is other) is is_remembered
+
+
 # Configuration
 
 
@@ -280,11 +321,44 @@ def test_bad_api_domain_is_a_mistake(domain: str, why: str) -> None:
     with pytest.raises(ConfigurationError, match="SMARTER_AUTH_API_DOMAINS") as caught:
         Routes.parse(["preset:smarter"], api_domains=[domain])
     (mistake,) = caught.value.mistakes
+    assert mistake.variable == "SMARTER_AUTH_API_DOMAINS"
     assert why in mistake.rule
     if "/" not in domain and domain:
         with pytest.raises(ConfigurationError) as caught:
             Routes.parse([f"bot host:{{label}}.{domain}"])
         assert len(caught.value.mistakes) == 1
+
+
+ANYONE_CAN_HAVE_A_SITE_BELOW = """
+    amazonaws.com appspot.com azurewebsites.net cloudfront.net cloudfunctions.net deno.dev fly.dev github.io gitlab.io
+    herokuapp.com netlify.app ngrok.io ngrok.app onrender.com pages.dev railway.app run.app vercel.app web.app
+    workers.dev azurestaticapps.net co.uk com.au ac.at org.uk io localhost
+""".split()  # noqa: SIM905
+
+
+@pytest.mark.parametrize("domain", ANYONE_CAN_HAVE_A_SITE_BELOW)
+def test_suffix_below_which_anyone_can_have_a_site_is_no_domain_of_yours(domain: str) -> None:
+    assert "public suffix" in (hosts.problem(domain) or "")
+    assert hosts.problem(f"mine.{domain}") is None
+
+
+@pytest.mark.parametrize("domain", ["example.io", "co.example", "co.uk.example.org", "xn--bcher-kva.example", "1.2.eu"])
+def test_domain_of_yours_may_look_like_a_suffix_in_part(domain: str) -> None:
+    assert hosts.problem(domain) is None
+
+
+def test_domain_has_at_most_253_characters() -> None:
+    longest = ".".join(["x" * 63] * 3 + ["y" * 61])
+    assert len(longest) == 253
+    assert hosts.problem(longest) is None
+    assert "a domain is made of labels" in (hosts.problem(f"{longest}y") or "")
+
+
+@pytest.mark.parametrize("domain", ["co.uk", "github.io", "192.0.2.1", "a b.com", "https://example.com", ""])
+def test_bad_platform_domain_is_a_mistake(domain: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Routes.parse(["preset:smarter"], platform_domains=[domain])
+    assert [mistake.variable for mistake in caught.value.mistakes] == ["SMARTER_AUTH_PLATFORM_DOMAINS"]
 
 
 @pytest.mark.parametrize("platform", ["api.example.com", "console.api.example.com"])
@@ -334,7 +408,11 @@ def headers(*more: tuple[bytes, bytes], host: bytes = b"internal") -> dict[str, 
         ([(b"x-forwarded-host", b"hr.acme.api.example.com, www.example.com")], "bot:label=hr@acme of acme"),
         ([(b"x-forwarded-host", b"hr.acme.api.example.com, it.acme.api.example.com")], AMBIGUOUS),
         ([(b"x-forwarded-host", b"hr.acme.api.example.com"), (b"x-host", b"it.acme.api.example.com")], AMBIGUOUS),
+        ([(b"x-forwarded-server", b"hr.acme.api.example.com")], "bot:label=hr@acme of acme"),
+        ([(b"x-http-host-override", b"hr.acme.api.example.com")], "bot:label=hr@acme of acme"),
         ([(b"x-forwarded-host", b"a/b")], NOT_CANONICAL),
+        ([(b"forwarded", b"for=192.0.2.1;hr.acme.api.example.com")], NOT_CANONICAL),
+        ([(b"forwarded", b"for=192.0.2.1, ?")], NOT_CANONICAL),
         ([(b"x-forwarded-host", b"")], NOT_CANONICAL),
     ],
 )
@@ -351,6 +429,28 @@ def test_host_and_forwarded_host_that_differ_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (b"eu.foo.net:80,x.org:1", "team:domain=eu.foo.net"),
+        (b"eu.foo.net,x.org", "team:domain=eu.foo.net"),
+        (b"eu.foo.net:80", "team:domain=eu.foo.net"),
+        (b"eu.foo.net.", "team:domain=eu.foo.net"),
+        # These are of foo.net for a reader that minds the case, or looks at how the whole list ends.
+        (b"EU.foo.net:80,x.org:1", NOT_CANONICAL),
+        (b"EU.foo.net.", NOT_CANONICAL),
+        (b"x.org:1,eu.foo.net:80", NOT_CANONICAL),
+        (b"x.org,eu.foo.net", NOT_CANONICAL),
+        (b"X.ORG,eu.FOO.NET", NOT_CANONICAL),
+    ],
+)
+def test_forwarded_host_is_also_read_as_a_careless_router_reads_it(value: bytes, expected: str) -> None:
+    routes, _ = with_domains(("foo.net", "bot"), ("eu.foo.net", "team"))
+    assert outcome(routes, "/", **headers((b"x-forwarded-host", value))) == expected
+    if b"," not in value:
+        assert outcome(routes, "/", **headers((b"forwarded", b"for=x;host=" + value + b";proto=http"))) == expected
+
+
+@pytest.mark.parametrize(
     "name",
     [
         *(
@@ -360,6 +460,8 @@ def test_host_and_forwarded_host_that_differ_are_refused() -> None:
             b"forwarded",
             b"x-original-url",
             b"x-rewrite-url",
+            b"x-forwarded-server",
+            b"x-forwarded-uri",
         ),
         *(b"x-host", b"x-original-host", b"x-http-host-override", b"x_http-host_override", b"x-original-uri"),
     ],
@@ -382,6 +484,11 @@ def test_scope_without_forwarded_headers_is_handed_on_as_it_is() -> None:
     [
         (b"x-forwarded-host", b",".join([b"x.org"] * 8), b",".join([b"x.org"] * 9)),
         (b"x-forwarded-host", b"a." * 20 + b"org", b"x" * 60_000),
+        (
+            b"x-forwarded-host",
+            b",".join([b"x" * 255] * 7 + [b"x" * 256]),
+            b",".join([b"x" * 255] * 6 + [b"x" * 256] * 2),
+        ),
         (b"forwarded", b";".join([b"for=x"] * 33), b";".join([b"for=x"] * 34)),
         (b"forwarded", b",".join([b"host=x.org"] * 8), b",".join([b"host=x.org"] * 9)),
     ],
@@ -393,6 +500,44 @@ def test_more_than_proxies_write_of_hosts_is_refused(name: bytes, fits: bytes, i
     assert "more than" in answers[1].detail
     several = [(b"x-forwarded-host", b"x.org")] * 9
     assert isinstance(ROUTES.resolve(scope("/", **headers(*several))), Denial)
+
+
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [
+        ("Example.com", "Example.com"),
+        ("example.com.:443", "example.com"),
+        ("x" * 253 + ".:65535", "x" * 253),
+        ("[::1]", "[::1]"),
+    ],
+)
+def test_host_is_bare_without_port_and_trailing_dot(text: str, host: str) -> None:
+    assert hosts.bare(text) == host
+
+
+def test_longer_host_than_any_is_none() -> None:
+    with pytest.raises(hosts.BadHostError, match="is not a host"):
+        hosts.bare("x" * 254 + ".:65535")
+
+
+def test_headers_may_be_read_only_once() -> None:
+    given_once = iter([(b"host", b"a.org"), (b"forwarded", b"host=b.org:80"), (b"x-host", b"c.org, d.org.")])
+    assert hosts.asked_for(given_once).hosts == ["a.org", "b.org", "c.org", "d.org"]
+
+
+@pytest.mark.parametrize(
+    ("given", "detail"),
+    [
+        ([], "'Host': the request has no Host header: exactly one is needed"),
+        ([(b"host", b"a.org")] * 2, "'Host': the request has 2 Host headers: exactly one is needed"),
+        ([(b"host", b"a/b")], "'Host': 'a/b' is not a host"),
+        ([(b"host", b"a.org"), (b"forwarded", b"a.org")], "'Host': Forwarded has something other than pairs: 'a.org'"),
+    ],
+)
+def test_refusal_says_what_is_wrong_with_the_hosts(given: list[tuple[bytes, bytes]], detail: str) -> None:
+    found = ROUTES.resolve(scope("/", headers=given))
+    assert isinstance(found, Denial)
+    assert found.detail == detail
 
 
 @given(st.text(max_size=50))
