@@ -94,6 +94,8 @@ def asked_for(headers: Headers) -> Asked:
                 raise BadHostError(f"Forwarded has something other than pairs: {shortened(text, SHOWN_CHARS)!a}")
             asked.hosts.extend(_FORWARDED_HOST.findall(text))
             asked.texts.extend(_FORWARDED_TEXT.findall(text))
+    if len(asked.hosts) > MAX_HOSTS + 1:  # `Forwarded` may repeat host= without a comma
+        raise BadHostError(f"there are more than {MAX_HOSTS} forwarded hosts")
     return Asked([bare(host) for host in asked.hosts], asked.texts)
 
 

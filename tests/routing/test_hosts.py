@@ -491,6 +491,7 @@ def test_scope_without_forwarded_headers_is_handed_on_as_it_is() -> None:
         ),
         (b"forwarded", b";".join([b"for=x"] * 33), b";".join([b"for=x"] * 34)),
         (b"forwarded", b",".join([b"host=x.org"] * 8), b",".join([b"host=x.org"] * 9)),
+        (b"forwarded", b";".join([b"host=x.org"] * 8), b";".join([b"host=x.org"] * 9)),
     ],
 )
 def test_more_than_proxies_write_of_hosts_is_refused(name: bytes, fits: bytes, is_too_much: bytes) -> None:
