@@ -31,20 +31,29 @@ _CHECKED_HEAD = re.compile(f"sm_(?:({_PREFIX})_)?")
 _CHECKED = re.compile(rb"sm_(?:%b_)?[0-9A-Za-z]{49}" % _PREFIX.encode())
 _OPERATORS = re.compile(rb"sma_[0-9A-Za-z]{49}")
 _TOKEN_CHARS = 64
-_LOOKS_SECRET = re.compile(rf"sma?_(?:{_PREFIX}_)?[0-9A-Za-z]{{40,}}|(?<![0-9A-Za-z])[0-9A-Za-z]{{{_TOKEN_CHARS},}}")
-"""Matches each run of letters and digits once, from its beginning, so it takes linear time."""
+_LOOKS_SECRET = re.compile(
+    rf"(sma?_(?:{_PREFIX}_)?[0-9A-Za-z]{{40,}}|(?<![0-9A-Za-z])[0-9A-Za-z]{{{_TOKEN_CHARS},}}[0-9A-Za-z_]*)"
+)
+"""Matches each run of letters and digits once, from its beginning, so it takes linear time.
+
+What follows a long run behind ``_`` is matched too: the run may end in the ``sma`` of a token.
+"""
 _ENCODED = "%(?:25)*+"
 _ENCODED_CHARS = 7
 """The length of a character that is percent-encoded three times over."""
 _ANY_CHAR = f"(?:[0-9A-Za-z]|{_ENCODED}(?:3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa]))"
 _ANY_UNDERSCORE = f"(?:_|{_ENCODED}5[Ff])"
 _ANY_HEAD = f"(?:s|{_ENCODED}73)(?:m|{_ENCODED}6[Dd])(?:a|{_ENCODED}61)?{_ANY_UNDERSCORE}"
-_BEHIND_ANOTHER = r"(?<![0-9A-Za-z%])|(?<=%[0-289A-Fa-f][0-9A-Fa-f])|(?<=%3[A-Fa-f])|(?<=%[46]0)|(?<=%[57][B-Fb-f])"
 _LOOKS_SECRET_ENCODED = re.compile(
-    rf"{_ANY_HEAD}(?:{_ANY_CHAR}{{1,8}}{_ANY_UNDERSCORE})?{_ANY_CHAR}{{40,}}+"
-    rf"|(?:{_BEHIND_ANOTHER}){_ANY_CHAR}{{{_TOKEN_CHARS},}}+"
+    rf"({_ANY_HEAD}(?:{_ANY_CHAR}{{1,8}}{_ANY_UNDERSCORE})?{_ANY_CHAR}{{40,}}+"
+    rf"|{_ANY_CHAR}{{{_TOKEN_CHARS - 4},}}+(?:{_ANY_CHAR}|{_ANY_UNDERSCORE})*+)"
+    rf"|(?:(?!{_ANY_HEAD}){_ANY_CHAR})++"
 )
-"""Matches what ``_LOOKS_SECRET`` does, also where characters are percent-encoded, once or more often."""
+"""Matches what ``_LOOKS_SECRET`` does, also where characters are percent-encoded, once or more often.
+
+A token behind ``%`` or ``%25`` loses characters that could be the code of another, so four fewer are enough. Short runs
+are matched too, without a group, since nothing else shows where a run begins.
+"""
 _RUN_CHARS = f"{_BASE62}%_"
 """The characters of which everything that is matched consists."""
 _OWN_TOKENS = re.compile(rf"sma?_(?:{_PREFIX}_)?[0-9A-Za-z]{{49,}}|[0-9a-f]{{64,}}")
@@ -193,7 +202,7 @@ def prefix_of(token_key: str) -> str:
 
 def hidden(text: str) -> str:
     """Return the text with everything that looks like a token masked, except for its first four characters."""
-    return _looks_secret(text).sub(lambda found: f"{found[0][:4]}…", text)
+    return _looks_secret(text).sub(lambda found: f"{found[1][:4]}…" if found[1] else found[0], text)
 
 
 def without_tokens(text: str) -> str:
@@ -204,7 +213,7 @@ def without_tokens(text: str) -> str:
 def holds_token(text: str) -> bool:
     """Return whether the text may contain a token: something that looks like one and is not too long."""
     most = MAX_TOKEN_BYTES * _chars_each(text)
-    return any(len(found[0]) <= most for found in _looks_secret(text).finditer(text))
+    return any(found[1] and len(found[1]) <= most for found in _looks_secret(text).finditer(text))
 
 
 def shortened(text: str, chars: int) -> str:
@@ -218,7 +227,7 @@ def shortened(text: str, chars: int) -> str:
     begins = len(text[:chars].rstrip(_RUN_CHARS))
     most = chars + _TOKEN_CHARS * _chars_each(text)
     found = _looks_secret(text).finditer(text, begins, most - len(text[chars:most].lstrip(_RUN_CHARS)))
-    end = next((token.start() + 4 for token in found if token.start() < chars <= token.end()), chars)
+    end = next((token.start() + 4 for token in found if token[1] and token.start() < chars <= token.end()), chars)
     return f"{hidden(text[: min(end, chars)])}…"
 
 
