@@ -61,9 +61,10 @@ fuzz: $(VENV)/.dev
 bench: $(VENV)/.bench programs
 	$(BIN)/python -m benchmarks $(or $(ARGS),--publish --runs $(or $(RUNS),1) $(if $(ALSO),--also $(ALSO)))
 
-# The suite RUNS times beside busy loops and in other orders, then on one core, and the like; ARGS="tests/cache" tries a few.
+# The suite RUNS times beside busy loops and in other orders, then on one core, and the like; ARGS="tests/cache" tries a few
+# files, ONLY="one core" some of the runs, FROM=7 goes on with that run.
 endurance: $(VENV)/.dev
-	$(BIN)/python -m tests.endurance --runs $(or $(RUNS),20) -- $(ARGS)
+	$(BIN)/python -m tests.endurance --runs $(or $(RUNS),20) --from $(or $(FROM),1) --only "$(ONLY)" -- $(ARGS)
 
 # Which pages have figures that are older than the code that they speak of.
 figures: $(VENV)/.dev

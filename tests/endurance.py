@@ -1,11 +1,12 @@
 """Run the suite again and again under conditions that a newcomer's machine may have, and report what failed how often.
 
-    python -m tests.endurance [--runs 20] [-- PYTEST ARGUMENTS]
+    python -m tests.endurance [--runs 20] [--from 7] [--only TEXT] [-- PYTEST ARGUMENTS]
 
 Half of the runs have one busy process for each core beside them, the other half run the tests in another order, each
 with a seed of its own, which is printed. Then the suite runs once on one core, once with ``fsync`` on, once in a folder
 whose name has a blank, and once as an ordinary user without HOME; the last needs root, and is skipped without it.
-Exits 1 if any test failed in any run. What follows ``--`` goes to pytest, to try a few files.
+Exits 1 if any test failed in any run. What pytest printed in such a run is kept in build/endurance. What follows ``--``
+goes to pytest, to try a few files.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
+OUTPUTS = ROOT / "build" / "endurance"
 BUSY = "while True: pass"
 USER = "nobody"
 LEFT_OUT = shutil.ignore_patterns(".venv", ".matrix", ".git", ".*_cache", "__pycache__", "build", "dist")
@@ -45,11 +47,11 @@ class Run:
     options: dict[str, Any] = field(default_factory=dict)
 
     def outcome(self, arguments: Sequence[str]) -> tuple[list[str], str]:
-        """Run pytest, and return the tests that failed and its last line."""
+        """Run pytest, and return the tests that failed and what it printed."""
         plugins = [option for plugin in self.plugins for option in ("-p", plugin)]
-        command = [sys.executable, "-m", "pytest", "-q", "-rfE", "--numprocesses", self.workers, "--dist", "loadfile"]
+        command = [sys.executable, "-m", "pytest", "-q", "-rfE", "--numprocesses", self.workers]
         done = subprocess.run(
-            [*command, *plugins, *arguments],
+            [*command, "--dist", "loadfile", "--no-loadscope-reorder", *plugins, *arguments],
             cwd=self.folder,
             env=self.env,
             capture_output=True,
@@ -57,12 +59,13 @@ class Run:
             check=False,
             **self.options,
         )
-        lines = (done.stdout + done.stderr).strip().splitlines() or [""]
+        output = (done.stdout + done.stderr).strip()
         failed = _FAILED.findall(done.stdout)
         if done.returncode and not failed:
+            lines = output.splitlines() or [""]
             why = next((line for line in lines if line.startswith("ERROR")), lines[-1])
             failed = [f"pytest itself, exit status {done.returncode}: {why}"]
-        return failed, lines[-1]
+        return failed, output
 
 
 @contextmanager
@@ -144,33 +147,48 @@ def conditions(runs: int) -> Iterator[tuple[str, Condition]]:
     yield "ordinary user, HOME unset", as_an_ordinary_user
 
 
-def endure(runs: int, arguments: Sequence[str]) -> Counter[str]:
-    """Run the tests under each condition, print a line for each, and count the failures of each test."""
-    failures: Counter[str] = Counter()
-    for name, condition in conditions(runs):
+def endure(numbered: Iterable[tuple[int, tuple[str, Condition]]], arguments: Sequence[str]) -> Mapping[str, list[str]]:
+    """Run the tests under each condition, print a line for each, and return the runs in which each test failed."""
+    failures: dict[str, list[str]] = defaultdict(list)
+    for number, (name, condition) in numbered:
         run, began_s = Run(name), time.monotonic()
         with ExitStack() as stack:
             try:
                 stack.enter_context(condition(run))
             except (OSError, AttributeError) as error:  # Not on this system, or not without root.
-                print(f"{name:28} skipped: {error}", flush=True)
+                print(f"{number:2} {name:28} skipped: {error}", flush=True)
                 continue
-            failed, last = run.outcome(arguments)
-        failures.update(failed)
-        print(f"{name:28} {time.monotonic() - began_s:6.0f} s  {len(failed)} failed  ({last})", flush=True)
+            failed, output = run.outcome(arguments)
+        for test in failed:
+            failures[test].append(f"{number} {name}")
+        last, took_s = output.rpartition("\n")[2], time.monotonic() - began_s
+        print(f"{number:2} {name:28} {took_s:6.0f} s  {len(failed)} failed  ({last})", flush=True)
+        if failed:
+            print(f"   {_kept(f'{number:02} {name}', output)}", flush=True)
     return failures
+
+
+def _kept(name: str, output: str) -> Path:
+    OUTPUTS.mkdir(parents=True, exist_ok=True)
+    path = OUTPUTS / f"{name}.txt"
+    path.write_text(output)
+    return path
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=20, help="how many runs with busy cores or in another order")
+    parser.add_argument("--from", type=int, default=1, dest="first", help="the number of the first run, to go on")
+    parser.add_argument("--only", default="", metavar="TEXT", help="run only the conditions whose name has this text")
     parser.add_argument("arguments", nargs="*", help="what pytest gets")
     options = parser.parse_args()
-    failures = endure(options.runs, options.arguments)
-    for test, times in failures.most_common():
-        print(f"failed {times} times: {test}")
-    print("Nothing failed." if not failures else f"{len(failures)} tests failed.")
-    return 1 if failures else 0
+    numbered = enumerate(conditions(options.runs), start=1)
+    chosen = [one for one in numbered if one[0] >= options.first and options.only in one[1][0]]
+    failures = endure(chosen, options.arguments)
+    for test, runs in sorted(failures.items(), key=lambda one: -len(one[1])):
+        print(f"failed {len(runs)} times: {test}  ({'; '.join(runs)})")
+    print(f"{len(chosen)} runs: {f'{len(failures)} tests failed' if failures else 'nothing failed'}.")
+    return 1 if failures or not chosen else 0
 
 
 if __name__ == "__main__":

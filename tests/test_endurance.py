@@ -21,15 +21,17 @@ def test_half_of_the_runs_are_beside_busy_loops_and_half_in_another_order() -> N
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="busy loops and affinity are tried on Linux")
-def test_test_that_fails_is_counted_once_a_run(
+def test_test_that_fails_is_counted_once_a_run_and_what_it_printed_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tmp_path.joinpath("test_it.py").write_text(FAILS)
-    monkeypatch.setattr("tests.endurance.conditions", lambda runs: list(conditions(runs))[:1])
-    failures = endure(1, ["-c", "/dev/null", "-p", "no:cacheprovider", str(tmp_path / "test_it.py")])
-    assert list(failures.values()) == [1]
+    monkeypatch.setattr("tests.endurance.OUTPUTS", tmp_path / "outputs")
+    first = next(enumerate(conditions(1), start=7))
+    failures = endure([first], ["-c", "/dev/null", "-p", "no:cacheprovider", str(tmp_path / "test_it.py")])
+    assert list(failures.values()) == [["7 busy cores"]]
     assert "test_it.py::test_wrong" in next(iter(failures))
     assert "1 failed" in capsys.readouterr().out
+    assert "assert False" in (tmp_path / "outputs" / "07 busy cores.txt").read_text()
 
 
 def test_same_seed_gives_the_same_order_and_files_stay_together(
