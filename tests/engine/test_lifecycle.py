@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-import sys
 
 import pytest
 
@@ -18,11 +17,11 @@ from tests.support.database import Database
 from tests.support.lifecycle_scenarios import SCENARIOS
 from tests.support.valkey import free_port
 
-STRICT = ["-X", "dev", "-W", "error", "-W", "ignore:Using `httpx`"]
-
 
 @pytest.mark.parametrize("name", SCENARIOS)
-async def test_it_runs_without_a_warning(name: str, database: Database, keys: Management) -> None:
+async def test_it_runs_without_a_warning(
+    name: str, database: Database, keys: Management, strict_python: list[str]
+) -> None:
     minted = await keys.create("laptop", bind=[Resource("bot", "1")])
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("SMARTER_AUTH_")},
@@ -31,7 +30,7 @@ async def test_it_runs_without_a_warning(name: str, database: Database, keys: Ma
         "TOKEN": minted.token.reveal(),
     }
     done = subprocess.run(
-        [sys.executable, *STRICT, "-m", "tests.support.lifecycle_scenarios", name],
+        [*strict_python, "-m", "tests.support.lifecycle_scenarios", name],
         env=environment,
         capture_output=True,
         text=True,

@@ -205,4 +205,5 @@ SCENARIOS = {
 }
 
 if __name__ == "__main__":
+    assert sys.flags.dev_mode, "Whatever nobody closes or awaits would not be reported."
     SCENARIOS[sys.argv[1]]()

@@ -43,9 +43,9 @@ def _write_program(path: Path, module: str) -> None:
 
 
 @contextmanager
-def interpreter(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run the interpreter with its socket in the folder, as long as the block lasts."""
-    command = [sys.executable, "-m", "tests.support.warm_server"]
+def interpreter(folder: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the interpreter, with options of its own, and with its socket in the folder, as long as the block lasts."""
+    command = [sys.executable, *options, "-m", "tests.support.warm_server"]
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(folder / "socket"))
         listening.listen()
@@ -54,6 +54,20 @@ def interpreter(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     with server:
         yield server
         server.terminate()
+
+
+STRICT = ["-X", "dev", "-W", "error", "-W", "ignore:Using `httpx`"]
+"""Options with which an interpreter reports whatever nobody closes or awaits."""
+
+
+@pytest.fixture(scope="module")
+def strict_python() -> Iterator[list[str]]:
+    """In place of ``sys.executable`` with these options: forked from an interpreter that has them."""
+    if sys.platform != "linux":
+        yield [sys.executable, *STRICT]
+        return
+    with tempfile.TemporaryDirectory() as directory, interpreter(Path(directory), *STRICT):
+        yield ["env", f"{SOCKET}={directory}/socket", *PYTHON]
 
 
 @pytest.fixture(scope="session", autouse=True)

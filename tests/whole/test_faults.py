@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -151,13 +150,15 @@ class TestStaleIfError:
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-async def test_process_hears_of_revocations_wherever_it_serves_now(name: str, own_database: Database) -> None:
+async def test_process_hears_of_revocations_wherever_it_serves_now(
+    name: str, own_database: Database, strict_python: list[str]
+) -> None:
     async with open_pool(own_database.manager) as pool:
         minted = await Management(Store(pool), actor="tester").create("laptop", bind=[KEYED])
     settings = {"database_url": own_database.runtime, "routes": "bot /bots/{ref}", "failed_attempts": ""}
     done = await asyncio.to_thread(
         subprocess.run,
-        [sys.executable, "-X", "dev", "-W", "error", "-m", "tests.support.process_scenarios", name],
+        [*strict_python, "-m", "tests.support.process_scenarios", name],
         env=environment(**settings)
         | {"TOKEN": minted.token.reveal(), "KEY_ID": str(minted.key.key_id), "MANAGER_URL": own_database.manager},
         capture_output=True,
