@@ -20,6 +20,8 @@ from tests.support.asgi import KEYED, bearer, client, guarded, lifespan
 
 PATIENCE_S = 30
 """How long a test waits for what must happen; how long it takes is for the benchmarks to say."""
+ASK_EVERY_S = 0.01
+"""A request takes a millisecond or two: asking more often would keep a core busy with that alone."""
 FOREVER_S = 3600.0
 """Longer than any test: what happens does not happen because of this."""
 
@@ -42,7 +44,7 @@ class Worker:
         async with asyncio.timeout(PATIENCE_S):
             while (answer := await self.ask(resource, token)) != expected:
                 others.add(answer)
-                await asyncio.sleep(0.002)
+                await asyncio.sleep(ASK_EVERY_S)
         return others
 
     @property

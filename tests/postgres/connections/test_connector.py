@@ -51,10 +51,10 @@ async def test_whatever_the_driver_raises_becomes_an_error_of_ours(
     monkeypatch.setattr(asyncpg, "connect", connect)
     for pool_min in (0, 1):
         with pytest.raises(UnavailableError) as refused:
-            async with open_pool(database.runtime, pool_min=pool_min) as pool:
+            async with open_pool(database.runtime, pool_min=pool_min, query_timeout_s=0.1) as pool:
                 await Store(pool).domains()
         assert "secret" not in str(refused.value)
-    async with worker(database.runtime, pool_min=0, ready_path="/readyz") as started:
+    async with worker(database.runtime, pool_min=0, query_timeout_s=0.1, ready_path="/readyz") as started:
         assert await started.ask(KEYED) == 503
         page = await started._http.get("/readyz")
         assert (page.status_code, page.json()["reasons"]) == (503, ["store_unreachable"])
