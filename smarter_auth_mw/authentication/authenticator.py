@@ -25,6 +25,8 @@ from smarter_auth_mw.log import log
 from smarter_auth_mw.tokens import MAX_TOKEN_BYTES, Token, fingerprint_of, quick_hash
 
 FOREVER = float("inf")
+REPORT_EVERY_S = 10.0
+"""An outage is reported at most this often: in overload, look-ups may fail and succeed in turn."""
 
 
 class Authenticator:
@@ -46,6 +48,7 @@ class Authenticator:
         """Counts refused tokens; None if failed attempts are not limited."""
         self._clock = clock or WallClock().now_s
         self._is_outage = self._is_stale_logged = False
+        self._quiet_until_s = -FOREVER
 
     def warm(self, target: Target, headers: Headers, extractor: Extractor) -> Decision | None:
         """Return the decision if it can be made from memory, without waiting or I/O.
@@ -202,9 +205,9 @@ class Authenticator:
         return decision
 
     def _report(self, error: UnavailableError) -> None:
-        """Report the error, once for each outage."""
-        if not self._is_outage:
-            self._is_outage = True
+        """Report the error, once for each outage; if outages follow each other quickly, the next one that lasts."""
+        if not self._is_outage and self._steady_s() >= self._quiet_until_s:
+            self._is_outage, self._quiet_until_s = True, self._steady_s() + REPORT_EVERY_S
             log("store.unavailable", "%s %s", error, error.hint)
 
     def _decide(self, entry: Entry, target: Target, credentials: Credentials) -> Decision:

@@ -177,6 +177,17 @@ def test_an_outage_does_not_end_with_a_decision_from_memory(world: World, caplog
     assert [line.partition(":")[0] for line in caplog.messages] == ["store.unavailable", "store.recovered"]
 
 
+def test_outages_that_follow_each_other_quickly_are_reported_at_intervals(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    begins_s = world.now_s
+    for at in range(100):
+        world.now_s = begins_s + at / 4
+        world.reader.is_down = at % 2 == 0
+        asyncio.run(world.authenticator.authenticate(Target(Resource("bot", f"other-{at}")), None))
+    assert [line.partition(":")[0] for line in caplog.messages] == ["store.unavailable", "store.recovered"] * 3
+
+
 def test_a_grant_is_given_again_until_the_token_expires() -> None:
     world = World(expires_at_s=NOW_S + 1)
     header = (b"x-api-key", b"ab12")

@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import asyncpg
 import pytest
 
+from smarter_auth_mw.authentication import authenticator
 from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.postgres.pool import open_pool
 from smarter_auth_mw.postgres.store import Store
@@ -134,8 +135,9 @@ class TestStaleIfError:
             await until(lambda: site.worker.has(KEYED))
 
     async def test_outage_is_told_once(
-        self, own_server: Postgres, opening: Opening, caplog: pytest.LogCaptureFixture
+        self, own_server: Postgres, opening: Opening, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr(authenticator, "REPORT_EVERY_S", 0.0)
         async with opening(stale_if_error_s=FOREVER_S) as site:
             await site.settles()
             for _ in range(2):
