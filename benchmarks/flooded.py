@@ -17,7 +17,6 @@ import asyncio
 import os
 import random
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -33,8 +32,8 @@ import asyncpg
 from benchmarks.database import Database, fill, migrated
 from benchmarks.fleet import quantile
 from benchmarks.measuring import Block, Row, in_turn, row, show
+from benchmarks.processes import free_port, running
 from benchmarks.revocation import REVOKE
-from benchmarks.served import ROOT, wait_for
 from smarter_auth_mw import SmarterAuthMiddleware
 from smarter_auth_mw.http import websocket
 
@@ -168,27 +167,16 @@ def _flood(client: socket.socket) -> None:
 
 @contextmanager
 def _serving(command: Sequence[str], database: Database, last: Path) -> Iterator[int]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
+    port = free_port()
     environment = {
         "SMARTER_AUTH_DATABASE_URL": database.runtime,
         "SMARTER_AUTH_ROUTES": "bot /bots/{ref:int}",
         LAST: str(last),
     }
     words = [word.replace("PORT", str(port)) for word in command]
-    process = subprocess.Popen(
-        [sys.executable, "-m", *words],
-        cwd=ROOT,
-        env=os.environ | environment,
-        stderr=subprocess.DEVNULL,  # hypercorn reports each connection that is cut under load.
-    )
-    try:
-        wait_for(process, port)
+    # hypercorn reports each connection that is cut under load.
+    with running([sys.executable, "-m", *words], port, environment, is_quiet=True):
         yield port
-    finally:
-        process.terminate()
-        process.wait(PATIENCE_S)
 
 
 async def _idle_rows(database: Database, rounds: int) -> list[Row]:

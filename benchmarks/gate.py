@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -27,7 +25,8 @@ from benchmarks.database import migrated
 from benchmarks.fleet import Client, quantile
 from benchmarks.load import Load, apart
 from benchmarks.measuring import Block, Row, in_turn, row, show
-from benchmarks.served import ROOT, Side, bound_token, free_port, serving, wait_for
+from benchmarks.processes import free_port, running
+from benchmarks.served import Side, bound_token, serving
 from tests.programs import find, libraries
 from tests.support.proxy import COMMANDS, Changes, Ports, write_configuration
 
@@ -116,13 +115,8 @@ def nginx(gate: int, service: int, changes: Changes = ()) -> Iterator[int]:
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory)
         write_configuration("nginx", place, Ports(port, gate, service), [*changes, *KEPT])
-        process = subprocess.Popen(COMMANDS["nginx"](place), cwd=place, env={**os.environ, **libraries("nginx")})
-        try:
-            wait_for(process, port)
+        with running(COMMANDS["nginx"](place), port, libraries("nginx"), cwd=place):
             yield port
-        finally:
-            process.terminate()
-            process.wait(30)
 
 
 KEPT: Changes = [("server 127.0.0.1:8000;", "server 127.0.0.1:8000;\n    keepalive 16;")]
@@ -134,13 +128,8 @@ def gating(load: Load, environment: Mapping[str, str]) -> Iterator[Side]:
     """Run the gate as users start it, while the block runs."""
     load.port = free_port()
     command = [sys.executable, "-m", "smarter_auth_mw", "gate", "--port", str(load.port)]
-    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, stderr=subprocess.DEVNULL)
-    try:
-        wait_for(process, load.port)
-        yield Side(process.pid, load)
-    finally:
-        process.terminate()
-        process.wait(30)
+    with running(command, load.port, environment, is_quiet=True) as pid:
+        yield Side(pid, load)
 
 
 def main() -> None:

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,7 +23,8 @@ from pathlib import Path
 
 from benchmarks.database import migrated
 from benchmarks.measuring import Block, Row, in_turn, row, show
-from benchmarks.served import ROOT, bound_token, wait_for
+from benchmarks.processes import free_port, running
+from benchmarks.served import bound_token
 
 COMMANDS: Mapping[str, Sequence[str]] = {"serve": ("serve", "benchmarks.apps:app", "--factory"), "gate": ("gate",)}
 REQUEST = "GET /bots/1 HTTP/1.1\r\nHost: bots.example\r\n"
@@ -96,35 +95,15 @@ def _receive(client: socket.socket) -> None:
 
 @contextmanager
 def _serving(command: str, loop: str, workers: int, environment: Mapping[str, str]) -> Iterator[int]:
-    """The command on a port of its own, for as long as the block lasts."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
+    """Run the command on a port of its own while the block runs."""
+    port = free_port()
     with tempfile.TemporaryDirectory() as directory:
         if loop == "asyncio":  # uvicorn takes uvloop wherever it can be imported.
             Path(directory, "uvloop.py").write_text("raise ImportError")
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "smarter_auth_mw",
-                *COMMANDS[command],
-                "--port",
-                str(port),
-                "--workers",
-                str(workers),
-            ],
-            cwd=ROOT,
-            env=os.environ | {**environment, "PYTHONPATH": directory},
-            stderr=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-        )
-        try:
-            wait_for(process, port)
+        words = (*COMMANDS[command], "--port", str(port), "--workers", str(workers))
+        line = [sys.executable, "-m", "smarter_auth_mw", *words]
+        with running(line, port, {**environment, "PYTHONPATH": directory}, is_quiet=True):
             yield port
-        finally:
-            process.terminate()
-            process.wait(30)
 
 
 def main() -> None:

@@ -12,27 +12,24 @@ import argparse
 import asyncio
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, contextmanager
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.apps import DATABASE, TOKEN
 from benchmarks.database import make, server
 from benchmarks.load import Load, apart, cpu_s
 from benchmarks.measuring import Row, in_turn, row, show
+from benchmarks.processes import ROOT, free_port, running
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.postgres.pool import open_pool
 from smarter_auth_mw.postgres.store import Store
 
-ROOT = Path(__file__).parent.parent
 SERVERS: Mapping[str, Sequence[str]] = {
     "uvicorn": ("uvicorn", "--factory", "--no-proxy-headers", "--no-access-log", "--log-level", "critical", "--port"),
     "granian": ("granian", "--factory", "--interface", "asgi", "--log-level", "critical", "--port"),
@@ -165,30 +162,8 @@ def serving(which: str, app: str, load: Load, environment: Mapping[str, str]) ->
     """Run the app on a server of its own while the block runs."""
     load.port = free_port()
     address = f"127.0.0.1:{load.port}" if which == "gunicorn" else str(load.port)
-    process = subprocess.Popen(
-        [sys.executable, "-m", *SERVERS[which], address, app], cwd=ROOT, env=os.environ | environment
-    )
-    try:
-        wait_for(process, load.port)
-        yield Side(process.pid, load)
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    return port
-
-
-def wait_for(process: subprocess.Popen[bytes], port: int) -> None:
-    while process.poll() is None:
-        with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
-            return
-        time.sleep(0.02)
-    raise SystemExit(f"{process.args!r} did not start; what it said stands above.")
+    with running([sys.executable, "-m", *SERVERS[which], address, app], load.port, environment) as pid:
+        yield Side(pid, load)
 
 
 def main() -> None:
