@@ -22,7 +22,7 @@ from smarter_auth_mw.routing.mounts import Mounts, less_roots, roots_of, words_o
 from smarter_auth_mw.routing.precedence import Hit, Table
 from smarter_auth_mw.routing.resolution import NOTHING, Judgement, agree, refused
 
-_ENCODED_SLASHES = (b"%2f", b"%2F", b"%5c", b"%5C")
+_ENCODED_SLASHES = (b"%2f", b"%2F")
 MAX_RAW_BYTES = 8192
 """The most bytes of an encoded path, the usual limit of web servers for a request line."""
 
@@ -52,8 +52,8 @@ class Request(NamedTuple):
         if b"%" in raw and len(raw) > MAX_RAW_BYTES:
             raise UnreadableError(f"it is encoded, and has more than {MAX_RAW_BYTES} bytes")
         decoded = unquoted(raw).decode("utf-8", "replace")
-        if not decoded or decoded != self.path:
-            yield self.path or "/", ()
+        if decoded != self.path:
+            yield self.path, ()
         if decoded:
             yield decoded, _joined(raw.replace(b"%2F", b"%2f"))
 
@@ -68,16 +68,14 @@ class Request(NamedTuple):
         yield unquoted(raw).decode("utf-8", "replace")
 
     def has_encoded_slash(self) -> bool:
-        raw = self.raw
-        return b"%" in raw and any(escape in raw for escape in _ENCODED_SLASHES)
+        return any(escape in self.raw for escape in _ENCODED_SLASHES)
 
     def confirms(self, prefix: str) -> bool:
         """Return whether the raw path has its slashes where ``prefix`` has them."""
         if not self.has_encoded_slash():
             return True
         within = prefix.removeprefix(self.root_path.rstrip("/"))  # some servers leave root_path out of raw_path
-        raw, starts = self.raw, (text.encode("ascii", "replace") for text in (prefix, within))
-        return any(raw.startswith(start) and raw[len(start) : len(start) + 1] in b"/" for start in starts)
+        return self.raw.startswith((f"{prefix}/".encode(), f"{within}/".encode()))
 
 
 def _joined(raw: bytes) -> Sequence[int]:

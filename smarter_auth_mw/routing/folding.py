@@ -44,7 +44,7 @@ _NUL = "\x1f"
 _ENDS = re.compile(f"[?#{_NUL}][^/]*")  # where a second URL parser, or a C string, ends
 _DROPPED = re.compile(f"[;?#{_NUL}]")
 _ASCII = bytes(range(0x80))
-_CONTROLS = bytes(code for code in (*range(0x20), 0x7F) if chr(code) not in ("\0", _NUL))
+_CONTROLS = bytes(code for code in (*range(0x20), 0x7F) if chr(code) != _NUL)
 _MARKS = re.compile(r"[^\w\0-\x7f]+|[\u115f\u1160]+")  # the two are invisible letters
 _SHORT_RUNS = re.compile(rf"(?:[^\w\0-\x7f]{{0,{MAX_MARKS}}}+[\w\0-\x7f]++)*+[^\w\0-\x7f]{{0,{MAX_MARKS}}}+")
 _ESCAPE = re.compile(rb"%[0-9A-Fa-f]{2}")
@@ -117,14 +117,12 @@ def fold(path: str, joined: Sequence[int] = ()) -> Folding:
         return folding._replace(unsplit=_unsplit(path.split("/"), joined), is_plain=False) if joined else folding
     if len(path) > MAX_CHARS:
         raise UnreadableError(f"it has more than {MAX_CHARS} characters, and is not plain")
-    _check_segments(path)
     marked = _decoded(path)
     text = marked.replace(_NUL, "")
-    if text != marked and _is_encoded(text):
+    if _is_encoded(text):
         raise UnreadableError("it has a NUL within an escape")
-    segments, cut = _segments(text), None
-    if text != marked or _ENDS.search(text):
-        cut = _segments(_ENDS.sub("", marked))
+    segments = _segments(text)
+    cut = _segments(_ENDS.sub("", marked)) if _ENDS.search(marked) else None
     reading = _reading(segments)
     if _hides_end(path, segments):
         reading = reading.longer()
@@ -132,7 +130,7 @@ def fold(path: str, joined: Sequence[int] = ()) -> Folding:
     hides_slashes = len(segments) != path.count("/") + 1 or bool(joined and _DROPPED.search(marked))
     return Folding(
         reading,
-        _reading(cut)._replace(hosts=()) if cut else None,
+        _reading(cut) if cut else None,
         _unsplit(segments, joined) if joined and not hides_slashes else None,
         is_plain=False,
         has_dots=not _DOTS.isdisjoint(segments) or not _DOTS.isdisjoint(cut or ()),
@@ -154,9 +152,9 @@ def _hides_end(path: str, segments: Sequence[str]) -> bool:
 
 
 def _dropped_at(text: str, segments: Sequence[str], hosts: Sequence[int]) -> int | None:
-    places = [host + 1 for host in hosts[:1]]
+    places = [host + 1 for host in hosts]
     if end := _DROPPED.search(text):
-        before = text[: end.start()].replace("\\", "/").count("/") + 1
+        before = len(re.split(r"[/\\]", text[: end.start()]))
         places.append(sum(bool(segment) and segment not in _DOTS for segment in segments[1:before]))
     return min(places, default=None)
 
@@ -246,14 +244,10 @@ def _compatible(text: str) -> str:
 
 def _segments(text: str) -> list[str]:
     text = text.replace("\\", "/")
-    _check_segments(text)
-    segments = (_PARAMETERS.sub("", text) if ";" in text else text).split("/")
-    return [segment.strip(" ") for segment in segments] if " " in text else segments
-
-
-def _check_segments(text: str) -> None:
     if text.count("/") > MAX_SEGMENTS:
         raise UnreadableError(f"it has more than {MAX_SEGMENTS} segments, and is not plain")
+    segments = (_PARAMETERS.sub("", text) if ";" in text else text).split("/")
+    return [segment.strip(" ") for segment in segments] if " " in text else segments
 
 
 def _reading(segments: Sequence[str]) -> Reading:

@@ -93,5 +93,5 @@ class Behind:
         for place in dict.fromkeys(at - offset for at in known for offset in self._offsets[words[at]]):
             hit = self._table.further_back(words, reading.cased, place) if place > 0 else None
             if hit is not None:
-                return FurtherBack(hit.pattern, "/".join(["", *words[:place]]))
+                return FurtherBack(hit.pattern, "/".join(["", *reading.cased[:place]]))
         return None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import string
 from urllib.parse import unquote_to_bytes
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smarter_auth_mw.routing.folding import MAX_CHARS, MAX_SEGMENTS, UnreadableError, fold, unquoted
+from smarter_auth_mw.routing.folding import MAX_CHARS, MAX_SEGMENTS, Reading, UnreadableError, fold, unquoted
 
 
 def folded(path: str) -> list[str]:
@@ -19,7 +20,18 @@ def folded(path: str) -> list[str]:
     return ["/" + "/".join(reading.words) for reading in readings]
 
 
-@pytest.mark.parametrize("path", ["/", "/bots/42", "/bots/42/", "/a.b/c_d-e~f", "/...", "/.well-known/x", "/a" * 2000])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/bots/42",
+        "/bots/42/",
+        "/a.b/c_d-e~f",
+        "/...",
+        "/.well-known/x",
+        "/a" * 2000,
+    ],
+)
 def test_plain_path_has_itself_as_its_only_folding(path: str) -> None:
     folding = fold(path)
     assert folding.is_plain
@@ -45,6 +57,7 @@ def test_plain_path_has_itself_as_its_only_folding(path: str) -> None:
         "/bots%5C42",
         "/ bots /42",
         "/\tbots/42\x00",
+        "/bots\x7f/42",
         "/%00bots/42",
         "/\u200bbots/42",  # zero width space
         "/bo\u00adts/42",  # soft hyphen
@@ -67,6 +80,10 @@ def test_second_spelling_folds_to_the_first(path: str) -> None:
 @pytest.mark.parametrize("path", ["/publ\u0131c", "/PUBL\u0130C", "/publ\u0130c"])
 def test_letters_that_regular_expressions_take_for_an_i_are_one(path: str) -> None:
     assert folded(path) == ["/public"]
+
+
+def test_sign_that_stands_for_a_sentence_counts_as_one_letter() -> None:
+    assert folded("/\ufdfa/\ufdfb") == ["/\u0635/\u0635"]
 
 
 def test_first_segment_of_two_slashes_may_be_taken_for_a_host() -> None:
@@ -93,6 +110,9 @@ def test_first_segment_of_two_slashes_may_be_taken_for_a_host() -> None:
         "\uff0e.",
         ".\u200b.",
         "..\x00",
+        "..\x00x",
+        "..?v=1",
+        "..#x",
         ".. ",
         "%2e%2e%00",
         ".\u0308",
@@ -123,6 +143,75 @@ def test_word_stays_one_after_all_steps_that_a_reader_may_take() -> None:
     assert fold("/bots/42").dropped_at is None
 
 
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/bots/%20", ["bots", "/"]),
+        ("/bots/%20/", ["bots", "/"]),
+        ("/bots/;x", ["bots", "/"]),
+        ("/bots/%00", ["bots", "/"]),
+        ("/bots%2F%20", ["bots", "/"]),
+        ("/bots%2Fx/%20", ["bots", "x", "/"]),
+        ("/%20", ["/"]),
+        ("/bots/%20/x", ["bots", "x"]),
+        ("/%20/X", ["x"]),
+        ("/bots%2Fx", ["bots", "x"]),
+        ("/bots//", ["bots"]),
+        ("//", []),
+    ],
+)
+def test_last_segment_that_may_vanish_is_kept_as_one_that_is_no_word(path: str, words: list[str]) -> None:
+    assert fold(path).reading.words == words
+
+
+def test_router_that_splits_before_it_decodes_sees_longer_segments() -> None:
+    plain, folded, cut, alone = (
+        fold("/a/b/c", [1, 2, 1]),
+        fold("/a/b/\u00e9", [1, 2, 1]),
+        fold("/a;x/b", [1, 2]),
+        fold("/a;x/b"),
+    )
+    assert plain.unsplit == Reading(["a|b", "c"], ["a|b", "c"])
+    assert folded.unsplit == Reading(["a|b", "e"], ["a|b", "e"])
+    assert cut.unsplit is alone.unsplit is None
+    assert [one.is_plain for one in (plain, folded, cut, alone)] == [False] * 4
+    assert [one.hides_slashes for one in (plain, folded, cut, alone)] == [False, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("path", "has_gaps"),
+    [
+        ("/a//b", True),
+        ("//a", True),
+        ("/a/%20/b", True),
+        ("/a/;x/b", True),
+        ("/a/\u00e9/", False),
+        ("/X/\u00e9", False),
+    ],
+)
+def test_gap_is_an_empty_segment_with_others_around_it(path: str, has_gaps: bool) -> None:
+    assert fold(path).has_gaps is has_gaps
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/a/b;c/d", 2),
+        ("/a\\b;c/d", 2),
+        ("/a/b%00c/d", 2),
+        ("/a/b%3Fc/d", 2),
+        ("/a/./b;c", 2),
+        ("/a/%20;x/b", 1),
+        ("/a/b//c/d//e", 3),
+        ("/a//b/c;d", 2),
+        ("/a;b//c", 1),
+        ("/a/\u00e9", None),
+    ],
+)
+def test_words_are_counted_up_to_the_first_that_a_reader_may_drop(path: str, words: int | None) -> None:
+    assert fold(path).dropped_at == words
+
+
 def test_hashed_id_keeps_its_case_beside_the_folded_word() -> None:
     reading = fold("/LLMs/r%4DTAwMDA0Mgx%20/\u00c9").reading
     assert reading.words == ["llms", "rmtawmda0mgx", "e"]
@@ -147,7 +236,37 @@ def test_what_would_take_long_is_not_folded(path: str, why: str) -> None:
         fold(path)
 
 
-@pytest.mark.parametrize("path", ["/" + "a" * 64_000, "/a" * 32_000, "/A-._~!$&'()*+,=:@" * 4000, "/segment" * 8000])
+@pytest.mark.parametrize(
+    ("fits", "is_too_much"),
+    [
+        ("/\u00e9" + "a" * 2046, "/\u00e9" + "a" * 2047),
+        ("/" + "机" * 340 + "\u00e9\u00e9", "/" + "机" * 341 + "\u00e9"),
+        ("/" + "\u0400" * 512, "/" + "\u0400" * 513),
+        ("/\u00e9" * 64, "/\u00e9" * 65),
+        ("/\\" * 32, "/\\" * 32 + "/"),
+        ("//a" * 4, "//a" * 5),
+        ("/" + "%" * 16, "/" + "%" * 17),
+        ("/%41" + "%" * 16, "/%41" + "%" * 17),
+        ("/a" + "\u0301" * 64, "/a" + "\u0301" * 65),
+        ("/%25252562", "/%2525252562"),
+    ],
+)
+def test_limit_of_what_is_folded_is_exact(fits: str, is_too_much: str) -> None:
+    assert not fold(fits).is_plain
+    with pytest.raises(UnreadableError):
+        fold(is_too_much)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/" + "a" * 64_000,
+        "/a" * 32_000,
+        "/A-._~!$&'()*+,=:@" * 4000,
+        "/segment" * 8000,
+        f"/{string.ascii_letters}/{string.digits}",
+    ],
+)
 def test_plain_path_may_have_any_length(path: str) -> None:
     assert fold(path).is_plain
     assert fold(path).reading.cased == path.split("/")[1:]

@@ -447,7 +447,7 @@ def test_forwarded_host_is_also_read_as_a_careless_router_reads_it(value: bytes,
     routes, _ = with_domains(("foo.net", "bot"), ("eu.foo.net", "team"))
     assert outcome(routes, "/", **headers((b"x-forwarded-host", value))) == expected
     if b"," not in value:
-        assert outcome(routes, "/", **headers((b"forwarded", b"for=x;host=" + value + b";proto=http"))) == expected
+        assert outcome(routes, "/", **headers((b"forwarded", b"for=1;host=" + value + b";proto=http"))) == expected
 
 
 @pytest.mark.parametrize(
@@ -501,6 +501,13 @@ def test_more_than_proxies_write_of_hosts_is_refused(name: bytes, fits: bytes, i
     assert "more than" in answers[1].detail
     several = [(b"x-forwarded-host", b"x.org")] * 9
     assert isinstance(ROUTES.resolve(scope("/", **headers(*several))), Denial)
+
+
+def test_headers_that_name_no_host_may_be_long_and_full_of_commas() -> None:
+    more = [(b"cookie", b"c" * 4000), (b"accept", b"text/html," * 100), (b"via", b"a;b" * 100)]
+    given = headers(*more, host=b"hr.acme.api.example.com")
+    assert outcome(ROUTES, "/bots/", **given) == "bot:label=hr@acme of acme"
+    assert outcome(ROUTES, "/bots/42", **given) == "bot:label=hr@acme if also bot:42 of acme"
 
 
 @pytest.mark.parametrize(

@@ -63,8 +63,13 @@ BOTS = Routes.parse(["bot /bots/{ref:int}"])
         # A router may split the raw path before it decodes.
         (["a /orgs/{account}/b/{ref}"], "/orgs/x%2Fy/b/sales", NOT_CANONICAL),
         (["a /b/{ref}", "none /b/new/**"], "/b/new%2F7", NOT_CANONICAL),
+        (["a /b/{ref}", "none /b/new/**"], "/b%2Fnew/7", NOT_CANONICAL),
         (["a /b/{ref}", "none /b/new/**"], "/b/new/x%2F7", None),
+        (["a /b/{ref}", "none /b/new/**"], "/b/new/x%2F%ff", None),
+        (["a /b/{ref:int}", "none /x/**"], "/x%2Fy/b/7", NOT_CANONICAL),
+        (["a /b/{ref:int}", "none /x/**"], "/x/y%2Fz/b/7", None),
         (["a /b/{ref}"], "//x%2Fy/b/sales", NOT_CANONICAL),
+        (["a /b/c/{ref}"], "/b%2Fc/7/x", NOT_CANONICAL),
         (["a /b/{ref}"], "/x%2Fb%2Fsales", None),
         (["a /b/{ref}/chat", "a /b/{ref}/config"], "/b/7", "a:7"),
         (["a /b/{ref}", "c /b/{ref}/llm"], "/b/7/else", "a:7"),
@@ -99,6 +104,8 @@ BOTS = Routes.parse(["bot /bots/{ref:int}"])
         (["bot /Bots/{ref}", "none /Bots/New"], "/Bots/new", "bot:new"),
         (["a /b/{ref}", "c /b/{ref}/Run"], "/b/7/Run", "c:7"),
         (["a /b/{ref}", "c /b/{ref}/Run"], "/b/7/run", NOT_CANONICAL),
+        (["a /b/{ref}", "llm /b/Special/{ref}", "none /b/Special/x/**"], "/b/special/x", "a:special"),
+        (["a /b/{ref}", "llm /b/Special/{ref}", "none /b/Special/x/**"], "/b/special/y", NOT_CANONICAL),
         # A suffix, and a dot that is part of a line.
         (["a /b/{ref}", "c /b/{ref}/run.v2"], "/b/7/run.v2", "c:7"),
         (["a /b/{ref}", "c /b/{ref}/run.v2"], "/b/7/run.v2.json", NOT_CANONICAL),
@@ -191,6 +198,7 @@ def test_order_of_the_lines_never_changes_an_answer(lines: list[str], words: lis
         ("ref:exact", "a+b", NOT_CANONICAL),
         ("ref:exact", "a;b", NOT_CANONICAL),
         ("ref:exact", "a:b%2Fc", NOT_CANONICAL),
+        ("ref:exact", "a%2Fb%5Cc", NOT_CANONICAL),
         ("ref", "llama3:8b", NOT_CANONICAL),
         ("name", "stackademy_sql", "bot:name=stackademy_sql@default"),
         ("name", "stackademy-sql", "bot:name=stackademy-sql@default"),
@@ -320,7 +328,9 @@ def test_anything_may_stand_behind_the_reference(tail: str) -> None:
         "/" + "x//" * 20,
         "%2Fx/bots/42",
         "/bots%2F42",
+        "/bots%2f42",
         "/bots%5C42",
+        "/bots%5c42",
         "/bots\\42",
         "/bots%2F42/a",
         "/%2562ots/42",
@@ -377,6 +387,42 @@ def test_what_names_no_resource_in_any_reading_passes(target: str) -> None:
     assert outcome(BOTS, target) is None
 
 
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("/bots/42" + "/x" * 62, "bot:42"),
+        ("/bots/42" + "/x" * 62 + "/", "bot:42"),
+        ("/bots/42" + "/x" * 63, NOT_CANONICAL),
+        ("/x" * 63 + "/bots/", None),
+        ("/x" * 63 + "/bots/42", NOT_CANONICAL),
+        ("/x" * 64 + "/bots/42", NOT_CANONICAL),
+        ("/x" * 500 + "/bots", NOT_CANONICAL),
+        ("/x" * 500 + "/BOTS", NOT_CANONICAL),
+        ("/x" * 500 + "/botsy", None),
+        ("/x" * 64 + "/%62ots", NOT_CANONICAL),
+        ("/x" * 500 + "/%62ots", NOT_CANONICAL),
+        ("/x" * 500 + "/%2562ots", NOT_CANONICAL),
+        ("/x" * 500 + "/%25", NOT_CANONICAL),
+    ],
+)
+def test_path_that_mentions_a_pattern_has_at_most_64_segments(target: str, expected: str | None) -> None:
+    assert outcome(BOTS, target) == expected
+
+
+@pytest.mark.parametrize("target", ["/svcbots", "/SVCbots", "/svc/bots"])
+@pytest.mark.parametrize("count", [64, 65, 500])
+def test_long_path_that_mentions_a_pattern_after_root_path_is_refused(target: str, count: int) -> None:
+    assert outcome(BOTS, "/x" * count + target, root_path="/svc") == NOT_CANONICAL
+    assert outcome(BOTS, "/x" * count + "/svcbot", root_path="/svc") is None
+
+
+def test_encoded_path_has_at_most_8192_bytes_and_any_other_path_any_number() -> None:
+    longest = "/x/%41" + "a" * 8186
+    assert outcome(BOTS, longest) is None
+    assert outcome(BOTS, f"{longest}a") == NOT_CANONICAL
+    assert outcome(BOTS, "/bots/42/" + "a" * 9000) == "bot:42"
+
+
 def test_options_of_the_whole_server_and_an_empty_path_name_nothing() -> None:
     assert outcome(BOTS, "*", method="OPTIONS") is None
     assert outcome(BOTS, "*", method="GET") == NOT_CANONICAL
@@ -389,6 +435,8 @@ def test_missing_raw_path_changes_nothing() -> None:
         assert outcome(BOTS, "/bots/42", raw_path=raw_path) == "bot:42"
     without = {key: value for key, value in scope("/bots/42").items() if key not in ("raw_path", "root_path")}
     assert isinstance(BOTS.resolve(without), Target)
+    assert BOTS.resolve({**without, "path": "/X/bots/sales"}) is None
+    assert outcome(Routes.parse(["bot /{ref}"]), "/sales", raw_path=None) == "bot:sales"
 
 
 def test_raw_path_that_says_something_else_is_a_reading_of_its_own() -> None:
@@ -398,6 +446,8 @@ def test_raw_path_that_says_something_else_is_a_reading_of_its_own() -> None:
     assert outcome(BOTS, "/bots/42/\udcff", raw_path=b"/bots/42/%ff") == "bot:42"
     assert outcome(BOTS, "/bots/42", raw_path=b"/bots/42?/bots/7") == "bot:42"
     assert outcome(BOTS, "/bots/42", raw_path=b"/bots/42?next=%2F") == "bot:42"
+    assert outcome(BOTS, "/x", raw_path=b"bots/42") == NOT_CANONICAL
+    assert outcome(BOTS, "x", raw_path=b"/x") == NOT_CANONICAL
     long = Routes.parse(["bot /api/bots/{ref:int}", "llm /llms/{ref}"])
     assert outcome(long, "/svc/api/bots/42", raw_path=b"/llms/7") == NOT_CANONICAL
 
@@ -438,15 +488,64 @@ def test_path_is_read_less_its_mount(target: str, expected: str | None) -> None:
     assert by_mount == (NOT_CANONICAL if target == "/svc//bots/42" else expected)
 
 
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("/svc/bots/sales", "bot:sales"),
+        ("/svc/BOTS/sales", NOT_CANONICAL),
+        ("/SVC/bots/sales", NOT_CANONICAL),
+        ("/svc;x/bots/sales", NOT_CANONICAL),
+        ("/svc%2Fbots/sales", NOT_CANONICAL),
+        ("/svc//x/bots/sales", NOT_CANONICAL),
+        ("/x/bots/sales", None),
+        ("/svc//x//y/bots/sales", NOT_CANONICAL),
+        ("/svc/x/bots/sales", None),
+    ],
+)
+def test_name_of_a_resource_is_found_behind_its_mount_in_every_reading(target: str, expected: str | None) -> None:
+    by_root_path, by_mount = both(["bot /bots/{ref}"], target, "/svc")
+    assert by_root_path == by_mount == expected
+
+
 @pytest.mark.parametrize("root_path", ["/svc", "/svc/", "svc", "/SVC/../svc"])
 def test_root_path_counts_however_it_is_written(root_path: str) -> None:
     expected = "bot:42" if ".." not in root_path else NOT_CANONICAL
     assert outcome(BOTS, "/svc/bots/42", root_path=root_path) == expected
 
 
+URL_IN_A_PATH = "/web/2024/https://example.com/bots/sales"
+
+
+@pytest.mark.parametrize(
+    ("mount", "prefix", "expected"),
+    [
+        ("/svc", "/svc", None),
+        ("/u/{user}", "/u/jane", NOT_CANONICAL),
+        ("/U/{user}", "/U/jane", NOT_CANONICAL),
+        ("/u/{user}", "/v/jane", None),
+    ],
+)
+def test_placeholder_of_a_mount_may_take_any_segments_where_slashes_can_be_moved(
+    mount: str, prefix: str, expected: str | None
+) -> None:
+    assert outcome(Routes.parse(["bot /bots/{ref}"], mounts=[mount]), prefix + URL_IN_A_PATH) == expected
+
+
+def test_server_may_leave_root_path_out_of_raw_path() -> None:
+    for root_path in ("/svc", "/X", "/X/"):
+        path = f"{root_path.rstrip('/')}/bots/42/a/b"
+        assert outcome(BOTS, path, root_path=root_path, raw_path=b"/bots/42/a%2Fb") == "bot:42"
+        assert outcome(BOTS, path, root_path=root_path, raw_path=b"/bots%2F42/a%2Fb") == NOT_CANONICAL
+
+
+def test_host_before_root_path_takes_no_word_away_after_it() -> None:
+    assert outcome(BOTS, "//x/svc/a/bots/y/42", root_path="/svc") is None
+
+
 @pytest.mark.parametrize("target", ["/x/api/bots/42", "/apibots/42", "/xapi/bots/42"])
 def test_litestar_splits_at_root_path_wherever_it_stands(target: str) -> None:
     assert outcome(BOTS, target, root_path="/api") == ("bot:42" if target != "/xapi/bots/42" else NOT_CANONICAL)
+    assert outcome(BOTS, "/xapibots/42", root_path="api") == "bot:42"
 
 
 def test_two_readings_that_name_different_resources_are_refused() -> None:
@@ -473,6 +572,7 @@ def test_mounts_nest() -> None:
         (["bot /api/bots/{ref}"], "/svc/API/bots/42", NOT_CANONICAL),
         (["bot /api/bots/{ref}"], "/svc//api//bots/42", NOT_CANONICAL),
         (["bot /api/bots/{ref}"], "/svc/api/bots/", None),
+        (["bot /api/bots/{ref}"], "/svc/api/bots/%20", NOT_CANONICAL),
         (["bot /api/bots/{ref}"], "/svc/api/x/bots/42", None),
         (["bot /api/{account}/bots/{ref}"], "/svc/api/x/bots/42", NOT_CANONICAL),
         (["bot /api/bots/{ref}", "none /svc/**"], "/svc/api/bots/42", None),
@@ -534,6 +634,20 @@ def test_id_behind_one_word_further_back_is_refused_in_every_spelling_that_a_fra
 
 
 @pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("/svc/bots//x/42", NOT_CANONICAL),
+        ("/svc/bots//42/x", NOT_CANONICAL),
+        ("/svc/bots//x/sales", None),
+        ("/svc//x/bots/sales", None),
+        ("/svc/bots/x//y/42", None),
+    ],
+)
+def test_word_behind_an_empty_segment_may_be_left_out_further_back(target: str, expected: str | None) -> None:
+    assert outcome(BOTS, target) == expected
+
+
+@pytest.mark.parametrize(
     ("lines", "target", "expected"),
     [
         # The lines that settle what was refused.
@@ -572,6 +686,8 @@ def test_lines_go_before_what_is_further_back(lines: list[str], target: str, exp
         ),
         ("/a/b/persona/42", "", "agent /a/b/persona/{ref:int}", "/a/b", "none /a/b/persona/**"),
         ("/acme/persona/42", "/{organization}/persona/{id}", None, "/{organization}", "none /{}/persona/**"),
+        ("/X/persona/42", "", "agent /X/persona/{ref:int}", "/X", "none /X/persona/**"),
+        ("/Admin/v2/persona/42", "", "agent /Admin/v2/persona/{ref:int}", "/Admin/v2", "none /Admin/v2/persona/**"),
         ("/v2/persona/42", "/v{version}/persona/{id}", None, "/{}", "none /{}/persona/**"),
         ("/my app/persona/42", "", None, "/{}", "none /{}/persona/**"),
     ],
@@ -590,9 +706,14 @@ def test_remedies_settle_what_is_refused_further_back(
         assert outcome(Routes.parse([line, same]), path) == "agent:42"
 
 
-@pytest.mark.parametrize("path", ["/persona/42", "/persona/042", "/admin/persona/sales", "/x", "/a/../persona/42"])
+@pytest.mark.parametrize(
+    "path",
+    ["/persona/42", "/persona/042", "/admin/persona/sales", "/x", "/a/../persona/42", "/PERSONA/7/persona/42",
+     "/bots/new/persona/42", "/" + "%" * 20],
+)  # fmt: skip
 def test_what_is_not_refused_for_being_further_back_has_no_remedies(path: str) -> None:
-    assert Routes.parse(["agent /persona/{ref:int}"]).further_back(path) is None
+    lines = ["agent /persona/{ref:int}", "bot /bots/{ref}", "none /bots/New/**"]
+    assert Routes.parse(lines).further_back(path) is None
 
 
 @pytest.mark.parametrize("mount", ["svc", "/", "", "/a//b", "/a b", "/a?b", "/x/{", "https://x/y"])
