@@ -213,15 +213,15 @@ def _decoded(path: str) -> str:
                 raise UnreadableError(f"it is encoded more than {MAX_ROUNDS} times over")
         if len(raw.translate(None, _ASCII)) > MAX_OTHER_BYTES:
             raise UnreadableError(f"it has more than {MAX_OTHER_BYTES} bytes that are not ASCII")
-        decoded_text = raw.decode("utf-8")
-        text = _compatible(decoded_text)
-        if text == decoded_text or not _is_encoded(text):
+        text = _compatible(raw.decode("utf-8"))
+        if not _is_encoded(text):
             return text
     raise UnreadableError(f"it is encoded more than {MAX_ROUNDS} times over, or in too many ways")
 
 
 def _is_encoded(text: str) -> bool:
-    return "%" in text and unquoted(raw := text.encode()) != raw
+    raw = text.encode()
+    return unquoted(raw) != raw
 
 
 def _visible(raw: bytes) -> bytes:

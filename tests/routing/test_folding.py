@@ -58,6 +58,7 @@ def test_plain_path_has_itself_as_its_only_folding(path: str) -> None:
         "/ bots /42",
         "/\tbots/42\x00",
         "/bots\x7f/42",
+        "/bots%ff/42",
         "/%00bots/42",
         "/\u200bbots/42",  # zero width space
         "/bo\u00adts/42",  # soft hyphen
@@ -229,6 +230,7 @@ def test_hashed_id_keeps_its_case_beside_the_folded_word() -> None:
         ("/" + "%" * 100, "percent signs"),
         ("/a" + "\u0301\u0316" * 100, "in a row"),
         ("/%6\x002", "NUL within an escape"),
+        ("/\uff05EF\uff05BC\uff058562ots", "in too many ways"),
     ],
 )
 def test_what_would_take_long_is_not_folded(path: str, why: str) -> None:
@@ -265,6 +267,8 @@ def test_limit_of_what_is_folded_is_exact(fits: str, is_too_much: str) -> None:
         "/A-._~!$&'()*+,=:@" * 4000,
         "/segment" * 8000,
         f"/{string.ascii_letters}/{string.digits}",
+        "/X",
+        "/X/a/X",
     ],
 )
 def test_plain_path_may_have_any_length(path: str) -> None:

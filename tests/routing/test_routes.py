@@ -70,6 +70,9 @@ BOTS = Routes.parse(["bot /bots/{ref:int}"])
         (["a /b/{ref:int}", "none /x/**"], "/x/y%2Fz/b/7", None),
         (["a /b/{ref}"], "//x%2Fy/b/sales", NOT_CANONICAL),
         (["a /b/c/{ref}"], "/b%2Fc/7/x", NOT_CANONICAL),
+        # A reader may drop what is decoded later, together with a host or parameters.
+        (["a /b/{ref}"], "//x%255Cy/b/sales", NOT_CANONICAL),
+        (["a /b/c/{ref}"], "/b;x%255Cy/c/sales", NOT_CANONICAL),
         (["a /b/{ref}"], "/x%2Fb%2Fsales", None),
         (["a /b/{ref}/chat", "a /b/{ref}/config"], "/b/7", "a:7"),
         (["a /b/{ref}", "c /b/{ref}/llm"], "/b/7/else", "a:7"),
@@ -118,6 +121,7 @@ BOTS = Routes.parse(["bot /bots/{ref:int}"])
         (["a /b/{ref}", "none /b/{}/{}/x/**"], "/b/7/x/x/x/x", None),
         (["a /b/{ref}", "none /b/{}/{}/x/**"], "/b/7//x/x/x", "a:7"),
         (["a /b/{ref}", "c /b/{ref}/llm"], "/b/7//x/llm", NOT_CANONICAL),
+        (["a /b/{ref}", "c /b/{ref}/llm", "none /b/7/llm/**"], "/b/7//x/llm", NOT_CANONICAL),
         (["a /b/{ref}", "none /**"], "/b/7//x", "a:7"),
     ],
 )
@@ -375,6 +379,7 @@ def test_what_some_router_reads_as_a_resource_is_refused(target: str) -> None:
         "/files/bots/100%25%20sure.pdf",
         "/files/Bots/sales",
         "/files/x%2Fbots%2Fsales",
+        "/files/x%252Fbots%252Fsales",
         "/web/2024/https://example.com/bots/sales",
         "/botsy/42",
         "/x/bots/",
@@ -513,6 +518,21 @@ def test_root_path_counts_however_it_is_written(root_path: str) -> None:
     assert outcome(BOTS, "/svc/bots/42", root_path=root_path) == expected
 
 
+@pytest.mark.parametrize(
+    ("mounts", "target", "expected"),
+    [
+        (["/a"], "/a/a/a/b/7//x/llm", NOT_CANONICAL),
+        (["/a"], "/a//x/b/7", NOT_CANONICAL),
+        (["/u", "/v"], "/u//x/v/b/sales", NOT_CANONICAL),
+        (["/u/v"], "/u//x/v/b/sales", None),
+    ],
+)
+def test_word_behind_an_empty_segment_may_be_left_out_after_a_mount(
+    mounts: list[str], target: str, expected: str | None
+) -> None:
+    assert outcome(Routes.parse(["a /b/{ref}", "c /b/{ref}/llm"], mounts=mounts), target) == expected
+
+
 URL_IN_A_PATH = "/web/2024/https://example.com/bots/sales"
 
 
@@ -536,6 +556,12 @@ def test_server_may_leave_root_path_out_of_raw_path() -> None:
         path = f"{root_path.rstrip('/')}/bots/42/a/b"
         assert outcome(BOTS, path, root_path=root_path, raw_path=b"/bots/42/a%2Fb") == "bot:42"
         assert outcome(BOTS, path, root_path=root_path, raw_path=b"/bots%2F42/a%2Fb") == NOT_CANONICAL
+
+
+@pytest.mark.parametrize("root_path", ["/svc", "/svc/", "/svcX"])
+def test_none_line_counts_after_root_path(root_path: str) -> None:
+    routes = Routes.parse(["a /b/{ref}", "none /b/new/**"])
+    assert outcome(routes, f"{root_path.rstrip('/')}/b/new/x%2F7", root_path=root_path) is None
 
 
 def test_host_before_root_path_takes_no_word_away_after_it() -> None:
@@ -577,6 +603,7 @@ def test_mounts_nest() -> None:
         (["bot /api/{account}/bots/{ref}"], "/svc/api/x/bots/42", NOT_CANONICAL),
         (["bot /api/bots/{ref}", "none /svc/**"], "/svc/api/bots/42", None),
         (["bot /api/bots/{ref}", "none /api/bots/new"], "/svc/api/bots/new", None),
+        (["bot /api/bots/{ref}", "none /api/bots/new"], "/svc/api/bots/new;x", NOT_CANONICAL),
         (["bot /api/bots/{ref}", "x /bots/{ref}"], "/svc/api/bots/42", NOT_CANONICAL),
         (["bot /api/bots/{ref}"], "/api/bots/42/api/bots/7", "bot:42"),
     ],
