@@ -19,11 +19,12 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere every
 
 SAYS = """
 import json, os, signal, sys
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGCHLD)
 print(json.dumps({
     "arguments": sys.argv, "folder": os.getcwd(), "own": os.environ.get("OWN"), "read": sys.stdin.read(),
     "imports from": sys.path[0], "is main": __name__, "descriptors": sorted(map(int, os.listdir("/proc/self/fd")))[:-1],
     "streams": [[one.encoding, one.errors, one.line_buffering, one.write_through] for one in (sys.stdout, sys.stderr)],
-    "signals": [str(signal.getsignal(one)) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGCHLD)],
+    "signals": [getattr(signal.getsignal(one), "__name__", str(signal.getsignal(one))) for one in SIGNALS],
 }))
 print("and more", file=sys.stderr)
 sys.exit(7)
