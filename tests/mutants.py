@@ -18,11 +18,12 @@ import gc
 import importlib
 import os
 import signal
+import subprocess
 import sys
 import time
 import tomllib
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, SourceFileLoader
@@ -53,17 +54,23 @@ class Module:
     """A module of the package, the tests that concern it, and the mutants that no test can kill.
 
     ``options`` are those of pytest: by default no fixtures of the suite, which take as long to load as a mutant's run.
+    ``then`` are slower tests, which are run if no test has failed; all share one PostgreSQL.
     """
 
     name: str
     tests: list[str]
     options: Sequence[str] = ("--noconftest",)
+    then: Sequence[str] = ()
     same: dict[str, str] = field(default_factory=dict)
 
     @property
     def arguments(self) -> list[str]:
         """The arguments of pytest."""
         return [*PYTEST, *self.options, *self.tests]
+
+    def run(self) -> int:
+        """Run the tests; returns what pytest does, which is 0 if all pass."""
+        return int(pytest.main(self.arguments)) or (int(pytest.main([*PYTEST, *self.then])) if self.then else 0)
 
     @property
     def path(self) -> Path:
@@ -113,8 +120,7 @@ def started(module: Module, code: CodeType | None) -> int:
     os.dup2(nowhere, 2)
     if code is not None:
         sys.meta_path.insert(0, Planted(module, code))
-    status = pytest.main(module.arguments)
-    os._exit(int(status))
+    os._exit(module.run())
 
 
 def survivors(module: Module, chosen: Sequence[Mutant], jobs: int, allowed_s: float) -> Iterator[Mutant]:
@@ -199,6 +205,16 @@ def write_names(module: Module, writing: int) -> None:
         pipe.write("\n".join(names))
 
 
+@contextmanager
+def postgresql() -> Iterator[None]:
+    """Have a PostgreSQL, which would take each mutant's process seconds to start."""
+    command = [sys.executable, "-m", "tests.support.database"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        os.environ["TESTS_CLUSTER"] = server.stdout.readline().strip()
+        yield
+
+
 def main(arguments: Any = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("modules", nargs="*", metavar="MODULE")
@@ -211,7 +227,8 @@ def main(arguments: Any = None) -> int:
     os.chdir(ROOT)
     chosen = [known[name] for name in options.modules or known]
     import_libraries(chosen[0])
-    verdicts = [judge(module, options.jobs, options.only) for module in chosen]
+    with postgresql() if any(module.then for module in chosen) else nullcontext():
+        verdicts = [judge(module, options.jobs, options.only) for module in chosen]
     return 0 if all(verdicts) else 1
 
 

@@ -1,13 +1,22 @@
-"""A real PostgreSQL for the tests: one server and one migrated template a session, one copy of it a test."""
+"""A real PostgreSQL for the tests: one server and one migrated template a session, one copy of it a test.
+
+``python -m tests.support.database`` makes both for sessions to share, prints where, and ends when its stdin is closed:
+a session uses them if the variable ``TESTS_CLUSTER`` names the place.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
+import sys
+import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -30,6 +39,8 @@ COPIES = "copies"
 COPIED = "STRATEGY FILE_COPY"
 """As files, at a quarter of what it costs the server to log each page of a copy."""
 MANAGER = "smarter_auth_manager"
+SHARED = "TESTS_CLUSTER"
+"""The variable that names the directory of a server that is there already."""
 
 _numbers = count(1)
 
@@ -66,8 +77,19 @@ def named(url: str, database: str) -> str:
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    if SHARED in os.environ:
+        with Cluster.start(Path(os.environ[SHARED])) as started:
+            yield started
+        return
+    with own_cluster(tmp_path_factory.mktemp("cluster")) as started:
+        yield started
+
+
+@contextmanager
+def own_cluster(directory: Path) -> Iterator[Cluster]:
+    """A server that nobody else uses, with a place for copies."""
     copies = fast_directory()
-    with Cluster.start(tmp_path_factory.mktemp("cluster")) as started:
+    with Cluster.start(directory) as started:
         server = started.home / "data"
         shutil.chown(copies, server.owner())
         settings = (f"ALTER SYSTEM SET fsync = {FSYNC}", "SELECT pg_reload_conf()", f"CREATE ROLE {MANAGER} LOGIN")
@@ -80,10 +102,15 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def template(cluster: Cluster) -> str:
     """The name of a migrated database that nobody connects to."""
+    if SHARED not in os.environ:
+        make_template(cluster)
+    return TEMPLATE
+
+
+def make_template(cluster: Cluster) -> None:
     server, role = cluster.url("owner"), urlsplit(cluster.url("runtime")).username
     asyncio.run(_execute(server, f"CREATE DATABASE {TEMPLATE} TABLESPACE {COPIES}"))
     asyncio.run(migrate(named(server, TEMPLATE), role, manager_role=MANAGER))
-    return TEMPLATE
 
 
 @pytest.fixture
@@ -139,7 +166,7 @@ async def manager(database: Database) -> AsyncIterator[asyncpg.Connection]:
 
 def copied(cluster: Cluster, template: str) -> Iterator[Database]:
     """A fixture's whole life: a copy of the template, dropped in the end."""
-    name = f"test_{next(_numbers)}"
+    name = f"test_{os.getpid()}_{next(_numbers)}"
     administer = _administrator(cluster.url("owner")).cursor().execute
     administer(f"CREATE DATABASE {name} TEMPLATE {template} {COPIED} TABLESPACE {COPIES}")
     yield on(cluster, name)
@@ -186,3 +213,15 @@ async def dumped(url: str) -> str:
     dump = (await dumping.communicate())[0].decode()
     assert dumping.returncode == 0
     return dump
+
+
+def main() -> None:
+    """Keep a server for others."""
+    with tempfile.TemporaryDirectory() as directory, own_cluster(Path(directory)) as started:
+        make_template(started)
+        print(directory, flush=True)
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()
