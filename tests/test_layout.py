@@ -107,7 +107,6 @@ STORIES = {
     "management/listings/usage": "cli/test_usage",
     "management/naming": "cli/test_names",
     "management/resources": "management/test_keys",
-    "management/rotations": "management/test_rotation",
     "management/usage": "cli/test_usage",
     "metrics/multiprocess": "metrics/test_metrics",
     "metrics/prometheus": "metrics/test_metrics",

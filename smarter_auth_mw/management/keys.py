@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Literal
 from uuid import UUID
@@ -194,10 +195,12 @@ class Management(ResourceManagement):
         ``labels`` are added to the existing ones; the value None removes one.
         """
         changes = changed(name=name, description=description, expires_at=expires_at)
-        checked(changes.get("name", "unchanged"), "name")
-        _check_description(changes.get("description", ""))
-        check_time_zone(changes.get("expires_at"))
+        if "name" in changes:
+            checked(changes["name"], "name")
+        if "description" in changes:
+            _check_description(changes["description"])
         if "expires_at" in changes:
+            check_time_zone(changes["expires_at"])
             check_policy(changes["expires_at"], self._longest_life, self._clock())
         async with self._store.transaction(self._scope) as transaction:
             before = await _living_key(transaction, key_id)
@@ -346,7 +349,8 @@ class Management(ResourceManagement):
         if max_lifetime is not None:
             found = [key for key in found if key.is_older_than(max_lifetime, now)]
         if expiring_within is not None:
-            found = sorted((key for key in found if key.expires_within(expiring_within, now)), key=_expiry)
+            found = [key for key in found if key.expires_within(expiring_within, now)]
+            found.sort(key=attrgetter("expires_at"))
         return found
 
     async def _changed(self, transaction: Transaction, action: str, before: Key, reason: str = "") -> None:
@@ -393,7 +397,3 @@ def _taken(account: str, name: str) -> ConflictError:
 
 def _check_description(description: str) -> None:
     checked(description, "description", shortest=0, longest=MAX_DESCRIPTION)
-
-
-def _expiry(key: Key) -> float:
-    return key.expires_at.timestamp() if key.expires_at else float("inf")

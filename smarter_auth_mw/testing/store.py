@@ -149,6 +149,9 @@ class MemoryTransaction(NoDatabase):
     async def keys(self) -> list[Key]:
         return sorted(filter(self._sees, map(self.tables.key, self.tables.keys)), key=in_order)
 
+    async def keys_by_id(self, key_ids: Sequence[UUID], most: int | None = None) -> dict[UUID, Key]:  # noqa: ARG002
+        return {key.key_id: key for key in await self.keys() if key.key_id in key_ids}
+
     async def add_key(self, account: str, name: str, description: str, expires_at: datetime | None) -> UUID | None:
         if self._is_taken(account, name):
             return None

@@ -10,12 +10,24 @@ import pytest
 
 import smarter_auth_mw
 from smarter_auth_mw.config.settings import DatabaseSettings
-from smarter_auth_mw.errors import ConfigurationError, RefusedError
+from smarter_auth_mw.errors import ConfigurationError, RefusedError, UsageError
 from smarter_auth_mw.management.keys import Management
+from smarter_auth_mw.management.lifetimes import (
+    LifetimeError,
+    check_expiry,
+    check_policy,
+    check_time_zone,
+    is_beyond,
+    latest,
+    within,
+)
 from smarter_auth_mw.models import SmarterAuthToken
 from smarter_auth_mw.postgres.store import Store
 from tests.support.cli import Commands
 from tests.support.database import Database
+from tests.support.store import pytest_generate_tests, store, store_url
+
+__all__ = ["pytest_generate_tests", "store", "store_url"]
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -100,3 +112,53 @@ def test_command_line_and_import_keep_to_it_and_doctor_names_what_does_not(run: 
 def test_what_is_no_duration_is_a_mistake_of_the_configuration(text: str) -> None:
     with pytest.raises(ConfigurationError, match="MAX_KEY_LIFETIME"):
         DatabaseSettings(database_url="postgresql://u@h/d", max_key_lifetime=text)
+
+
+MOMENT = timedelta(microseconds=1)
+
+
+@pytest.mark.parametrize(
+    ("expires_at", "longest", "end", "beyond"),
+    [
+        (None, None, None, False),
+        (NOW + LONGEST, None, None, False),
+        (None, LONGEST, NOW + LONGEST, True),
+        (NOW + LONGEST, LONGEST, NOW + LONGEST, False),
+        (NOW + LONGEST + MOMENT, LONGEST, NOW + LONGEST, True),
+        (None, timedelta.max, None, False),
+    ],
+)
+def test_what_is_beyond_the_limit(
+    expires_at: datetime | None, longest: timedelta | None, end: datetime | None, beyond: bool
+) -> None:
+    assert latest(longest, NOW) == end
+    assert is_beyond(expires_at, longest, NOW) is beyond
+    if expires_at is None:
+        assert within(expires_at, longest, NOW) == end
+    elif beyond:
+        with pytest.raises(LifetimeError):
+            within(expires_at, longest, NOW)
+    else:
+        assert within(expires_at, longest, NOW) == expires_at
+
+
+@pytest.mark.parametrize(
+    ("expires_at", "says"),
+    [(None, "without end: "), (NOW + LONGEST + MOMENT, "until 2026-08-30T00:00:00.000001")],
+)
+def test_what_is_too_long_says_what_to_do(expires_at: datetime | None, says: str) -> None:
+    for check, limit in ((check_policy, "MAX_KEY_LIFETIME allows 90 days"), (check_expiry, "longer than 90 days")):
+        with pytest.raises(LifetimeError, match=f"This key would be valid {says}.*{limit}") as refused:
+            check(expires_at, LONGEST, NOW)
+        assert "--expires-in" in refused.value.hint
+
+
+def test_expiry_is_ahead_within_the_limit_and_has_a_time_zone() -> None:
+    for expires_at, longest in ((None, None), (NOW + MOMENT, None), (NOW + LONGEST, LONGEST)):
+        check_expiry(expires_at, longest, NOW)
+        check_time_zone(expires_at)
+    with pytest.raises(LifetimeError, match=r"2026-06-01T00:00:00.* is in the past"):
+        check_expiry(NOW, None, NOW)
+    for check in (lambda time: check_expiry(time, None, NOW), check_time_zone):
+        with pytest.raises(UsageError, match="2999-01-01T00:00:00 has no time zone"):
+            check(datetime(2999, 1, 1))

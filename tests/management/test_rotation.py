@@ -19,6 +19,9 @@ from smarter_auth_mw.errors import ConflictError, NotFoundError, RefusedError, U
 from smarter_auth_mw.management.keys import Management, Rotated
 from smarter_auth_mw.postgres.store import Store
 from smarter_auth_mw.tokens import Token, mint
+from tests.support.store import pytest_generate_tests, store, store_url
+
+__all__ = ["pytest_generate_tests", "store", "store_url"]
 
 BOT, OTHER = Resource("bot", "42"), Resource("bot", "43")
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)

@@ -8,6 +8,9 @@ from smarter_auth_mw.errors import UsageError
 from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.management.token_formats import minter
 from smarter_auth_mw.tokens import TokenFormat, form_of, prefix_of
+from tests.support.store import pytest_generate_tests, store, store_url
+
+__all__ = ["pytest_generate_tests", "store", "store_url"]
 
 PLAIN, TEST, KNOX = "sm_0aA0aA0aA0aA", "sm_test_0aA0aA0", "0123456789abcde"
 
