@@ -32,11 +32,11 @@ _CHECKED = re.compile(rb"sm_(?:%b_)?[0-9A-Za-z]{49}" % _PREFIX.encode())
 _OPERATORS = re.compile(rb"sma_[0-9A-Za-z]{49}")
 _TOKEN_CHARS = 64
 _LOOKS_SECRET = re.compile(
-    rf"(sma?_(?:{_PREFIX}_)?[0-9A-Za-z]{{40,}}|(?<![0-9A-Za-z])[0-9A-Za-z]{{{_TOKEN_CHARS},}}[0-9A-Za-z_]*)"
+    rf"((?:sma?_(?:{_PREFIX}_)?[0-9A-Za-z]{{40,}}|(?<![0-9A-Za-z])[0-9A-Za-z]{{{_TOKEN_CHARS},}})[0-9A-Za-z_]*)"
 )
 """Matches each run of letters and digits once, from its beginning, so it takes linear time.
 
-What follows a long run behind ``_`` is matched too: the run may end in the ``sma`` of a token.
+What follows behind ``_`` is matched too: such a run may end in the ``sma`` of another token.
 """
 _ENCODED = "%(?:25)*+"
 _ENCODED_CHARS = 7
@@ -45,8 +45,8 @@ _ANY_CHAR = f"(?:[0-9A-Za-z]|{_ENCODED}(?:3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa]))"
 _ANY_UNDERSCORE = f"(?:_|{_ENCODED}5[Ff])"
 _ANY_HEAD = f"(?:s|{_ENCODED}73)(?:m|{_ENCODED}6[Dd])(?:a|{_ENCODED}61)?{_ANY_UNDERSCORE}"
 _LOOKS_SECRET_ENCODED = re.compile(
-    rf"({_ANY_HEAD}(?:{_ANY_CHAR}{{1,8}}{_ANY_UNDERSCORE})?{_ANY_CHAR}{{40,}}+"
-    rf"|{_ANY_CHAR}{{{_TOKEN_CHARS - 4},}}+(?:{_ANY_CHAR}|{_ANY_UNDERSCORE})*+)"
+    rf"((?:{_ANY_HEAD}(?:{_ANY_CHAR}{{1,8}}{_ANY_UNDERSCORE})?{_ANY_CHAR}{{40,}}+|{_ANY_CHAR}{{{_TOKEN_CHARS - 4},}}+)"
+    rf"(?:{_ANY_CHAR}|{_ANY_UNDERSCORE})*+)"
     rf"|(?:(?!{_ANY_HEAD}){_ANY_CHAR})++"
 )
 """Matches what ``_LOOKS_SECRET`` does, also where characters are percent-encoded, once or more often.
@@ -56,7 +56,7 @@ are matched too, without a group, since nothing else shows where a run begins.
 """
 _RUN_CHARS = f"{_BASE62}%_"
 """The characters of which everything that is matched consists."""
-_OWN_TOKENS = re.compile(rf"sma?_(?:{_PREFIX}_)?[0-9A-Za-z]{{49,}}|[0-9a-f]{{64,}}")
+_OWN_TOKENS = re.compile(rf"sma?_(?:{_PREFIX}_)?[0-9A-Za-z]{{49,}}[0-9A-Za-z_]*|[0-9a-f]{{64,}}")
 """Matches text that has the form of a token of this package, or contains one."""
 _PREFIXED_KNOX = re.compile(rb"sm_(?:%b_)?[0-9a-f]+" % _PREFIX.encode())
 

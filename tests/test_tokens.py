@@ -214,7 +214,7 @@ def test_no_piece_of_a_token_is_shown_wherever_the_text_is_cut(
     form: TokenFormat, prefix: str, before: str, between: str, after: str, chars: int
 ) -> None:
     one, other = mint(form, prefix).reveal(), mint(form, prefix).reveal()
-    text = f"{before}/{one}/{between}/{other}/{after}"
+    text = f"{before}{one}{between}{other}{after}"
     said = shortened(text, chars)
     assert not [
         token
@@ -260,6 +260,7 @@ ENCODINGS: dict[str, Callable[[str], str]] = {
     "behind an encoded sign": lambda token: f"next%3D%2Fbots%2F{token}%26x",
     "behind an encoded percent sign": lambda token: f"%25{token}",
     "behind half an escape": lambda token: f"a%3{percent_encoded(token)}",
+    "behind another": lambda token: f"{mint('checked').reveal()}{token}",
     "behind a long word": lambda token: f"{'a' * 70}{token}",
     "behind a long encoded word": lambda token: f"{'%61' * 70}{token}",
 }
@@ -287,6 +288,7 @@ def test_only_what_has_the_form_of_a_token_of_ours_is_hidden_in_an_answer(token:
     assert without_tokens(theirs) == theirs
     assert without_tokens(f"name {token.reveal()}, {theirs}") == f"name {token.reveal()[:4]}…, {theirs}"
     assert token.reveal()[8:20] not in without_tokens(f"{token.reveal()}0")
+    assert token.reveal()[8:20] not in without_tokens(f"{mint('checked').reveal()}{token.reveal()}")
 
 
 def test_what_may_be_a_token_is_found_in_a_text_and_what_is_too_long_is_none() -> None:
