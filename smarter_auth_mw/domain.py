@@ -124,7 +124,7 @@ class Bindings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_index", _index(self.bindings) if len(self.bindings) > FEW else None)
-        object.__setattr__(self, "may_expire", any(binding.expires_at_s != math.inf for binding in self.bindings))
+        object.__setattr__(self, "may_expire", bool({binding.expires_at_s for binding in self.bindings} - {math.inf}))
 
     def like(self, digest: bytes) -> tuple[Binding, ...]:
         """Return the bindings that may have this digest, for comparison: all of them if they are few."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 
 from smarter_auth_mw.errors import OverloadedError, counted
@@ -31,7 +31,7 @@ class Admission:
         self.refused = 0
         self._most, self._most_per_peer = most, most_per_peer
         self._clock = clock
-        self._running: Counter[str] = Counter()
+        self._running: dict[str, int] = {}
         self._all_running = self._all_waiting = 0
         self._waiting: OrderedDict[str, deque[Turn]] = OrderedDict()
         self._silent_until_s = float("-inf")
@@ -65,7 +65,7 @@ class Admission:
                 return
 
     def _has_room(self, peer: str) -> bool:
-        return self._all_running < self._most and self._running[peer] < self._most_per_peer
+        return self._all_running < self._most and self._running.get(peer, 0) < self._most_per_peer
 
     def _has_places(self, peer: str) -> bool:
         from_peer = len(self._waiting.get(peer, ()))
@@ -73,7 +73,7 @@ class Admission:
 
     def _start(self, peer: str) -> None:
         self._all_running += 1
-        self._running[peer] += 1
+        self._running[peer] = self._running.get(peer, 0) + 1
 
     def _admit(self, peer: str) -> None:
         turn = self._waiting[peer][0]

@@ -234,7 +234,8 @@ class Cache:
         for _ in range(FILL_ATTEMPTS):
             flight: Flight[Entry] | Entry | None = self._flights.get(target.lookup)
             if flight is None:
-                flight = await self._in_turn(target, peer)
+                has_place = self.admission.try_enter(peer)
+                flight = self._take_off(target, peer) if has_place else await self._in_turn(target, peer)
             entry = await flight.wait() if isinstance(flight, Flight) else flight
             if self._is_fresh(entry, self.clock()):  # False if the event loop was blocked before this line.
                 return entry
@@ -281,7 +282,7 @@ class Cache:
         return entry.got_at_s + (self._limits.cache_ttl_s if is_known else self._limits.negative_ttl_s)
 
     async def _fill(self, target: Target) -> Entry:
-        entry = await self._borrow(target)
+        entry = None if self.shared is None else await self._borrow(target, self.shared)
         if entry is None:
             entry = await self._read_current(target)
         self._keep(target, entry)
@@ -293,7 +294,8 @@ class Cache:
             entry, read = await self._read(target)
             # False if a change arrived, or too much time passed, meanwhile.
             if self._is_fresh(entry, self.clock()):
-                self._lend(target, read)
+                if self.shared is not None:
+                    self._lend(target, read, self.shared)
                 return entry
             self.counts.outdated_fills += 1
         raise UnavailableError(f"{target.names} changes faster than it can be read, or is read too slowly.")
@@ -313,12 +315,12 @@ class Cache:
         entry.got_at_s = got_at_s
         return entry
 
-    async def _borrow(self, target: Target) -> Entry | None:
+    async def _borrow(self, target: Target, shared: SharedEntries) -> Entry | None:
         """Return the entry that another worker shared, if the heartbeat vouches for it."""
-        if self.shared is None or self.heartbeat_age_s >= self._limits.max_staleness_s:
+        if self.heartbeat_age_s >= self._limits.max_staleness_s:
             return None
         server = self.changes.server
-        read = await self.shared.get(target.lookup)
+        read = await shared.get(target.lookup)
         if read is None:
             return None
         entry = self._entry(read, self.clock(), BORROWED, server)
@@ -327,13 +329,13 @@ class Cache:
         self.counts.shared_hits += 1
         return entry
 
-    def _lend(self, target: Target, read: BindingsRead) -> None:
+    def _lend(self, target: Target, read: BindingsRead, shared: SharedEntries) -> None:
         # Without a heartbeat, another server's answer may be accepted, which must not be stored in this tier.
         holds = self.heartbeat_age_s < self._limits.max_staleness_s
-        if self.shared is None or not holds or read.bindings.account is None:
+        if not holds or read.bindings.account is None:
             return
         entry = SharedEntry(read.bindings, read.snapshot, read.sources)
-        write = asyncio.get_running_loop().create_task(self.shared.put(target.lookup, entry))
+        write = asyncio.get_running_loop().create_task(shared.put(target.lookup, entry))
         self._writes.add(write)
         write.add_done_callback(self._writes.discard)
 

@@ -33,7 +33,7 @@ from tests.support.database import Database
 
 OURS = str(Path(smarter_auth_mw.__file__).parent)
 GRANT_CALLS, REFUSAL_CALLS, WRONG_TOKEN_CALLS, NO_RESOURCE_CALLS, WSGI_GRANT_CALLS, MESSAGE_CALLS = 2, 21, 40, 1, 10, 3
-GATE_GRANT_CALLS, GRANT_BUILT_INS = 7, 6
+GATE_GRANT_CALLS, GRANT_BUILT_INS, COLD_CALLS = 7, 6, 120
 """How many functions of ours may be called. Fewer is better: whoever needs more says in the commit what it buys."""
 ENTRY_BYTES = 1_190
 """The most memory for an entry with one binding, as Python counts it."""
@@ -123,6 +123,18 @@ async def counts_of(app: Any, path: str, token: Token, queries: list[str]) -> tu
     for headers in ([raw(token)], [raw(Token(b"another"))], []):
         await app(scope(path, *headers), receive, send)
     return cold, len(queries) - cold
+
+
+async def test_a_cold_request_calls_few_functions(database: Database, token: Token) -> None:
+    app = guarded(database.runtime, App())
+    counts = []
+    async with lifespan(app):
+        for _ in range(10):
+            forget(app)
+            with calls() as names:
+                await app(scope("/bots/1", raw(token)), receive, send)
+            counts.append(len(names))
+    assert min(counts) <= COLD_CALLS  # What runs beside it, a heartbeat say, counts too.
 
 
 async def test_what_passes_is_answered_by_the_apps_own_awaitable(database: Database, token: Token) -> None:
