@@ -5,8 +5,8 @@
 Half of the runs have one busy process for each core beside them, the other half run the tests in another order, each
 with a seed of its own, which is printed. Then the suite runs once on one core, once with ``fsync`` on, once in a folder
 whose name has a blank, and once as an ordinary user without HOME; the last needs root, and is skipped without it.
-Exits 1 if any test failed in any run. What pytest printed in such a run is kept in build/endurance. What follows ``--``
-goes to pytest, to try a few files.
+Exits 1 if any test failed in any run. What pytest printed in each is kept in build/endurance. What follows ``--`` goes
+to pytest, to try a few files.
 """
 
 from __future__ import annotations
@@ -46,26 +46,26 @@ class Run:
     plugins: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
 
-    def outcome(self, arguments: Sequence[str]) -> tuple[list[str], str]:
-        """Run pytest, and return the tests that failed and what it printed."""
+    def outcome(self, arguments: Sequence[str], kept: Path) -> tuple[list[str], str]:
+        """Run pytest, keep what it prints in that file, and return the tests that failed and its last line."""
         plugins = [option for plugin in self.plugins for option in ("-p", plugin)]
         command = [sys.executable, "-m", "pytest", "-q", "-rfE", "--numprocesses", self.workers]
-        done = subprocess.run(
-            [*command, "--dist", "loadfile", "--no-loadscope-reorder", *plugins, *arguments],
-            cwd=self.folder,
-            env=self.env,
-            capture_output=True,
-            text=True,
-            check=False,
-            **self.options,
-        )
-        output = (done.stdout + done.stderr).strip()
-        failed = _FAILED.findall(done.stdout)
-        if done.returncode and not failed:
-            lines = output.splitlines() or [""]
+        with kept.open("w") as printed:
+            status = subprocess.run(
+                [*command, "--dist", "loadfile", "--no-loadscope-reorder", *plugins, *arguments],
+                cwd=self.folder,
+                env=self.env,
+                stdout=printed,
+                stderr=subprocess.STDOUT,
+                check=False,
+                **self.options,
+            ).returncode
+        output = kept.read_text()
+        lines, failed = output.strip().splitlines() or [""], _FAILED.findall(output)
+        if status and not failed:
             why = next((line for line in lines if line.startswith("ERROR")), lines[-1])
-            failed = [f"pytest itself, exit status {done.returncode}: {why}"]
-        return failed, output
+            failed = [f"pytest itself, exit status {status}: {why}"]
+        return failed, lines[-1]
 
 
 @contextmanager
@@ -150,6 +150,7 @@ def conditions(runs: int) -> Iterator[tuple[str, Condition]]:
 def endure(numbered: Iterable[tuple[int, tuple[str, Condition]]], arguments: Sequence[str]) -> Mapping[str, list[str]]:
     """Run the tests under each condition, print a line for each, and return the runs in which each test failed."""
     failures: dict[str, list[str]] = defaultdict(list)
+    OUTPUTS.mkdir(parents=True, exist_ok=True)
     for number, (name, condition) in numbered:
         run, began_s = Run(name), time.monotonic()
         with ExitStack() as stack:
@@ -158,21 +159,11 @@ def endure(numbered: Iterable[tuple[int, tuple[str, Condition]]], arguments: Seq
             except (OSError, AttributeError) as error:  # Not on this system, or not without root.
                 print(f"{number:2} {name:28} skipped: {error}", flush=True)
                 continue
-            failed, output = run.outcome(arguments)
+            failed, last = run.outcome(arguments, OUTPUTS / f"{number:02} {name}.txt")
         for test in failed:
             failures[test].append(f"{number} {name}")
-        last, took_s = output.rpartition("\n")[2], time.monotonic() - began_s
-        print(f"{number:2} {name:28} {took_s:6.0f} s  {len(failed)} failed  ({last})", flush=True)
-        if failed:
-            print(f"   {_kept(f'{number:02} {name}', output)}", flush=True)
+        print(f"{number:2} {name:28} {time.monotonic() - began_s:6.0f} s  {len(failed)} failed  ({last})", flush=True)
     return failures
-
-
-def _kept(name: str, output: str) -> Path:
-    OUTPUTS.mkdir(parents=True, exist_ok=True)
-    path = OUTPUTS / f"{name}.txt"
-    path.write_text(output)
-    return path
 
 
 def main() -> int:
@@ -187,7 +178,7 @@ def main() -> int:
     failures = endure(chosen, options.arguments)
     for test, runs in sorted(failures.items(), key=lambda one: -len(one[1])):
         print(f"failed {len(runs)} times: {test}  ({'; '.join(runs)})")
-    print(f"{len(chosen)} runs: {f'{len(failures)} tests failed' if failures else 'nothing failed'}.")
+    print(f"{len(failures)} tests failed." if failures else "Nothing failed.", f"What pytest printed is in {OUTPUTS}.")
     return 1 if failures or not chosen else 0
 
 
