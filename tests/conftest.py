@@ -30,6 +30,7 @@ pytest_plugins = [
 # A shell that starts the suite in the background has it ignore Ctrl-C, and so would every command that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 # Each client of httpx would read the certificates of all authorities, which costs more than most tests do.
 vars(httpx._transports.default)["create_ssl_context"] = cache(httpx.create_ssl_context)

@@ -94,6 +94,7 @@ def own_cluster(directory: Path) -> Iterator[Cluster]:
         shutil.chown(copies, server.owner())
         settings = (f"ALTER SYSTEM SET fsync = {FSYNC}", "SELECT pg_reload_conf()", f"CREATE ROLE {MANAGER} LOGIN")
         asyncio.run(_execute(started.url("owner"), *settings, f"CREATE TABLESPACE {COPIES} LOCATION '{copies}'"))
+        (copies / "elsewhere").symlink_to(started.home)
         yield started
     shutil.rmtree(started.home)  # for root that is no directory of pytest's
     shutil.rmtree(copies)

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
+from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -22,16 +25,42 @@ FSYNC = os.environ.get("TESTS_FSYNC", "off")
 
 @cache
 def has_memory() -> bool:
-    """Whether databases are kept in memory; what processes that were killed have left there is removed."""
+    """Whether databases are kept in memory."""
     if FSYNC == "on" or not os.access(MEMORY, os.W_OK):
         return False
-    for left in MEMORY.glob(f"{NAME}-*"):
-        if not Path("/proc", left.name.split("-")[-2]).exists():
-            shutil.rmtree(left, ignore_errors=True)
     return shutil.disk_usage(MEMORY).free >= ENOUGH
 
 
 def fast_directory() -> Path:
-    """A new directory, in memory if that can be."""
+    """A new directory, in memory if that can be; if this process is killed, the next that asks for one removes it."""
+    _remove_leftovers()
     where = MEMORY if has_memory() else None
     return Path(tempfile.mkdtemp(prefix=f"{NAME}-{os.getpid()}-", dir=where))
+
+
+def reminder(home: Path) -> Path:
+    """A directory that has the same done to this place of a server, which lies elsewhere."""
+    directory = fast_directory()
+    (directory / "elsewhere").symlink_to(home)
+    return directory
+
+
+@cache
+def _remove_leftovers() -> None:
+    remove_leftovers((MEMORY, Path(tempfile.gettempdir())))
+
+
+def remove_leftovers(places: Iterable[Path]) -> None:
+    """Remove what processes have left there that were killed, and end the servers that run in it."""
+    for left in [left for place in places for left in place.glob(f"{NAME}-*-*")]:
+        if not Path("/proc", left.name.split("-")[-2]).exists() and Path("/proc/self").exists():
+            for home in (left, (left / "elsewhere").resolve()):
+                _end_server(home / "data")
+                shutil.rmtree(home, ignore_errors=True)
+
+
+def _end_server(data: Path) -> None:
+    with suppress(OSError, ValueError):
+        postmaster = int((data / "postmaster.pid").read_text().splitlines()[0])
+        if Path(f"/proc/{postmaster}/cwd").resolve() == data.resolve():
+            os.kill(postmaster, signal.SIGQUIT)

@@ -21,7 +21,7 @@ from smarter_auth_mw.postgres.embedded.place import make_socket_directory, place
 from smarter_auth_mw.postgres.migrations import migrate
 from tests.support.database import COPIED, MANAGER, Database
 from tests.support.embedded import wait_for
-from tests.support.memory import FSYNC
+from tests.support.memory import FSYNC, reminder
 
 TEMPLATE = "template_migrated"
 
@@ -31,6 +31,7 @@ class Postgres:
 
     def __init__(self, directory: Path, **settings: str) -> None:
         self._server = place(directory, _silent)
+        self._reminder = reminder(self._server.home)
         self._server.make_locks()
         self._made = 0
         make_socket_directory(self._server)
@@ -140,6 +141,7 @@ class Postgres:
         if not self._is_gone():
             self.stop()
         shutil.rmtree(self._server.home)
+        shutil.rmtree(self._reminder)
 
 
 class Proxy:
