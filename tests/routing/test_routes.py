@@ -452,6 +452,7 @@ def test_raw_path_that_says_something_else_is_a_reading_of_its_own() -> None:
     assert outcome(BOTS, "/bots/42", raw_path=b"/bots/42?/bots/7") == "bot:42"
     assert outcome(BOTS, "/bots/42", raw_path=b"/bots/42?next=%2F") == "bot:42"
     assert outcome(BOTS, "/x", raw_path=b"bots/42") == NOT_CANONICAL
+    assert outcome(BOTS, "/x", raw_path=b"x") == NOT_CANONICAL
     assert outcome(BOTS, "x", raw_path=b"/x") == NOT_CANONICAL
     long = Routes.parse(["bot /api/bots/{ref:int}", "llm /llms/{ref}"])
     assert outcome(long, "/svc/api/bots/42", raw_path=b"/llms/7") == NOT_CANONICAL
@@ -525,11 +526,11 @@ def test_root_path_counts_however_it_is_written(root_path: str) -> None:
         (["/a"], "/a//x/b/7", NOT_CANONICAL),
         (["/u", "/v"], "/u//x/v/b/sales", NOT_CANONICAL),
         (["/u/v"], "/u//x/v/b/sales", None),
+        (["/Svc"], "/Svc/b/sales", "a:sales"),
+        (["/Svc"], "/svc/b/sales", NOT_CANONICAL),
     ],
 )
-def test_word_behind_an_empty_segment_may_be_left_out_after_a_mount(
-    mounts: list[str], target: str, expected: str | None
-) -> None:
+def test_path_is_read_after_its_mount_in_every_spelling(mounts: list[str], target: str, expected: str | None) -> None:
     assert outcome(Routes.parse(["a /b/{ref}", "c /b/{ref}/llm"], mounts=mounts), target) == expected
 
 
@@ -743,6 +744,25 @@ def test_what_is_not_refused_for_being_further_back_has_no_remedies(path: str) -
     assert Routes.parse(lines).further_back(path) is None
 
 
+def test_remedies_are_written_as_advice() -> None:
+    routes = Routes.parse(["agent /persona/{ref:int}"])
+    literal, other = (routes.further_back(path) for path in ("/admin/persona/42", "/my app/persona/42"))
+    assert literal is not None
+    assert other is not None
+    assert str(literal.remedies()) == (
+        "If it is the same agent: add `agent /admin/persona/{ref:int}`. "
+        "If the app removes the prefix: MOUNTS=/admin. If it is something else: add `none /admin/persona/**`."
+    )
+    assert str(other.remedies()) == (
+        "If the app removes the prefix: MOUNTS=/{}. If it is something else: add `none /{}/persona/**`."
+    )
+
+
+def test_first_word_of_a_pattern_may_occur_in_at_most_six_places() -> None:
+    assert outcome(BOTS, "/x" + "/bots" * 6) is None
+    assert outcome(BOTS, "/x" + "/bots" * 7) == NOT_CANONICAL
+
+
 @pytest.mark.parametrize("mount", ["svc", "/", "", "/a//b", "/a b", "/a?b", "/x/{", "https://x/y"])
 def test_bad_mount_is_a_mistake(mount: str) -> None:
     with pytest.raises(ConfigurationError, match="SMARTER_AUTH_MOUNTS"):
@@ -821,6 +841,13 @@ def test_explanation_tells_line_and_reading() -> None:
         (["bot /orgs/{account}/bots/{ref}"], "/orgs/Acme/bots/7", "{ref} expects an account number"),
         (["a /b/{ref}", "c /b/{ref}/llm"], "/b/7/llm.json", "a lenient router would read it as c /b/{ref}/llm"),
         (["a /b/{ref}/run", "c /b/{ref}/run.v2"], "/b/7/run.v2//x", "would read it as a /b/{ref}/run"),
+        (
+            ["bot /bots/{ref:int}"],
+            "/svc/bots/42",
+            "after a prefix it matches bot /bots/{ref:int}, but no line of ROUTES",
+        ),
+        (["bot /bots/{ref:int}"], "/bots/./42", "it has a dot segment, and mentions a pattern"),
+        (["bot /bots/{ref:int}"], "/bots%2F42", "bot /bots/{ref:int} is reached by more than one spelling"),
     ],
 )
 def test_refusal_says_what_can_be_read_in_two_ways(lines: list[str], path: str, detail: str) -> None:
