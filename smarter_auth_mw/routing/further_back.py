@@ -76,11 +76,8 @@ class Behind:
         known = [place for place, word in enumerate(reading.words) if word in self._offsets]
         if len(known) > MAX_PLACES:
             raise UnreadableError(f"the first word of a pattern occurs in more than {MAX_PLACES} places")
-        found = self._first(reading, known)
-        if found or not known:
-            return found
         spanned = (self._spanning(reading, known, host) for host in reading.hosts)
-        return next(filter(None, spanned), None)
+        return self._first(reading, known) or next(filter(None, spanned), None)
 
     def _spanning(self, reading: Reading, known: Sequence[int], host: int) -> FurtherBack | None:
         """Return the first hit without the word at ``host``, if this brings other words together."""

@@ -448,6 +448,7 @@ def test_raw_path_that_says_something_else_is_a_reading_of_its_own() -> None:
     assert outcome(BOTS, "/bots/42", raw_path=b"/bots/7") == AMBIGUOUS
     assert outcome(BOTS, "/x", raw_path=b"/bots/7") == "bot:7"
     assert outcome(BOTS, "/bots/42", raw_path=b"/x") == "bot:42"
+    assert outcome(BOTS, "/bots/42", raw_path=b"/BOTS/42") == "bot:42"
     assert outcome(BOTS, "/bots/42/\udcff", raw_path=b"/bots/42/%ff") == "bot:42"
     assert outcome(BOTS, "/bots/42", raw_path=b"/bots/42?/bots/7") == "bot:42"
     assert outcome(BOTS, "/bots/42", raw_path=b"/bots/42?next=%2F") == "bot:42"
@@ -598,6 +599,8 @@ def test_mounts_nest() -> None:
         (["bot /api/bots/{ref}"], "/svc/api/bots/sales", NOT_CANONICAL),
         (["bot /api/bots/{ref}"], "/svc/API/bots/42", NOT_CANONICAL),
         (["bot /api/bots/{ref}"], "/svc//api//bots/42", NOT_CANONICAL),
+        (["bot /Api/Bots/{ref}"], "/svc/Api/Bots/42", NOT_CANONICAL),
+        (["bot /Api/Bots/{ref}"], "/svc/api/bots/42", NOT_CANONICAL),
         (["bot /api/bots/{ref}"], "/svc/api/bots/", None),
         (["bot /api/bots/{ref}"], "/svc/api/bots/%20", NOT_CANONICAL),
         (["bot /api/bots/{ref}"], "/svc/api/x/bots/42", None),
@@ -666,6 +669,7 @@ def test_id_behind_one_word_further_back_is_refused_in_every_spelling_that_a_fra
     [
         ("/svc/bots//x/42", NOT_CANONICAL),
         ("/svc/bots//42/x", NOT_CANONICAL),
+        ("/a/b/c/d/bots//x/42", NOT_CANONICAL),
         ("/svc/bots//x/sales", None),
         ("/svc//x/bots/sales", None),
         ("/svc/bots/x//y/42", None),
@@ -742,6 +746,18 @@ def test_remedies_settle_what_is_refused_further_back(
 def test_what_is_not_refused_for_being_further_back_has_no_remedies(path: str) -> None:
     lines = ["agent /persona/{ref:int}", "bot /bots/{ref}", "none /bots/New/**"]
     assert Routes.parse(lines).further_back(path) is None
+
+
+def test_remedy_has_a_placeholder_where_the_line_has_an_account() -> None:
+    routes = Routes.parse(["bot /orgs/{account}/bots/{ref:int}"])
+    found = routes.further_back("/svc/orgs/acme/bots/42")
+    assert found is not None
+    assert found.remedies() == (
+        "bot /svc/orgs/{account}/bots/{ref:int}",
+        "/svc",
+        "none /svc/orgs/{}/bots/**",
+        "bot",
+    )
 
 
 def test_remedies_are_written_as_advice() -> None:
