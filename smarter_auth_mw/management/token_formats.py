@@ -22,7 +22,6 @@ def minter(form: TokenFormat | None, prefix: str | None, previous: str = "") -> 
         )
     if prefix and form == "knox":
         raise UsageError("Tokens of the format knox have no prefix.", hint="Leave out --format, or --prefix.")
-    form = form or ("checked" if prefix else form_of(previous))
-    if form == "knox":
+    if form == "knox" or not (form or prefix or form_of(previous) == "checked"):
         return partial(mint, "knox")
     return partial(mint, "checked", prefix_of(previous) if prefix is None else prefix)

@@ -202,8 +202,9 @@ async def test_scope_holds_for_many(store: Store, keys: Management, minted: list
 
 
 async def test_keys_have_to_be_named(many: ManyKeys) -> None:
-    with pytest.raises(UsageError, match="Select the keys"):
+    with pytest.raises(UsageError, match="Select the keys") as refused:
         await many.revoke(await many.find(KeyFilters()))
+    assert "--account" in refused.value.hint
 
 
 def test_one_statement_concerns_few_keys_and_few_accounts() -> None:
@@ -282,6 +283,100 @@ async def test_second_look_reads_rows_in_proportion_to_the_keys(store: Store, ow
     assert len(await many.deactivate(Chosen(chosen.key_ids[:10], filters, chosen.at))) == 10
     assert measured.read < 500
     assert measured.seqscan == "on"
+
+
+async def test_audit_has_what_was_changed_of_each_key(
+    many: ManyKeys, keys: Management, store: Store, minted: list[Minted]
+) -> None:
+    only = KeyFilters(resource=BOT)
+    written: list[NewToken] = []
+    await many.rotate(await many.find(only), written.extend, lambda: None)
+    await many.deactivate(await many.find(only))
+    await many.revoke(await many.find(only))
+    for one, made in zip(sorted(minted[:2], key=lambda one: one.key.key_id), written, strict=True):
+        told = [event for event in await audited(store, key_id=one.key.key_id) if event.action != "key.bind"][1:]
+        revoked = (await keys.key(one.key.key_id)).revoked_at
+        assert revoked is not None
+        assert {(event.actor, event.account) for event in told} == {("tester", "acme")}
+        assert [(event.action, event.before, event.after) for event in told[:2]] == [
+            ("key.rotate", {"expires_at": None}, {"expires_at": None}),
+            ("key.deactivate", {"is_active": True}, {"is_active": False}),
+        ]
+        assert (told[2].action, told[2].before, list(told[2].after or ())) == (
+            "key.revoke",
+            {"revoked_at": None},
+            ["revoked_at"],
+        )
+        until = made.previous_valid_until.isoformat()
+        assert [event.reason for event in told] == [
+            f"the previous token is valid until {until}, the new one begins with {made.token.token_key}",
+            "",
+            "",
+        ]
+
+
+async def test_previous_token_ends_with_its_key_and_a_key_is_rotated_until_it_ends(
+    store: Store, keys: Management, minted: list[Minted]
+) -> None:
+    end = datetime.now(UTC) + timedelta(hours=1)
+    await keys.set_key(minted[0].key.key_id, expires_at=end)
+    many = ManyKeys(store, "tester", clock=lambda: end)
+    written: list[NewToken] = []
+    chosen = Chosen([minted[0].key.key_id, minted[1].key.key_id])
+    assert len((await many.rotate(chosen, written.extend, lambda: None)).key_ids) == 2
+    assert sorted(one.previous_valid_until for one in written) == [end, end + DAY]
+    late = ManyKeys(store, "tester", clock=lambda: end + timedelta(microseconds=1))
+    assert (await late.rotate(chosen, written.extend, lambda: None, force=True)).key_ids == (minted[1].key.key_id,)
+
+
+@pytest.mark.parametrize(
+    ("overlap", "says"), [(timedelta(microseconds=-1), "cannot be negative"), (timedelta.max, "is too long")]
+)
+async def test_impossible_overlap_rotates_nothing(
+    many: ManyKeys, keys: Management, minted: list[Minted], overlap: timedelta, says: str
+) -> None:
+    before = await keys.keys()
+    with pytest.raises(UsageError, match=says):
+        await many.rotate(await many.find(ACME), _not_to_be_called, _not_to_be_called, overlap=overlap)
+    assert await keys.keys() == before
+
+
+async def test_new_tokens_have_the_format_of_their_keys_unless_another_is_asked_for(
+    many: ManyKeys, keys: Management
+) -> None:
+    await keys.create("knox", account="acme")
+    await keys.create("test", account="acme", prefix="test")
+    written: list[NewToken] = []
+    for asked in ({}, {"prefix": "live"}, {"form": "knox"}):
+        await many.rotate(await many.find(ACME), written.extend, lambda: None, force=True, **asked)  # type: ignore[arg-type]
+    heads = [(one.key.name, one.token.token_key[:8] if one.token.reveal().startswith("sm_") else "") for one in written]
+    assert sorted(heads) == [
+        *[("knox", ""), ("knox", ""), ("knox", "sm_live_")],
+        *[("test", ""), ("test", "sm_live_"), ("test", "sm_test_")],
+    ]
+
+
+async def test_keys_that_were_chosen_at_no_time_are_looked_at_now(
+    many: ManyKeys, keys: Management, minted: list[Minted]
+) -> None:
+    every = [one.key.key_id for one in minted]
+    assert await many.revoke(Chosen(every, KeyFilters(older_than=DAY))) == []
+    assert await _names(keys, await many.revoke(Chosen(every, KeyFilters(older_than=-DAY, account="acme")))) == [
+        "one",
+        "three",
+        "two",
+    ]
+
+
+async def test_progress_is_reported_in_keys(
+    many: ManyKeys, minted: list[Minted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(many_keys, "AT_ONCE", 2)
+    done: list[int] = []
+    await many.rotate(await many.find(ACME), lambda _: None, lambda: None, progress=done.append)
+    await many.deactivate(await many.find(ACME), progress=done.append)
+    await many.revoke(await many.find(ACME), progress=done.append)
+    assert done == [2, 1] * 3
 
 
 class Measured:
