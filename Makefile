@@ -40,7 +40,8 @@ docs: $(VENV)/.dev
 tests: $(VENV)/.dev programs
 	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
-# The same with branch coverage, which doubles the time of what runs in the tests' own process; prints what no test reaches.
+# The same with branch coverage, of the commands and servers that tests start too, which doubles the time; prints what no
+# test reaches.
 coverage: $(VENV)/.dev programs
 	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --cov --cov-report term $(ARGS)
 
