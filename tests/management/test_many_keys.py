@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -201,10 +202,24 @@ async def test_scope_holds_for_many(store: Store, keys: Management, minted: list
     ]
 
 
+async def test_only_keys_of_the_account_are_found(store: Store, keys: Management, minted: list[Minted]) -> None:
+    sales = KeyFilters(labels={"team": "sales"})
+    for many, filters in (
+        (ManyKeys(store, "me", scope="acme"), sales),
+        (ManyKeys(store, "me"), replace(sales, account="acme")),
+    ):
+        assert await _names(keys, (await many.find(filters)).key_ids) == ["one", "three"]
+
+
 async def test_keys_have_to_be_named(many: ManyKeys) -> None:
     with pytest.raises(UsageError, match="Select the keys") as refused:
         await many.revoke(await many.find(KeyFilters()))
     assert "--account" in refused.value.hint
+
+
+def test_actor_has_a_name(store: Store) -> None:
+    with pytest.raises(UsageError, match="The actor has 0 characters"):
+        ManyKeys(store, "")
 
 
 def test_one_statement_concerns_few_keys_and_few_accounts() -> None:
