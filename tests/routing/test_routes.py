@@ -752,6 +752,7 @@ def test_remedy_has_a_placeholder_where_the_line_has_an_account() -> None:
     routes = Routes.parse(["bot /orgs/{account}/bots/{ref:int}"])
     found = routes.further_back("/svc/orgs/acme/bots/42")
     assert found is not None
+    assert found.prefix == "/svc"
     assert found.remedies() == (
         "bot /svc/orgs/{account}/bots/{ref:int}",
         "/svc",
