@@ -12,7 +12,7 @@ from typing import Self
 import httpx
 
 CLIENTS = 4
-PAUSE_S = 0.01
+PAUSE_S = 0.03
 """Between an answer and the next request: what is asked without pause takes the processor from what is waited for."""
 MOST = 50_000
 """No test asks more often than this, however slow what it waits for may be."""
