@@ -490,6 +490,7 @@ def test_scope_without_forwarded_headers_is_handed_on_as_it_is() -> None:
             b",".join([b"x" * 255] * 6 + [b"x" * 256] * 2),
         ),
         (b"forwarded", b";".join([b"for=x"] * 33), b";".join([b"for=x"] * 34)),
+        (b"forwarded", b",".join([b"for=x"] * 8), b",".join([b"for=x"] * 9)),
         (b"forwarded", b",".join([b"host=x.org"] * 8), b",".join([b"host=x.org"] * 9)),
         (b"forwarded", b";".join([b"host=x.org"] * 8), b";".join([b"host=x.org"] * 9)),
     ],
