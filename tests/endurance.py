@@ -121,12 +121,13 @@ def as_an_ordinary_user(run: Run) -> Iterator[None]:
     """Run a copy of the project that belongs to this user."""
     with tempfile.TemporaryDirectory() as place:
         os.chmod(place, 0o755)
-        run.folder = Path(place, "project")
+        run.folder, temporary = Path(place, "project"), Path(place, "temporary")
         shutil.copytree(ROOT, run.folder, ignore=LEFT_OUT)
+        temporary.mkdir()  # Not in the project, whose settings pytest would find there.
         run.env.pop("HOME", None)
-        run.env |= {"PYTHONPATH": str(run.folder), "USER": USER, "TMPDIR": str(run.folder)}
+        run.env |= {"PYTHONPATH": str(run.folder), "USER": USER, "TMPDIR": str(temporary)}
         run.options = {"user": USER, "group": "nogroup", "extra_groups": []}
-        subprocess.run(["chown", "-R", USER, run.folder], check=True)
+        subprocess.run(["chown", "-R", USER, run.folder, temporary], check=True)
         if subprocess.run([sys.executable, "-c", ""], env=run.env, check=False, **run.options).returncode:
             raise OSError(f"{USER} may not run {sys.executable}")
         yield

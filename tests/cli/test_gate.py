@@ -86,7 +86,7 @@ def test_start_up_says_where_the_embedded_database_is(command: list[str], tmp_pa
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_each_line_of_the_log_is_json_if_that_is_asked_for(workers: str, env: dict[str, str]) -> None:
     with serving([*GATE, "--log-format", "json", "--workers", workers], env) as server:
-        httpx.get(server.url, timeout=30)
+        httpx.get(server.url, timeout=120)
         _, said = server.stop(signal.SIGINT)
     entries = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
     assert len(entries) == len(said.splitlines())

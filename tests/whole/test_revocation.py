@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import asyncpg
 import pytest
 
+from smarter_auth_mw.cache.shared import SharedBackend
 from smarter_auth_mw.domain import Resource
+from smarter_auth_mw.engine import assembly
 from smarter_auth_mw.management.keys import Management, Minted
 from tests.support.asgi import KEYED, OTHER
 from tests.support.database import Database
 from tests.support.valkey import Valkey
-from tests.support.worker import FOREVER_S, Worker, until, workers
+from tests.support.worker import FOREVER_S, PATIENCE_S, Worker, until, workers
 
 Act = Callable[[Management, Minted], Awaitable[Any]]
 
@@ -116,10 +119,12 @@ async def test_what_was_rolled_back_changes_nothing(
 
 
 async def test_key_expires_in_every_worker_without_anybody_telling(pair: list[Worker], keys: Management) -> None:
-    expires_at = datetime.now(UTC) + timedelta(seconds=1)
-    minted = await keys.create("short", expires_at=expires_at, bind=[KEYED])
-    for each in pair:
-        assert await each.warm(KEYED, minted.token) == 200
+    for lifetime_s in (1, 5, 25):  # A machine may be so busy that a key has expired before it is asked for.
+        expires_at = datetime.now(UTC) + timedelta(seconds=lifetime_s)
+        minted = await keys.create(f"for {lifetime_s} s", expires_at=expires_at, bind=[KEYED])
+        if {await each.warm(KEYED, minted.token) for each in pair} == {200}:
+            break
+        assert datetime.now(UTC) > expires_at
     fills = [each.counts.fills for each in pair]
     for each in pair:
         assert await each.comes_to(401, KEYED, minted.token) <= {200}
@@ -180,7 +185,9 @@ class TestSharedTier:
     """Workers that share what they have read, through a real Valkey."""
 
     @pytest.fixture
-    def sharing(self, valkey: Valkey) -> dict[str, Any]:
+    def sharing(self, valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+        """A busy machine does not keep a deadline of 50 ms, and what is not shared in time is read."""
+        monkeypatch.setattr(assembly, "SharedBackend", partial(SharedBackend, deadline_s=PATIENCE_S))
         return NOTIFIED | {"cache_url": valkey.url}
 
     async def test_second_worker_starts_warm(self, database: Database, sharing: dict[str, Any], minted: Minted) -> None:
