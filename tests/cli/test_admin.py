@@ -13,7 +13,7 @@ import pytest
 from tests.support.cli import PROGRAM, ROUTES, Commands, environment, program, serving
 from tests.support.database import Database
 
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 BOTS = """
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse

@@ -13,7 +13,7 @@ import httpx
 from tests.support.cli import EXAMPLES, Server, serving
 from tests.support.warm import PYTHON
 
-PATIENCE_S = 30
+PATIENCE_S = 120
 LISTENING = re.compile(r"(?:running on|listening at:?) (http://\S+)", re.IGNORECASE)
 UVICORN = ("uvicorn", "--no-proxy-headers", "--port", "0")
 

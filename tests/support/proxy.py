@@ -27,7 +27,7 @@ IMPATIENT: Changes = [("stat_prefix: ingress", "stat_prefix: ingress\n" + " " * 
 """Envoy waits a second before it closes a connection on which it has refused something."""
 
 SERVICE = "tests.support.echoing_app:application"
-PATIENCE_S = 30
+PATIENCE_S = 120
 NGINX = """
 daemon off; pid nginx.pid; {user} worker_processes 1;
 events {{ worker_connections 512; }}

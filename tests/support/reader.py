@@ -24,7 +24,7 @@ from tests.support.documents import ROOT, Block, blocks, commands, conversations
 from tests.support.warm import programs
 
 BIN = Path(sys.executable).parent
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 BOUND_S = 5.0
 """Within which every worker knows of a change: what a request shows may become true only then."""
 

@@ -31,7 +31,7 @@ from tests.support.database import Database, copied
 from tests.support.server import COMMANDS, Serving, serving
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "servers.json"
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
