@@ -75,7 +75,7 @@ async def test_binding_is_read_and_touched(keys: Management) -> None:
             await act(key_id, OTHER)
 
 
-async def test_keys_are_found_by_the_digests_of_their_tokens(keys: Management) -> None:
+async def test_keys_are_found_by_the_digests_of_their_tokens(keys: Management, store_kind: str) -> None:
     one, two = await keys.create("one", bind=[BOT]), await keys.create("two")
     unknown = bytes(64)
     assert await keys.owner(one.token.digest) == one.key
@@ -84,6 +84,7 @@ async def test_keys_are_found_by_the_digests_of_their_tokens(keys: Management) -
         one.token.digest: one.key.key_id,
         two.token.digest: two.key.key_id,
     }
+    assert found[one.token.digest].bindings == (() if store_kind == "postgresql" else (BOT,))
     with pytest.raises(NotFoundError, match="No key has a token with this digest"):
         await keys.owner(unknown)
 
