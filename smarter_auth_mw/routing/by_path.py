@@ -22,7 +22,7 @@ from smarter_auth_mw.routing.mounts import Mounts, less_roots, roots_of, words_o
 from smarter_auth_mw.routing.precedence import Hit, Table
 from smarter_auth_mw.routing.resolution import NOTHING, Judgement, agree, refused
 
-_ENCODED_SLASHES = (b"%2f", b"%2F")
+_ENCODED_SLASHES = (b"%2f", b"%2F", b"%5c", b"%5C")
 MAX_RAW_BYTES = 8192
 """The most bytes of an encoded path, the usual limit of web servers for a request line."""
 

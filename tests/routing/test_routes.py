@@ -553,6 +553,14 @@ def test_placeholder_of_a_mount_may_take_any_segments_where_slashes_can_be_moved
     assert outcome(Routes.parse(["bot /bots/{ref}"], mounts=[mount]), prefix + URL_IN_A_PATH) == expected
 
 
+@pytest.mark.parametrize("slash", ["%2f", "%2F", "%5c", "%5C"])
+def test_path_with_an_encoded_slash_is_spelled_plainly_up_to_the_reference(slash: str) -> None:
+    assert outcome(BOTS, f"/bots/42/a{slash}b") == "bot:42"
+    for prefix in ("/%62ots/42", "/bots/%34%32"):
+        assert outcome(BOTS, f"{prefix}/ab") == "bot:42"
+        assert outcome(BOTS, f"{prefix}/a{slash}b") == NOT_CANONICAL
+
+
 def test_server_may_leave_root_path_out_of_raw_path() -> None:
     for root_path in ("/svc", "/X", "/X/"):
         path = f"{root_path.rstrip('/')}/bots/42/a/b"
