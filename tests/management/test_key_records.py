@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -9,11 +10,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 
 from smarter_auth_mw.domain import Key, Resource
 from smarter_auth_mw.errors import ConflictError, NotFoundError, RefusedError, UsageError, WouldOpenError
 from smarter_auth_mw.management.keys import Management
+from smarter_auth_mw.management.rotations import RotationOverlapsError
 from smarter_auth_mw.postgres.store import Store
 from smarter_auth_mw.testing.store import MemoryStore, MemoryTransaction
 from tests.support.database import Database
@@ -104,6 +107,18 @@ async def test_locked_key_is_the_key_without_its_bindings(store: Store, keys: Ma
     key = (await keys.create("one", bind=[BOT, OTHER])).key
     bindings = () if store_kind == "postgresql" else key.bindings
     assert await keys.held_key(key.key_id) == replace(key, bindings=bindings)
+
+
+async def test_locked_key_is_read_again_once_it_is_free(keys: Management, owner: asyncpg.Connection) -> None:
+    key_id = (await keys.create("one")).key.key_id
+    async with keys.together() as acts:
+        await acts.rotate(key_id)
+        waiting = asyncio.create_task(keys.rotate(key_id))
+        async with asyncio.timeout(30):
+            while not await owner.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                await asyncio.sleep(0.01)
+    with pytest.raises(RotationOverlapsError):
+        await waiting
 
 
 async def test_errors_say_what_to_do(keys: Management) -> None:
