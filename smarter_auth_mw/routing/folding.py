@@ -45,11 +45,12 @@ _ENDS = re.compile(f"[?#{_NUL}][^/]*")  # where a second URL parser, or a C stri
 _DROPPED = re.compile(f"[;?#{_NUL}]")
 _ASCII = bytes(range(0x80))
 _CONTROLS = bytes(code for code in (*range(0x20), 0x7F) if chr(code) != _NUL)
-_MARKS = re.compile(r"[^\w\0-\x7f]+|[\u115f\u1160]+")  # the two are invisible letters
+_MARKS = re.compile(r"[^\w\0-\x7f]+")
 _SHORT_RUNS = re.compile(rf"(?:[^\w\0-\x7f]{{0,{MAX_MARKS}}}+[\w\0-\x7f]++)*+[^\w\0-\x7f]{{0,{MAX_MARKS}}}+")
 _ESCAPE = re.compile(rb"%[0-9A-Fa-f]{2}")
 _LONE_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _LONG_FORMS = ("\ufdfa", "\ufdfb")  # up to eighteen letters each, none of them ASCII
+_INVISIBLE_LETTERS = ("\u115f", "\u1160")
 
 
 class UnreadableError(Exception):
@@ -238,7 +239,10 @@ def _compatible(text: str) -> str:
         raise UnreadableError(f"it has more than {MAX_MARKS} marks or symbols in a row")
     for form in _LONG_FORMS:
         text = text.replace(form, "\u0635")
-    text = _MARKS.sub("", unicodedata.normalize("NFKD", text))
+    text = unicodedata.normalize("NFKD", text)
+    for letter in _INVISIBLE_LETTERS:
+        text = text.replace(letter, "")
+    text = _MARKS.sub("", text)
     return text.replace("\u0131", "i")  # re.IGNORECASE matches a dotless i with i
 
 
