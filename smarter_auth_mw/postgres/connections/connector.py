@@ -123,8 +123,12 @@ class Connector:
             raise
         except (ConnectionError, ssl.SSLError, asyncpg.InvalidAuthorizationSpecificationError) as error:
             raise _NotSoError(_without_tls(error, host, options)) from None
-        _keep_alive(connection, options)
-        await read_all_timestamps(connection)
+        try:
+            _keep_alive(connection, options)
+            await read_all_timestamps(connection)
+        except BaseException:
+            connection.terminate()
+            raise
         return connection
 
     def _arguments(self, host: Host, options: Mapping[str, str], context: tls.Attempt) -> dict[str, Any]:
