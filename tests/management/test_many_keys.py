@@ -281,6 +281,22 @@ async def test_many_more_keys_than_a_page_are_looked_at_again(
     assert len(await many.deactivate(chosen)) == 2_250
 
 
+async def test_keys_are_looked_at_again_as_of_the_time_when_they_were_found(store: Store, keys: Management) -> None:
+    now = datetime.now(UTC)
+    many = ManyKeys(store, "tester", clock=lambda: now)
+    minted = await keys.create("one", account="acme", expires_at=now + DAY)
+    chosen = await many.find(KeyFilters(account="acme", expiring_after=DAY / 2))
+    now += 2 * DAY
+    assert await many.deactivate(chosen) == [minted.key.key_id]
+
+
+async def test_key_without_a_token_gets_one(many: ManyKeys, owner: asyncpg.Connection) -> None:
+    await owner.execute("INSERT INTO smarter_auth.key (name, account) VALUES ('bare', 'acme')")
+    written: list[NewToken] = []
+    await many.rotate(await many.find(ACME), written.extend, lambda: None)
+    assert [one.key.token_key for one in written] == [None]
+
+
 async def test_second_look_reads_rows_in_proportion_to_the_keys(store: Store, owner: asyncpg.Connection) -> None:
     """Whatever the filters: it probes indexes, and leaves the planner of the act itself as it was."""
     await owner.execute("""

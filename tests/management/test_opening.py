@@ -173,6 +173,29 @@ async def test_key_of_many_resources_opens_none_of_them(store: Store) -> None:
     assert [await scene.is_protected(bot) for bot in bots] == [False] * 5
 
 
+@pytest.mark.parametrize(("number", "others"), [(1, ""), (2, ""), (3, ""), (4, " and 1 other"), (5, " and 2 others")])
+async def test_refusal_names_three_resources_counts_the_others_and_lists_all(number: int, others: str) -> None:
+    scene = Scene(MemoryStore().as_store, "active")
+    bots = sorted([await scene.resource((), is_declared=False) for _ in range(number)])
+    key_id = await scene.key("active", *bots)
+    with pytest.raises(WouldOpenError) as refused:
+        await scene.keys.deactivate(key_id)
+    assert refused.value.message == f"This would open {', '.join(map(str, bots[:3]))}{others} to anyone."
+    assert refused.value.hint.endswith(f"smarter-auth resource protect {bots[0]}")
+    assert refused.value.opened == tuple(bots)
+
+
+async def test_act_may_open_the_resources_that_are_named_and_no_others() -> None:
+    scene = Scene(MemoryStore().as_store, "active")
+    bots = [await scene.resource((), is_declared=False) for _ in range(3)]
+    key_id = await scene.key("active", *bots)
+    with pytest.raises(WouldOpenError) as refused:
+        await scene.keys.deactivate(key_id, allow_anonymous=bots[1:])
+    assert refused.value.opened == (bots[0],)
+    await scene.keys.deactivate(key_id, allow_anonymous=bots)
+    assert [await scene.is_protected(bot) for bot in bots] == [False] * 3
+
+
 async def test_removed_resource_takes_every_binding_along_and_writes_each_down(store: Store) -> None:
     scene = Scene(store, "bound")
     bot = await scene.resource(("active",) * 3, is_declared=False)
