@@ -231,6 +231,12 @@ def test_a_text_without_tokens_is_only_cut() -> None:
     assert shortened("/bots/12", 7) == "/bots/1…"
 
 
+def test_a_text_is_cut_no_earlier_than_asked_for_a_short_word_or_a_token_before_the_cut() -> None:
+    assert shortened("/%41bcdefghij", 9) == "/%41bcdef…"
+    token = mint("checked").reveal()
+    assert shortened(f"{token}%zz{'x' * 30}", len(token) + 10) == f"{token[:4]}…%zz{'x' * 7}…"
+
+
 @pytest.mark.parametrize(("chars", "expected"), [(2, "a/…"), (6, "a/0123…"), (66, "a/0123…"), (70, "a/0123… and…")])
 def test_a_token_that_is_cut_shows_four_characters_and_one_before_the_cut_is_hidden_whole(
     chars: int, expected: str
