@@ -245,3 +245,11 @@ def test_a_token_is_found_among_few_and_among_many(others: int) -> None:
     assert decide(bound, TOKEN, NOW_S).key_id == "key-1"
     assert name_of(decide(bound, OTHER, NOW_S)) == "unknown_token"
     assert len(bound.like(TOKEN.digest)) in (len(bound.bindings), 2)
+
+
+@pytest.mark.parametrize(("now_s", "is_valid"), [(NOW_S - 1, True), (NOW_S, True), (NOW_S + 0.001, False)])
+def test_grant_is_valid_until_its_binding_expires(now_s: float, is_valid: bool) -> None:
+    granted = decide(bindings(binding(expires_at_s=NOW_S)), TOKEN, NOW_S)
+    assert isinstance(granted, Grant)
+    assert granted.is_valid_at(now_s) is is_valid
+    assert replace(granted, binding=None).is_valid_at(now_s) is False

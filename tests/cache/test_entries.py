@@ -239,6 +239,9 @@ def test_what_one_entry_has_granted_is_no_other_entrys_grant() -> None:
     assert first.granted_before(TOKEN.fingerprint, 0) is held
     assert first.granted_before(b"fingerprint of another token", 0) is None  # It does not say when it expires.
     assert other.granted_before(TOKEN.fingerprint, 0) is None
+    first.keep_authorized(b"fingerprint of a header", held)
+    assert first.authorized == {b"fingerprint of a header": held}
+    assert other.authorized == {}
 
 
 def test_a_decision_without_a_token_is_kept_apart_for_routes_that_always_protect() -> None:
