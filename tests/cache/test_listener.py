@@ -211,7 +211,7 @@ async def test_a_transaction_has_twenty_digits_at_most(world: World) -> None:
     "payload", ["", "key", "key:", ":11", "key:1:x", "key:1:-3", "key:1:٣", "key:1:1_0", "key:1: 1"]
 )
 async def test_a_malformed_notification_changes_nothing_but_a_counter(world: World, payload: str) -> None:
-    world.listener.notified(payload)
+    assert world.listener.notified(payload)
     assert (world.changes.heard, world.listener.malformed) == (0, 1)
 
 
