@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PLACE = ROOT / ".matrix"
 TESTS = (
-    *("test_asgi", "test_wsgi", "test_fastapi", "http/test_websocket", "routing/test_mounts"),
+    *("test_asgi", "test_wsgi", "test_wsgi_environs", "test_fastapi", "http/test_websocket", "routing/test_mounts"),
     *("routing/test_router_check", "whole/test_frameworks", "whole/test_request_url", "config/test_settings"),
     *("config/test_origins", "cli/test_config", "cli/test_serve", "cache/test_shared", "postgres/test_migrations"),
     *("postgres/test_store", "models/test_models", "authentication/test_throttle"),
