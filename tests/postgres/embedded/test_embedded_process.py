@@ -27,9 +27,9 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield directory
 
 
-def test_progress_tells_what_takes_time(directory: Path) -> None:
+def test_progress_tells_what_takes_time(tmp_path: Path) -> None:
     said: list[str] = []
-    with Cluster.start(directory, progress=said.append) as cluster:
+    with removed_afterwards(tmp_path / "pg") as new, Cluster.start(new, progress=said.append) as cluster:
         assert f"Creating a PostgreSQL of your own in {cluster.home}" in said
         assert said[-1] == f"Starting PostgreSQL in {cluster.home}"
 
