@@ -72,7 +72,6 @@ STORIES = {
     "admin/pages/acts": "admin/pages/test_key_acts",
     "admin/pages/assets": "admin/pages/test_site",
     "admin/pages/consequences": "admin/pages/test_key_acts",
-    "admin/pages/overview": "admin/pages/test_reports",
     "admin/pages/rendering": "admin/pages/test_keys",
     "admin/pages/resource_acts": "admin/pages/test_resources",
     "admin/pages/table": "admin/pages/test_site",
