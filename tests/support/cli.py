@@ -171,7 +171,10 @@ def serving(
     finally:
         if process.poll() is None:
             process.terminate()
-        process.communicate(timeout=PATIENCE_S)
+        try:
+            process.communicate(timeout=PATIENCE_S)
+        finally:
+            process.kill()  # Nothing, if it has ended.
 
 
 def _listening(process: subprocess.Popen[str], pattern: re.Pattern[str]) -> Server:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 
@@ -40,11 +40,28 @@ WSGI_SERVERS: Mapping[str, Sequence[str]] = {
 
 @contextmanager
 def running(command: Sequence[str], app: str, env: Mapping[str, str]) -> Iterator[Server]:
-    """The app on a server, as long as the block lasts."""
+    """The app on a server whose workers answer, as long as the block lasts."""
     with ExitStack() as stack:
         port = stack.enter_context(_kept_free()) if "PORT" in command else "0"
         words = [port if word == "PORT" else word for word in command]
-        yield stack.enter_context(serving([*PYTHON, "-m", *words, app], env, LISTENING, EXAMPLES))
+        server = stack.enter_context(serving([*PYTHON, "-m", *words, app], env, LISTENING, EXAMPLES))
+        with client(server) as http:
+            http.get("/")  # Granian says that it listens before it does, and does not end before it does.
+        yield server
+
+
+@contextmanager
+def restarted(command: Sequence[str], app: str, env: Mapping[str, str]) -> Iterator[Callable[[], Server]]:
+    """What returns the server with the app on it: the same one, until a test has ended it."""
+    with ExitStack() as stack:
+        started: list[Server] = []
+
+        def now() -> Server:
+            if not started or started[-1].process.poll() is not None:
+                started.append(stack.enter_context(running(command, app, env)))
+            return started[-1]
+
+        yield now
 
 
 @contextmanager
@@ -56,7 +73,7 @@ def _kept_free() -> Iterator[str]:
 
 
 def client(server: Server, prefix: str = "", **headers: str) -> httpx.Client:
-    """A client of an app on the server, that waits until its workers are there."""
+    """A client of an app on the server, that tries again while its workers are not there yet."""
     transport = httpx.HTTPTransport(retries=9)
     return httpx.Client(base_url=server.url + prefix, headers=headers, transport=transport, timeout=PATIENCE_S)
 

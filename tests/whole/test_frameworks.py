@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,7 +17,7 @@ from websockets.exceptions import InvalidStatus
 from smarter_auth_mw.postgres.embedded.cluster import Cluster
 from tests.support.cli import Server, environment, program, rows
 from tests.support.database import Database, copied
-from tests.support.framework import ASGI_SERVERS, PATIENCE_S, WSGI_SERVERS, check, client, running
+from tests.support.framework import ASGI_SERVERS, PATIENCE_S, WSGI_SERVERS, check, client, restarted
 
 ROOT = str(Path(__file__).parents[2])
 ASGI_FRAMEWORKS = ["starlette", "fastapi", "litestar", "quart", "django"]
@@ -46,15 +46,25 @@ def minted(env: dict[str, str], database: Database) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module", params=ASGI_SERVERS)
-def server(request: pytest.FixtureRequest, env: dict[str, str]) -> Iterator[Server]:
-    with running(ASGI_SERVERS[request.param], "tests.support.every_asgi_app:app", env) as started:
-        yield started
+def asgi_servers(request: pytest.FixtureRequest, env: dict[str, str]) -> Iterator[Callable[[], Server]]:
+    with restarted(ASGI_SERVERS[request.param], "tests.support.every_asgi_app:app", env) as running_now:
+        yield running_now
+
+
+@pytest.fixture
+def server(asgi_servers: Callable[[], Server]) -> Server:
+    return asgi_servers()
 
 
 @pytest.fixture(scope="module", params=WSGI_SERVERS)
-def wsgi_server(request: pytest.FixtureRequest, env: dict[str, str]) -> Iterator[Server]:
-    with running(WSGI_SERVERS[request.param], "tests.support.every_wsgi_app:app", env) as started:
-        yield started
+def wsgi_servers(request: pytest.FixtureRequest, env: dict[str, str]) -> Iterator[Callable[[], Server]]:
+    with restarted(WSGI_SERVERS[request.param], "tests.support.every_wsgi_app:app", env) as running_now:
+        yield running_now
+
+
+@pytest.fixture
+def wsgi_server(wsgi_servers: Callable[[], Server]) -> Server:
+    return wsgi_servers()
 
 
 @pytest.mark.parametrize("framework", ASGI_FRAMEWORKS)
@@ -70,8 +80,6 @@ def test_an_asgi_framework_is_protected_at_a_host_and_below_a_path(
 async def test_a_websocket_is_refused_without_and_served_with_a_token(
     server: Server, minted: dict[str, Any], framework: str
 ) -> None:
-    with client(server) as http:
-        http.get("/")  # The workers are there now.
     url = f"{server.url.replace('http', 'ws', 1)}/{framework}/bots/1/socket"
     async with asyncio.timeout(PATIENCE_S):
         with pytest.raises(InvalidStatus) as refused:
