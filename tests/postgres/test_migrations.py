@@ -216,9 +216,12 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture
 async def administrator(fresh: Cluster) -> AsyncIterator[asyncpg.Connection]:
+    """A connection to that server, which has not seen us afterwards either."""
     connection = await asyncpg.connect(fresh.url("owner"))
     try:
         yield connection
+        await connection.execute("DROP DATABASE theirs WITH (FORCE)")
+        await connection.execute("DROP ROLE smarter_auth")
     finally:
         await connection.close()
 
@@ -227,8 +230,8 @@ async def test_role_with_few_rights_is_told_what_an_administrator_has_to_run(
     fresh: Cluster, administrator: asyncpg.Connection
 ) -> None:
     poor = urlsplit(fresh.url("runtime")).username
-    await administrator.execute(f"CREATE DATABASE poor OWNER {poor}")
-    url = named(fresh.url("runtime"), "poor")
+    await administrator.execute(f"CREATE DATABASE theirs OWNER {poor}")
+    url = named(fresh.url("runtime"), "theirs")
     for missing in ("CREATE ROLE smarter_auth NOLOGIN", f"GRANT smarter_auth TO {poor}"):
         with pytest.raises(UnavailableError) as refused:
             await migrations.migrate(url)
@@ -240,15 +243,16 @@ async def test_role_with_few_rights_is_told_what_an_administrator_has_to_run(
 
 
 async def test_role_that_may_create_roles_needs_nobody(fresh: Cluster, administrator: asyncpg.Connection) -> None:
-    await administrator.execute("DROP DATABASE IF EXISTS poor WITH (FORCE)")
-    await administrator.execute("DROP ROLE IF EXISTS smarter_auth")
     role = urlsplit(fresh.url("runtime")).username
     await administrator.execute(f"ALTER ROLE {role} CREATEROLE")
-    await administrator.execute(f"CREATE DATABASE capable OWNER {role}")
-    url = named(fresh.url("runtime"), "capable")
-    assert (await migrations.migrate(url)).schema == NEWEST
-    async with open_pool(url):
-        pass
+    await administrator.execute(f"CREATE DATABASE theirs OWNER {role}")
+    url = named(fresh.url("runtime"), "theirs")
+    try:
+        assert (await migrations.migrate(url)).schema == NEWEST
+        async with open_pool(url):
+            pass
+    finally:
+        await administrator.execute(f"ALTER ROLE {role} NOCREATEROLE")
 
 
 async def test_schema_of_somebody_else_is_left_alone(empty_database: Database, empty: asyncpg.Connection) -> None:
