@@ -26,6 +26,8 @@ from tests.support.pages import Outline, Pages, Person, token_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+REMOVED = "80"
+"""The bot that the tour of all pages removes."""
 WHO = [*product(Role, [None, OWN])]
 UNKNOWN = {"KEY": "11111111-1111-4111-8111-111111111111", "REF": "777777777", "TOKEN_KEY": "sm_000000000000"}
 ACTS = [page for page in PAGES if page.act is not None]
@@ -177,6 +179,8 @@ async def test_buttons_are_for_those_who_may_use_them(pages: Pages, foreign: dic
                 continue
             seen.add(path)
             page = await person.get(path)
+            if path == f"/resources/bot/{REMOVED}" and page.status_code == 404:
+                continue  # The audit still names it, if the tour of all pages came first.
             assert page.status_code == 200, (role, account, path)
             outline = Outline(page.text)
             assert len(outline.all("h1")) == 1, path
@@ -208,9 +212,9 @@ async def test_a_tour_of_all_pages_leaves_no_token_in_log_metrics_or_dump(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     person = await pages.new_person()
-    made = await person.post("/keys/new", {"name": "toured", "bind": "bot:80"})
-    key = (await pages.keys.keys(Resource("bot", "80")))[0]
-    names = {"KEY": str(key.key_id), "REF": "80", "TOKEN_KEY": key.token_keys[0]}
+    made = await person.post("/keys/new", {"name": "toured", "bind": f"bot:{REMOVED}"})
+    key = (await pages.keys.keys(Resource("bot", REMOVED)))[0]
+    names = {"KEY": str(key.key_id), "REF": REMOVED, "TOKEN_KEY": key.token_keys[0]}
     rotated = await person.post(f"/keys/{key.key_id}/rotate", {"token_key": key.token_keys[0], "overlap": "1h"})
     tokens = [token_of(made.text), token_of(rotated.text), person.token]
     person.seen.clear()
@@ -221,7 +225,7 @@ async def test_a_tour_of_all_pages_leaves_no_token_in_log_metrics_or_dump(
             await person.get(f"{path}?{_filled(query, names)}")
         if page.name in FORMS:
             await person.post(path, WRONG | dict.fromkeys((*FORMS[page.name], "token", "tokens"), token))
-            await person.post(path, WRONG | _form(page, names | {"OWN_TOKEN": f"{token}x"}, person))
+            await person.post(path, WRONG | _form(page, names, person))
         await Person(pages.app).sign_in(f"{token}x")
     for act in ("find", "end"):
         assert (await person.post("/leaks", {"tokens": "\n".join(tokens[:2]), "act": act})).status_code == 200
