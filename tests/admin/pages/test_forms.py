@@ -112,6 +112,7 @@ async def test_every_mistake_in_a_form_stands_beside_its_field(pages: Pages, key
     assert wrong == {}
 
 
+@pytest.mark.usefixtures("key_id")
 async def test_a_resource_that_an_operator_of_one_account_cannot_see_is_a_mistake_in_the_form(pages: Pages) -> None:
     person = await pages.person(Role.MANAGER, OWN)
     own = (await pages.keys.keys(Resource("bot", "2")))[0]
