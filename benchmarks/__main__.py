@@ -3,7 +3,8 @@
     python -m benchmarks [PART …] [--rounds 40] [--runs 1] [--also PYTHON] [--publish] [--json FILE]
 
 Each figure is the ratio of two sides that take turns within one run: the median over its rounds. Other load on the
-machine affects both sides alike. A run takes about ten minutes. ``--publish`` writes the figures to
+machine affects both sides alike. A run takes about ten minutes. The parts revocation, notifications, bounds and
+capacity measure times and rates of one machine; they run only if you name them. ``--publish`` writes the figures to
 docs/benchmarks.json, from which the documentation is generated, and draws the chart. If you measure only some PARTs,
 the figures of the others are kept.
 """
@@ -25,6 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import (
+    bounds,
+    capacity,
     cold,
     first_requests,
     gate,
@@ -33,7 +36,9 @@ from benchmarks import (
     instructions,
     kept,
     memory,
+    notifications,
     path_cost,
+    revocation,
     served,
 )
 from benchmarks.measuring import Row, over_runs, show
@@ -53,6 +58,14 @@ PARTS: Mapping[str, Callable[[int], Awaitable[list[Row]]]] = {
     "memory": lambda _: memory.measure(100_000),
     "imports": lambda rounds: imports.measure(rounds // 2),
 }
+OF_ONE_MACHINE: Mapping[str, Callable[[int], Awaitable[list[Row]]]] = {
+    "revocation": lambda _: revocation.run(),
+    "notifications": lambda _: notifications.measure(),
+    "bounds": lambda _: bounds.measure(),
+    "capacity": lambda _: capacity.measure(),
+}
+"""Parts whose figures are times and rates."""
+EVERY = {**PARTS, **OF_ONE_MACHINE}
 ON_OTHER_PYTHONS = ("in_process", "memory")
 """The parts whose figures depend on the Python version."""
 WITH = ("starlette", "fastapi", "uvicorn", "granian", "asyncpg", "django", "django-rest-knox")
@@ -62,7 +75,7 @@ Figures = dict[str, Any]
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("parts", nargs="*", choices=[[], *EVERY], metavar="PART", help=", ".join(EVERY))
     parser.add_argument("--rounds", type=int, default=40, help="how often the sides take turns in a run")
     parser.add_argument("--runs", type=int, default=1, help="number of runs; their medians count")
     parser.add_argument("--also", type=Path, metavar="PYTHON", help="measure what depends on Python with this one too")
@@ -90,7 +103,7 @@ def main() -> int:
 
 def run(part: str, rounds: int) -> list[Row]:
     async def measured() -> list[Row]:
-        return await PARTS[part](rounds)
+        return await EVERY[part](rounds)
 
     return asyncio.run(measured())
 
@@ -116,7 +129,7 @@ def run_with(python: Path, part: str, rounds: int) -> tuple[str, list[Row]]:
 def write(file: Path, part: str, rows: Iterable[Row], runs: int) -> None:
     """Replace the rows of this part in the file."""
     earlier: Sequence[Figures] = json.loads(text)["rows"] if file.exists() and (text := file.read_text("utf-8")) else ()
-    by_part: dict[str, list[Figures]] = {name: [] for name in PARTS}
+    by_part: dict[str, list[Figures]] = {name: [] for name in EVERY}
     for row in earlier:
         if row["part"] != part:
             by_part[row["part"]].append(row)

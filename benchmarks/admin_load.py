@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any, Self
 from uuid import UUID, uuid4
 
-from benchmarks import revocation
+from benchmarks import measuring, revocation
 from benchmarks.database import Database, fill, migrated
 from benchmarks.fleet import PATIENCE_S, ROOT, Client, Server, clients, comes_to, quantile, workers
 from smarter_auth_mw.management.operators import Operators, Role
@@ -259,11 +259,11 @@ async def revoked(api: Api, database: Database, count: int) -> bool:
     plan = revocation.Plan("through the API", range(1, count + 1), {"heartbeat_s": "1"}, 1, 0.002, 0.02, 50, 1000)
     settings = {"database_url": database.runtime, "routes": ROUTES}
     others = range(count + 1, count + 1 + len(WARM))
-    figures = await revocation.measure(
+    found = await revocation.measure(
         plan, settings, database.owner, others, REQUESTS_PER_S, lambda *run: ByApi(api, *run)
     )
-    revocation.show(plan, figures)
-    return revocation.is_met(plan, figures)
+    measuring.show(found)
+    return all(row.is_met for row in found)
 
 
 async def loaded(rounds: int, seconds: float, *, are_apart: bool) -> list[dict[str, Any]]:

@@ -27,9 +27,9 @@ from smarter_auth_mw.postgres.embedded.cluster import Cluster
 from smarter_auth_mw.postgres.pool import open_pool
 from smarter_auth_mw.postgres.queries import QUERIES
 from smarter_auth_mw.postgres.store import Store
-from tests.support.platform import ACCOUNT, platform_ddl
+from tests.support.platform import ACCOUNT, Generation, platform_ddl
 
-KIND = "llm_client"
+KIND: Generation = "llm_client"
 LOOKUPS = 2_000
 
 # Every user administers an account of their own, but for those of the first thousand, who share the large one.

@@ -1,6 +1,6 @@
 """Measure what a flood, a large account and a large resource cost one worker: queries, memory, time of warm requests.
 
-    python -m benchmarks.bounds [--references 200000] [--resources 100000] [--bindings 10000] [--json FILE]
+    python -m benchmarks.bounds [--references 200000] [--resources 100000] [--bindings 10000]
 
 Starts a uvicorn and a PostgreSQL, which share the machine with the clients. Timed requests go in turn to the worker and
 to a twin without the load, so that other work on the machine affects both alike. Exits with 1 if a target is missed.
@@ -10,20 +10,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import random
 import statistics
 import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import NamedTuple
 
 import asyncpg
 
 from benchmarks.database import Database, fill, migrated
 from benchmarks.fleet import Client, Server, clients, comes_to, quantile, workers
+from benchmarks.measuring import Row, bound, show
 
 WARM, GREAT = 1, 2
 """A resource that is always warm, and one with very many bindings; their tokens are their numbers."""
@@ -58,19 +56,6 @@ ANALYZE;
 """
 
 
-class Figure(NamedTuple):
-    """One row of the table; a row without a target is only printed."""
-
-    what: str
-    value: float
-    unit: str
-    most: float | None = None
-
-    @property
-    def is_met(self) -> bool:
-        return self.most is None or self.value <= self.most
-
-
 class Bounds:
     """One worker, and the requests to it."""
 
@@ -79,13 +64,11 @@ class Bounds:
         self._owner = owner
         self._warm = warm
         self._twin = twin
-        self.found: list[Figure] = []
+        self.found: list[Row] = []
 
-    def tell(self, what: str, value: float, unit: str, most: float | None = None) -> None:
-        figure = Figure(what, value, unit, most)
-        self.found.append(figure)
-        verdict = "" if most is None else f"  (≤ {most:,.6g}, {'met' if figure.is_met else 'MISSED'})"
-        print(f"{value:14,.6g} {unit:7} {what}{verdict}", flush=True)
+    def tell(self, what: str, figure: float, unit: str = "", most: float | None = None, note: str = "") -> None:
+        self.found.append(bound(what, figure, unit, most).noted(note))
+        show(self.found[-1:])
 
     async def metric(self, name: str) -> float:
         return (await asyncio.to_thread(self._server.metrics))[name]
@@ -102,10 +85,13 @@ class Bounds:
         fills = await self.metric("cache_fills_total")
         async with clients([self._server], COLD) as (many,):
             told = Counter(
-                [answer.status for answer in await asyncio.gather(*(one.ask(COLD_FROM, COLD_FROM) for one in many))]
+                [
+                    answer.status
+                    for answer in await asyncio.gather(*(one.ask(COLD_FROM, str(COLD_FROM)) for one in many))
+                ]
             )
-        self.tell(f"queries for {told[200]:,} cold requests on one resource", await self._since(fills), "", 1)
-        self.tell("of them refused", COLD - told[200], "", 0)
+        self.tell(f"queries for {COLD:,} cold requests on one resource", await self._since(fills), most=1)
+        self.tell("of these requests refused", COLD - told[200], most=0)
 
     async def _since(self, fills: float) -> float:
         return await self.metric("cache_fills_total") - fills
@@ -124,13 +110,12 @@ class Bounds:
         async with clients([self._server], FLOODERS) as (many,):
             during_ms, twin_ms = await self._p99s_ms_while(asyncio.gather(*map(ask_away, many)))
         rate = references / (time.monotonic() - began)
-        self.tell(
-            f"random references, {rate:,.0f} a second; answered otherwise than open", references - told[200], "", 0
-        )
+        self.tell("random references a second", rate)
+        self.tell(f"of {references:,} random references answered otherwise than open", references - told[200], most=0)
         self.tell("memory that the flood leaves behind", self._server.rss_mb - rss_mb, "MB", GROWN_MB)
-        self.tell("entries of what is none", await self.metric('cache_entries{of="unknown"}'), "", 10_000)
+        self.tell("negative entries", await self.metric('cache_entries{of="unknown"}'), most=10_000)
         self.tell("p99 of warm requests during the flood", during_ms, "ms")
-        self.tell("the same over the twin's, which is not flooded", during_ms / twin_ms, "times")
+        self.tell("the same over the p99 of the twin, which is not flooded", during_ms / twin_ms, "times")
         self.tell("p99 of warm requests after the flood, over the twin's", await self._usual_ratio(), "times", 2)
 
     async def account(self, resources: int) -> None:
@@ -139,7 +124,7 @@ class Bounds:
         mine = range(1_000_000, 1_000_000 + min(resources, 2_000))
         async with clients([self._server], 8) as (many,):
             for number in mine:
-                await many[0].ask(number, number)
+                await many[0].ask(number, str(number))
             flushes, told = await self.metric("flushes_total"), Counter[int]()
             asking = [asyncio.create_task(_ask_on(client, mine, told)) for client in many]
             began = time.monotonic()
@@ -153,9 +138,9 @@ class Bounds:
             for task in asking:
                 task.cancel()
             await asyncio.gather(*asking, return_exceptions=True)
-        self.tell(f"all of {resources:,} keys of an account changed, in", taken_s, "s")
-        self.tell("answers 503 meanwhile", sum(told.values()) - told[200] - told[401], "", 0)
-        self.tell("flushes", await self.metric("flushes_total") - flushes, "", 0)
+        self.tell(f"a statement that changes {resources:,} keys of an account", taken_s, "s")
+        self.tell("answers 503 meanwhile", told.total() - told[200] - told[401], most=0)
+        self.tell("flushes", await self.metric("flushes_total") - flushes, most=0)
         self.tell("until they are refused", lag_ms, "ms", 1000)
         self.tell("p99 of warm requests of another account meanwhile", during_ms, "ms")
 
@@ -167,7 +152,7 @@ class Bounds:
             f"first request for a resource with {bindings:,} bindings", 1000 * (first.came_s - first.sent_s), "ms"
         )
         taken = [await self._warm.ask(GREAT, str(GREAT)) for _ in range(200)]
-        self.tell("refused of 200 warm ones", sum(answer.status != 200 for answer in taken), "", 0)
+        self.tell("of 200 warm ones refused", sum(answer.status != 200 for answer in taken), most=0)
         self.tell("median of the warm ones", quantile([1000 * (one.came_s - one.sent_s) for one in taken], 0.5), "ms")
         await self._owner.execute("UPDATE smarter_auth.key SET revoked_at = now() WHERE key_id = md5('2')::uuid")
         committed_s = time.monotonic()
@@ -200,7 +185,7 @@ async def _ask_on(client: Client, numbers: range, told: Counter[int]) -> None:
         await asyncio.sleep(PACE_S)
 
 
-async def measure(references: int, resources: int, bindings: int) -> list[Figure]:
+async def measure(references: int = 200_000, resources: int = 100_000, bindings: int = 10_000) -> list[Row]:
     async with migrated() as database:
         await fill(database.owner, COLD_FROM, 1)
         owner = await asyncpg.connect(database.owner)
@@ -231,11 +216,8 @@ def main() -> int:
     parser.add_argument("--references", type=int, default=200_000)
     parser.add_argument("--resources", type=int, default=100_000, help="of one account")
     parser.add_argument("--bindings", type=int, default=10_000, help="of one resource")
-    parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     found = asyncio.run(measure(options.references, options.resources, options.bindings))
-    if options.json:
-        options.json.write_text(json.dumps([one._asdict() | {"is_met": one.is_met} for one in found], indent=1))
     return 0 if all(one.is_met for one in found) else 1
 
 

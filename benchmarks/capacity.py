@@ -1,6 +1,6 @@
 """Measure the database's limits: look-ups, heartbeats and revocations a second, and the cost of each listener.
 
-    python -m benchmarks.capacity [--seconds 3] [--listeners 1 10 50 100]
+    python -m benchmarks.capacity [--seconds 3] [--listeners 10 50 100]
 
 PostgreSQL shares the machine with its clients; on a machine of its own it does more.
 """
@@ -18,6 +18,7 @@ from typing import Any
 import asyncpg
 
 from benchmarks.database import fill, make, server
+from benchmarks.measuring import Row, bound, show
 from smarter_auth_mw.domain import Resource, Target
 from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.postgres.notifications import open_wire
@@ -25,6 +26,7 @@ from smarter_auth_mw.postgres.pool import open_pool
 from smarter_auth_mw.postgres.store import Store
 
 CALLERS = 8
+LISTENERS = (10, 50, 100)
 RESOURCES, EACH = 10_000, 10
 
 
@@ -42,7 +44,13 @@ async def rate(call: Callable[[], Awaitable[Any]], seconds: float) -> float:
     return done / seconds
 
 
-async def measure(seconds: float, listeners: Sequence[int]) -> None:
+async def measure(seconds: float = 3, listeners: Sequence[int] = LISTENERS) -> list[Row]:
+    found: list[Row] = []
+
+    def tell(what: str, figure: float) -> None:
+        found.append(bound(what, figure, "a second"))
+        show(found[-1:])
+
     async with server() as cluster, AsyncExitStack() as stack:
         database = await make(cluster, "fleet")
         await fill(database.owner, RESOURCES, EACH)
@@ -53,10 +61,9 @@ async def measure(seconds: float, listeners: Sequence[int]) -> None:
         async def look_up() -> None:
             await store.read(Target(Resource("bot", str(next(numbers) * 7919 % RESOURCES + 1))))
 
-        print(f"{await rate(look_up, seconds):8,.0f} look-ups a second, of {EACH} bindings each")
+        tell(f"look-ups of {EACH} bindings, {CALLERS} callers", await rate(look_up, seconds))
         async with open_wire(database.runtime, lambda _: None, listens=False, timeout_s=5) as wire:
-            beats = await rate_of_one(wire, seconds)
-        print(f"{beats:8,.0f} heartbeats a second, one after the other")
+            tell("heartbeats, one after the other", await rate_of_one(wire, seconds))
         owner = await asyncpg.connect(database.owner)
         ids = iter(await owner.fetch("SELECT key_id FROM smarter_auth.key ORDER BY random()"))
 
@@ -70,8 +77,9 @@ async def measure(seconds: float, listeners: Sequence[int]) -> None:
                 stack.push_async_callback(connection.close)
                 await connection.add_listener("smarter_auth", lambda *_: None)
             open_listeners = wanted
-            print(f"{await rate(revoke, seconds):8,.0f} revocations a second, heard by {wanted} listeners")
+            tell(f"revocations, {wanted or 'no'} listeners", await rate(revoke, seconds))
         await owner.close()
+    return found
 
 
 async def rate_of_one(wire: Any, seconds: float) -> float:
@@ -85,7 +93,7 @@ async def rate_of_one(wire: Any, seconds: float) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=3)
-    parser.add_argument("--listeners", type=int, nargs="*", default=[1, 10, 50, 100])
+    parser.add_argument("--listeners", type=int, nargs="*", default=LISTENERS)
     arguments = parser.parse_args()
     asyncio.run(measure(arguments.seconds, arguments.listeners))
 

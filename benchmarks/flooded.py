@@ -90,7 +90,7 @@ async def measure(count: int, which: Sequence[str] = tuple(SERVERS)) -> list[Row
         await fill(database.owner, count * len(which) + 1, 1)
         owner = await asyncpg.connect(database.owner)
         try:
-            rows = []
+            rows: list[Row] = []
             for name in which:
                 numbers = range(len(rows) * count + 2, (len(rows) + 1) * count + 2)
                 rows.append(_row(name, await _lags_ms(SERVERS[name], database, owner, numbers)))

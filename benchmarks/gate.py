@@ -115,7 +115,7 @@ def nginx(gate: int, service: int, changes: Changes = ()) -> Iterator[int]:
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory)
         write_configuration("nginx", place, Ports(port, gate, service), [*changes, *KEPT])
-        with running(COMMANDS["nginx"](place), port, libraries("nginx"), cwd=place):
+        with running([*map(str, COMMANDS["nginx"](place))], port, libraries("nginx"), cwd=place):
             yield port
 
 

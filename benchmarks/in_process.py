@@ -121,7 +121,11 @@ def block(side: ASGIApp, path: str, *credentials: tuple[bytes, bytes]) -> Block:
 
 def messages_block(side: ASGIApp) -> Block:
     """Measure the messages of a WebSocket, without its handshake, which is a separate request."""
-    connection = scope("/bots/1", [*HEADERS, CREDENTIALS]) | {"type": "websocket", "scheme": "ws", "subprotocols": []}
+    connection = dict(scope("/bots/1", [*HEADERS, CREDENTIALS])) | {
+        "type": "websocket",
+        "scheme": "ws",
+        "subprotocols": [],
+    }
     del connection["method"]
 
     async def run() -> float:

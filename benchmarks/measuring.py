@@ -13,7 +13,7 @@ Block = Callable[[], Awaitable[float]]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of the table: a ratio over the rounds of one run or over several runs, with its target."""
+    """One row of the table: a figure over the rounds of one run or over several runs, with its target."""
 
     what: str
     minimum: float
@@ -22,13 +22,18 @@ class Row:
     target: float | None
     is_at_least: bool = False
     note: str = ""
+    unit: str = ""
+    """Empty for a ratio and for a count."""
+    is_bound: bool = False
+    """True if the greatest figure counts, and not the median."""
 
     @property
     def is_met(self) -> bool:
-        """True if the median meets the target, or if the row has none because it is there for comparison."""
+        """True if the figure meets the target, or if the row has none because it is there for comparison."""
         if self.target is None:
             return True
-        return self.median >= self.target if self.is_at_least else self.median <= self.target
+        counts = self.maximum if self.is_bound else self.median
+        return counts >= self.target if self.is_at_least else counts <= self.target
 
     def as_json(self) -> dict[str, object]:
         return asdict(self) | {"is_met": self.is_met}
@@ -40,10 +45,18 @@ class Row:
     def renamed(self, what: str) -> Row:
         return replace(self, what=what)
 
+    def noted(self, note: str) -> Row:
+        return replace(self, note=note)
+
 
 def row(what: str, ratios: list[float], target: float | None, *, is_at_least: bool = False, note: str = "") -> Row:
     """Return the row of these ratios, one for each round."""
     return Row(what, min(ratios), statistics.median(ratios), max(ratios), target, is_at_least, note)
+
+
+def bound(what: str, figure: float, unit: str = "", target: float | None = None) -> Row:
+    """Return the row of one figure of which each run must stay below the target."""
+    return Row(what, figure, figure, figure, target, unit=unit, is_bound=True)
 
 
 def over_runs(runs: Sequence[Sequence[Row]]) -> list[Row]:
@@ -53,10 +66,12 @@ def over_runs(runs: Sequence[Sequence[Row]]) -> list[Row]:
     by_what: dict[str, list[Row]] = {}
     for one in (one for run in runs for one in run):
         by_what.setdefault(one.what, []).append(one)
-    return [
-        row(what, [one.median for one in same], same[0].target, is_at_least=same[0].is_at_least, note=same[-1].note)
-        for what, same in by_what.items()
-    ]
+    return [_over(same) for same in by_what.values()]
+
+
+def _over(same: Sequence[Row]) -> Row:
+    figures = [one.median for one in same]
+    return replace(same[-1], minimum=min(figures), median=statistics.median(figures), maximum=max(figures))
 
 
 async def in_turn(sides: dict[str, Block], rounds: int, warm_up: int = 3) -> dict[str, list[float]]:
@@ -83,4 +98,5 @@ def show(rows: Iterable[Row]) -> None:
         else:
             held = f"({'≥' if one.is_at_least else '≤'} {one.target:5.2f}, {'met' if one.is_met else 'MISSED':6})"
         spread = f"{one.minimum:7.2f} … {one.maximum:7.2f}"
-        print(f"{one.median:7.2f}  {held}  {spread}  {one.what}", f"({one.note})" if one.note else "")
+        notes = ", ".join(filter(None, (one.unit, one.note)))
+        print(f"{one.median:7.2f}  {held}  {spread}  {one.what}", f"({notes})" if notes else "", flush=True)

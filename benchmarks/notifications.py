@@ -1,6 +1,6 @@
 """Measure what a flood of notifications costs a worker, and how long a key revoked during the flood still works.
 
-    python -m benchmarks.notifications [--seconds 15] [--only TEXT] [--json FILE]
+    python -m benchmarks.notifications [--seconds 15] [--only TEXT]
 
 Anyone who can connect to a database can notify on any of its channels. One uvicorn listens as usual, and its twin does
 not (as behind a transaction pooler), so that the flood's cost to the machine and PostgreSQL affects both alike. Both
@@ -11,21 +11,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import statistics
 import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
-from pathlib import Path
 
 import asyncpg
 
-from benchmarks.bounds import Figure
 from benchmarks.database import Database, fill, migrated
 from benchmarks.fleet import Client, clients, comes_to, quantile, workers
+from benchmarks.measuring import Row, bound, show
 
 WARM = 1
 PACE_S = 0.002
@@ -37,11 +34,11 @@ MOST_MS = 1_250.0
 _EACH = "SELECT count(pg_notify('smarter_auth', {payload})) FROM generate_series(1, {count}) AS n"
 _TO_COME = "(pg_snapshot_xmax(pg_current_snapshot())::text::bigint + {ahead})"
 FLOODS = {
-    "of different changes": _EACH.format(payload="'key:' || n || ':' || n", count=500_000),
-    "of changes to everything": _EACH.format(payload=f"'*:' || {_TO_COME.format(ahead='n')}", count=20_000),
-    "of one change, again and again": "SELECT pg_notify('smarter_auth', 'key:1:1')",
-    "of long texts": _EACH.format(payload="n || repeat('x', 7900)", count=20_000),
-    "that is slow, of changes to everything": "SELECT pg_notify('smarter_auth', '*:' || "
+    "different changes": _EACH.format(payload="'key:' || n || ':' || n", count=500_000),
+    "changes to everything": _EACH.format(payload=f"'*:' || {_TO_COME.format(ahead='n')}", count=20_000),
+    "one change, again and again": "SELECT pg_notify('smarter_auth', 'key:1:1')",
+    "long texts": _EACH.format(payload="n || repeat('x', 7900)", count=20_000),
+    "changes to everything, with pauses of 5 ms": "SELECT pg_notify('smarter_auth', '*:' || "
     f"{_TO_COME.format(ahead='(random() * 1e6)::int')}), pg_sleep(0.005)",
 }
 
@@ -54,12 +51,11 @@ class Watch:
         self._clients = {"listens": listening, "does not": deaf}
         self._other = other
         self._numbers = count(2)
-        self.found: list[Figure] = []
+        self.found: list[Row] = []
 
-    def tell(self, what: str, value: float, unit: str, most: float | None = None) -> None:
-        self.found.append(Figure(what, value, unit, most))
-        verdict = "" if most is None else f"  (≤ {most:,.6g}, {'met' if self.found[-1].is_met else 'MISSED'})"
-        print(f"{value:12,.4g} {unit:6} {what}{verdict}", flush=True)
+    def tell(self, what: str, figure: float, unit: str = "", most: float | None = None, note: str = "") -> None:
+        self.found.append(bound(what, figure, unit, most).noted(note))
+        show(self.found[-1:])
 
     async def during(self, what: str, seconds: float) -> None:
         """Ask for so long, and revoke now and then."""
@@ -67,12 +63,11 @@ class Watch:
         taken = await self._asked_while(revoking, refused)
         mine, twins = (sorted(taken[name]) for name in ("listens", "does not"))
         p99_ms, twins_ms = quantile(mine, 0.99), quantile(twins, 0.99)
-        self.tell(f"median of warm requests {what}", statistics.median(mine), "ms")
-        self.tell(f"p99 of warm requests {what}", p99_ms, "ms")
-        self.tell("the same over the twin's", p99_ms / twins_ms, "times", 2)
-        self.tell(f"slowest of them; of the twin's: {twins[-1]:.3g} ms", mine[-1], "ms")
-        self.tell(f"of {len(mine):,} requests refused", sum(refused.values()), "", 0)
-        self.tell(f"a key that is revoked {what} is let in for, at most", max(await revoking), "ms", MOST_MS)
+        p99s = f"{p99_ms:.3g} ms over {twins_ms:.3g} ms"
+        self.tell(f"{what}: p99 of warm requests over the twin's", p99_ms / twins_ms, "times", 2, note=p99s)
+        self.tell(f"{what}: slowest of them", mine[-1], "ms", note=f"the twin's: {twins[-1]:.3g} ms")
+        self.tell(f"{what}: requests that were refused", refused.total(), most=0, note=f"of {len(mine):,}")
+        self.tell(f"{what}: last grant of a revoked key after COMMIT", max(await revoking), "ms", MOST_MS)
 
     async def _asked_while(self, work: asyncio.Task[list[float]], refused: Counter[int]) -> dict[str, list[float]]:
         taken: dict[str, list[float]] = {name: [] for name in self._clients}
@@ -121,7 +116,7 @@ async def flooding(url: str, statement: str) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def measure(seconds: float, which: str) -> list[Figure]:
+async def measure(seconds: float = 15, which: str = "") -> list[Row]:
     async with migrated() as database:
         await fill(database.owner, 200, 1)
         owner = await asyncpg.connect(database.owner)
@@ -133,12 +128,11 @@ async def measure(seconds: float, which: str) -> list[Figure]:
                         await comes_to(client, 200, WARM, str(WARM))
                     await asyncio.sleep(2)
                     watch = Watch(owner, listening, deaf, other)
-                    await watch.during("without a flood", seconds / 3)
+                    await watch.during("no flood", seconds / 3)
                     for what, statement in FLOODS.items():
                         if which in what:
                             async with flooding(database.runtime, statement):
-                                await watch.during(f"during a flood {what}", seconds)
-                            await watch.during("after it", seconds / 3)
+                                await watch.during(what, seconds)
                     return watch.found
         finally:
             await owner.close()
@@ -152,11 +146,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=15, help="duration of each flood, in seconds")
     parser.add_argument("--only", default="", metavar="TEXT", help="floods whose name contains it")
-    parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     found = asyncio.run(measure(options.seconds, options.only))
-    if options.json:
-        options.json.write_text(json.dumps([one._asdict() | {"is_met": one.is_met} for one in found], indent=1))
     return 0 if all(one.is_met for one in found) else 1
 
 

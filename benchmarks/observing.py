@@ -17,13 +17,13 @@ from opentelemetry.sdk.trace import TracerProvider
 from benchmarks.in_process import CREDENTIALS, block, guarded
 from benchmarks.measuring import Row, in_turn, medians, row, show
 from smarter_auth_mw import SmarterAuthMiddleware, signals
-from smarter_auth_mw.http.status_pages import Page, PagedApp, Pages
+from smarter_auth_mw.http.status_pages import PagedApp, Pages, StatusPage
 from smarter_auth_mw.observers import tracing
 from smarter_auth_mw.signals import authentication_success
 
 
-async def _page() -> Page:
-    return Page(b"{}")
+async def _page() -> StatusPage:
+    return StatusPage(b"{}")
 
 
 def paged() -> SmarterAuthMiddleware:

@@ -80,7 +80,14 @@ def paths(name: str, lines: Sequence[str], *, root_path: str = "", mounts: Seque
     routes = Routes.parse(lines, mounts=mounts)
 
     def resolved(path: str, raw: bytes | None) -> Callable[[], object]:
-        scope = {"type": "http", "method": "GET", "path": path, "raw_path": raw, "root_path": root_path, "headers": []}
+        scope: dict[str, object] = {
+            "type": "http",
+            "method": "GET",
+            "path": path,
+            "raw_path": raw,
+            "root_path": root_path,
+            "headers": [],
+        }
 
         def run() -> object:
             routes.memo.young.clear()
@@ -139,7 +146,7 @@ def credentials() -> list[Surface]:
     def subprotocols(headers: list[tuple[bytes, bytes]]) -> object:
         return extract(headers), without_subprotocol(headers)
 
-    reads = {
+    reads: dict[bytes, Callable[[list[tuple[bytes, bytes]]], object]] = {
         b"authorization": extract,
         b"x-api-key": extract,
         b"sec-websocket-protocol": subprotocols,

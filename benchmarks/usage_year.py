@@ -102,7 +102,11 @@ async def timed(what: str, ask: Callable[[], Awaitable[Any]]) -> None:
 
 async def print_questions(store: Store, key: UUID) -> None:
     lists = Listings(store)
-    subjects = {"everything": {}, "one resource": {"resource": Resource("bot", "77")}, "one key": {"key_id": key}}
+    subjects: dict[str, dict[str, Any]] = {
+        "everything": {},
+        "one resource": {"resource": Resource("bot", "77")},
+        "one key": {"key_id": key},
+    }
     for name, about in subjects.items():
         for told, span in (("1 hour", 1 / 24), ("1 day", 1), ("7 days", 7), ("90 days", 90), ("1 year", 365)):
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,18 @@ def reasons() -> Lines:
     )
 
 
+OF_ONE_MACHINE = ("revocation", "notifications", "bounds", "capacity")
+"""The parts of ``python -m benchmarks`` whose figures are times and rates; each has a table of its own."""
+
+
+def _measured() -> Any:
+    return json.loads((Path(__file__).parent / "benchmarks.json").read_text("utf-8"))
+
+
 def benchmarks() -> Lines:
     """Return what ``make bench`` measured last, and the goals."""
-    measured = json.loads((Path(__file__).parent / "benchmarks.json").read_text("utf-8"))
+    measured = _measured()
+    rows = [row for row in measured["rows"] if row["part"] not in OF_ONE_MACHINE]
     yield from table(
         ("what", "median", "least … greatest", "target", "", "in figures"),
         (
@@ -50,23 +60,50 @@ def benchmarks() -> Lines:
                 row["what"],
                 f"{row['median']:.2f}",
                 f"{row['minimum']:.2f} … {row['maximum']:.2f}",
-                *_target(row),
+                *_target(row, "for comparison"),
                 row["note"],
             )
-            for row in measured["rows"]
+            for row in rows
         ),
     )
     yield ""
-    runs = sorted({row["runs"] for row in measured["rows"]})
-    over = "the rounds of one run" if runs == [1] else f"{runs[-1]} runs"
-    yield f"Least and greatest are those over {over}. Measured with "
+    yield f"Least and greatest are those over {_over(rows)}. Measured with "
     yield ", ".join(f"{name} {number}" for name, number in measured["with"].items()) + "."
 
 
-def _target(row: dict[str, Any]) -> tuple[str, str]:
+def figures(part: str) -> Lines:
+    """Return what a part measured last, with the units."""
+    rows = [row for row in _measured()["rows"] if row["part"] == part]
+    yield from table(
+        ("what", "median", "least … greatest", "target", ""),
+        (
+            (
+                row["what"],
+                f"{_readable(row['median'])} {row['unit']}",
+                f"{_readable(row['minimum'])} … {_readable(row['maximum'])}",
+                *_target(row),
+            )
+            for row in rows
+        ),
+    )
+    yield ""
+    yield f"Least and greatest are those over {_over(rows)}: `python -m benchmarks {part} --runs {rows[0]['runs']}`."
+
+
+def _over(rows: Sequence[dict[str, Any]]) -> str:
+    runs = max(row["runs"] for row in rows)
+    return "the rounds of one run" if runs == 1 else f"{runs} runs"
+
+
+def _readable(figure: float) -> str:
+    """Return three digits, or all of a greater number's before the point."""
+    return f"{figure:,.0f}" if abs(figure) >= 100 else f"{figure:.3g}"
+
+
+def _target(row: dict[str, Any], otherwise: str = "") -> tuple[str, str]:
     if row["target"] is None:
-        return "for comparison", ""
-    return f"{'≥' if row['is_at_least'] else '≤'} {row['target']:g}", "met" if row["is_met"] else "**missed**"
+        return otherwise, ""
+    return f"{'≥' if row['is_at_least'] else '≤'} {row['target']:,g}", "met" if row["is_met"] else "**missed**"
 
 
 def failures() -> Lines:
@@ -191,7 +228,7 @@ TABLES: dict[str, Callable[[], Lines]] = {
         *(reasons, benchmarks, failures, metrics, events, command_line),
         *(operations, operation_queries, problems),
     )
-}
+} | {part: partial(figures, part) for part in OF_ONE_MACHINE}
 
 
 class FromCode(SphinxDirective):

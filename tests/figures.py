@@ -2,9 +2,9 @@
 
     python -m tests.figures
 
-A page's figures are the rows with numbers in its tables; git blame says when each of them was written. The code is that
-of the commands on the page (`python -m benchmarks.X`, `make X`) and of what these measure. Exits 1 if the git history
-is missing.
+A page's figures are the rows with numbers in its tables, and those that a ``{from-code}`` brings from
+docs/benchmarks.json; git blame says when each of them was written. The code is that of the commands on the page
+(`python -m benchmarks.X`, `make X`) and of what these measure. Exits 1 if the git history is missing.
 """
 
 from __future__ import annotations
@@ -32,10 +32,12 @@ MEASURED = {
 }
 """What a benchmark measures; one that is not listed measures the whole package."""
 
-GENERATED = {"docs/explanation/benchmarks.md": "docs/benchmarks.json"}
-"""Pages whose tables are made of the figures in a file."""
+PUBLISHED = "docs/benchmarks.json"
+"""Where tables of pages come from; the one named ``benchmarks`` has the parts that have none of their own."""
 
 _COMMAND = re.compile(r"python -m (?:benchmarks(?:\.(\w+))?|(model)\b)|make (bench|revocation|bounds|soak|model)\b")
+_TABLE = re.compile(r"^```\{from-code\} (\w+)", re.MULTILINE)
+_PART = re.compile(r"\s*\"part\": \"(\w+)\"")
 _FIGURE = re.compile(r"^\|.*\|[^|`]*\d[^|]*\||^\s*\"median\":")
 
 
@@ -55,11 +57,17 @@ class Figures(NamedTuple):
 
 def figures() -> Iterator[Figures]:
     """Find the pages that name a command and have figures in their tables."""
-    for path in sorted(path for pattern in PAGES for path in ROOT.glob(pattern)):
-        page, text = str(path.relative_to(ROOT)), path.read_text("utf-8")
+    pages = {path: path.read_text("utf-8") for pattern in PAGES for path in sorted(ROOT.glob(pattern))}
+    tables = {path: set(_TABLE.findall(text)) for path, text in pages.items()}
+    published = list(_written(PUBLISHED))
+    for path, text in pages.items():
+        page, own = str(path.relative_to(ROOT)), tables[path]
+        others = set().union(*tables.values()) if "benchmarks" in own else set()
+        parts = {part for part, _ in published if part in own or (others and part not in others)}
+        times = [at for _, at in _written(page)] + [at for part, at in published if part in parts]
         commands = {command for found in _COMMAND.findall(text) for command in (*found, "__main__") if command}
-        if _COMMAND.search(text) and (times := list(_written(page))):
-            yield Figures(page, min(times), len(times), tuple(sorted(code_of(commands))))
+        if times and (commands or parts):
+            yield Figures(page, min(times), len(times), tuple(sorted(code_of(commands | (parts & own)))))
 
 
 def code_of(commands: set[str]) -> set[str]:
@@ -74,14 +82,16 @@ def is_figure(line: str) -> bool:
     return bool(_FIGURE.match(line))
 
 
-def _written(page: str) -> Iterator[datetime]:
-    """Yield when each figure of the page was written; what is not committed yet is new."""
-    written = datetime.now(UTC)
-    for line in _git("blame", "-w", "--line-porcelain", "--", GENERATED.get(page, page)).splitlines():
+def _written(file: str) -> Iterator[tuple[str, datetime]]:
+    """Yield the part of each figure in the file, and when it was written; what is not committed yet is new."""
+    written, part = datetime.now(UTC), ""
+    for line in _git("blame", "-w", "--line-porcelain", "--", file).splitlines():
         if line.startswith("author-time "):
             written = datetime.fromtimestamp(int(line.split()[1]), UTC)
-        elif line.startswith("\t") and is_figure(line[1:]):
-            yield written
+        elif line.startswith("\t"):
+            part = found[1] if (found := _PART.match(line)) else part
+            if is_figure(line[1:]):
+                yield part, written
 
 
 def _git(*arguments: str) -> str:
