@@ -6,7 +6,7 @@ import gc
 import os
 import signal
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from functools import cache
 
 import httpx
@@ -15,6 +15,7 @@ import pytest
 import typer
 
 import tests.support.examples  # noqa: F401  # Loads the profile.
+from smarter_auth_mw.engine import loop_thread
 
 pytest_plugins = [
     "smarter_auth_mw.pytest_plugin",
@@ -36,6 +37,16 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_threa
 vars(httpx._transports.default)["create_ssl_context"] = cache(httpx.create_ssl_context)
 # A command that runs in this process would first build all commands from their signatures: most of its time.
 vars(typer.main)["get_command"] = cache(typer.main.get_command)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def closed() -> Iterator[None]:
+    """Each file closes its WSGI apps: at the end of the process their databases are gone."""
+    yield
+    left = [thread for thread in loop_thread._threads if thread._portal is not None]
+    loop_thread.close_all()
+    assert not left, "Close the WSGI apps that these tests have used."
+
 
 LONGEST = ("docs", "whole", "pages", "cli")
 """Rooms whose files take minutes: they begin first, so that no worker is busy with one while the others are idle."""

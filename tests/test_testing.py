@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -139,7 +139,14 @@ FLASK.add_url_rule("/bots/<int:bot>", view_func=lambda bot: str(bot), endpoint="
 _SETTINGS = Settings(database_url="postgresql://nobody@nowhere.invalid/none", routes=["bot /bots/{ref:int}"])
 
 
-FLASK.wsgi_app = SmarterAuthWSGIMiddleware(FLASK.wsgi_app, _SETTINGS)  # type: ignore[method-assign]
+_WSGI = SmarterAuthWSGIMiddleware(FLASK.wsgi_app, _SETTINGS)
+FLASK.wsgi_app = _WSGI  # type: ignore[method-assign]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def closing() -> Iterator[None]:
+    yield
+    _WSGI.close()
 
 
 def test_starlettes_own_test_client_works_too(smarter_auth: AuthKit) -> None:

@@ -26,6 +26,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from smarter_auth_mw import Settings
+from smarter_auth_mw.engine import loop_thread
 from smarter_auth_mw.gate.dialects import DIALECTS
 from smarter_auth_mw.gate.forward_auth import ForwardAuth
 from smarter_auth_mw.management.keys import Management
@@ -153,6 +154,7 @@ async def test_a_page_reads_a_refusal_if_cors_stands_outside(
     with served(app, lifespan="off" if "wsgi" in name else "on") as api:
         status, body = await page.evaluate(FETCH, [f"{api}/bots/1", "sm_wrong"])
         granted, _ = await page.evaluate(FETCH, [f"{api}/bots/1", world.token])
+    loop_thread.close_all()
     assert (status, "Unauthorized" in body) == (401, True)
     assert granted in (200, 404)  # The middleware lets it pass; not every app of the page has a bot.
     assert app.methods[:2] == ["OPTIONS", "GET"]
