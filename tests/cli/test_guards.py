@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ import pytest
 from smarter_auth_mw.cli import guards
 from smarter_auth_mw.cli.commands.serve import Served
 from smarter_auth_mw.cli.user_app import load
+from smarter_auth_mw.engine import loop_thread
 from tests.support.asgi import client
 from tests.support.cli import ROUTES, Commands
 
@@ -132,6 +133,14 @@ app.middleware_stack = app.build_middleware_stack()""",
 }
 
 
+def until_closed(statuses: Coroutine[Any, Any, dict[str, int]]) -> dict[str, int]:
+    """Run it, and close the apps in WSGI before their database is gone."""
+    try:
+        return asyncio.run(statuses)
+    finally:
+        loop_thread.close_all()
+
+
 async def status_of(app: Any, path: str) -> int:
     async with client(app) as http:
         return (await http.get(path)).status_code
@@ -146,7 +155,7 @@ def test_serve_guards_by_the_environment_what_gets_around_a_middleware_further_i
         apps = {way: Served(written(HEAD + text)).protect() for way, text in AROUND.items()}
         return {way: await status_of(app, "/bots/42") for way, app in apps.items()}
 
-    assert asyncio.run(statuses()) == dict.fromkeys(AROUND, 401)
+    assert until_closed(statuses()) == dict.fromkeys(AROUND, 401)
 
 
 def test_serve_puts_no_second_one_in_front_of_a_middleware_that_every_request_meets(
@@ -159,7 +168,7 @@ def test_serve_puts_no_second_one_in_front_of_a_middleware_that_every_request_me
         apps = {way: Served(written(HEAD + text)).protect(said.append) for way, text in INSIDE.items()}
         return {way: await status_of(app, "/tools/saw") for way, app in apps.items()}
 
-    assert asyncio.run(statuses()) == dict.fromkeys(INSIDE, 401)
+    assert until_closed(statuses()) == dict.fromkeys(INSIDE, 401)
     assert [line.partition(" has ")[2] for line in said] == [
         "SmarterAuthMiddleware, so none is added in front of it."
     ] * len(INSIDE)
