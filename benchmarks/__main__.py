@@ -3,8 +3,8 @@
     python -m benchmarks [PART …] [--rounds 40] [--runs 1] [--also PYTHON] [--publish] [--json FILE]
 
 Each figure is the ratio of two sides that take turns within one run: the median over its rounds. Other load on the
-machine affects both sides alike. A run takes about ten minutes. The parts revocation, notifications, bounds and
-capacity measure times and rates of one machine; they run only if you name them. ``--publish`` writes the figures to
+machine affects both sides alike. A run takes about ten minutes. The parts revocation, notifications, bounds, capacity
+and soak measure times and rates of one machine; they run only if you name them. ``--publish`` writes the figures to
 docs/benchmarks.json, from which the documentation is generated, and draws the chart. If you measure only some PARTs,
 the figures of the others are kept.
 """
@@ -40,6 +40,7 @@ from benchmarks import (
     path_cost,
     revocation,
     served,
+    soak,
 )
 from benchmarks.measuring import Row, over_runs, show
 
@@ -58,11 +59,14 @@ PARTS: Mapping[str, Callable[[int], Awaitable[list[Row]]]] = {
     "memory": lambda _: memory.measure(100_000),
     "imports": lambda rounds: imports.measure(rounds // 2),
 }
+ONE_ROUND_S = 200
+"""The time in which the soak test has each of its faults once."""
 OF_ONE_MACHINE: Mapping[str, Callable[[int], Awaitable[list[Row]]]] = {
     "revocation": lambda _: revocation.run(),
     "notifications": lambda _: notifications.measure(),
     "bounds": lambda _: bounds.measure(),
     "capacity": lambda _: capacity.measure(),
+    "soak": lambda _: soak.soak(ONE_ROUND_S),
 }
 """Parts whose figures are times and rates."""
 EVERY = {**PARTS, **OF_ONE_MACHINE}

@@ -41,7 +41,7 @@ def reasons() -> Lines:
     )
 
 
-OF_ONE_MACHINE = ("revocation", "notifications", "bounds", "capacity")
+OF_ONE_MACHINE = ("revocation", "notifications", "bounds", "capacity", "soak")
 """The parts of ``python -m benchmarks`` whose figures are times and rates; each has a table of its own."""
 
 
