@@ -21,7 +21,7 @@ import asyncpg
 
 from benchmarks.database import Database, fill, migrated
 from benchmarks.fleet import Client, Server, clients, comes_to, quantile, workers
-from benchmarks.measuring import Row, bound, show
+from benchmarks.measuring import Found, Row
 
 WARM, GREAT = 1, 2
 """A resource that is always warm, and one with very many bindings; their tokens are their numbers."""
@@ -64,11 +64,8 @@ class Bounds:
         self._owner = owner
         self._warm = warm
         self._twin = twin
-        self.found: list[Row] = []
-
-    def tell(self, what: str, figure: float, unit: str = "", most: float | None = None, note: str = "") -> None:
-        self.found.append(bound(what, figure, unit, most).noted(note))
-        show(self.found[-1:])
+        self.found = Found()
+        self.tell = self.found.tell
 
     async def metric(self, name: str) -> float:
         return (await asyncio.to_thread(self._server.metrics))[name]
@@ -90,8 +87,8 @@ class Bounds:
                     for answer in await asyncio.gather(*(one.ask(COLD_FROM, str(COLD_FROM)) for one in many))
                 ]
             )
-        self.tell(f"queries for {COLD:,} cold requests on one resource", await self._since(fills), most=1)
-        self.tell("of these requests refused", COLD - told[200], most=0)
+        self.tell(f"queries for {COLD:,} cold requests on one resource", await self._since(fills), target=1)
+        self.tell("of these requests refused", COLD - told[200], target=0)
 
     async def _since(self, fills: float) -> float:
         return await self.metric("cache_fills_total") - fills
@@ -111,9 +108,9 @@ class Bounds:
             during_ms, twin_ms = await self._p99s_ms_while(asyncio.gather(*map(ask_away, many)))
         rate = references / (time.monotonic() - began)
         self.tell("random references a second", rate)
-        self.tell(f"of {references:,} random references answered otherwise than open", references - told[200], most=0)
+        self.tell(f"of {references:,} random references answered otherwise than open", references - told[200], target=0)
         self.tell("memory that the flood leaves behind", self._server.rss_mb - rss_mb, "MB", GROWN_MB)
-        self.tell("negative entries", await self.metric('cache_entries{of="unknown"}'), most=10_000)
+        self.tell("negative entries", await self.metric('cache_entries{of="unknown"}'), target=10_000)
         self.tell("p99 of warm requests during the flood", during_ms, "ms")
         self.tell("the same over the p99 of the twin, which is not flooded", during_ms / twin_ms, "times")
         self.tell("p99 of warm requests after the flood, over the twin's", await self._usual_ratio(), "times", 2)
@@ -139,8 +136,8 @@ class Bounds:
                 task.cancel()
             await asyncio.gather(*asking, return_exceptions=True)
         self.tell(f"a statement that changes {resources:,} keys of an account", taken_s, "s")
-        self.tell("answers 503 meanwhile", told.total() - told[200] - told[401], most=0)
-        self.tell("flushes", await self.metric("flushes_total") - flushes, most=0)
+        self.tell("answers 503 meanwhile", told.total() - told[200] - told[401], target=0)
+        self.tell("flushes", await self.metric("flushes_total") - flushes, target=0)
         self.tell("until they are refused", lag_ms, "ms", 1000)
         self.tell("p99 of warm requests of another account meanwhile", during_ms, "ms")
 
@@ -152,7 +149,7 @@ class Bounds:
             f"first request for a resource with {bindings:,} bindings", 1000 * (first.came_s - first.sent_s), "ms"
         )
         taken = [await self._warm.ask(GREAT, str(GREAT)) for _ in range(200)]
-        self.tell("of 200 warm ones refused", sum(answer.status != 200 for answer in taken), most=0)
+        self.tell("of 200 warm ones refused", sum(answer.status != 200 for answer in taken), target=0)
         self.tell("median of the warm ones", quantile([1000 * (one.came_s - one.sent_s) for one in taken], 0.5), "ms")
         await self._owner.execute("UPDATE smarter_auth.key SET revoked_at = now() WHERE key_id = md5('2')::uuid")
         committed_s = time.monotonic()

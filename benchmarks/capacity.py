@@ -18,7 +18,7 @@ from typing import Any
 import asyncpg
 
 from benchmarks.database import fill, make, server
-from benchmarks.measuring import Row, bound, show
+from benchmarks.measuring import Found, Row
 from smarter_auth_mw.domain import Resource, Target
 from smarter_auth_mw.management.keys import Management
 from smarter_auth_mw.postgres.notifications import open_wire
@@ -45,11 +45,10 @@ async def rate(call: Callable[[], Awaitable[Any]], seconds: float) -> float:
 
 
 async def measure(seconds: float = 3, listeners: Sequence[int] = LISTENERS) -> list[Row]:
-    found: list[Row] = []
+    found = Found()
 
     def tell(what: str, figure: float) -> None:
-        found.append(bound(what, figure, "a second"))
-        show(found[-1:])
+        found.tell(what, figure, "a second")
 
     async with server() as cluster, AsyncExitStack() as stack:
         database = await make(cluster, "fleet")

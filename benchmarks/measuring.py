@@ -59,6 +59,14 @@ def bound(what: str, figure: float, unit: str = "", target: float | None = None)
     return Row(what, figure, figure, figure, target, unit=unit, is_bound=True)
 
 
+class Found(list[Row]):
+    """The rows of a run, each shown as soon as it is known."""
+
+    def tell(self, what: str, figure: float, unit: str = "", target: float | None = None, note: str = "") -> None:
+        self.append(bound(what, figure, unit, target).noted(note))
+        show(self[-1:])
+
+
 def over_runs(runs: Sequence[Sequence[Row]]) -> list[Row]:
     """Return the rows of one run as they are; of several, one row for each kind, over the medians of the runs."""
     if len(runs) == 1:

@@ -22,7 +22,7 @@ import asyncpg
 
 from benchmarks.database import Database, fill, migrated
 from benchmarks.fleet import Client, clients, comes_to, quantile, workers
-from benchmarks.measuring import Row, bound, show
+from benchmarks.measuring import Found, Row
 
 WARM = 1
 PACE_S = 0.002
@@ -51,11 +51,8 @@ class Watch:
         self._clients = {"listens": listening, "does not": deaf}
         self._other = other
         self._numbers = count(2)
-        self.found: list[Row] = []
-
-    def tell(self, what: str, figure: float, unit: str = "", most: float | None = None, note: str = "") -> None:
-        self.found.append(bound(what, figure, unit, most).noted(note))
-        show(self.found[-1:])
+        self.found = Found()
+        self.tell = self.found.tell
 
     async def during(self, what: str, seconds: float) -> None:
         """Ask for so long, and revoke now and then."""
@@ -66,7 +63,7 @@ class Watch:
         p99s = f"{p99_ms:.3g} ms over {twins_ms:.3g} ms"
         self.tell(f"{what}: p99 of warm requests over the twin's", p99_ms / twins_ms, "times", 2, note=p99s)
         self.tell(f"{what}: slowest of them", mine[-1], "ms", note=f"the twin's: {twins[-1]:.3g} ms")
-        self.tell(f"{what}: requests that were refused", refused.total(), most=0, note=f"of {len(mine):,}")
+        self.tell(f"{what}: requests that were refused", refused.total(), target=0, note=f"of {len(mine):,}")
         self.tell(f"{what}: last grant of a revoked key after COMMIT", max(await revoking), "ms", MOST_MS)
 
     async def _asked_while(self, work: asyncio.Task[list[float]], refused: Counter[int]) -> dict[str, list[float]]:
