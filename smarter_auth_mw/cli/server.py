@@ -9,11 +9,15 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 import uvicorn
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from uvicorn.supervisors import ChangeReload, Multiprocess
 
 from smarter_auth_mw.cli import descriptors
 from smarter_auth_mw.cli.ports import address
 from smarter_auth_mw.metrics import multiprocess
+
+FIRST_REQUEST_S = 0.5
+"""How long a connection without a request stays open after a server is asked to end."""
 
 
 def run(config: uvicorn.Config, listening: socket.socket) -> None:
@@ -22,6 +26,7 @@ def run(config: uvicorn.Config, listening: socket.socket) -> None:
     Raises UsageError if the process may open too few files.
     """
     descriptors.raise_limit()
+    config.http = _Protocol
     config.callback_notify, config.timeout_notify = descriptors.ExhaustionReport(), descriptors.CHECK_EVERY_S
     with listening, suppress(KeyboardInterrupt):
         if config.should_reload:
@@ -38,6 +43,7 @@ def run(config: uvicorn.Config, listening: socket.socket) -> None:
 @asynccontextmanager
 async def beside(config: uvicorn.Config, listening: socket.socket) -> AsyncIterator[None]:
     """Serve while the block runs, on the loop of another server, which handles the signals."""
+    config.http = _Protocol
     server = _Beside(config)
     serving = asyncio.create_task(server.serve([listening]))
     await asyncio.wait([asyncio.create_task(server.is_up.wait()), serving], return_when=asyncio.FIRST_COMPLETED)
@@ -47,6 +53,24 @@ async def beside(config: uvicorn.Config, listening: socket.socket) -> AsyncItera
         server.should_exit = True
         server.is_up.set()
         await serving
+
+
+class _Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # Which one it is depends on what is installed.
+    """A connection whose first request may be on its way when the server is asked to end.
+
+    uvicorn closes such a connection at once, and the client is reset. A proxy cannot know whether the request was
+    handled, so it answers 502.
+    """
+
+    def shutdown(self) -> None:
+        if self.cycle is None:
+            self.loop.call_later(FIRST_REQUEST_S, self._end)
+        else:
+            super().shutdown()
+
+    def _end(self) -> None:
+        if not self.transport.is_closing():
+            super().shutdown()
 
 
 class _Beside(uvicorn.Server):

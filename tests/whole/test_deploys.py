@@ -12,13 +12,14 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
 from smarter_auth_mw.postgres.queries import SCHEMA
 from tests.programs import libraries
-from tests.support.cli import EXAMPLES, PROGRAM, Commands, environment, program
+from tests.support.cli import EXAMPLES, PROGRAM, Commands, environment, program, serving
 from tests.support.database import Database
 from tests.support.embedded import wait_for
 from tests.support.load import PATIENCE_S, Load
@@ -104,6 +105,22 @@ def test_a_gate_that_is_asked_to_end_loses_no_request_and_no_usage(
         end(second)
     assert set(load.answers) == {200}
     assert granted(run) == load.answers.total()
+
+
+@pytest.mark.parametrize("command", [["gate"], ["serve", "existing_service:app"]], ids=["gate", "serve"])
+def test_a_request_that_is_on_its_way_when_a_server_is_asked_to_end_is_answered(
+    env: dict[str, str], command: list[str]
+) -> None:
+    with serving([*PROGRAM, *command, "--port", "0"], env) as server:
+        address = urlsplit(server.url)
+        with socket.create_connection((str(address.hostname), address.port or 0), PATIENCE_S) as early:
+            assert httpx.get(f"{server.url}/bots/2").status_code < 500  # Whoever came before is accepted, too.
+            server.process.terminate()
+            assert server.process.stdout is not None
+            assert any("Shutting down" in line for line in server.process.stdout)
+            early.sendall(b"GET /bots/2 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert early.recv(65536).startswith(b"HTTP/1.1 ")
+        assert server.process.wait(PATIENCE_S) in (0, -signal.SIGTERM)
 
 
 SLOW = """
