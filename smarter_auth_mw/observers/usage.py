@@ -90,6 +90,9 @@ class Usage:
         counted = self._passes.get(id(decision))
         if counted is not None:
             counted.times.once_more()
+            if counted.is_discarded:  # By another thread, since it was found.
+                with self._lock:
+                    counted.add_to(self._rest)
             return
         with self._lock:
             self._begin(decision)
@@ -142,6 +145,8 @@ class Usage:
                     counted.attach(lets_count=self._lets_count)
                 elif counted.is_idle:
                     del self._passes[identity]
+                    counted.is_discarded = True
+                    counted.add_to(self._rest)  # What came in before it said so.
                 else:
                     counted.detach()  # Another thread may still be counting it, so it is read again.
             counts, self._rest = self._rest, {}
@@ -162,7 +167,7 @@ class _Pass:
     identity stays unique.
     """
 
-    __slots__ = ("_taken", "decision", "is_idle", "is_used", "series", "times")
+    __slots__ = ("_taken", "decision", "is_discarded", "is_idle", "is_used", "series", "times")
 
     def __init__(self, decision: Decision, series: Series) -> None:
         self.decision = decision
@@ -170,6 +175,8 @@ class _Pass:
         self.times = decision.tally if isinstance(decision, Grant) else Tally()
         self.is_used = self.is_idle = False
         """True if something was counted since the last batch; True if nothing was counted for the batch before."""
+        self.is_discarded = False
+        """True if no batch takes the count any more, so whoever still counts has to add it."""
         self._taken = self.times.total()
 
     def attach(self, *, lets_count: bool) -> None:

@@ -17,7 +17,7 @@ import asyncpg
 import httpx
 import pytest
 
-from smarter_auth_mw.decision import Anonymous, Denial, Grant, Reason, decide
+from smarter_auth_mw.decision import Anonymous, Decision, Denial, Grant, Reason, decide
 from smarter_auth_mw.domain import Binding, Bindings, Protection, Resource
 from smarter_auth_mw.errors import UnavailableError
 from smarter_auth_mw.management.keys import Management
@@ -161,6 +161,49 @@ async def test_threads_lose_no_count() -> None:
     for _ in range(2):
         await counts.flush(written)
     assert set(written.counts.values()) == {20_000}
+
+
+@pytest.mark.parametrize("decision", [GRANT, OPEN])
+async def test_thread_that_stands_still_over_several_batches_loses_no_count(decision: Decision) -> None:
+    counts, written = Usage(), Written()
+    counts.observe(decision, {})
+    tally = counts._passes[id(decision)].times
+    is_about_to_count, may_count, once_more = threading.Event(), threading.Event(), tally.once_more
+
+    def wait_and_count() -> int:
+        is_about_to_count.set()
+        assert may_count.wait(60)
+        return once_more()
+
+    tally.once_more = wait_and_count
+    thread = threading.Thread(target=counts.observe, args=(decision, {}))
+    thread.start()
+    assert is_about_to_count.wait(60)
+    tally.once_more = once_more
+    for _ in range(3):
+        await counts.flush(written)
+    assert not counts._passes
+    may_count.set()
+    thread.join()
+    await counts.flush(written)
+    assert list(written.counts.values()) == [2]
+
+
+async def test_what_is_counted_while_a_counter_is_discarded_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts, written, read = Usage(), Written(), usage._Pass.add_to
+
+    def read_just_before(counted: usage._Pass, into: dict[Series, int]) -> None:
+        read(counted, into)
+        if not counted.is_discarded:
+            counts.observe(OPEN, {})
+
+    counts.observe(OPEN, {})
+    await counts.flush(written)
+    await counts.flush(written)
+    monkeypatch.setattr(usage._Pass, "add_to", read_just_before)
+    await counts.flush(written)
+    assert not counts._passes
+    assert list(written.counts.values()) == [2]
 
 
 async def test_forked_child_leaves_to_its_parent_what_was_counted_before() -> None:
