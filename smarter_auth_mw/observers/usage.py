@@ -176,7 +176,7 @@ class _Pass:
         self.is_used = self.is_idle = False
         """True if something was counted since the last batch; True if nothing was counted for the batch before."""
         self.is_discarded = False
-        """True if no batch takes the count any more, so whoever still counts has to add it."""
+        """True if batches no longer include the counter. A thread that still counts then adds the count itself."""
         self._taken = self.times.total()
 
     def attach(self, *, lets_count: bool) -> None:
