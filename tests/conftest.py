@@ -15,6 +15,7 @@ import pytest
 import typer
 
 import tests.support.examples  # noqa: F401  # Loads the profile.
+from smarter_auth_mw.cache import admission
 from smarter_auth_mw.engine import loop_thread
 
 pytest_plugins = [
@@ -37,6 +38,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_threa
 vars(httpx._transports.default)["create_ssl_context"] = cache(httpx.create_ssl_context)
 # A command that runs in this process would first build all commands from their signatures: most of its time.
 vars(typer.main)["get_command"] = cache(typer.main.get_command)
+# Look-ups wait for their turn however slow the machine is.
+vars(admission)["WAIT_S"] = 600.0
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -18,11 +18,6 @@ class Clock:
         return self.now_s
 
 
-@pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "WAIT_S", 60.0)
-
-
 async def settled() -> None:
     for _ in range(5):
         await asyncio.sleep(0)
