@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from smarter_auth_mw.config.database_urls import Host
@@ -51,7 +52,7 @@ async def elect(hosts: Sequence[Host], open_host: Open, where: str) -> Any:
             await _answers(asked.values())
         chosen = _choose({host: asked[host] for host in hosts if host in asked}, where)
     finally:
-        await _dismiss(asked.values(), chosen)
+        _dismiss(asked.values(), chosen)
     if last != chosen.host:
         _primaries[hosts] = chosen.host
         found = f"{chosen.host} is the primary of {where}, on timeline {chosen.timeline}"
@@ -114,13 +115,19 @@ def _nobody(asked: Mapping[Host, Asked], where: str) -> SmarterAuthError:
     )
 
 
-async def _dismiss(asked: Iterable[Asked], chosen: Candidate | None) -> None:
-    """Cancel attempts that are still running, and close every connection but the chosen one."""
+def _dismiss(asked: Iterable[Asked], chosen: Candidate | None) -> None:
+    """Cancel attempts that are still running, and close every connection but the chosen one.
+
+    It waits for none of them: if the caller were cancelled meanwhile, their connections would stay open.
+    """
     for task in asked:
         task.cancel()
-    for found in await asyncio.gather(*asked, return_exceptions=True):
-        if isinstance(found, Candidate) and found is not chosen:
-            found.connection.terminate()
+        task.add_done_callback(partial(_close, chosen))
+
+
+def _close(chosen: Candidate | None, task: Asked) -> None:
+    if not task.cancelled() and task.exception() is None and task.result() is not chosen:
+        task.result().connection.terminate()
 
 
 def _is_primary(task: Asked) -> bool:
