@@ -17,6 +17,7 @@ import typer
 import tests.support.examples  # noqa: F401  # Loads the profile.
 from smarter_auth_mw.cache import admission
 from smarter_auth_mw.engine import loop_thread
+from smarter_auth_mw.postgres import pool
 
 pytest_plugins = [
     "smarter_auth_mw.pytest_plugin",
@@ -40,6 +41,8 @@ vars(httpx._transports.default)["create_ssl_context"] = cache(httpx.create_ssl_c
 vars(typer.main)["get_command"] = cache(typer.main.get_command)
 # Look-ups wait for their turn however slow the machine is.
 vars(admission)["WAIT_S"] = 600.0
+# So do those who use a pool of their own, unless they say how long.
+pool.open_pool.__wrapped__.__kwdefaults__["query_timeout_s"] = 60.0  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="module", autouse=True)

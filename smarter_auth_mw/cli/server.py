@@ -19,6 +19,12 @@ from smarter_auth_mw.metrics import multiprocess
 FIRST_REQUEST_S = 0.5
 """How long a connection without a request stays open after a server is asked to end."""
 
+WORKER_START_S = 60
+"""How long a worker may take to start, or stay silent, before it is replaced.
+
+With uvicorn's default of 5 s, a slow machine would replace each worker before it has started, and never serve.
+"""
+
 
 def run(config: uvicorn.Config, listening: socket.socket) -> None:
     """Serve until a signal. The socket is then closed at once, so that a proxy tries another server.
@@ -34,6 +40,7 @@ def run(config: uvicorn.Config, listening: socket.socket) -> None:
             ChangeReload(config, uvicorn.Server(config).run, [listening]).run()
         elif config.workers > 1:
             _announce(listening)
+            config.timeout_worker_healthcheck = WORKER_START_S
             with multiprocess.own_directory():
                 _Workers(config, [listening]).run()
         else:

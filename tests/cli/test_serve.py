@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
@@ -42,6 +43,22 @@ def test_several_workers_share_the_port_and_the_keys(env: dict[str, str], run: C
             assert httpx.get(f"{server.url}/bots/1").status_code == 401
             assert httpx.get(f"{server.url}/bots/1", headers={"X-API-Key": token}).status_code == 200
         server.stop(signal.SIGINT)
+
+
+SLOW_START = """
+import sys, time
+
+if "--multiprocessing-fork" in sys.argv:
+    time.sleep(6)
+"""
+
+
+def test_workers_that_start_slowly_are_not_replaced(env: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(SLOW_START)
+    paths = os.pathsep.join([str(tmp_path), *filter(None, [env.get("PYTHONPATH")])])
+    started = re.compile(r"running on (http://\S+)(?s:.*startup complete){2}")
+    with serving([*SERVICE, "--workers", "2"], {**env, "PYTHONPATH": paths}, started) as server:
+        assert "died" not in server.said
 
 
 DELAYED = """
