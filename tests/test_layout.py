@@ -119,7 +119,6 @@ STORIES = {
     "models/tokens": "models/test_models",
     "observers/outbox": "observers/test_hub",
     "postgres/bulk": "cli/test_bulk",
-    "postgres/connections/election": "whole/test_several_hosts",
     "postgres/connections/sessions": "postgres/test_pool",
     "postgres/embedded/cluster": "postgres/embedded/test_embedded",
     "postgres/embedded/keeper": "postgres/embedded/test_embedded_process",
