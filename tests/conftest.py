@@ -41,7 +41,7 @@ vars(httpx._transports.default)["create_ssl_context"] = cache(httpx.create_ssl_c
 vars(typer.main)["get_command"] = cache(typer.main.get_command)
 # Look-ups wait for their turn however slow the machine is.
 vars(admission)["WAIT_S"] = 600.0
-# So do those who use a pool of their own, unless they say how long.
+# So do the queries of a test's own pool, unless the test sets another limit.
 pool.open_pool.__wrapped__.__kwdefaults__["query_timeout_s"] = 60.0  # type: ignore[attr-defined]
 
 

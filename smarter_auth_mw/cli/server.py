@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 import uvicorn
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from uvicorn.supervisors import ChangeReload, Multiprocess
+from uvicorn.supervisors.multiprocess import Process
 
 from smarter_auth_mw.cli import descriptors
 from smarter_auth_mw.cli.ports import address
@@ -20,10 +21,9 @@ FIRST_REQUEST_S = 0.5
 """How long a connection without a request stays open after a server is asked to end."""
 
 WORKER_START_S = 60
-"""How long a worker may take to start, or stay silent, before it is replaced.
-
-With uvicorn's default of 5 s, a slow machine would replace each worker before it has started, and never serve.
-"""
+"""How long a worker may take to start. With uvicorn's 5 s, a slow machine would replace each worker while it starts."""
+WORKER_SILENCE_S = 5
+"""How long a worker that has started may be silent before it is replaced. Signals are only handled afterwards."""
 
 
 def run(config: uvicorn.Config, listening: socket.socket) -> None:
@@ -40,7 +40,6 @@ def run(config: uvicorn.Config, listening: socket.socket) -> None:
             ChangeReload(config, uvicorn.Server(config).run, [listening]).run()
         elif config.workers > 1:
             _announce(listening)
-            config.timeout_worker_healthcheck = WORKER_START_S
             with multiprocess.own_directory():
                 _Workers(config, [listening]).run()
         else:
@@ -107,6 +106,19 @@ class _Server(uvicorn.Server):
 
 class _Workers(Multiprocess):
     """Several processes that share the socket."""
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+        super().__init__(config, sockets)
+        self._answered: set[Process] = set()
+        config.timeout_worker_healthcheck = WORKER_START_S
+
+    def keep_subprocess_alive(self) -> None:
+        asked = set(self.processes)
+        if asked <= self._answered:
+            self.config.timeout_worker_healthcheck = WORKER_SILENCE_S
+        super().keep_subprocess_alive()
+        self.config.timeout_worker_healthcheck = WORKER_START_S
+        self._answered = asked & set(self.processes)  # The others have been replaced.
 
     def terminate_all(self) -> None:
         # uvicorn keeps it until the last worker has ended: clients that connect meanwhile would never get a response.

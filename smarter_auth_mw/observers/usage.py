@@ -90,7 +90,7 @@ class Usage:
         counted = self._passes.get(id(decision))
         if counted is not None:
             counted.times.once_more()
-            if counted.is_discarded:  # By another thread, since it was found.
+            if counted.is_discarded:  # Another thread discarded it in the meantime.
                 with self._lock:
                     counted.add_to(self._rest)
             return
@@ -146,7 +146,7 @@ class Usage:
                 elif counted.is_idle:
                     del self._passes[identity]
                     counted.is_discarded = True
-                    counted.add_to(self._rest)  # What came in before it said so.
+                    counted.add_to(self._rest)  # What was counted before the flag was set.
                 else:
                     counted.detach()  # Another thread may still be counting it, so it is read again.
             counts, self._rest = self._rest, {}

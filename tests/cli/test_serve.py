@@ -61,6 +61,16 @@ def test_workers_that_start_slowly_are_not_replaced(env: dict[str, str], tmp_pat
         assert "died" not in server.said
 
 
+def test_worker_that_hangs_later_is_replaced_and_the_server_ends_when_asked_to(env: dict[str, str]) -> None:
+    started = re.compile(r"running on (http://\S+)(?s:.*startup complete){2}")
+    with serving([*SERVICE, "--workers", "2"], env, started) as server:
+        first = re.findall(r"Started server process \[(\d+)\]", server.said)[0]
+        os.kill(int(first), signal.SIGSTOP)
+        assert server.process.stdout is not None
+        assert any(f"Child process [{first}] died" in line for line in server.process.stdout)
+        assert "Stopping parent process" in server.stop()[1]
+
+
 DELAYED = """
 import os, socket
 

@@ -114,7 +114,7 @@ def test_a_request_that_is_on_its_way_when_a_server_is_asked_to_end_is_answered(
     with serving([*PROGRAM, *command, "--port", "0"], env) as server:
         address = urlsplit(server.url)
         with socket.create_connection((str(address.hostname), address.port or 0), PATIENCE_S) as early:
-            assert httpx.get(f"{server.url}/bots/2").status_code < 500  # Whoever came before is accepted, too.
+            assert httpx.get(f"{server.url}/bots/2").status_code < 500  # By then, the earlier connection is accepted.
             server.process.terminate()
             assert server.process.stdout is not None
             assert any("Shutting down" in line for line in server.process.stdout)
