@@ -3,10 +3,10 @@
     python -m benchmarks [PART …] [--rounds 40] [--runs 1] [--also PYTHON] [--publish] [--json FILE]
 
 Each figure is the ratio of two sides that take turns within one run: the median over its rounds. Other load on the
-machine affects both sides alike. A run takes about ten minutes. The parts revocation, notifications, bounds, capacity
-and soak measure times and rates of one machine; they run only if you name them. ``--publish`` writes the figures to
-docs/benchmarks.json, from which the documentation is generated, and draws the chart. If you measure only some PARTs,
-the figures of the others are kept.
+machine affects both sides alike. A run takes about ten minutes. Parts that measure times and rates of one machine, or
+fill databases with a million keys, run only if you name them. ``--publish`` writes the figures to docs/benchmarks.json,
+from which the documentation is generated, and draws the chart. If you measure only some PARTs, the figures of the
+others are kept.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import (
+    admin_load,
     bounds,
     capacity,
     cold,
@@ -35,9 +36,12 @@ from benchmarks import (
     in_process,
     instructions,
     kept,
+    lists,
     memory,
     notifications,
+    pages,
     path_cost,
+    protocol,
     revocation,
     served,
     soak,
@@ -55,21 +59,25 @@ PARTS: Mapping[str, Callable[[int], Awaitable[list[Row]]]] = {
     "kept": lambda rounds: kept.measure(rounds // 2),
     "cold": lambda rounds: cold.measure(rounds, 1_000_000),
     "first_requests": lambda rounds: first_requests.measure(rounds // 4),
-    "path_cost": lambda _: path_cost.worst(seconds=0.2),
     "memory": lambda _: memory.measure(100_000),
     "imports": lambda rounds: imports.measure(rounds // 2),
 }
 ONE_ROUND_S = 200
 """The time in which the soak test has each of its faults once."""
-OF_ONE_MACHINE: Mapping[str, Callable[[int], Awaitable[list[Row]]]] = {
+NAMED: Mapping[str, Callable[[int], Awaitable[list[Row]]]] = {
     "revocation": lambda _: revocation.run(),
     "notifications": lambda _: notifications.measure(),
     "bounds": lambda _: bounds.measure(),
     "capacity": lambda _: capacity.measure(),
     "soak": lambda _: soak.soak(ONE_ROUND_S),
+    "protocol": lambda rounds: protocol.measure(10 * rounds),
+    "lists": lambda rounds: lists.ratios(4 * rounds),
+    "pages": pages.ratios,
+    "admin_load": lambda rounds: admin_load.ratios(rounds // 10),
+    "path_cost": lambda _: path_cost.by_length(seconds=2),
 }
-"""Parts whose figures are times and rates."""
-EVERY = {**PARTS, **OF_ONE_MACHINE}
+"""Parts that run only if they are named, since they take long or their figures are those of one machine."""
+EVERY = {**PARTS, **NAMED}
 ON_OTHER_PYTHONS = ("in_process", "memory")
 """The parts whose figures depend on the Python version."""
 WITH = ("starlette", "fastapi", "uvicorn", "granian", "asyncpg", "django", "django-rest-knox")

@@ -49,9 +49,11 @@ class Row:
         return replace(self, note=note)
 
 
-def row(what: str, ratios: list[float], target: float | None, *, is_at_least: bool = False, note: str = "") -> Row:
-    """Return the row of these ratios, one for each round."""
-    return Row(what, min(ratios), statistics.median(ratios), max(ratios), target, is_at_least, note)
+def row(
+    what: str, figures: list[float], target: float | None, *, is_at_least: bool = False, note: str = "", unit: str = ""
+) -> Row:
+    """Return the row of these figures, one for each round."""
+    return Row(what, min(figures), statistics.median(figures), max(figures), target, is_at_least, note, unit)
 
 
 def bound(what: str, figure: float, unit: str = "", target: float | None = None) -> Row:

@@ -41,8 +41,13 @@ def reasons() -> Lines:
     )
 
 
-OF_ONE_MACHINE = ("revocation", "notifications", "bounds", "capacity", "soak")
-"""The parts of ``python -m benchmarks`` whose figures are times and rates; each has a table of its own."""
+OWN_TABLES = (
+    *("revocation", "notifications", "bounds", "capacity", "soak"),
+    *("protocol", "lists", "pages", "admin_load", "path_cost"),
+)
+"""The parts of ``python -m benchmarks`` that run only if they are named; each has a table of its own."""
+NOTED = ("lists",)
+"""The parts whose notes are shown, since they are the same in every run."""
 
 
 def _measured() -> Any:
@@ -52,7 +57,7 @@ def _measured() -> Any:
 def benchmarks() -> Lines:
     """Return what ``make bench`` measured last, and the goals."""
     measured = _measured()
-    rows = [row for row in measured["rows"] if row["part"] not in OF_ONE_MACHINE]
+    rows = [row for row in measured["rows"] if row["part"] not in OWN_TABLES]
     yield from table(
         ("what", "median", "least … greatest", "target", "", "in figures"),
         (
@@ -74,14 +79,16 @@ def benchmarks() -> Lines:
 def figures(part: str) -> Lines:
     """Return what a part measured last, with the units."""
     rows = [row for row in _measured()["rows"] if row["part"] == part]
+    columns = ("what", "median", "least … greatest", "target", "", "in figures")
     yield from table(
-        ("what", "median", "least … greatest", "target", ""),
+        columns if part in NOTED else columns[:-1],
         (
             (
                 row["what"],
                 f"{_readable(row['median'])} {row['unit']}",
                 f"{_readable(row['minimum'])} … {_readable(row['maximum'])}",
                 *_target(row),
+                *([row["note"]] if part in NOTED else ()),
             )
             for row in rows
         ),
@@ -228,7 +235,7 @@ TABLES: dict[str, Callable[[], Lines]] = {
         *(reasons, benchmarks, failures, metrics, events, command_line),
         *(operations, operation_queries, problems),
     )
-} | {part: partial(figures, part) for part in OF_ONE_MACHINE}
+} | {part: partial(figures, part) for part in OWN_TABLES}
 
 
 class FromCode(SphinxDirective):

@@ -25,8 +25,11 @@ MEASURED = {
     "notifications": (f"{CODE}/cache", f"{CODE}/postgres/notifications.py"),
     "bounds": (f"{CODE}/cache", f"{CODE}/authentication", f"{CODE}/postgres"),
     "capacity": (f"{CODE}/postgres", f"{CODE}/cache"),
-    "path_cost": (f"{CODE}/routing",),
+    "path_cost": (f"{CODE}/routing", f"{CODE}/http"),
+    "lists": (f"{CODE}/management", f"{CODE}/postgres"),
+    "pages": (f"{CODE}/admin", f"{CODE}/management", f"{CODE}/postgres"),
     "flooded": (f"{CODE}/http/websocket.py", f"{CODE}/asgi.py"),
+    "protocol": (f"{CODE}/asgi.py", f"{CODE}/guard.py", f"{CODE}/gate", f"{CODE}/routing", f"{CODE}/authentication"),
     "in_process": (f"{CODE}/asgi.py", f"{CODE}/guard.py", f"{CODE}/routing", f"{CODE}/authentication"),
     "model": ("model",),
 }
