@@ -70,6 +70,7 @@ NAMED: Mapping[str, Callable[[int], Awaitable[list[Row]]]] = {
     "bounds": lambda _: bounds.measure(),
     "capacity": lambda _: capacity.measure(),
     "soak": lambda _: soak.soak(ONE_ROUND_S),
+    "cold_steps": cold.steps,
     "protocol": lambda rounds: protocol.measure(10 * rounds),
     "lists": lambda rounds: lists.ratios(4 * rounds),
     "pages": pages.ratios,

@@ -1,10 +1,10 @@
 """Measure the first request for a resource relative to the bare query: near, far, and with a million keys.
 
-    python -m benchmarks.cold [--rounds 60] [--bindings 1000000] [--parts]
+    python -m benchmarks.cold [--rounds 60] [--bindings 1000000]
 
 Each call is for a resource that is not in the cache. The bare query is what a careful person would write: one round
-trip with a prepared statement on an open connection, whose rows are not read. ``--parts`` prints what each layer of the
-package adds; the figures are steadier on one processor (``taskset --cpu-list 0 python …``).
+trip with a prepared statement on an open connection, whose rows are not read. ``python -m benchmarks cold_steps``
+measures what each step adds; the figures are steadier on one processor (``taskset --cpu-list 0 python …``).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import argparse
 import asyncio
 import statistics
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -179,38 +179,39 @@ def listing(store: Store) -> Asking:
     return lambda _: listings.keys(limit=PAGE, inner=INNER)
 
 
-async def tell_parts(rounds: int) -> None:
-    """Print what each floor adds to the one below, at few bindings."""
+async def steps(rounds: int) -> list[Row]:
+    """Return what each step adds to the ones before, in µs of elapsed time, for a resource with ten keys."""
     async with server() as cluster:
         database = await make(cluster, "few")
         await fill(database.owner, FEW // EACH, EACH)
         async with opened(database.runtime) as (store, cache, connection):
             ours = await connection.prepare(statements()[0])
-            floors: dict[str, Asking] = {
+            sides: dict[str, Asking] = {
                 "the bare query": await bare(connection),
-                "our statement": lambda ref: ours.fetch("bot", ref),
-                "the loan of a connection, a time limit": lambda ref: store._fetch(statements()[0], "bot", ref),
+                "columns with the snapshot and the server": lambda ref: ours.fetch("bot", ref),
+                "the pooled connection and its time limit": lambda ref: store._fetch(statements()[0], "bot", ref),
                 "facts made of ten rows": lambda ref: store.read(target(ref)),
-                "the flight, and an entry": lambda ref: cache.get(target(ref)),
+                "the look-up that goes on without its callers": lambda ref: cache.get(target(ref)),
                 "the decision": deciding(cache),
             }
-            taken = await in_turn({name: asking(ask, FEW // EACH) for name, ask in floors.items()}, rounds)
-    below = 0.0
-    for name, figure in medians(taken).items():
-        print(f"{figure:7.1f} µs  {figure - below:+7.1f}  {name}")
-        below = figure
+            taken = await in_turn({name: asking(ask, FEW // EACH) for name, ask in sides.items()}, rounds)
+    first = next(iter(taken))
+    added = [
+        row(f"{name}: adds", _less(taken[name], taken[before]), None, unit="µs") for before, name in pairwise(taken)
+    ]
+    return [row(first, taken[first], None, unit="µs"), *added]
+
+
+def _less(figures: Iterable[float], others: Iterable[float]) -> list[float]:
+    return [figure - other for figure, other in zip(figures, others, strict=True)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--bindings", type=int, default=1_000_000)
-    parser.add_argument("--parts", action="store_true")
     arguments = parser.parse_args()
-    if arguments.parts:
-        asyncio.run(tell_parts(arguments.rounds))
-    else:
-        show(asyncio.run(measure(arguments.rounds, arguments.bindings)))
+    show(asyncio.run(measure(arguments.rounds, arguments.bindings)))
 
 
 if __name__ == "__main__":

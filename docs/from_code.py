@@ -43,7 +43,7 @@ def reasons() -> Lines:
 
 OWN_TABLES = (
     *("revocation", "notifications", "bounds", "capacity", "soak"),
-    *("protocol", "lists", "pages", "admin_load", "path_cost"),
+    *("cold_steps", "protocol", "lists", "pages", "admin_load", "path_cost"),
 )
 """The parts of ``python -m benchmarks`` that run only if they are named; each has a table of its own."""
 NOTED = ("lists",)
