@@ -73,9 +73,9 @@ NAMED: Mapping[str, Callable[[int], Awaitable[list[Row]]]] = {
     "cold_steps": cold.steps,
     "protocol": lambda rounds: protocol.measure(10 * rounds),
     "lists": lambda rounds: lists.ratios(4 * rounds),
-    "pages": pages.ratios,
+    "pages": lambda rounds: pages.ratios(4 * rounds),
     "admin_load": lambda rounds: admin_load.ratios(rounds // 10),
-    "path_cost": lambda _: path_cost.by_length(seconds=2),
+    "path_cost": lambda _: path_cost.by_length(seconds=1),
 }
 """Parts that run only if they are named, since they take long or their figures are those of one machine."""
 EVERY = {**PARTS, **NAMED}
