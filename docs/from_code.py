@@ -46,8 +46,8 @@ OWN_TABLES = (
     *("cold_steps", "protocol", "lists", "pages", "admin_load", "path_cost"),
 )
 """The parts of ``python -m benchmarks`` that run only if they are named; each has a table of its own."""
-NOTED = ("lists",)
-"""The parts whose notes are shown, since they are the same in every run."""
+NOTED = {"lists": "buffers"}
+"""The parts whose notes are shown, since they are the same in every run, and the head of their column."""
 
 
 def _measured() -> Any:
@@ -79,15 +79,21 @@ def benchmarks() -> Lines:
 def figures(part: str) -> Lines:
     """Return what a part measured last, with the units."""
     rows = [row for row in _measured()["rows"] if row["part"] == part]
-    columns = ("what", "median", "least … greatest", "target", "", "in figures")
+    have_targets = any(row["target"] is not None for row in rows)
     yield from table(
-        columns if part in NOTED else columns[:-1],
+        (
+            "what",
+            "median",
+            "least … greatest",
+            *(("target", "") if have_targets else ()),
+            *filter(None, [NOTED.get(part)]),
+        ),
         (
             (
                 row["what"],
                 f"{_readable(row['median'])} {row['unit']}",
                 f"{_readable(row['minimum'])} … {_readable(row['maximum'])}",
-                *_target(row),
+                *(_target(row) if have_targets else ()),
                 *([row["note"]] if part in NOTED else ()),
             )
             for row in rows
