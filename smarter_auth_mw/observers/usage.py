@@ -78,6 +78,7 @@ class Usage:
     def forget(self) -> None:
         """Discard all counts, in a forked child: its parent writes them."""
         self._lock = threading.Lock()
+        self._reader = object()
         for counted in self._passes.values():
             counted.detach()
         self._passes.clear()
@@ -122,7 +123,7 @@ class Usage:
                 so_far = self._rest.get(series, 0)
             self._rest[series] = so_far + 1
         else:
-            counted = self._passes.setdefault(id(decision), _Pass(decision, series))
+            counted = self._passes.setdefault(id(decision), _Pass(decision, series, self._reader))
             counted.times.once_more()
             counted.attach(lets_count=self._lets_count)
 
@@ -164,12 +165,13 @@ class _Pass:
     """A repeated decision, and its counter.
 
     It is found by the decision's identity, since hashing a decision is slow, and keeps a reference to it, so that the
-    identity stays unique.
+    identity stays unique. A grant keeps its counter after it was discarded here, and reading it continues where it
+    stopped. So each request is counted once, however late its thread is.
     """
 
-    __slots__ = ("_taken", "decision", "is_discarded", "is_idle", "is_used", "series", "times")
+    __slots__ = ("decision", "is_discarded", "is_idle", "is_used", "series", "times")
 
-    def __init__(self, decision: Decision, series: Series) -> None:
+    def __init__(self, decision: Decision, series: Series, reader: object) -> None:
         self.decision = decision
         self.series = series
         self.times = decision.tally if isinstance(decision, Grant) else Tally()
@@ -177,7 +179,7 @@ class _Pass:
         """True if something was counted since the last batch; True if nothing was counted for the batch before."""
         self.is_discarded = False
         """True if batches no longer include the counter. A thread that still counts then adds the count itself."""
-        self._taken = self.times.total()
+        self.times.begin(reader)
 
     def attach(self, *, lets_count: bool) -> None:
         """Continue counting; with ``lets_count``, the code that grants counts without calling the observers."""
@@ -190,10 +192,9 @@ class _Pass:
 
     def add_to(self, counts: dict[Series, int]) -> None:
         """Add the count since the last call."""
-        now = self.times.total()
-        if now > self._taken:
-            counts[self.series] = counts.get(self.series, 0) + now - self._taken
-            self._taken, self.is_used = now, True
+        if counted := self.times.take():
+            counts[self.series] = counts.get(self.series, 0) + counted
+            self.is_used = True
 
 
 def _series(decision: Decision) -> Series:

@@ -189,6 +189,35 @@ async def test_thread_that_stands_still_over_several_batches_loses_no_count(deci
     assert list(written.counts.values()) == [2]
 
 
+@pytest.mark.parametrize("decision", [GRANT, OPEN])
+async def test_thread_that_stands_still_until_its_decision_is_counted_anew_adds_one(decision: Decision) -> None:
+    counts, written = Usage(), Written()
+    counts.observe(decision, {})
+    tally = counts._passes[id(decision)].times
+    is_about_to_count, may_count, once_more = threading.Event(), threading.Event(), tally.once_more
+
+    def wait_and_count() -> int:
+        is_about_to_count.set()
+        assert may_count.wait(60)
+        return once_more()
+
+    tally.once_more = wait_and_count
+    thread = threading.Thread(target=counts.observe, args=(decision, {}))
+    thread.start()
+    assert is_about_to_count.wait(60)
+    tally.once_more = once_more
+    for _ in range(3):
+        await counts.flush(written)
+    for _ in range(10):
+        counts.observe(decision, {})
+    await counts.flush(written)
+    counts.observe(decision, {})
+    may_count.set()
+    thread.join()
+    await counts.flush(written)
+    assert list(written.counts.values()) == [13]
+
+
 async def test_what_is_counted_while_a_counter_is_discarded_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     counts, written, read = Usage(), Written(), usage._Pass.add_to
 
