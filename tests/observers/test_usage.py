@@ -8,7 +8,8 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -163,10 +164,9 @@ async def test_threads_lose_no_count() -> None:
     assert set(written.counts.values()) == {20_000}
 
 
-@pytest.mark.parametrize("decision", [GRANT, OPEN])
-async def test_thread_that_stands_still_over_several_batches_loses_no_count(decision: Decision) -> None:
-    counts, written = Usage(), Written()
-    counts.observe(decision, {})
+@contextmanager
+def standing_still(counts: Usage, decision: Decision) -> Iterator[None]:
+    """Let a thread that observes this decision stand still before it counts, while the block runs."""
     tally = counts._passes[id(decision)].times
     is_about_to_count, may_count, once_more = threading.Event(), threading.Event(), tally.once_more
 
@@ -180,11 +180,21 @@ async def test_thread_that_stands_still_over_several_batches_loses_no_count(deci
     thread.start()
     assert is_about_to_count.wait(60)
     tally.once_more = once_more
-    for _ in range(3):
-        await counts.flush(written)
-    assert not counts._passes
-    may_count.set()
-    thread.join()
+    try:
+        yield
+    finally:
+        may_count.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("decision", [GRANT, OPEN])
+async def test_thread_that_stands_still_over_several_batches_loses_no_count(decision: Decision) -> None:
+    counts, written = Usage(), Written()
+    counts.observe(decision, {})
+    with standing_still(counts, decision):
+        for _ in range(3):
+            await counts.flush(written)
+        assert not counts._passes
     await counts.flush(written)
     assert list(written.counts.values()) == [2]
 
@@ -193,27 +203,13 @@ async def test_thread_that_stands_still_over_several_batches_loses_no_count(deci
 async def test_thread_that_stands_still_until_its_decision_is_counted_anew_adds_one(decision: Decision) -> None:
     counts, written = Usage(), Written()
     counts.observe(decision, {})
-    tally = counts._passes[id(decision)].times
-    is_about_to_count, may_count, once_more = threading.Event(), threading.Event(), tally.once_more
-
-    def wait_and_count() -> int:
-        is_about_to_count.set()
-        assert may_count.wait(60)
-        return once_more()
-
-    tally.once_more = wait_and_count
-    thread = threading.Thread(target=counts.observe, args=(decision, {}))
-    thread.start()
-    assert is_about_to_count.wait(60)
-    tally.once_more = once_more
-    for _ in range(3):
+    with standing_still(counts, decision):
+        for _ in range(3):
+            await counts.flush(written)
+        for _ in range(10):
+            counts.observe(decision, {})
         await counts.flush(written)
-    for _ in range(10):
         counts.observe(decision, {})
-    await counts.flush(written)
-    counts.observe(decision, {})
-    may_count.set()
-    thread.join()
     await counts.flush(written)
     assert list(written.counts.values()) == [13]
 
