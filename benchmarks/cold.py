@@ -13,7 +13,7 @@ import argparse
 import asyncio
 import statistics
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count, pairwise
 from pathlib import Path
@@ -24,7 +24,7 @@ import asyncpg
 
 from benchmarks.database import fill, make, server
 from benchmarks.distance import away
-from benchmarks.measuring import Block, Row, in_turn, medians, row, show
+from benchmarks.measuring import Block, Row, in_turn, less, medians, row, show
 from smarter_auth_mw.authentication.authenticator import Authenticator
 from smarter_auth_mw.cache.changes import Changes
 from smarter_auth_mw.cache.entries import Cache, Limits
@@ -197,13 +197,9 @@ async def steps(rounds: int) -> list[Row]:
             taken = await in_turn({name: asking(ask, FEW // EACH) for name, ask in sides.items()}, rounds)
     first = next(iter(taken))
     added = [
-        row(f"{name}: adds", _less(taken[name], taken[before]), None, unit="µs") for before, name in pairwise(taken)
+        row(f"{name}: adds", less(taken[name], taken[before]), None, unit="µs") for before, name in pairwise(taken)
     ]
     return [row(first, taken[first], None, unit="µs"), *added]
-
-
-def _less(figures: Iterable[float], others: Iterable[float]) -> list[float]:
-    return [figure - other for figure, other in zip(figures, others, strict=True)]
 
 
 def main() -> None:

@@ -100,6 +100,11 @@ def medians(taken: dict[str, list[float]]) -> dict[str, float]:
     return {name: statistics.median(figures) for name, figures in taken.items()}
 
 
+def less(figures: Iterable[float], others: Iterable[float]) -> list[float]:
+    """Return what each figure is more than the other of its round."""
+    return [figure - other for figure, other in zip(figures, others, strict=True)]
+
+
 def show(rows: Iterable[Row]) -> None:
     """Print the table: median, target, whether it is met, minimum and maximum of the rounds, and the row's name."""
     for one in rows:
