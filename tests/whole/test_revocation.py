@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from smarter_auth_mw.cache.entries import CacheCounts
 from smarter_auth_mw.cache.shared import SharedBackend
 from smarter_auth_mw.domain import Resource
 from smarter_auth_mw.engine import assembly
@@ -190,12 +193,27 @@ class TestSharedTier:
         monkeypatch.setattr(assembly, "SharedBackend", partial(SharedBackend, deadline_s=PATIENCE_S))
         return NOTIFIED | {"cache_url": valkey.url}
 
-    async def test_second_worker_starts_warm(self, database: Database, sharing: dict[str, Any], minted: Minted) -> None:
+    async def test_later_worker_starts_warm(self, database: Database, sharing: dict[str, Any], minted: Minted) -> None:
+        sharing["usage_flush_s"] = FOREVER_S
+        async with AsyncExitStack() as running, asyncio.timeout(PATIENCE_S):
+            counts = CacheCounts()
+            while not counts.shared_hits:  # The second one starts warm, unless autovacuum has written something.
+                (later,) = await running.enter_async_context(workers(1, database.runtime, **sharing))
+                assert await later.ask(KEYED, minted.token) == 200
+                counts = later.counts
+                await _share(later, minted)
+            assert counts.fills == 0
+
+    async def test_worker_does_not_use_what_was_shared_before_the_last_transaction_before_its_start(
+        self, database: Database, sharing: dict[str, Any], minted: Minted, owner: asyncpg.Connection
+    ) -> None:
         async with workers(1, database.runtime, **sharing) as (first,):
             await _share(first, minted)
+            await owner.execute("SELECT pg_current_xact_id()")
             async with workers(1, database.runtime, **sharing) as (second,):
                 assert await second.ask(KEYED, minted.token) == 200
-                assert (second.counts.fills, second.counts.shared_hits) == (0, 1)
+                assert (second.counts.fills, second.counts.shared_hits) == (1, 0)
+                assert second.shared.hits == 1  # It was there.
 
     async def test_worker_hears_of_changes_to_what_it_has_from_others(
         self, database: Database, sharing: dict[str, Any], keys: Management, minted: Minted

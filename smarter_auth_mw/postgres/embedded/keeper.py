@@ -34,6 +34,8 @@ START_S = 120.0
 """The deadline of a start, which includes creating the data directory or recovery after a crash."""
 _TICK_S = 0.02
 _KEEPER_TICK_S = 0.25
+_TAKE_OVER_S = 5.0
+"""How long a relief tries to lock what the last keeper had locked."""
 _LONGEST_PAUSE_S = 30.0
 """The longest pause between two attempts to restart a server that does not start."""
 _LOG_BYTES = 10_000_000
@@ -324,15 +326,24 @@ def _rotate(log: Path) -> None:
         os.truncate(log, 0)
 
 
+def _take_over(server: Server) -> int | None:
+    """Lock what the last keeper had locked; return None if there is a new keeper already.
+
+    For a moment the lock may still be the dead keeper's, or be held by a process that only looks whether it is free.
+    """
+    with suppress(ServerError):
+        return lock(server.keeper_lock, fcntl.LOCK_EX, _TAKE_OVER_S)
+    return None
+
+
 def main() -> None:
     """Become the keeper, detached, so that the started process ends at once.
 
-    The lock is inherited from the starting process. A relief starts without the lock and takes it now; if another
-    process has it, there is a keeper already.
+    The lock is inherited from the starting process; a relief starts without it.
     """
     server, inherited = Server(**json.loads(sys.argv[1])), sys.argv[2:]
     with suppress(FileNotFoundError):  # the directory was removed; PostgreSQL finds out within a minute, and ends
-        keeper = int(inherited[0]) if inherited else try_lock(server.keeper_lock)
+        keeper = int(inherited[0]) if inherited else _take_over(server)
         if keeper is None:
             return
         os.set_inheritable(keeper, False)

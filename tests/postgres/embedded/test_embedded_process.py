@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -105,6 +106,26 @@ def test_process_that_is_no_python_finds_one_for_the_keeper(directory: Path, mon
     monkeypatch.setattr(sys, "executable", "/usr/sbin/uwsgi")
     with Cluster.start(directory) as cluster:
         assert is_held(cluster.home / "keeper.lock")
+
+
+def test_relief_takes_over_from_a_keeper_whose_lock_is_free_a_moment_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = embedded_keeper.Server(str(tmp_path), "", "")
+    server.make_locks()
+    held = embedded_keeper.lock(server.keeper_lock, fcntl.LOCK_EX, 0.0)
+
+    def attempts(_: float) -> Iterator[None]:
+        yield
+        os.close(held)
+        yield
+
+    monkeypatch.setattr(embedded_keeper, "attempts", attempts)
+    taken = embedded_keeper._take_over(server)
+    assert taken is not None
+    monkeypatch.setattr(embedded_keeper, "attempts", lambda _: iter([None, None]))
+    assert embedded_keeper._take_over(server) is None
+    os.close(taken)
 
 
 def test_server_that_hangs_is_stopped_all_the_same(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
