@@ -258,8 +258,9 @@ class Place:
 
     def kill_keeper(self) -> int:
         """Leave the server without a keeper; the pid that it had."""
-        keeper = self.keeper()
-        for pid in (wait_for(self.relief, "the keeper's relief"), keeper):
+        relief, keeper = wait_for(self.relief, "the keeper's relief"), self.keeper()
+        os.kill(keeper, signal.SIGSTOP)  # It would post another relief.
+        for pid in (relief, keeper):
             os.kill(pid, signal.SIGKILL)
         wait_for(lambda: not is_held(self.home / "keeper.lock"), f"the end of {keeper}")
         return keeper

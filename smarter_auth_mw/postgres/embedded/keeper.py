@@ -347,9 +347,11 @@ def main() -> None:
         if keeper is None:
             return
         os.set_inheritable(keeper, False)
-        if os.fork() == 0:
+        if pid := os.fork():
+            # Not by the new process, so that whoever has started it finds its pid.
             os.ftruncate(keeper, 0)
-            os.write(keeper, f"{os.getpid()}\n".encode())
+            os.write(keeper, f"{pid}\n".encode())
+        else:
             keep(server, keeper)
 
 
