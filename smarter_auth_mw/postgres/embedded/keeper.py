@@ -348,7 +348,7 @@ def main() -> None:
             return
         os.set_inheritable(keeper, False)
         if pid := os.fork():
-            # Not by the new process, so that whoever has started it finds its pid.
+            # Not by the new process: the pid must be in the file when this one ends.
             os.ftruncate(keeper, 0)
             os.write(keeper, f"{pid}\n".encode())
         else:
