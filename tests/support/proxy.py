@@ -71,8 +71,8 @@ def _traefik(directory: Path) -> Sequence[str | Path]:
 
 
 def _envoy(directory: Path) -> Sequence[str | Path]:
-    only_one = ["--use-dynamic-base-id", "--concurrency", "1", "--log-level", "critical"]
-    return [find("envoy"), "--config-path", directory / "envoy.yaml", *only_one]
+    quiet = ["--disable-hot-restart", "--concurrency", "1", "--log-level", "critical"]
+    return [find("envoy"), "--config-path", directory / "envoy.yaml", *quiet]
 
 
 COMMANDS = {"nginx": _nginx, "caddy": _caddy, "traefik": _traefik, "envoy": _envoy}
