@@ -23,6 +23,7 @@ pytest_plugins = [
     "smarter_auth_mw.pytest_plugin",
     "tests.support.warm",
     "tests.support.database",
+    "tests.support.embedded",
     "tests.support.change",
     "tests.support.asgi",
     "tests.support.cli",

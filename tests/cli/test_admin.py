@@ -109,8 +109,8 @@ def test_settings_and_routes_of_an_app_count(database: Database, token: str, tmp
         assert made.status_code == 201, made.text
 
 
-def test_embedded_database_serves_it_too(tmp_path: Path) -> None:
-    env = environment(database_url=f"embedded://{tmp_path}/db", routes=ROUTES)
+def test_embedded_database_serves_it_too(embedded_directory: Path) -> None:
+    env = environment(database_url=f"embedded://{embedded_directory}", routes=ROUTES)
     assert program("db", "migrate", env=env).exit_code == 0
     made = program("operator", "create", "--name", "ada", "--role", "admin", "--json", env=env).json
     with serving([*PROGRAM, "admin", "--port", "0"], env) as api:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 
-from smarter_auth_mw.postgres.embedded import place as embedded_place
 from tests.support.cli import Commands, rows
 from tests.support.database import Database
 
@@ -75,10 +73,9 @@ def test_db_needs_no_routes_but_a_database(bare: Commands) -> None:
     assert "ROUTES" not in ran.error
 
 
-def test_the_embedded_database_is_migrated_for_its_runtime_role(bare: Commands, tmp_path: Path) -> None:
-    bare.set(database_url=f"embedded://{tmp_path}/database", routes="bot /bots/{ref:int}")
+def test_the_embedded_database_is_migrated_for_its_runtime_role(bare: Commands, embedded_directory: Path) -> None:
+    bare.set(database_url=f"embedded://{embedded_directory}", routes="bot /bots/{ref:int}")
     migrated = bare("db", "migrate", "--json")
     assert migrated.json["pending"] == []
     assert "PostgreSQL" in migrated.err
     assert bare.json("resource", "list") == []
-    shutil.rmtree(embedded_place.home_of(tmp_path / "database"))

@@ -75,8 +75,8 @@ def test_a_port_in_use_is_one_clear_line(env: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("command", [["gate"], ["serve", "existing_service:app"]])
-def test_start_up_says_where_the_embedded_database_is(command: list[str], tmp_path: Path) -> None:
-    env = environment(database_url=f"embedded://{tmp_path}/data", routes=ROUTES)
+def test_start_up_says_where_the_embedded_database_is(command: list[str], embedded_directory: Path) -> None:
+    env = environment(database_url=f"embedded://{embedded_directory}", routes=ROUTES)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         ran = program(*command, "--port", str(taken.getsockname()[1]), env=env, cwd=EXAMPLES)
     assert ran.exit_code == 3
