@@ -31,7 +31,7 @@ WRONG: list[dict[str, Any]] = [
         "postgresql://app@,/app",
         "postgresql://@@@/",
         "postgresql://",
-        "embedded:///dev/null/x",
+        "embedded:///" + "d/" * 500,
     )),
     {"listen_url": "postgresql://app@127.0.0.1:1/app"},
     {"pool_min": 0},
