@@ -306,17 +306,28 @@ def _revive(server: Server) -> bool:
     """Start the server if it is dead and has users; return whether all is in order now."""
     if not server.data.exists() or (held := try_lock(server.server_lock)) is None:
         return True
-    if (user := try_lock(server.users_lock, fcntl.LOCK_SH)) is None:
-        os.close(held)  # its last user has just stopped it
+    if not _is_used(server):
+        os.close(held)
         return True
     try:
         server.start(held)
     except (ServerError, OSError) as error:
         print(f"keeper: {error}", file=sys.stderr, flush=True)  # noqa: T201
         return False
-    finally:
-        os.close(user)
     return True
+
+
+def _is_used(server: Server) -> bool:
+    """Return whether the server has users, none of which is stopping it.
+
+    It must be called with the server's lock held: then no user can have stopped the server since. The locks are closed
+    at once: who leaves while a dead server starts must find out that nobody else uses it, and stop it.
+    """
+    for how in (fcntl.LOCK_EX, fcntl.LOCK_SH):
+        if (descriptor := try_lock(server.users_lock, how)) is not None:
+            os.close(descriptor)
+            return how == fcntl.LOCK_SH
+    return False
 
 
 def _rotate(log: Path) -> None:

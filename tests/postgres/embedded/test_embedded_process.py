@@ -128,6 +128,59 @@ def test_relief_takes_over_from_a_keeper_whose_lock_is_free_a_moment_later(
     os.close(taken)
 
 
+@pytest.fixture
+def dead(tmp_path: Path) -> embedded_keeper.Server:
+    """A server with data and locks that nobody holds."""
+    server = embedded_keeper.Server(str(tmp_path), "", "")
+    server.make_locks()
+    server.data.mkdir()
+    return server
+
+
+@pytest.fixture
+def starts(monkeypatch: pytest.MonkeyPatch) -> list[embedded_keeper.Server]:
+    """The servers that a keeper has started, in place of a start."""
+    started: list[embedded_keeper.Server] = []
+
+    def start(server: embedded_keeper.Server, held: int) -> None:
+        os.close(held)
+        started.append(server)
+
+    monkeypatch.setattr(embedded_keeper.Server, "start", start)
+    return started
+
+
+def test_keeper_that_lags_behind_starts_only_a_server_that_is_used(
+    dead: embedded_keeper.Server, starts: list[embedded_keeper.Server]
+) -> None:
+    assert embedded_keeper._revive(dead)
+    stopping = embedded_keeper.lock(dead.users_lock, fcntl.LOCK_EX, 0.0)
+    assert embedded_keeper._revive(dead)
+    os.close(stopping)
+    assert starts == []
+    assert not is_held(dead.server_lock)
+    user = embedded_keeper.lock(dead.users_lock, fcntl.LOCK_SH, 0.0)
+    assert embedded_keeper._revive(dead)
+    os.close(user)
+    assert starts == [dead]
+
+
+def test_last_user_that_leaves_while_a_dead_server_starts_can_stop_it(
+    dead: embedded_keeper.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = embedded_keeper.lock(dead.users_lock, fcntl.LOCK_SH, 0.0)
+    stopped: list[embedded_keeper.Server] = []
+
+    def leave_meanwhile(server: embedded_keeper.Server, held: int) -> None:
+        embedded_setup.leave(server, user)
+        os.close(held)
+
+    monkeypatch.setattr(embedded_keeper.Server, "start", leave_meanwhile)
+    monkeypatch.setattr(embedded_keeper.Server, "stop", lambda server: stopped.append(server))
+    assert embedded_keeper._revive(dead)
+    assert stopped == [dead]
+
+
 def test_server_that_hangs_is_stopped_all_the_same(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded_keeper, "_STOPPING", (("INT", 0.1), ("QUIT", 0.1), ("KILL", 30.0)))
     with Cluster.start(directory) as cluster:
