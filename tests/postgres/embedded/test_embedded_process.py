@@ -108,26 +108,6 @@ def test_process_that_is_no_python_finds_one_for_the_keeper(directory: Path, mon
         assert is_held(cluster.home / "keeper.lock")
 
 
-def test_relief_takes_over_from_a_keeper_whose_lock_is_free_a_moment_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server = embedded_keeper.Server(str(tmp_path), "", "")
-    server.make_locks()
-    held = embedded_keeper.lock(server.keeper_lock, fcntl.LOCK_EX, 0.0)
-
-    def attempts(_: float) -> Iterator[None]:
-        yield
-        os.close(held)
-        yield
-
-    monkeypatch.setattr(embedded_keeper, "attempts", attempts)
-    taken = embedded_keeper._take_over(server)
-    assert taken is not None
-    monkeypatch.setattr(embedded_keeper, "attempts", lambda _: iter([None, None]))
-    assert embedded_keeper._take_over(server) is None
-    os.close(taken)
-
-
 @pytest.fixture
 def dead(tmp_path: Path) -> embedded_keeper.Server:
     """A server with data and locks that nobody holds."""
@@ -137,9 +117,27 @@ def dead(tmp_path: Path) -> embedded_keeper.Server:
     return server
 
 
-@pytest.fixture
-def starts(monkeypatch: pytest.MonkeyPatch) -> list[embedded_keeper.Server]:
-    """The servers that a keeper has started, in place of a start."""
+def test_relief_takes_over_from_a_keeper_whose_lock_is_free_a_moment_later(
+    dead: embedded_keeper.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = embedded_keeper.lock(dead.keeper_lock, fcntl.LOCK_EX, 0.0)
+
+    def attempts(_: float) -> Iterator[None]:
+        yield
+        os.close(held)
+        yield
+
+    monkeypatch.setattr(embedded_keeper, "attempts", attempts)
+    taken = embedded_keeper._take_over(dead)
+    assert taken is not None
+    monkeypatch.setattr(embedded_keeper, "attempts", lambda _: iter([None, None]))
+    assert embedded_keeper._take_over(dead) is None
+    os.close(taken)
+
+
+def test_keeper_that_lags_behind_starts_only_a_server_that_is_used(
+    dead: embedded_keeper.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     started: list[embedded_keeper.Server] = []
 
     def start(server: embedded_keeper.Server, held: int) -> None:
@@ -147,22 +145,16 @@ def starts(monkeypatch: pytest.MonkeyPatch) -> list[embedded_keeper.Server]:
         started.append(server)
 
     monkeypatch.setattr(embedded_keeper.Server, "start", start)
-    return started
-
-
-def test_keeper_that_lags_behind_starts_only_a_server_that_is_used(
-    dead: embedded_keeper.Server, starts: list[embedded_keeper.Server]
-) -> None:
     assert embedded_keeper._revive(dead)
     stopping = embedded_keeper.lock(dead.users_lock, fcntl.LOCK_EX, 0.0)
     assert embedded_keeper._revive(dead)
     os.close(stopping)
-    assert starts == []
+    assert started == []
     assert not is_held(dead.server_lock)
     user = embedded_keeper.lock(dead.users_lock, fcntl.LOCK_SH, 0.0)
     assert embedded_keeper._revive(dead)
     os.close(user)
-    assert starts == [dead]
+    assert started == [dead]
 
 
 def test_last_user_that_leaves_while_a_dead_server_starts_can_stop_it(
