@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -146,7 +147,8 @@ def write(file: Path, part: str, rows: Iterable[Row], runs: int) -> None:
     for row in earlier:
         if row["part"] != part:
             by_part[row["part"]].append(row)
-    by_part[part] = [{"part": part, "runs": runs, **row.as_json()} for row in rows]
+    told = {"part": part, "runs": runs, "measured": datetime.now(UTC).isoformat(timespec="minutes")}
+    by_part[part] = [told | row.as_json() for row in rows]
     figures = {"with": _versions(), "rows": [row for rows in by_part.values() for row in rows]}
     file.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
 

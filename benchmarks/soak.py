@@ -358,8 +358,7 @@ def rows(report: Report, grown_mb: float) -> list[Row]:
         name, status = answer.split()
         if name != "flood":
             asked[status] += count
-    slowest_s = max((seconds for taken in report.recoveries_s.values() for seconds in taken), default=0.0)
-    calm, around = report.calm_lags_ms, report.fault_lags_ms
+    calm, around, recoveries_s = report.calm_lags_ms, report.fault_lags_ms, report.recoveries_s.items()
     return [
         bound("wrong answers", len(report.wrong), target=0).noted(f"of {report.answers.total():,}"),
         bound("without a fault: last grant after COMMIT, median", statistics.median(calm), "ms").noted(
@@ -371,7 +370,7 @@ def rows(report: Report, grown_mb: float) -> list[Row]:
             f"{len(around):,} revocations"
         ),
         bound("around faults: requests answered 503", asked["503"]).noted(f"of {asked.total():,}"),
-        bound("around faults: until every worker is current again, slowest", slowest_s, "s"),
+        *(bound(f"{name}: until every worker is current again", max(taken), "s") for name, taken in recoveries_s),
         bound("statements of other writers", report.written),
         bound("memory that a worker has grown by, at most", grown_mb, "MB"),
     ]
@@ -415,8 +414,6 @@ async def soak(duration_s: float = 600) -> list[Row]:
     await asyncio.sleep(0.1)  # Until the ends of the wires have heard that they are cut.
     for what, count in Counter(parts.report.wrong).most_common(20):
         print(f"WRONG: {what} ({count} times)", file=sys.stderr)
-    for name, taken in parts.report.recoveries_s.items():
-        print(f"{name}: current again in {max(taken):.2f} s at most, {len(taken)} times", file=sys.stderr)
     return rows(parts.report, parts.grown_mb)
 
 

@@ -2,17 +2,19 @@
 
     python -m tests.figures
 
-A page's figures are the rows with numbers in its tables, and those that a ``{from-code}`` brings from
-docs/benchmarks.json; git blame says when each of them was written. The code is that of the commands on the page
-(`python -m benchmarks.X`, `make X`) and of what these measure. Exits 1 if the git history is missing.
+A page's figures are those that a ``{from-code}`` brings from docs/benchmarks.json, which says when each was measured,
+and the rows with numbers in tables that a colon introduces; git blame says when each of these was written. The code is
+that of the commands on the page (`python -m benchmarks.X`, `make X`) and of what these measure. Exits 1 if the git
+history is missing.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -35,39 +37,43 @@ MEASURED = {
 }
 """What a benchmark measures; one that is not listed measures the whole package."""
 
+UNMEASURED = f":!{CODE}/postgres/embedded"
+"""What gives some benchmarks their PostgreSQL, and changes no figure."""
+
 PUBLISHED = "docs/benchmarks.json"
 """Where tables of pages come from; the one named ``benchmarks`` has the parts that have none of their own."""
 
 _COMMAND = re.compile(r"python -m (?:benchmarks(?:\.(\w+))?|(model)\b)|make (bench|revocation|bounds|soak|model)\b")
 _TABLE = re.compile(r"^```\{from-code\} (\w+)", re.MULTILINE)
-_PART = re.compile(r"\s*\"part\": \"(\w+)\"")
-_FIGURE = re.compile(r"^\|.*\|[^|`]*\d[^|]*\||^\s*\"median\":")
+_FIGURE = re.compile(r"^\|.*\|[^|`]*\d[^|]*\|")
 
 
 class Figures(NamedTuple):
-    """The figures of a page: when the oldest was written, and the code that they speak of."""
+    """The figures of a page: when the oldest was measured, and the code that they speak of."""
 
     page: str
-    written: datetime
+    measured: datetime
     rows: int
     code: tuple[str, ...]
 
     def commits_since(self) -> list[str]:
-        """Return the commits that changed the code after the oldest figure was written, newest first."""
-        commits = (line.split(" ", 1) for line in _git("log", "--format=%at %h %s", "--", *self.code).splitlines())
-        return [commit for time, commit in commits if int(time) > self.written.timestamp()]
+        """Return the commits that changed the code after the oldest figure was measured, newest first."""
+        told = _git("log", "--format=%at %h %s", "--", *self.code, UNMEASURED)
+        commits = (line.split(" ", 1) for line in told.splitlines())
+        return [commit for time, commit in commits if int(time) > self.measured.timestamp()]
 
 
 def figures() -> Iterator[Figures]:
     """Find the pages that name a command and have figures in their tables."""
     pages = {path: path.read_text("utf-8") for pattern in PAGES for path in sorted(ROOT.glob(pattern))}
     tables = {path: set(_TABLE.findall(text)) for path, text in pages.items()}
-    published = list(_written(PUBLISHED))
+    rows = json.loads((ROOT / PUBLISHED).read_text("utf-8"))["rows"]
+    published = [(row["part"], datetime.fromisoformat(row["measured"])) for row in rows]
     for path, text in pages.items():
         page, own = str(path.relative_to(ROOT)), tables[path]
         others = set().union(*tables.values()) if "benchmarks" in own else set()
         parts = {part for part, _ in published if part in own or (others and part not in others)}
-        times = [at for _, at in _written(page)] + [at for part, at in published if part in parts]
+        times = [*_written(page), *(at for part, at in published if part in parts)]
         commands = {command for found in _COMMAND.findall(text) for command in (*found, "__main__") if command}
         if times and (commands or parts):
             yield Figures(page, min(times), len(times), tuple(sorted(code_of(commands | (parts & own)))))
@@ -80,21 +86,23 @@ def code_of(commands: set[str]) -> set[str]:
     return scripts | {path for name in named for path in MEASURED.get(name, (CODE,))}
 
 
-def is_figure(line: str) -> bool:
-    """Tell whether this line is a row of a table with a number in a column after the first."""
-    return bool(_FIGURE.match(line))
+def are_figures(lines: Iterable[str]) -> list[bool]:
+    """Return for each line whether it is a row with a number after its first column, in a table after a colon."""
+    told, introduced = [], ""
+    for line in lines:
+        told.append(introduced.endswith(":") and bool(_FIGURE.match(line)))
+        if line and not line.startswith("|"):
+            introduced = line
+    return told
 
 
-def _written(file: str) -> Iterator[tuple[str, datetime]]:
-    """Yield the part of each figure in the file, and when it was written; what is not committed yet is new."""
-    written, part = datetime.now(UTC), ""
-    for line in _git("blame", "-w", "--line-porcelain", "--", file).splitlines():
-        if line.startswith("author-time "):
-            written = datetime.fromtimestamp(int(line.split()[1]), UTC)
-        elif line.startswith("\t"):
-            part = found[1] if (found := _PART.match(line)) else part
-            if is_figure(line[1:]):
-                yield part, written
+def _written(page: str) -> Iterator[datetime]:
+    """Yield when each figure in a table of this page was written; what is not committed yet is new."""
+    blamed = _git("blame", "-w", "--line-porcelain", "--", page).splitlines()
+    times = [int(line.split()[1]) for line in blamed if line.startswith("author-time ")]
+    for time, is_figure in zip(times, are_figures(line[1:] for line in blamed if line.startswith("\t")), strict=True):
+        if is_figure:
+            yield datetime.fromtimestamp(time, UTC)
 
 
 def _git(*arguments: str) -> str:
@@ -109,7 +117,7 @@ def main() -> int:
         commits = found.commits_since()
         counted = "1 commit" if len(commits) == 1 else f"{len(commits)} commits"
         state = f"older than {counted}" if commits else "up to date"
-        print(f"{found.page:36} {found.rows:3} figures, the oldest of {found.written:%Y-%m-%d %H:%M}: {state}")
+        print(f"{found.page:36} {found.rows:3} figures, the oldest of {found.measured:%Y-%m-%d %H:%M}: {state}")
         for commit in commits[:5]:
             print(f"    {commit}")
     return 0

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import json
+from datetime import datetime
+
 import pytest
 
-from tests.figures import MEASURED, PAGES, ROOT, code_of, is_figure
+from tests.figures import MEASURED, PAGES, PUBLISHED, ROOT, are_figures, code_of
+
+TABLES = """\
+Two runs took, in ms, on 2 cores:
+
+| what | figure | target |
+|---|---|---|
+| p99 of warm requests | 4.78 ms |  |
+| safety 1 | holds | |
+
+What to set.
+
+| workers | 4 |
+|---|---|
+| `make model` | 8 |
+"""
 
 
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [
-        ("| p99 of warm requests | 4.78 ms |  |", True),
-        ("| safety | one transaction | 29,529 | 527 | holds |", True),
-        ('   "median": 0.98,', True),
-        ("| what | figure | target |", False),
-        ("|---|---|---|", False),
-        ("A figure of 0 is a refusal that came before.", False),
-        ("| `make model` | `-D` 1 is in code | `TXS=1` |", False),
-    ],
-)
-def test_rows_with_numbers_are_figures(line: str, expected: bool) -> None:
-    assert is_figure(line) is expected
+def test_rows_with_numbers_in_tables_that_a_colon_introduces_are_figures() -> None:
+    lines = TABLES.splitlines()
+    assert [line for line, is_one in zip(lines, are_figures(lines), strict=True) if is_one] == [lines[4]]
+
+
+def test_published_figures_are_of_five_runs_or_more_and_say_when_they_were_measured() -> None:
+    rows = json.loads((ROOT / PUBLISHED).read_text("utf-8"))["rows"]
+    assert {row["part"] for row in rows if row["runs"] < 5} == set()
+    assert all(datetime.fromisoformat(row["measured"]).tzinfo for row in rows)
 
 
 @pytest.mark.parametrize("command", MEASURED)
