@@ -209,6 +209,20 @@ async def test_heartbeat_tells_that_somebody_meddled_with_the_triggers_since(
     assert beat.guard != second.guard
 
 
+async def test_renamed_table_changes_the_guard_in_the_snapshot_that_sees_it_though_it_is_missed_before(
+    wire: PostgresWire, sql: Connection
+) -> None:
+    """PostgreSQL looks names up in the present, and tables in the snapshot, which may be older."""
+    await wire._connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+    first = await wire.beat(None)
+    await sql.execute("ALTER TABLE smarter_auth.token RENAME TO gone")
+    early = await wire.beat(first.snapshot)
+    await wire._connection.execute("COMMIT")
+    assert (first.is_coherent, early.is_coherent) == (True, False)
+    assert (early.snapshot, early.guard) == (first.snapshot, first.guard)
+    assert (await wire.beat(early.snapshot)).guard != early.guard
+
+
 async def test_server_is_told_by_its_epoch(wire: PostgresWire, sql: Connection, store: Store) -> None:
     first, secret = await wire.beat(None), await store.secret()
     assert (await wire.beat(first.snapshot)).server == first.server

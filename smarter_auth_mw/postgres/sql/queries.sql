@@ -177,8 +177,9 @@ SELECT asked.*, known.*
 -- A heartbeat: its snapshot, the server that answers, and the changes that the previous heartbeat's snapshot did not see. Changes
 -- from a restored dump are left out, because their transactions are not of this server. The result is marked as incomplete if
 -- changes may have been purged. A server that has restarted or recovered from a crash counts as another one: transactions that
--- were not on disk are lost, and their numbers are assigned again, so the server's name must not survive that. All arrays are of
--- type text, because for other types the driver first queries the server.
+-- were not on disk are lost, and their numbers are assigned again, so the server's name must not survive that. The guard includes
+-- the tables' names, because missing_triggers() may see that a table was renamed before the heartbeat's snapshot does. All arrays
+-- are of type text, because for other types the driver first queries the server.
 SELECT pg_current_snapshot()::text AS snapshot,
        current_setting('transaction_read_only')::boolean AS is_standby,
        concat_ws(' ', incarnation, meta.epoch, smarter_auth.home()) AS server,
@@ -189,9 +190,9 @@ SELECT pg_current_snapshot()::text AS snapshot,
            AND NOT EXISTS (SELECT FROM pg_snapshot_xip(asked.previous) AS running WHERE running <= meta.horizon))
            AS is_complete,
        ARRAY(SELECT smarter_auth.missing_triggers() UNION ALL SELECT smarter_auth.platform_missing()) AS missing_triggers,
-       (SELECT encode(sha256(string_agg(concat_ws(' ', pg_trigger.oid, pg_trigger.xmin, pg_proc.xmin), ','
+       (SELECT encode(sha256(string_agg(concat_ws(' ', pg_trigger.oid, pg_trigger.xmin, pg_proc.xmin, relnamespace, relname), ','
                                         ORDER BY pg_trigger.oid)::bytea), 'hex')
-          FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid
+          FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid JOIN pg_class ON pg_class.oid = tgrelid
          WHERE pronamespace = 'smarter_auth'::regnamespace) AS guard,
        listed.sources, listed.txs::text[] AS txs, listed.ages_s::text[] AS ages_s,
        extract(epoch FROM statement_timestamp())::float8 AS now_s
